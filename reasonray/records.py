@@ -1,0 +1,165 @@
+"""The nouns of a run: what a problem, a rollout, a verdict, an annotation and a score are.
+
+Records are frozen and hold plain values, so that they pickle, hash and flatten into Arrow columns (tables.py).
+This room knows nothing of files, models or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any
+
+
+class Split(StrEnum):
+    """Which half of the problems: TRAIN ones are sampled and distilled, TEST ones only measured."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class Finish(StrEnum):
+    """Why a completion ended: a stop token or string, the token limit, or a fault of the engine."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ERROR = "error"
+
+
+class Outcome(StrEnum):
+    """What a checker found. Only CORRECT and WRONG speak of the answer; the rest are never counted as wrong.
+
+    TRUNCATED: cut by the token limit before an answer. NO_ANSWER: ended without an answer that could be extracted.
+    UNVERIFIABLE: the gold answer cannot be judged. TIMEOUT: the checker hit its limit. FAILED: engine or checker fault.
+    """
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    TRUNCATED = "truncated"
+    UNVERIFIABLE = "unverifiable"
+    TIMEOUT = "timeout"
+    FAILED = "failed"
+
+
+def content_hash(*parts: str | int) -> str:
+    """Return 20 hex digits that identify the parts; each is length-prefixed, so no two lists run together."""
+    hasher = blake2b(digest_size=10)
+    for part in parts:
+        encoded = str(part).encode()
+        hasher.update(f"{len(encoded)}:".encode())
+        hasher.update(encoded)
+    return hasher.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with a known answer. `id` is a content hash, so re-ordering a source changes nothing."""
+
+    id: str
+    source: str
+    question: str
+    answer: str | None
+    checker: str
+    difficulty: str = ""
+    split: Split = Split.TRAIN
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever the checker needs beside the answer; must survive JSON."""
+
+    @staticmethod
+    def identify(source: str, question: str, answer: str | None) -> str:
+        """Return the id of a problem: a hash of where it is from, what it asks and what it expects."""
+        return content_hash(source, question, "" if answer is None else answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A checker's finding on one completion."""
+
+    outcome: Outcome
+    extracted: str | None = None
+    """The final answer as it stands in the completion."""
+    checker: str = ""
+    detail: str = ""
+    """Which rule decided, or the reason of a fault."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Evidence of a behaviour: the characters [start, end) of the completion."""
+
+    behaviour: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """What curation found in one rollout, and what it decided."""
+
+    verification: int = 0
+    backtracking: int = 0
+    subgoals: int = 0
+    backward_chaining: int = 0
+    depth: int = 0
+    """Reasoning steps: numbered ones, else sentences of the reasoning."""
+    spans: tuple[Span, ...] = ()
+    pass_rate: float | None = None
+    """Share of CORRECT among the problem's judged rollouts (CORRECT + WRONG + NO_ANSWER + TRUNCATED)."""
+    dropped_by: str = ""
+    """The first rule that dropped it, "" if none did."""
+    selected: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One completion of one problem. Identity = hash(problem id, fingerprint, sample), never a row position."""
+
+    id: str
+    problem: Problem
+    teacher: str
+    model: str
+    fingerprint: str
+    """Model and revision, prompt and sampling parameters (without max_tokens) that produced it."""
+    sample: int
+    seed: int
+    round: int = 0
+    completion: str
+    """The raw text, verbatim: it is never re-rendered, only judged, masked and trained on."""
+    finish: Finish
+    prompt_tokens: int
+    completion_tokens: int
+    verdict: Verdict
+    annotation: Annotation | None = None
+
+    @staticmethod
+    def identify(problem_id: str, fingerprint: str, sample: int) -> str:
+        """Return the id of a rollout."""
+        return content_hash(problem_id, fingerprint, sample)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over problems with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How one arm did on one slice ("all" or a difficulty) of the test problems."""
+
+    arm: str
+    model: str
+    difficulty: str
+    problems: int
+    samples: int
+    """Samples per problem; the same for every problem, or the score is refused."""
+    pass_at: Mapping[int, Interval]
+    outcomes: Mapping[Outcome, float]
+    """Share of each outcome among all samples; sums to 1."""

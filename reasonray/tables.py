@@ -1,0 +1,180 @@
+"""Records to Arrow and back: the one schema of everything on disk.
+
+Nested records flatten with the field's name as prefix (`problem_id`, `verdict_outcome`, `annotation_depth`). Columns
+that are not yet known (an annotation before curation) are null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
+
+SCHEMA_VERSION = "1"
+
+_PROBLEM_FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("question", pa.string(), nullable=False),
+    pa.field("answer", pa.string()),
+    pa.field("checker", pa.string(), nullable=False),
+    pa.field("difficulty", pa.string(), nullable=False),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("metadata", pa.string(), nullable=False),
+]
+_VERDICT_FIELDS = [
+    pa.field("outcome", pa.string(), nullable=False),
+    pa.field("extracted", pa.string()),
+    pa.field("checker", pa.string(), nullable=False),
+    pa.field("detail", pa.string(), nullable=False),
+    pa.field("seconds", pa.float64(), nullable=False),
+]
+SPANS = pa.list_(pa.struct([("behaviour", pa.string()), ("start", pa.int32()), ("end", pa.int32())]))
+_ANNOTATION_FIELDS = [
+    pa.field("verification", pa.int32()),
+    pa.field("backtracking", pa.int32()),
+    pa.field("subgoals", pa.int32()),
+    pa.field("backward_chaining", pa.int32()),
+    pa.field("depth", pa.int32()),
+    pa.field("spans", SPANS),
+    pa.field("pass_rate", pa.float64()),
+    pa.field("dropped_by", pa.string()),
+    pa.field("selected", pa.bool_()),
+]
+
+
+def _prefixed(prefix: str, fields: Sequence[pa.Field]) -> list[pa.Field]:
+    return [field.with_name(f"{prefix}_{field.name}") for field in fields]
+
+
+PROBLEM_SCHEMA = pa.schema(_PROBLEM_FIELDS, metadata={"reasonray.schema": SCHEMA_VERSION})
+ROLLOUT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        *_prefixed("problem", _PROBLEM_FIELDS),
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("round", pa.int32(), nullable=False),
+        pa.field("completion", pa.large_string(), nullable=False),
+        pa.field("finish", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("completion_tokens", pa.int32(), nullable=False),
+        *_prefixed("verdict", _VERDICT_FIELDS),
+        *_prefixed("annotation", _ANNOTATION_FIELDS),
+    ],
+    metadata={"reasonray.schema": SCHEMA_VERSION},
+)
+
+
+def problems_to_table(problems: Iterable[Problem]) -> pa.Table:
+    """Return one row per problem, of PROBLEM_SCHEMA."""
+    return pa.Table.from_pylist([_problem_row(problem) for problem in problems], schema=PROBLEM_SCHEMA)
+
+
+def table_to_problems(table: pa.Table) -> list[Problem]:
+    """Return the problems of a table of PROBLEM_SCHEMA."""
+    return [_problem(row, "") for row in table.to_pylist()]
+
+
+def rollouts_to_table(rollouts: Iterable[Rollout]) -> pa.Table:
+    """Return one row per rollout, of ROLLOUT_SCHEMA."""
+    return pa.Table.from_pylist([_rollout_row(rollout) for rollout in rollouts], schema=ROLLOUT_SCHEMA)
+
+
+def table_to_rollouts(table: pa.Table) -> list[Rollout]:
+    """Return the rollouts of a table of ROLLOUT_SCHEMA."""
+    return [_rollout(row) for row in table.to_pylist()]
+
+
+def _problem_row(problem: Problem, prefix: str = "") -> dict[str, Any]:
+    return {
+        f"{prefix}id": problem.id,
+        f"{prefix}source": problem.source,
+        f"{prefix}question": problem.question,
+        f"{prefix}answer": problem.answer,
+        f"{prefix}checker": problem.checker,
+        f"{prefix}difficulty": problem.difficulty,
+        f"{prefix}split": problem.split.value,
+        f"{prefix}metadata": json.dumps(dict(problem.metadata), sort_keys=True),
+    }
+
+
+def _problem(row: dict[str, Any], prefix: str) -> Problem:
+    return Problem(
+        id=row[f"{prefix}id"],
+        source=row[f"{prefix}source"],
+        question=row[f"{prefix}question"],
+        answer=row[f"{prefix}answer"],
+        checker=row[f"{prefix}checker"],
+        difficulty=row[f"{prefix}difficulty"],
+        split=Split(row[f"{prefix}split"]),
+        metadata=json.loads(row[f"{prefix}metadata"]),
+    )
+
+
+def _rollout_row(rollout: Rollout) -> dict[str, Any]:
+    verdict, annotation = rollout.verdict, rollout.annotation
+    row = {
+        "id": rollout.id,
+        **_problem_row(rollout.problem, "problem_"),
+        "teacher": rollout.teacher,
+        "model": rollout.model,
+        "fingerprint": rollout.fingerprint,
+        "sample": rollout.sample,
+        "seed": rollout.seed,
+        "round": rollout.round,
+        "completion": rollout.completion,
+        "finish": rollout.finish.value,
+        "prompt_tokens": rollout.prompt_tokens,
+        "completion_tokens": rollout.completion_tokens,
+        "verdict_outcome": verdict.outcome.value,
+        "verdict_extracted": verdict.extracted,
+        "verdict_checker": verdict.checker,
+        "verdict_detail": verdict.detail,
+        "verdict_seconds": verdict.seconds,
+    }
+    if annotation is not None:
+        row |= {f"annotation_{field.name}": getattr(annotation, field.name) for field in _ANNOTATION_FIELDS}
+        row["annotation_spans"] = [asdict(span) for span in annotation.spans]
+    return row
+
+
+def _rollout(row: dict[str, Any]) -> Rollout:
+    return Rollout(
+        id=row["id"],
+        problem=_problem(row, "problem_"),
+        teacher=row["teacher"],
+        model=row["model"],
+        fingerprint=row["fingerprint"],
+        sample=row["sample"],
+        seed=row["seed"],
+        round=row["round"],
+        completion=row["completion"],
+        finish=Finish(row["finish"]),
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        verdict=Verdict(
+            outcome=Outcome(row["verdict_outcome"]),
+            extracted=row["verdict_extracted"],
+            checker=row["verdict_checker"],
+            detail=row["verdict_detail"],
+            seconds=row["verdict_seconds"],
+        ),
+        annotation=_annotation(row),
+    )
+
+
+def _annotation(row: dict[str, Any]) -> Annotation | None:
+    if row["annotation_dropped_by"] is None:
+        return None
+    values = {field.name: row[f"annotation_{field.name}"] for field in _ANNOTATION_FIELDS}
+    values["spans"] = tuple(Span(span["behaviour"], span["start"], span["end"]) for span in values["spans"])
+    return Annotation(**values)

@@ -1,0 +1,44 @@
+"""Records for tests: one plausible value for every field, any of them changed by keyword."""
+
+from typing import Any
+
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict
+
+
+def a_problem(question: str = "What is 6 * 7?", answer: str | None = "42", **changes: Any) -> Problem:
+    values: dict[str, Any] = {
+        "id": Problem.identify("test", question, answer),
+        "source": "test",
+        "question": question,
+        "answer": answer,
+        "checker": "math_answer",
+        "difficulty": "easy",
+        "split": Split.TRAIN,
+    }
+    return Problem(**(values | changes))
+
+
+def a_rollout(
+    completion: str = "<think> Step 1: 6 * 7 = 42. </think> The answer is 42.",
+    outcome: Outcome = Outcome.CORRECT,
+    *,
+    sample: int = 0,
+    problem: Problem | None = None,
+    **changes: Any,
+) -> Rollout:
+    problem = problem or a_problem()
+    values: dict[str, Any] = {
+        "id": Rollout.identify(problem.id, "fingerprint", sample),
+        "problem": problem,
+        "teacher": "teacher",
+        "model": "scripted",
+        "fingerprint": "fingerprint",
+        "sample": sample,
+        "seed": sample,
+        "completion": completion,
+        "finish": Finish.STOP,
+        "prompt_tokens": 12,
+        "completion_tokens": len(completion.split()),
+        "verdict": Verdict(outcome=outcome, extracted="42", checker="math_answer"),
+    }
+    return Rollout(**(values | changes))
