@@ -1,7 +1,8 @@
 """Every knob of a run: TOML in, frozen models out. Nothing here has a side effect.
 
 `load("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides (each a TOML value, a bare
-word counts as a string) and validates; what is unknown, missing or of the wrong type raises ConfigError, which names the key.
+word counts as a string) and validates; what is unknown, missing or of the wrong type raises ConfigError, which names
+the key.
 """
 
 from __future__ import annotations
@@ -105,12 +106,19 @@ class GymSource(Section):
 Source = Annotated[GeneratedSource | FilesSource | HubSource | GymSource, Field(discriminator="kind")]
 
 
+class Example(Section):
+    """A worked example, shown as earlier turns of the chat."""
+
+    question: str
+    completion: str
+
+
 class Prompt(Section):
     """How a problem becomes chat messages (prompts.py)."""
 
     system: str = ""
-    examples: str | None = None
-    """JSON Lines file of worked examples, `{"question": …, "completion": …}`, shown as earlier turns of the chat."""
+    examples: tuple[Example, ...] = ()
+    """In TOML also the name of a JSON Lines file beside the configuration, one example a line; `load` reads it in."""
     template: str = "{question}"
     """The user's turn; `{question}` stands for the problem's question."""
     template_args: dict[str, Any] = {}
@@ -135,7 +143,7 @@ class Sampling(Section):
     max_tokens: PositiveInt = 1024
     stop: tuple[str, ...] = ()
     seeded: bool = True
-    """Send a seed with each request. It is recorded either way: for provenance and diversity, not for bitwise replay."""
+    """Send a seed with each request. It is recorded either way: for provenance and diversity, not bitwise replay."""
 
 
 class VLLMEngine(Section):
@@ -362,6 +370,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides:
         _apply(raw, override)
+    _read_examples(raw, Path(path).parent)
     return parse(raw, origin=str(path))
 
 
@@ -375,6 +384,28 @@ def parse(raw: dict[str, Any], *, origin: str = "configuration") -> Config:
         return Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_first_fault(error)}") from None
+
+
+def _read_examples(node: Any, folder: Path) -> None:
+    """Replace each `examples = "file.jsonl"` by the file's content: a configuration stands alone on any node."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        _read_examples(child, folder)
+    if not isinstance(node, dict) or not isinstance(node.get("examples"), str):
+        return
+    file = folder / node["examples"]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"examples: cannot read {file}: {error.strerror}") from None
+    node["examples"] = [_json_line(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _json_line(file: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file}, line {number}: not JSON: {error.msg}") from None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

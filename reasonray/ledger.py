@@ -1,0 +1,97 @@
+"""An append-only ledger of finished rollouts: the point of resume.
+
+A commit writes an immutable parquet segment, then a small JSON manifest that names it. What no manifest names does not
+exist, so a writer may die at any moment. Two writers never touch the same file. A rollout that was committed twice (a
+lease ran again after its replica died between commit and report) is read once.
+
+    <place>/segments/<name>.parquet
+    <place>/manifest/<name>.json
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reasonray.records import Outcome, Rollout
+from reasonray.storage import Place
+from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, rollouts_to_table
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What is already drawn of one problem under one fingerprint."""
+
+    samples: frozenset[int] = frozenset()
+    """Sample indices that are committed."""
+    correct: int = 0
+
+
+class Ledger:
+    """The committed rollouts below one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def append(self, rollouts: Sequence[Rollout]) -> str:
+        """Commit rollouts as one segment and return its name. Nothing is visible before all is."""
+        return self.append_table(rollouts_to_table(rollouts))
+
+    def append_table(self, table: pa.Table) -> str:
+        """Commit a table of ROLLOUT_SCHEMA as one segment and return its name."""
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue()
+        (self.place / "segments" / f"{name}.parquet").write(content)
+        manifest = {
+            "segment": f"{name}.parquet",
+            "rows": table.num_rows,
+            "bytes": content.size,
+            "schema": SCHEMA_VERSION,
+        }
+        (self.place / "manifest" / f"{name}.json").write(json.dumps(manifest).encode())
+        return name
+
+    def segments(self) -> list[Place]:
+        """Return the committed segment files in order of commit."""
+        names = (manifest.name.removesuffix(".json") for manifest in (self.place / "manifest").list(".json"))
+        return [self.place / "segments" / f"{name}.parquet" for name in names]
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the committed rollouts, each id once, of ROLLOUT_SCHEMA or of the columns named."""
+        wanted = list(columns) if columns is not None else ROLLOUT_SCHEMA.names
+        schema = pa.schema([ROLLOUT_SCHEMA.field(name) for name in wanted], metadata=ROLLOUT_SCHEMA.metadata)
+        reading = wanted if "id" in wanted else ["id", *wanted]
+        parts = [
+            pq.read_table(segment.path, columns=reading, filesystem=segment.filesystem) for segment in self.segments()
+        ]
+        if not parts:
+            return schema.empty_table()
+        return _first_of_each_id(pa.concat_tables(parts)).select(wanted).cast(schema)
+
+    def tally(self) -> dict[tuple[str, str], Tally]:
+        """Return what is drawn, by (problem id, fingerprint). Reads narrow columns only, never text."""
+        table = self.read(["id", "problem_id", "fingerprint", "sample", "verdict_outcome"])
+        table = table.append_column("correct", pc.equal(table["verdict_outcome"], Outcome.CORRECT.value))
+        grouped = table.group_by(["problem_id", "fingerprint"]).aggregate([("sample", "list"), ("correct", "sum")])
+        columns = (grouped[name].to_pylist() for name in ("problem_id", "fingerprint", "sample_list", "correct_sum"))
+        return {
+            (problem, fingerprint): Tally(frozenset(samples), correct)
+            for problem, fingerprint, samples, correct in zip(*columns, strict=True)
+        }
+
+
+def _first_of_each_id(table: pa.Table) -> pa.Table:
+    if len(pc.unique(table["id"])) == table.num_rows:
+        return table
+    numbered = pa.table({"id": table["id"], "row": pa.array(range(table.num_rows), pa.int64())})
+    first = numbered.group_by("id").aggregate([("row", "min")])["row_min"]
+    return table.take(first.take(pc.sort_indices(first)))

