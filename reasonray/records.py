@@ -161,5 +161,9 @@ class Score:
     samples: int
     """Samples per problem; the same for every problem, or the score is refused."""
     pass_at: Mapping[int, Interval]
+    majority_at: Mapping[int, Interval]
+    """Credit of a majority vote over k samples."""
     outcomes: Mapping[Outcome, float]
     """Share of each outcome among all samples; sums to 1."""
+    completion_tokens: Interval
+    """Length of a completion."""

@@ -1,0 +1,218 @@
+"""Unbiased estimates and their intervals, from numbers alone: pass@k, maj@k, means over problems, proportions.
+
+The unit is the problem: samples of one problem are never counted as independent. Nothing here knows of rollouts or
+tables (that is metrics.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import comb, cos, inf, isfinite, nan, pi, sin, sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonray.records import Interval
+
+CONFIDENCE = 0.95
+
+
+def pass_at_k(correct: NDArray[np.int64], samples: int, k: int) -> NDArray[np.float64]:
+    """Return for each problem the chance that k of its samples, drawn without replacement, hold a correct one.
+
+    1 - C(n - c, k) / C(n, k), the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
+
+    Args:
+        correct: c, correct samples of each problem.
+        samples: n, samples of every problem.
+        k: how many are drawn.
+
+    Raises:
+        ValueError: k is not within 1…n, or a count not within 0…n.
+    """
+    _check_draw(samples, k)
+    if correct.size and (correct.min() < 0 or correct.max() > samples):
+        raise ValueError(f"correct counts must lie within 0…{samples}")
+    by_count = [1 - comb(samples - c, k) / comb(samples, k) for c in range(samples + 1)]
+    return np.asarray(by_count)[correct]
+
+
+@lru_cache(maxsize=65536)
+def majority_at_k(correct: int, wrong: tuple[int, ...], abstained: int, k: int) -> float:
+    """Return the expected credit of a majority vote over k samples of one problem, over all k-subsets, exactly.
+
+    A tie earns the share that the correct answer has of the tied ones. Samples without an answer do not vote, so they
+    never win against an answer; a subset of nothing else earns 0. Hence k = 1 is pass@1.
+
+    Args:
+        correct: samples with the correct answer.
+        wrong: samples of each distinct wrong answer.
+        abstained: samples without an answer.
+        k: how many vote.
+
+    Raises:
+        ValueError: k is not within 1…n.
+    """
+    samples = correct + sum(wrong) + abstained
+    _check_draw(samples, k)
+    credit = 0.0
+    for votes in range(1, min(correct, k) + 1):
+        rivals = tuple(size for size in wrong if size >= votes)
+        pool = abstained + sum(size for size in wrong if size < votes)  # cannot reach `votes`: drawn freely
+        by_ties = _ways(rivals, votes, pool, k - votes)
+        credit += comb(correct, votes) * sum(ways / (1 + ties) for ties, ways in enumerate(by_ties))
+    return credit / comb(samples, k)
+
+
+def _ways(rivals: Sequence[int], votes: int, pool: int, draws: int) -> list[int]:
+    """Return, by number of ties, the ways to draw from rivals and pool with no rival above `votes`."""
+    # ways[drawn][ties]; each rival gives i ≤ votes of its samples, and ties when it gives exactly `votes`.
+    most_ties = draws // votes
+    ways = [[0] * (most_ties + 1) for _ in range(draws + 1)]
+    for drawn in range(min(pool, draws) + 1):
+        ways[drawn][0] = comb(pool, drawn)
+    for size in rivals:
+        grown = [[0] * (most_ties + 1) for _ in range(draws + 1)]
+        for drawn in range(draws + 1):
+            for given in range(min(size, votes, drawn) + 1):
+                tie = int(given == votes)
+                choices = comb(size, given)
+                for ties in range(tie, most_ties + 1):
+                    grown[drawn][ties] += choices * ways[drawn - given][ties - tie]
+        ways = grown
+    return ways[draws]
+
+
+def expected_kept(usable: NDArray[np.int64], samples: int, k: int, limit: int) -> NDArray[np.float64]:
+    """Return for each problem E[min(X, limit)], X the usable ones among k samples drawn without replacement.
+
+    X is hypergeometric. This is the size of a data set that keeps at most `limit` rollouts a problem, had only k been
+    sampled.
+
+    Raises:
+        ValueError: k is not within 1…n.
+    """
+    _check_draw(samples, k)
+    by_count = [
+        sum(min(x, limit) * comb(u, x) * comb(samples - u, k - x) for x in range(min(u, k) + 1)) / comb(samples, k)
+        for u in range(samples + 1)
+    ]
+    return np.asarray(by_count)[usable]
+
+
+def mean_interval(
+    values: NDArray[np.float64],
+    *,
+    clusters: NDArray[np.int64] | None = None,
+    bounds: tuple[float, float] = (-inf, inf),
+) -> Interval:
+    """Return the mean of the values with its Student-t 95 % interval, cut to what is possible.
+
+    Without clusters the values are independent (one a problem): SE = sd / √N, N - 1 degrees of freedom. With clusters
+    (several values of one problem, variants of one template) SE = √(C/(C-1) · Σ_c (Σ_{i∈c} (s_i - s̄))²) / N, C - 1
+    degrees of freedom (Miller 2024, arXiv 2411.00640); the mean stays that over values.
+
+    When nothing varies t would claim certainty. With finite bounds the interval then says: of N units that all agreed,
+    the share that would not is at most Wilson's upper bound for 0 of N, and those could lie anywhere within the bounds.
+    All 0 on [0, 1] gives [0, z²/(N + z²)], which is Wilson's interval for problems. Without finite bounds the interval
+    is the point, and for a single unit NaN: nothing can be said.
+
+    Args:
+        values: one value a unit.
+        clusters: for each value the number of its cluster, from 0.
+        bounds: least and greatest possible value.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values.size:
+        raise ValueError("the mean of no values is not defined")
+    mean = float(values.mean())
+    totals = values - mean if clusters is None else _cluster_totals(values, clusters, mean)
+    units = totals.size
+    lowest, highest = bounds
+    if np.abs(totals).max() <= 1e-12 * max(1.0, float(np.abs(values).sum())):  # zero, but for rounding
+        return _interval_of_constant(mean, units, lowest, highest)
+    error = sqrt(units / (units - 1) * float(totals @ totals)) / values.size
+    reach = t_quantile((1 + CONFIDENCE) / 2, units - 1) * error
+    return Interval(mean, max(lowest, mean - reach), min(highest, mean + reach))
+
+
+def _cluster_totals(values: NDArray[np.float64], clusters: NDArray[np.int64], mean: float) -> NDArray[np.float64]:
+    sizes = np.bincount(clusters)
+    return (np.bincount(clusters, values) - sizes * mean)[sizes > 0]
+
+
+def _interval_of_constant(mean: float, units: int, lowest: float, highest: float) -> Interval:
+    if isfinite(lowest) and isfinite(highest):
+        other = wilson(0, units).high
+        return Interval(mean, mean - other * (mean - lowest), mean + other * (highest - mean))
+    return Interval(mean, mean, mean) if units > 1 else Interval(mean, nan, nan)
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """Return a raw proportion with its Wilson 95 % score interval, honest near 0 and 1 and for few trials.
+
+    Raises:
+        ValueError: there are no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes of {trials} trials is not a proportion")
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    reach = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    low = 0.0 if successes == 0 else centre - reach
+    high = 1.0 if successes == trials else centre + reach
+    return Interval(share, low, high)
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(probability: float, freedom: int) -> float:
+    """Return the quantile of Student's t distribution with a whole number of degrees of freedom.
+
+    Bisection on the closed form of the distribution (Abramowitz & Stegun 26.7.3, 26.7.4); above 400 degrees the
+    expansion around the normal quantile (26.7.5), whose error is there below 1e-11.
+
+    Raises:
+        ValueError: the probability is not within (0.5, 1), or there is no degree of freedom.
+    """
+    if not 0.5 < probability < 1 or freedom < 1:
+        raise ValueError(f"no quantile of t at {probability} with {freedom} degrees of freedom")
+    if freedom > 400:
+        return _t_quantile_expanded(probability, freedom)
+    low, high = 0.0, pi / 2  # bisect the angle θ = atan(t/√ν): t itself has no upper end
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = (1 + _t_central(middle, freedom)) / 2 < probability
+        low, high = (middle, high) if below else (low, middle)
+    return sqrt(freedom) * sin(low) / cos(low)
+
+
+def _t_central(angle: float, freedom: int) -> float:
+    """Return P(|T| < t) for t = √ν · tan(angle)."""
+    odd = freedom % 2
+    term = cos(angle) if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for i in range(2 + odd, freedom, 2):
+        term *= cos(angle) ** 2 * (i - 1) / i
+        total += term
+    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
+
+
+def _t_quantile_expanded(probability: float, freedom: int) -> float:
+    z = NormalDist().inv_cdf(probability)
+    corrections = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(correction / float(freedom) ** power for power, correction in enumerate(corrections, 1))
+
+
+def _check_draw(samples: int, k: int) -> None:
+    if not 1 <= k <= samples:
+        raise ValueError(f"k = {k} is not within 1…{samples}, the samples of a problem")

