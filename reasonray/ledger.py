@@ -34,11 +34,11 @@ class Tally:
     correct: int = 0
 
 
+@dataclass(frozen=True)
 class Ledger:
     """The committed rollouts below one place."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    place: Place
 
     def append(self, rollouts: Sequence[Rollout]) -> str:
         """Commit rollouts as one segment and return its name. Nothing is visible before all is."""

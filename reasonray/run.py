@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from reasonray.config import Config, UserError, parse
 from reasonray.ledger import Ledger
@@ -92,6 +93,13 @@ class Run:
         """Checkpoints and the final student."""
         return self.place / "student"
 
+    def checkpoints(self) -> list[Place]:
+        """Return the exported checkpoints in order of training steps; one counts once its manifest is there."""
+        found = self.student / "checkpoints"
+        infos = found.filesystem.get_file_info(fs.FileSelector(found.path, allow_not_found=True))
+        places = [Place(found.filesystem, info.path) for info in infos]
+        return sorted((it for it in places if (it / "manifest.json").exists()), key=lambda it: it.name)
+
     def evaluation(self, arm: str) -> Ledger:
         """The rollouts of one arm on the test problems."""
         return Ledger(self.place / "evaluation" / arm)
@@ -100,6 +108,30 @@ class Run:
     def events(self) -> Events:
         """What happened so far."""
         return Events(self.place / "events.jsonl")
+
+    def identity(self, model: str, revision: str | None) -> str | None:
+        """Return what a model reference stood for when the run first used it, None if it has not yet."""
+        return self._identities().get(f"{model}@{revision or ''}")
+
+    def remember(self, model: str, revision: str | None, identity: str) -> None:
+        """Write down what a model reference stands for.
+
+        Raises:
+            UserError: it stood for other weights before.
+        """
+        known = self.identity(model, revision)
+        if known not in (None, identity):
+            raise UserError(
+                f"model {model} is not the one that run {self.name} began with (its files changed); "
+                "restore it, or give the run another name"
+            )
+        if known is None:
+            identities = self._identities() | {f"{model}@{revision or ''}": identity}
+            (self.place / "models.json").write(json.dumps(identities, indent=2, sort_keys=True).encode())
+
+    def _identities(self) -> dict[str, str]:
+        stored = self.place / "models.json"
+        return dict(json.loads(stored.read())) if stored.exists() else {}
 
     def problems(self, split: Split) -> list[Problem]:
         """Return the snapshot of the problems of one split.

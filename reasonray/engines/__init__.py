@@ -1,1 +1,26 @@
+"""Who answers. `start` turns an engine's configuration into a running engine."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from reasonray.config import ScriptedEngine, VLLMEngine
+from reasonray.engines.base import Engine
+
+
+def start(config: VLLMEngine | ScriptedEngine, model: Path | None, *, gpus: int, seed: int) -> Engine:
+    """Start an engine in this process; the scripted one needs no model.
+
+    Raises:
+        UserError: the engine refuses its arguments.
+    """
+    match config:
+        case ScriptedEngine():
+            from reasonray.engines.scripted import Scripted
+
+            return Scripted(config)
+        case VLLMEngine():
+            from reasonray.engines.vllm import VLLM
+
+            assert model is not None
+            return VLLM(model, config, gpus=gpus, seed=seed)

@@ -1,0 +1,33 @@
+"""The whole run, a verb a line: python jobs/distill.py CONFIG [key=value …]
+
+Every stage resumes where it stopped, and one that is done is not done again.
+"""
+
+import sys
+
+from reasonray.cli import job
+from reasonray.run import Run
+
+
+def work(run: Run) -> None:
+    """Problems → sample → curate → train → evaluate → report."""
+    from reasonray.stages.curate import curate
+    from reasonray.stages.evaluate import arms_before_training, evaluate
+    from reasonray.stages.replicas import Fleet
+    from reasonray.stages.report import report
+    from reasonray.stages.sample import sample
+    from reasonray.stages.train import train
+
+    with Fleet(run.config.checking) as fleet:
+        sample(run, fleet)
+        evaluate(run, fleet, arms_before_training(run))
+        if run.config.training.gpus:
+            fleet.close()  # training wants the GPUs; on CPU an idle engine costs nothing and saves a minute's start
+        curate(run)
+        train(run)
+        evaluate(run, fleet)
+    report(run)
+
+
+if __name__ == "__main__":
+    sys.exit(job(work, str(__doc__)))

@@ -1,0 +1,21 @@
+"""Measure base, teachers, checkpoints and student on the test problems: python jobs/evaluate.py CONFIG [key=value …]"""
+
+import sys
+
+from reasonray.cli import job
+from reasonray.run import Run
+
+
+def work(run: Run) -> None:
+    """Evaluate every arm whose model is there, with a fleet of the job's own."""
+    from reasonray.stages.evaluate import evaluate
+    from reasonray.stages.replicas import Fleet
+    from reasonray.stages.sample import load_problems
+
+    load_problems(run)
+    with Fleet(run.config.checking) as fleet:
+        evaluate(run, fleet)
+
+
+if __name__ == "__main__":
+    sys.exit(job(work, str(__doc__)))

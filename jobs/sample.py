@@ -1,0 +1,19 @@
+"""Draw what the teachers owe the train problems: python jobs/sample.py CONFIG [key=value …]"""
+
+import sys
+
+from reasonray.cli import job
+from reasonray.run import Run
+
+
+def work(run: Run) -> None:
+    """Sample with a fleet of the job's own."""
+    from reasonray.stages.replicas import Fleet
+    from reasonray.stages.sample import sample
+
+    with Fleet(run.config.checking) as fleet:
+        sample(run, fleet)
+
+
+if __name__ == "__main__":
+    sys.exit(job(work, str(__doc__)))

@@ -1,0 +1,28 @@
+# Sourced by jobs/quickstart.sh and tests/run.sh: makes .venv with this package and the extras in $1, once.
+# A second call compares a stamp of pyproject.toml and returns at once.
+set -euo pipefail
+
+extras=$1
+stamp=.venv/reasonray-$extras.stamp
+export PATH="$PWD/.venv/bin:$PATH"
+unset VIRTUAL_ENV PYTHONPATH
+
+if ! cmp -s pyproject.toml "$stamp" 2>/dev/null; then
+  began=$SECONDS
+  if [ ! -x .venv/bin/python ]; then
+    python=$(command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $python is older" >&2; exit 2; }
+    echo "setup     making .venv with $("$python" --version)"
+    "$python" -m venv .venv
+  fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 2>&1 | grep -v '^WARNING' || true
+  # A folder of wheels that pip is configured with may hold the CPU build of torch; uv does not look there by itself.
+  wheels=$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)
+  wheels=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$wheels}}
+  backend=()
+  if [ -n "$wheels" ]; then export UV_FIND_LINKS="$wheels"; else backend=(--torch-backend=cpu); fi
+  echo "setup     installing reasonray[$extras], about a minute"
+  .venv/bin/uv pip install --quiet --python .venv/bin/python "${backend[@]}" -e ".[$extras]"
+  cp pyproject.toml "$stamp"
+  echo "setup     done in $((SECONDS - began)) s"
+fi

@@ -1,0 +1,128 @@
+"""The command line: `reasonray submit | status | plan | show`, and what every job script shares.
+
+A job is `python jobs/x.py CONFIG [key=value …]`, run here or under `ray job submit`. A user's mistake ends with one
+line and exit status 2; an interruption with 130 and a run that resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reasonray.config import Config, UserError, load
+
+if TYPE_CHECKING:
+    from reasonray.run import Run
+
+_USER_MISTAKE, _INTERRUPTED = 2, 130
+
+
+def job(work: Callable[[Run], None], description: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one job script: read the configuration, open the run, hold it alone, work; return the exit status."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_config(parser)
+    options = parser.parse_args(arguments)
+    return _guarded(lambda: _work(load(options.config, options.overrides), work))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the `reasonray` command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="reasonray", description="Distil reasoning by rejection sampling, on Ray.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    submit = commands.add_parser("submit", help="run a job on a Ray cluster, follow its log, return its exit status")
+    submit.add_argument(
+        "--address", help="of the cluster's dashboard; default $RAY_API_SERVER_ADDRESS, else this machine"
+    )
+    submit.add_argument("--working-dir", default=".", help="sent to the cluster (default: this directory)")
+    submit.add_argument("--no-wait", action="store_true", help="return as soon as the job is accepted")
+    submit.add_argument("job", help="job script, such as jobs/distill.py")
+    _add_config(submit)
+    status = commands.add_parser("status", help="say what a run holds so far")
+    status.add_argument("run", help="directory or URI of the run")
+    plan = commands.add_parser(
+        "plan", help="check a configuration and say what it would cost, without starting anything"
+    )
+    _add_config(plan)
+    show = commands.add_parser("show", help="print rollouts of a run")
+    show.add_argument("run", help="directory or URI of the run")
+    show.add_argument("--arm", help="an arm of the evaluation instead of the teachers' rollouts")
+    show.add_argument("--outcome", help="only these, such as correct or truncated")
+    show.add_argument("--difficulty", help="only these")
+    show.add_argument("--count", type=int, default=10, help="how many (default 10)")
+    options = parser.parse_args(arguments)
+    return _guarded(lambda: _COMMANDS[options.command](options))
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="TOML file, see jobs/configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override of one key, such as policy.samples=8"
+    )
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USER_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _work(config: Config, work: Callable[[Run], None]) -> int:
+    from reasonray.run import exclusive, open_run
+    from reasonray.stages.cluster import connected
+
+    run = open_run(config)
+    with exclusive(run), connected():
+        work(run)
+    return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from reasonray.stages.cluster import submit
+
+    config = load(options.config, options.overrides)
+    working_directory = Path(options.working_dir).absolute()
+    for file in (options.job, options.config):
+        if not (working_directory / file).is_file():
+            raise UserError(f"{file} is not below {working_directory}, which is what the cluster gets (--working-dir)")
+    entrypoint = shlex.join(["python", options.job, options.config, *options.overrides])
+    return submit(entrypoint, config.name, options.address, str(working_directory), wait=not options.no_wait)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from reasonray.run import find_run
+    from reasonray.status import describe
+
+    print(describe(find_run(options.run)))
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from reasonray.status import forecast
+
+    print(forecast(load(options.config, options.overrides)))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from reasonray.run import find_run
+    from reasonray.status import print_rollouts
+
+    print_rollouts(find_run(options.run), options.arm, options.outcome, options.difficulty, options.count)
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "submit": _submit,
+    "status": _status,
+    "plan": _plan,
+    "show": _show,
+}

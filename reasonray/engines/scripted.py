@@ -1,0 +1,73 @@
+"""An engine without a model: seeded, deterministic answers with chosen rates of right, wrong and faulty ones.
+
+It is a real engine to everything around it (dry runs, tests, chaos), only the text is written by rule. Whatever the
+rates, an attempt's kind depends on its seed alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from pathlib import Path
+
+from reasonray.config import ScriptedEngine
+from reasonray.engines.base import Attempt, Completion
+from reasonray.records import Finish
+
+_KINDS = ("correct", "endless", "unparseable", "crash", "error")
+
+
+class Scripted:
+    """Answers by rule; see ScriptedEngine for the rates."""
+
+    def __init__(self, config: ScriptedEngine) -> None:
+        self._config = config
+        self.capacity = config.max_num_seqs
+
+    async def complete(self, attempt: Attempt) -> Completion:
+        """Answer as the attempt's seed decides; a `crash` ends this very process, as a dying engine does."""
+        dice = random.Random(attempt.seed)
+        kind = self._kind(dice.random())
+        if self._config.seconds:
+            await asyncio.sleep(dice.expovariate(1 / self._config.seconds))
+        if kind == "crash":
+            os._exit(86)
+        if kind == "error":
+            return Completion("", Finish.ERROR, error="scripted: the request was refused")
+        text = _write(kind, attempt, dice)
+        finish = Finish.LENGTH if kind == "endless" else Finish.STOP
+        tokens = attempt.sampling.max_tokens if kind == "endless" else len(text.split())
+        return Completion(text, finish, len(attempt.problem.question.split()), tokens)
+
+    async def swap(self, model: Path) -> bool:
+        """There are no weights: any model will do."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _kind(self, draw: float) -> str:
+        for kind in _KINDS:
+            draw -= getattr(self._config, kind)
+            if draw < 0:
+                return kind
+        return "wrong"
+
+
+def _write(kind: str, attempt: Attempt, dice: random.Random) -> str:
+    question, gold = attempt.problem.question, attempt.problem.answer or ""
+    steps = [
+        f"Step {number}: consider {question} ({dice.randrange(10**6)})." for number in range(1, dice.randint(2, 5))
+    ]
+    if dice.random() < 0.3:
+        steps.append("Wait, that's wrong. Let me recalculate.")
+    if dice.random() < 0.4:
+        steps.append("Let me verify this.")
+    reasoning = f"<think> {' '.join(steps)}"
+    if kind == "endless":
+        return f"{reasoning} And so on, and so on"
+    if kind == "unparseable":
+        return f"{reasoning} </think> It is what it is"
+    answer = gold if kind == "correct" else f"{gold}1"
+    return f"{reasoning} </think> The answer is {answer}."

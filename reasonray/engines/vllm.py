@@ -1,0 +1,155 @@
+"""vLLM behind the engine protocol: one AsyncLLM, K requests of n=1 per problem.
+
+Each sample is a request of its own, so that it ends, is judged, stored, aborted and retried alone; siblings share the
+prompt's KV blocks by prefix caching. The only module that imports vllm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from reasonray.config import Sampling, UserError, VLLMEngine
+from reasonray.engines.base import Attempt, Completion, EngineDied
+from reasonray.prompts import messages, prompt_ids
+from reasonray.records import Finish
+
+_FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "repetition": Finish.LENGTH}
+
+
+class VLLM:
+    """A model under vLLM in this process (and the engine processes that vLLM starts)."""
+
+    def __init__(self, model: Path, config: VLLMEngine, *, gpus: int, seed: int) -> None:
+        if gpus == 0:
+            _use_all_cores()
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = engine_arguments(model, config, gpus=gpus, seed=seed)
+        try:
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
+        self._model = model
+        self._adopt_tokenizer(model)
+        self._limit = config.max_model_len
+        self._requests = 0
+        # 1.1: a little queue in the engine, so that a finished sequence is replaced in the very next step.
+        self.capacity = int(config.max_num_seqs * 1.1)
+
+    async def complete(self, attempt: Attempt) -> Completion:
+        """Draw one sample."""
+        from vllm import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        ids = self._prompt_ids(attempt)
+        if len(ids) >= self._limit:
+            reason = f"prompt of {len(ids)} tokens leaves no room in a context of {self._limit} (engine.max_model_len)"
+            return Completion("", Finish.ERROR, len(ids), error=reason)
+        self._requests += 1
+        parameters = _sampling_params(attempt.sampling, attempt.seed, room=self._limit - len(ids))
+        prompt = TokensPrompt(prompt_token_ids=ids)
+        try:
+            # FINAL_ONLY: one message, when the sample has ended.
+            outputs = [it async for it in self._engine.generate(prompt, parameters, request_id=str(self._requests))]
+        except EngineDeadError as error:
+            raise EngineDied(str(error)) from error
+        except (EngineGenerateError, ValueError) as error:
+            return Completion("", Finish.ERROR, len(ids), error=f"{type(error).__name__}: {error}")
+        output = outputs[-1].outputs[0]
+        finish = _FINISHES.get(output.finish_reason, Finish.ERROR)
+        reason = "" if finish is not Finish.ERROR else f"vLLM ended the request with {output.finish_reason!r}"
+        return Completion(output.text, finish, len(ids), len(output.token_ids), reason)
+
+    async def swap(self, model: Path) -> bool:
+        """Load other weights into the running engine if they have the same shape."""
+        if _shape(model) != _shape(self._model):
+            return False
+        await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(model)})
+        await self._engine.reset_prefix_cache()
+        self._model = model
+        self._adopt_tokenizer(model)
+        return True
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        self._engine.shutdown()
+
+    def _adopt_tokenizer(self, model: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        self._encoded: dict[tuple[str, str], list[int]] = {}
+
+    def _prompt_ids(self, attempt: Attempt) -> list[int]:
+        # The K siblings of a problem come close together: a small cache spares K - 1 renderings.
+        key = (attempt.problem.id, attempt.prompt.model_dump_json())
+        if key not in self._encoded:
+            if len(self._encoded) >= 1024:
+                self._encoded.clear()
+            turns = messages(attempt.prompt, attempt.problem.question)
+            self._encoded[key] = prompt_ids(self._tokenizer, turns, attempt.prompt.template_args)
+        return self._encoded[key]
+
+
+def engine_arguments(model: Path, config: VLLMEngine, *, gpus: int, seed: int) -> dict[str, Any]:
+    """Return the arguments of AsyncEngineArgs; the user's own `args` win."""
+    arguments: dict[str, Any] = {
+        "model": str(model),
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "seed": seed,
+        "disable_log_stats": True,
+    }
+    if gpus == 0:
+        # Per-request seeds crash the CPU engine when a prompt's prefill is chunked.
+        arguments |= {
+            "enforce_eager": True,
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(2048, config.max_model_len),
+        }
+    if gpus > 1:
+        arguments |= {"tensor_parallel_size": gpus, "distributed_executor_backend": "mp"}
+    return arguments | config.args
+
+
+def _shape(model: Path) -> dict[str, Any]:
+    """Return what must agree for weights to fit: the architecture and its sizes."""
+    config = json.loads((model / "config.json").read_text())
+    return {
+        key: value
+        for key, value in config.items()
+        if key == "architectures" or (isinstance(value, int) and key.startswith(("num_", "hidden_", "inter", "vocab")))
+    }
+
+
+def _use_all_cores() -> None:
+    """Have the CPU engine compute on every core this process may use; vLLM's default keeps one back."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+def _sampling_params(sampling: Sampling, seed: int, *, room: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=1,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        max_tokens=min(sampling.max_tokens, room),
+        stop=list(sampling.stop) or None,
+        include_stop_str_in_output=bool(sampling.stop),
+        seed=seed if sampling.seeded and sampling.temperature > 0 else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )

@@ -1,0 +1,71 @@
+"""The Ray cluster that a job works on: joining it, and sending a job to one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from reasonray.config import UserError
+from reasonray.console import say
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Join the cluster that the environment names or that runs on this machine; start a local one where there is none.
+
+    Workers' logs stay in Ray's session directory; faults reach the driver as exceptions.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def submit(entrypoint: str, name: str, address: str | None, working_directory: str, *, wait: bool) -> int:
+    """Submit a job, print its log as it comes, and return its exit status.
+
+    Raises:
+        UserError: no cluster answers.
+    """
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+    except ConnectionError as error:
+        where = address or "the default address (http://127.0.0.1:8265)"
+        raise UserError(
+            f"no Ray cluster answers at {where}; start one (`ray start --head`) or give --address"
+        ) from error
+    identifier = f"reasonray-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    client.submit_job(
+        entrypoint=entrypoint,
+        submission_id=identifier,
+        runtime_env={"working_dir": working_directory, "excludes": ["runs/", ".venv/", ".git/"]},
+        metadata={"run": name},
+    )
+    say("submit", f"job {identifier}")
+    if not wait:
+        return 0
+    try:
+        asyncio.run(_follow(client, identifier))
+    except KeyboardInterrupt:
+        client.stop_job(identifier)
+        raise
+    status = client.get_job_status(identifier)
+    if status is JobStatus.SUCCEEDED:
+        return 0
+    code = client.get_job_info(identifier).driver_exit_code
+    return code if code else 1
+
+
+async def _follow(client: object, identifier: str) -> None:
+    async for text in client.tail_job_logs(identifier):  # type: ignore[attr-defined]
+        print(text, end="", flush=True)

@@ -1,0 +1,109 @@
+"""What a run holds, what a configuration would cost, and a look at rollouts: for a terminal, by reading alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.text import Text
+
+from reasonray import problems
+from reasonray.config import Config, UserError
+from reasonray.ledger import Ledger
+from reasonray.policy import most
+from reasonray.records import Rollout, Split
+from reasonray.run import Run
+from reasonray.tables import table_to_rollouts
+
+
+def describe(run: Run) -> str:
+    """Return a few lines: what each stage has brought so far."""
+    lines = [f"{run.name}  {run.place}"]
+    if run.has_problems:
+        counts = {split: len(run.problems(split)) for split in Split}
+        lines.append(f"problems   {counts[Split.TRAIN]:>8,} to distil   {counts[Split.TEST]:,} held out")
+    for teacher in run.config.teachers:
+        lines.append(_ledger_line("sample", teacher.name, run.rollouts, teacher.name))
+    done = {"curate": run.curated / "manifest.json", "train": run.student / "final" / "manifest.json"}
+    lines += [f"{stage:<10} {'done' if marker.exists() else 'not done':>8}" for stage, marker in done.items()]
+    arms = [
+        "base",
+        *(teacher.name for teacher in run.config.teachers),
+        *(it.name for it in run.checkpoints()),
+        "student",
+    ]
+    lines += [_ledger_line("evaluate", arm, run.evaluation(arm)) for arm in arms if run.evaluation(arm).segments()]
+    report = run.place / "report.html"
+    lines.append(f"report     {report if report.exists() else 'not done':>8}")
+    return "\n".join(lines)
+
+
+def forecast(config: Config) -> str:
+    """Return what a configuration would do, after loading its problems for real.
+
+    Raises:
+        UserError: a source is wrong.
+    """
+    counts = Counter(problem.split for problem in problems.load(config.sources).problems)
+    rollouts = counts[Split.TRAIN] * most(config.policy)
+    samples = counts[Split.TEST] * config.evaluation.samples * (2 + len(config.teachers))
+    lines = [
+        f"problems   {counts[Split.TRAIN]:>10,} to distil   {counts[Split.TEST]:,} held out",
+        f"evaluate   {samples:>10,} samples of {2 + len(config.teachers)} arms",
+    ]
+    for teacher in config.teachers:
+        tokens = rollouts * teacher.sampling.max_tokens
+        lines.insert(1, f"sample     {rollouts:>10,} rollouts at most by {teacher.name}   {tokens:,} tokens at most")
+    lines.append(
+        f"gpus       {sum(it.replicas * it.gpus for it in config.teachers):>10,} for teachers   "
+        f"{config.training.workers * config.training.gpus} for training"
+    )
+    return "\n".join(lines)
+
+
+def print_rollouts(run: Run, arm: str | None, outcome: str | None, difficulty: str | None, count: int) -> None:
+    """Print rollouts that match, whole, with what was found of each.
+
+    Raises:
+        UserError: nothing matches.
+    """
+    ledger = run.evaluation(arm) if arm else run.rollouts
+    table = ledger.read()
+    for column, wanted in (("verdict_outcome", outcome), ("problem_difficulty", difficulty)):
+        if wanted:
+            table = table.filter(pc.equal(table[column], wanted))
+    if not table.num_rows:
+        raise UserError(f"run {run.name} holds no such rollouts; `reasonray status {run.place}` says what it holds")
+    console = Console(highlight=False)
+    for rollout in table_to_rollouts(table.slice(0, count)):
+        console.print(_portrait(rollout))
+    console.print(f"{min(count, table.num_rows):,} of {table.num_rows:,}")
+
+
+def _ledger_line(stage: str, arm: str, ledger: Ledger, teacher: str | None = None) -> str:
+    table = ledger.read(["id", "teacher", "verdict_outcome"])
+    if teacher:
+        table = table.filter(pc.equal(table["teacher"], teacher))
+    outcomes = Counter(table["verdict_outcome"].to_pylist())
+    told = "  ".join(f"{name} {count:,}" for name, count in outcomes.most_common())
+    return f"{stage:<10} {table.num_rows:>8,} rollouts by {arm}   {told}".rstrip()
+
+
+def _portrait(rollout: Rollout) -> Text:
+    verdict = rollout.verdict
+    fate = f"{verdict.outcome.value} · {rollout.finish.value} · {rollout.completion_tokens} tokens"
+    head = f"{rollout.problem.difficulty} · {fate}"
+    facts = (
+        f"answer {rollout.problem.answer} · extracted {verdict.extracted} · {verdict.checker} {verdict.detail}".rstrip()
+    )
+    return Text.assemble(
+        (rollout.problem.question, "bold"),
+        "\n",
+        (f"{head} · {rollout.teacher} #{rollout.sample}", "dim"),
+        "\n",
+        rollout.completion,
+        "\n",
+        (facts, "dim"),
+        "\n",
+    )

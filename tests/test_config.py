@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import ray
+import yaml
+
+from reasonray.config import ConfigError, load, parse
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.toml"))
+
+MINIMAL = {
+    "name": "a-run",
+    "sources": [{"kind": "generated"}],
+    "teachers": [{"model": "m", "engine": {"kind": "scripted"}}],
+    "student": {"model": "m"},
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_of_the_repository_loads(path: Path) -> None:
+    assert load(path).name == path.stem
+
+
+def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() -> None:
+    config = load(
+        ROOT / "jobs" / "configs" / "smoke.toml",
+        ["teachers.0.sampling.temperature=0.25", "name=other", "evaluation.k=[1, 2]", "policy.samples=3"],
+    )
+    assert config.teachers[0].sampling.temperature == 0.25
+    assert (config.name, config.evaluation.k) == ("other", (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nmae": 1}, "unknown key nmae"),
+        ({"training": {"learning_rate": "fast"}}, "training.learning_rate"),
+        ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"name": "a/b"}, "no path separator"),
+        ({"sources": []}, "sources"),
+        ({"sources": [{"kind": "generated", "tran": 3}]}, "unknown key sources.0.tran"),
+        ({"teachers": [{"model": "m"}, {"model": "n"}]}, "two teachers are called 'teacher'"),
+        ({"teachers": [{"model": "m", "engine": {"kind": "scripted", "correct": 0.9, "endless": 0.2}}]}, "sum to 1.1"),
+        ({"policy": {"kind": "until_correct", "target": 5, "max": 4}}, "max (4) is below target (5)"),
+        ({"evaluation": {"samples": 2, "k": [1, 4]}}, "needs at least as many samples"),
+        ({"student": {"model": "m", "prompt": {"template": "no placeholder"}}}, "{question}"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line_that_names_the_key(change: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(MINIMAL | change)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["noequals", "teachers.7.name=x", "name.sub=1"])
+def test_a_wrong_override_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError):
+        load(ROOT / "jobs" / "configs" / "smoke.toml", [override])
+
+
+def test_a_missing_file_and_a_broken_one_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no configuration at .*nowhere\.toml"):
+        load(tmp_path / "nowhere.toml")
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load(tmp_path / "broken.toml")
+
+
+def test_worked_examples_are_read_in_from_a_file_and_a_torn_line_is_named(tmp_path: Path) -> None:
+    lines = [json.dumps({"question": "1 + 1?", "completion": "2"}), "{torn"]
+    (tmp_path / "shots.jsonl").write_text("\n".join(lines))
+    toml = (ROOT / "jobs" / "configs" / "smoke.toml").read_text() + '\n[student.prompt]\nexamples = "shots.jsonl"\n'
+    (tmp_path / "c.toml").write_text(toml)
+    with pytest.raises(ConfigError, match=r"shots\.jsonl, line 2"):
+        load(tmp_path / "c.toml")
+    (tmp_path / "shots.jsonl").write_text(lines[0])
+    assert load(tmp_path / "c.toml").student.prompt.examples[0].completion == "2"
+
+
+def test_the_cluster_file_fits_the_schema_that_ray_ships() -> None:
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    jsonschema.validate(cluster, schema)
+    assert cluster["head_node_type"] in cluster["available_node_types"]

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from factories import a_problem, a_rollout
+
+from reasonray.ledger import Ledger, Tally
+from reasonray.records import Outcome
+from reasonray.storage import place
+from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(place(tmp_path / "rollouts"))
+
+
+def test_an_empty_ledger_reads_as_an_empty_table_of_the_schema(ledger: Ledger) -> None:
+    assert ledger.read().schema.equals(ROLLOUT_SCHEMA)
+    assert ledger.tally() == {}
+
+
+def test_what_is_appended_is_read_back_unchanged(ledger: Ledger) -> None:
+    rollouts = [a_rollout(f"text {sample} \u2212 é", sample=sample) for sample in range(3)]
+    ledger.append(rollouts[:2])
+    ledger.append(rollouts[2:])
+    assert table_to_rollouts(ledger.read()) == rollouts
+
+
+def test_a_segment_that_no_manifest_names_does_not_exist(ledger: Ledger) -> None:
+    ledger.append([a_rollout(sample=0)])
+    name = ledger.append([a_rollout(sample=1)])
+    (ledger.place / "manifest" / f"{name}.json").delete()
+    assert [it.sample for it in table_to_rollouts(ledger.read())] == [0]
+
+
+def test_a_torn_segment_without_its_manifest_does_no_harm(ledger: Ledger) -> None:
+    ledger.append([a_rollout()])
+    (ledger.place / "segments" / "99999-torn.parquet").write(b"PAR1 torn")
+    assert ledger.read().num_rows == 1
+
+
+def test_a_rollout_committed_twice_is_read_once(ledger: Ledger) -> None:
+    ledger.append([a_rollout("first", sample=0), a_rollout(sample=1)])
+    ledger.append([a_rollout("again", sample=0), a_rollout(sample=2)])
+    read = table_to_rollouts(ledger.read())
+    assert sorted(it.sample for it in read) == [0, 1, 2]
+    assert [it.completion for it in read if it.sample == 0] == ["first"]
+    assert ledger.read(["sample"]).num_rows == 3
+
+
+def test_the_tally_counts_samples_and_correct_ones_by_problem_and_fingerprint(ledger: Ledger) -> None:
+    other = a_problem("What is 2 + 2?", "4")
+    ledger.append([a_rollout(sample=0), a_rollout(sample=3, outcome=Outcome.WRONG), a_rollout(problem=other)])
+    assert ledger.tally() == {
+        (a_problem().id, "fingerprint"): Tally(frozenset({0, 3}), 1),
+        (other.id, "fingerprint"): Tally(frozenset({0}), 1),
+    }
+
+
+def test_a_manifest_says_how_many_rows_its_segment_holds(ledger: Ledger) -> None:
+    name = ledger.append([a_rollout(sample=sample) for sample in range(5)])
+    manifest = json.loads((ledger.place / "manifest" / f"{name}.json").read())
+    segment = ledger.segments()[0]
+    assert manifest["rows"] == pq.read_metadata(segment.path).num_rows == 5
+    assert manifest["bytes"] == Path(segment.path).stat().st_size

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from reasonray.storage import Place, place
+
+
+@pytest.fixture(params=["local", "memory"])
+def there(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "local":
+        return place(tmp_path / "a")
+    # The file system that stands for an object store here: not local, so written without renames.
+    from pyarrow import fs
+
+    return Place(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "a")
+
+
+def test_what_is_written_is_read_listed_and_deleted(there: Place) -> None:
+    there.filesystem.create_dir((there / "b").path)
+    (there / "b" / "one.json").write(b"1")
+    (there / "b" / "two.txt").write(b"2")
+    assert (there / "b" / "one.json").read() == b"1"
+    assert [it.name for it in (there / "b").list(".json")] == ["one.json"]
+    assert (there / "b").exists()
+    (there / "b").delete()
+    assert not (there / "b").exists()
+    (there / "b").delete()
+    assert (there / "b").list() == []
+
+
+def test_a_write_replaces_the_whole_and_leaves_no_scratch(tmp_path: Path) -> None:
+    target = place(tmp_path / "deep" / "file.json")
+    target.write(b"old and long")
+    target.write(b"new")
+    assert target.read() == b"new"
+    assert [it.name for it in (tmp_path / "deep").iterdir()] == ["file.json"]
+
+
+def test_a_relative_path_becomes_absolute_and_a_uri_keeps_its_scheme(tmp_path: Path) -> None:
+    assert place("runs/x").path == str(Path.cwd() / "runs" / "x")
+    assert place(f"file://{tmp_path}/x").is_local
