@@ -1,7 +1,9 @@
 """Records for tests: one plausible value for every field, any of them changed by keyword."""
 
+from pathlib import Path
 from typing import Any
 
+from reasonray.config import Config, parse
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict
 
 
@@ -42,3 +44,20 @@ def a_rollout(
         "verdict": Verdict(outcome=outcome, extracted="42", checker="math_answer"),
     }
     return Rollout(**(values | changes))
+
+
+def a_scripted_config(root: Path, *, train: int = 40, samples: int = 6, name: str = "a-run", **changes: Any) -> Config:
+    """A run on the scripted engine; `engine`, `replicas` and `policy` are the teacher's, the rest is top level."""
+    engine = {"kind": "scripted", "correct": 0.4, "endless": 0.1, "unparseable": 0.1} | changes.pop("engine", {})
+    raw = {
+        "name": name,
+        "root": str(root),
+        "sources": [{"kind": "generated", "train": train, "test": 12}],
+        "teachers": [
+            {"model": "scripted", "engine": engine, "gpus": 0, "cpus": 0.1, "replicas": changes.pop("replicas", 1)}
+        ],
+        "policy": {"kind": "fixed", "samples": samples},
+        "student": {"model": "scripted", "engine": {"kind": "scripted"}, "gpus": 0, "cpus": 0.1},
+        "evaluation": {"samples": 2, "k": [1, 2], "checkpoint_problems": 0},
+    }
+    return parse(raw | changes)

