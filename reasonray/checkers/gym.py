@@ -1,0 +1,24 @@
+"""Answers to reasoning-gym tasks, by the task's own scorer; its full score of 1 is CORRECT, partial credit is not."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from reasonray.records import Outcome, Problem
+
+
+def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
+    """Score an answer; the problem's metadata holds the task's name and entry."""
+    task = problem.metadata.get("task")
+    if task is None or "entry" not in problem.metadata:
+        return Outcome.UNVERIFIABLE, "the problem does not come from reasoning-gym"
+    score = float(_scorer(str(task)).score_answer(answer=answer, entry=problem.metadata["entry"]))
+    return (Outcome.CORRECT if score > 1 - 1e-9 else Outcome.WRONG), f"{task} scores {score:.3g}"
+
+
+@lru_cache(maxsize=64)
+def _scorer(task: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(task, size=1, seed=0)

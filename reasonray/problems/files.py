@@ -1,0 +1,136 @@
+"""Problems from files: JSON Lines, JSON, CSV or parquet, by path, glob or URI, with a mapping of columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
+from typing import Any
+
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from reasonray.config import Columns, FilesSource
+from reasonray.errors import UserError
+from reasonray.records import Problem, Split
+from reasonray.storage import Place, place
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands, and the row."""
+
+
+def load(source: FilesSource) -> list[tuple[Problem, str]]:
+    """Return the problems of a source, each with where it stands.
+
+    Raises:
+        UserError: a file is missing or malformed (with the line), or a row has no question or answer.
+    """
+    parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
+    problems = []
+    for split, pattern, limit in parts:
+        if pattern is None:
+            continue
+        rows = (row for file in _matching(pattern, source.name) for row in _rows(file))
+        problems += [
+            (problem_of(row, where, source.columns, source.name, source.checker, split), where)
+            for _, (where, row) in zip(range(limit if limit is not None else 10**12), rows, strict=False)
+        ]
+    return problems
+
+
+def problem_of(
+    row: Mapping[str, Any], where: str, columns: Columns, source: str, checker: str, split: Split
+) -> Problem:
+    """Return the problem that a row holds; columns that nothing maps go into its metadata.
+
+    Raises:
+        UserError: a mapped column is missing, or the question or the answer is empty.
+    """
+    mapped = {name: column for name, column in columns.model_dump().items() if column is not None}
+    for name, column in mapped.items():
+        if column not in row:
+            raise UserError(f"{where}: no column {column!r} for the {name}; there are {', '.join(map(str, row))}")
+    question, answer = (_text(row[mapped[name]]) for name in ("question", "answer"))
+    if not question or not answer:
+        raise UserError(f"{where}: the {'question' if not question else 'answer'} is empty; fill it or remove the row")
+    return Problem(
+        id=Problem.identify(source, question, answer),
+        source=source,
+        question=question,
+        answer=answer,
+        checker=_text(row[mapped["checker"]]) if "checker" in mapped else checker,
+        difficulty=_text(row[mapped["difficulty"]]) if "difficulty" in mapped else "",
+        split=split,
+        metadata={key: value for key, value in row.items() if key not in mapped.values() and _is_plain(value)},
+    )
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | dict) and value == value  # NaN is not JSON
+
+
+def _matching(pattern: str, source: str) -> list[Place]:
+    target = place(pattern)
+    if not any(sign in target.name for sign in "*?["):
+        if not target.exists():
+            raise UserError(f"source {source}: no file at {pattern}")
+        return [target]
+    folder = Place(target.filesystem, target.path.rpartition("/")[0])
+    found = [file for file in folder.list() if fnmatch(file.name, target.name)]
+    if not found:
+        raise UserError(f"source {source}: no file matches {pattern}")
+    return found
+
+
+def _rows(file: Place) -> Iterator[Row]:
+    kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
+    readers = {"jsonl": _json_lines, "ndjson": _json_lines, "json": _json, "csv": _csv, "parquet": _parquet}
+    if kind not in readers:
+        raise UserError(f"{file}: cannot read .{kind} files; there are {', '.join('.' + name for name in readers)}")
+    return readers[kind](file)
+
+
+def _json_lines(file: Place) -> Iterator[Row]:
+    for number, line in enumerate(file.read().decode("utf-8", errors="replace").split("\n"), 1):
+        if line.strip():
+            where = f"{file}, line {number}"
+            yield where, _an_object(_parsed(line, where), where)
+
+
+def _json(file: Place) -> Iterator[Row]:
+    rows = _parsed(file.read().decode("utf-8", errors="replace"), str(file))
+    if not isinstance(rows, list):
+        raise UserError(f"{file}: a .json file must hold a list of objects; one object a line makes a .jsonl file")
+    for number, row in enumerate(rows, 1):
+        where = f"{file}, item {number}"
+        yield where, _an_object(row, where)
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+
+
+def _an_object(row: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
+    return row
+
+
+def _csv(file: Place) -> Iterator[Row]:
+    with file.filesystem.open_input_stream(file.path) as stream:
+        return _numbered(file, pc.read_csv(stream).to_pylist())
+
+
+def _parquet(file: Place) -> Iterator[Row]:
+    return _numbered(file, pq.read_table(file.path, filesystem=file.filesystem).to_pylist())
+
+
+def _numbered(file: Place, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    return ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))

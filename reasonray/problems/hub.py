@@ -1,0 +1,77 @@
+"""Problems from a data set of the Hugging Face hub, or from a local directory laid out like one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reasonray.answers import after_hashes, last_boxed
+from reasonray.config import HubSource
+from reasonray.errors import UserError
+from reasonray.problems.files import problem_of
+from reasonray.records import Problem, Split
+
+
+def load(source: HubSource) -> list[tuple[Problem, str]]:
+    """Return the problems of a source, each with where it stands.
+
+    Raises:
+        UserError: the data set or a split is not there, or a row has no question or no answer that can be read.
+    """
+    name = source.name or source.path
+    parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
+    problems = []
+    for split, part, limit in parts:
+        if part is None:
+            continue
+        rows = _rows(source, part)
+        for number, row in enumerate(rows.select(range(min(limit or len(rows), len(rows))))):
+            where = f"{source.path}, {part} row {number}"
+            problem = problem_of(
+                {**row, source.columns.answer: gold(row.get(source.columns.answer), source.gold, where)},
+                where,
+                source.columns,
+                name,
+                source.checker,
+                split,
+            )
+            problems.append((problem, where))
+    return problems
+
+
+def gold(text: Any, form: str, where: str) -> str:
+    """Return the answer that a gold column holds: as it is, after `####`, or in the last `\\boxed{}`.
+
+    Raises:
+        UserError: there is none of that form.
+    """
+    if form == "verbatim":
+        return str(text)
+    found = after_hashes(str(text)) if form == "gsm8k" else last_boxed(str(text))
+    if found is None:
+        sign = "####" if form == "gsm8k" else r"\boxed{}"
+        raise UserError(f"{where}: no {sign} in the answer; set gold to the form that the answers have")
+    return found.replace(",", "") if form == "gsm8k" else found
+
+
+def _rows(source: HubSource, part: str) -> Any:
+    try:
+        from datasets import exceptions, load_dataset
+    except ImportError:
+        raise UserError("sources of kind hub need the `hub` extra: pip install 'reasonray[hub]'") from None
+    path, config = source.path, None
+    if not Path(path).is_dir() and path.count("/") > 1:
+        owner, repository, config = path.split("/", 2)
+        path = f"{owner}/{repository}"
+    try:
+        return load_dataset(path, config, split=part, revision=source.revision)
+    except (exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+        raise UserError(
+            f"data set {source.path}: not to be had ({_line(error)}); check name, network, access"
+        ) from None
+    except (ValueError, KeyError) as error:  # an unknown split or configuration; the message lists those there are
+        raise UserError(f"data set {source.path}, split {part}: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
