@@ -190,14 +190,14 @@ def synthetic_run(
         for step, share in ((0, 0.02), (steps // 3, 0.55), (2 * steps // 3, 0.9), (steps, 1.0))
     }
     training = training_rows(steps)
-    selected = sum(sampled["annotation_selected"].to_pylist())
+    selected = sampled.filter(sampled["annotation_selected"])["completion_tokens"].to_pylist()
     metrics = summarise(
         config=config,
         versions=VERSIONS,
         problems=train,
         sampled=sampled,
         sampling_seconds=161.5,
-        trained=Trained(examples=selected - 2, tokens=31_512, left_out=2),
+        trained=Trained(examples=len(selected) - 2, tokens=sum(selected[2:]) + len(selected) - 2, left_out=2),
         training=training,
         arms=arms,
         test_problems=test,

@@ -1,0 +1,314 @@
+"""The figures of the report: calm, small, colour-blind safe, drawn by matplotlib as inline SVG.
+
+Colours are those of Okabe and Ito, darkened for text-thin lines; in the SVG each becomes a CSS variable of the page, so
+that a figure follows light and dark. Arms differ in marker as well as in colour. Text stays text. The same numbers give
+the same bytes. A figure has no title and no y label: the page's caption says what is drawn and its unit.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+INK, MUTED, GRID = "#252a33", "#6b7280", "#dcdad4"
+BLUE, ORANGE, GREEN, PURPLE, RED, GREY, YELLOW = (
+    "#0072b2",
+    "#c56a00",
+    "#008060",
+    "#9b5c9b",
+    "#c4441c",
+    "#858b95",
+    "#b8960b",
+)
+PALETTE = {
+    "ink": INK,
+    "muted": MUTED,
+    "grid": GRID,
+    "blue": BLUE,
+    "orange": ORANGE,
+    "green": GREEN,
+    "purple": PURPLE,
+    "red": RED,
+    "grey": GREY,
+    "yellow": YELLOW,
+}
+"""CSS variable → its light value; page.css holds the dark ones."""
+OUTCOME_COLOURS = {
+    "correct": "green",
+    "wrong": "red",
+    "no_answer": "yellow",
+    "truncated": "purple",
+    "unverifiable": "grey",
+    "timeout": "orange",
+    "failed": "ink",
+}
+_TEACHERS = (("orange", "s"), ("green", "^"), ("purple", "v"), ("yellow", "P"), ("red", "X"))
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.parse_math": False,  # a "$" in a name is a "$"
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": GRID,
+    "ytick.labelcolor": MUTED,
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 4.5,
+}
+
+Form = Callable[[float], str]
+Drawing = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How an arm is drawn: a colour of PALETTE and a matplotlib marker."""
+
+    colour: str
+    marker: str
+
+
+def marks(arms: Sequence[str]) -> dict[str, Mark]:
+    """Return how each arm is drawn: base grey, student blue, teachers in the order they come."""
+    fixed = {"base": Mark("grey", "o"), "student": Mark("blue", "D")}
+    others = [arm for arm in arms if arm not in fixed]
+    return fixed | {arm: Mark(*_TEACHERS[i % len(_TEACHERS)]) for i, arm in enumerate(others)}
+
+
+def percent(value: float) -> str:
+    """Format a share for an axis."""
+    return f"{value * 100:.3g} %"
+
+
+def plain(value: float) -> str:
+    """Format a count or a measure for an axis."""
+    if 0 < abs(value) < 0.01:
+        return re.sub("e-0*", "e\u2212", f"{value:.2g}")
+    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value / 1000:,.4g}k"
+
+
+def dots_and_whiskers(rows: Mapping[str, Mapping[str, Mapping[str, float]]], arms: Sequence[str], label: str) -> Markup:
+    """Draw the interval of a share per row and arm, first row on top.
+
+    Args:
+        rows: name of the row (a difficulty) → arm → {mean, low, high}.
+        arms: order within a row, from the top.
+        label: what is drawn, for those who cannot see it.
+    """
+    styles = marks(arms)
+
+    def draw(axes: Any) -> None:
+        axes.grid(axis="x")
+        axes.grid(visible=False, axis="y")
+        for i, row in enumerate(rows.values()):
+            for j, arm in enumerate(arms):
+                if (interval := row.get(arm)) is not None:
+                    _whisker(axes, interval, i + (j - (len(arms) - 1) / 2) * 0.22, styles[arm])
+            if i:
+                axes.axhline(i - 0.5, color=GRID, linewidth=0.6)
+        axes.set_yticks(range(len(rows)), [_short(name, 24) for name in rows], color=INK)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+
+    return _svg(draw, label, width=5.2, height=0.55 + 0.62 * len(rows))
+
+
+def _whisker(axes: Any, interval: Mapping[str, float], y: float, mark: Mark) -> None:
+    colour = PALETTE[mark.colour]
+    axes.plot([interval["low"], interval["high"]], [y, y], color=colour, linewidth=1.6, solid_capstyle="round")
+    axes.plot(interval["mean"], y, color=colour, marker=mark.marker, markersize=6, clip_on=False)
+
+
+def gains_and_losses(rows: Mapping[str, tuple[int, int, int]], label: str) -> Markup:
+    """Draw problems lost to the left and gained to the right, each row a difficulty: (lost, gained, problems)."""
+
+    def draw(axes: Any) -> None:
+        axes.grid(visible=False)
+        reach = max(max(lost, gained) for lost, gained, _ in rows.values()) or 1
+        for i, (lost, gained, _) in enumerate(rows.values()):
+            axes.barh(i, -lost, height=0.5, color=RED)
+            axes.barh(i, gained, height=0.5, color=BLUE)
+            axes.text(-lost - reach * 0.03, i, str(lost), ha="right", va="center")
+            axes.text(gained + reach * 0.03, i, str(gained), ha="left", va="center")
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [_short(name, 24) for name in rows], color=INK)
+        axes.set_ylim(len(rows) - 0.4, -0.9)
+        most_lost = max(lost for lost, _, _ in rows.values())
+        axes.set_xlim(-max(most_lost, reach * 0.08) - reach * 0.12, reach * 1.12)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.text(-reach * 0.03, -0.62, "lost", ha="right", color=MUTED)
+        axes.text(reach * 0.03, -0.62, "gained", ha="left", color=MUTED)
+
+    return _svg(draw, label, width=5.2, height=0.5 + 0.42 * len(rows))
+
+
+def against_k(
+    ks: Sequence[int], values: Sequence[Mapping[str, float] | float | None], label: str, form: Form
+) -> Markup:
+    """Draw a quantity against K, doubling K being one step; intervals become a band."""
+
+    def draw(axes: Any) -> None:
+        _line_with_band(axes, ks, [_as_interval(value) for value in values], Mark("blue", "o"))
+        axes.set_xscale("log", base=2)
+        ticks = ks[:: -(-len(ks) // 6)]
+        axes.set_xticks(ticks, [str(k) for k in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("K, samples a problem")
+        _value_axis(axes, form)
+
+    return _svg(draw, label)
+
+
+def against_difficulty(
+    names: Sequence[str], by_arm: Mapping[str, Sequence[Mapping[str, float] | None]], label: str, form: Form
+) -> Markup:
+    """Draw a quantity against difficulty, one line an arm, with whiskers."""
+    styles = marks(list(by_arm))
+
+    def draw(axes: Any) -> None:
+        for j, (arm, intervals) in enumerate(by_arm.items()):
+            shift = (j - (len(by_arm) - 1) / 2) * 0.09
+            found = enumerate(map(_as_interval, intervals))
+            shown = [(x + shift, interval) for x, interval in found if interval is not None]
+            colour = PALETTE[styles[arm].colour]
+            means = [interval["mean"] for _, interval in shown]
+            axes.plot([x for x, _ in shown], means, color=colour, marker=styles[arm].marker, clip_on=False)
+            for x, interval in shown:
+                axes.plot([x, x], [interval["low"], interval["high"]], color=colour, linewidth=1.2)
+        crowded = sum(map(len, names)) > 26
+        slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+        axes.set_xticks(range(len(names)), [_short(name, 14) for name in names], color=INK, **slant)
+        axes.set_xlim(-0.4, len(names) - 0.6)
+        _value_axis(axes, form)
+
+    return _svg(draw, label)
+
+
+def over_steps(steps: Sequence[int], intervals: Sequence[Mapping[str, float] | None], label: str, form: Form) -> Markup:
+    """Draw a quantity of checkpoints against the training step, with its band."""
+
+    def draw(axes: Any) -> None:
+        _line_with_band(axes, steps, [_as_interval(interval) for interval in intervals], Mark("blue", "D"))
+        axes.set_xticks(steps[:: -(-len(steps) // 5)])
+        axes.set_xlabel("training step")
+        _value_axis(axes, form)
+
+    return _svg(draw, label)
+
+
+def training_curve(steps: Sequence[float], values: Sequence[float], label: str, form: Form = plain) -> Markup:
+    """Draw what training measured at each step; values that are not finite leave a gap and a mark on the axis."""
+
+    def draw(axes: Any) -> None:
+        finite = [(step, value) for step, value in zip(steps, values, strict=True) if isfinite(value)]
+        marker = "o" if len(finite) <= 3 else ""
+        axes.plot([s for s, _ in finite], [v for _, v in finite], color=BLUE, linewidth=1.4, marker=marker)
+        broken = [step for step, value in zip(steps, values, strict=True) if not isfinite(value)]
+        axes.plot(broken, [0] * len(broken), "x", color=RED, transform=axes.get_xaxis_transform(), clip_on=False)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlabel("training step")
+        _value_axis(axes, form)
+
+    return _svg(draw, label)
+
+
+def stacked_shares(rows: Mapping[str, Mapping[str, float]], label: str) -> Markup:
+    """Draw each row as one bar of shares that sum to 1, in the order and the colours of OUTCOME_COLOURS."""
+
+    def draw(axes: Any) -> None:
+        axes.grid(visible=False)
+        for i, shares in enumerate(rows.values()):
+            left = 0.0
+            for outcome, colour in OUTCOME_COLOURS.items():
+                width = shares.get(outcome, 0.0)
+                axes.barh(i, max(0.0, width - 0.002), left=left, height=0.56, color=PALETTE[colour])
+                left += width
+        axes.set_yticks(range(len(rows)), [_short(name, 24) for name in rows], color=INK)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+
+    return _svg(draw, label, width=5.2, height=0.5 + 0.4 * len(rows))
+
+
+def _short(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _line_with_band(
+    axes: Any, xs: Sequence[float], intervals: Sequence[Mapping[str, float] | None], mark: Mark
+) -> None:
+    shown = [(x, interval) for x, interval in zip(xs, intervals, strict=True) if interval is not None]
+    places, colour = [x for x, _ in shown], PALETTE[mark.colour]
+    low, mean, high = ([interval[name] for _, interval in shown] for name in ("low", "mean", "high"))
+    axes.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(places, mean, color=colour, marker=mark.marker, clip_on=False)
+
+
+def _as_interval(value: Mapping[str, float] | float | None) -> Mapping[str, float] | None:
+    """Return an interval; a bare number or one without known bounds becomes a point."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        return {"mean": value, "low": value, "high": value}
+    return {name: value["mean"] if value[name] is None else value[name] for name in ("mean", "low", "high")}
+
+
+def _value_axis(axes: Any, form: Form) -> None:
+    """Start at 0: every quantity of the report is a share, a count or a measure, and none is negative."""
+    highest = axes.dataLim.y1
+    axes.set_ylim(0, highest * 1.06 if isfinite(highest) and highest > 0 else 1)
+    axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+
+
+def _svg(draw: Drawing, label: str, width: float = 2.95, height: float = 2.1) -> Markup:
+    """Draw on fresh axes (inches; 72 units each in the view box) and return an inline <svg> without any address."""
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": label}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.add_subplot())
+        sink = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(sink, format="svg", transparent=True, metadata=nothing)
+    return _inline(sink.getvalue(), label)
+
+
+def _inline(document: str, label: str) -> Markup:
+    body = document[document.index(">", document.index("<svg")) + 1 :]
+    box = re.search(r'viewBox="[^"]+"', document)
+    assert box is not None
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the whole page
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # ids of a page must be unique; those of defs carry the salt
+    body = re.sub(r" font-family:[^;\"]*(?:'[^']*'[^;\"]*)*;", "", body)
+    body = body.replace('<rect xmlns="http://www.w3.org/2000/svg"', "<rect")
+    for name, colour in PALETTE.items():
+        body = body.replace(colour, f"var(--{name})")
+    body = re.sub(r"\s*\n\s*", " ", body)
+    return Markup('<svg {} role="img" aria-label="{}">{}').format(Markup(box.group()), escape(label), Markup(body))

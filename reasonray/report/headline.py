@@ -1,0 +1,134 @@
+"""The result in words: one sentence that claims no more than its interval does, and what to know beside it."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from reasonray.report.numbers import Numbers
+from reasonray.summary import BASE, STUDENT
+
+PAIR = f"{STUDENT}-{BASE}"
+FEW_PROBLEMS = 30
+
+
+def headline(numbers: Numbers) -> Markup:
+    """Return the sentence that the page opens with."""
+    if numbers.find("evaluation", STUDENT) is None:
+        return _before_evaluation(numbers)
+    after = numbers.one("evaluation", STUDENT, "all", "pass@1", "mean", form="percent")
+    problems = numbers.counted("evaluation", STUDENT, "all", "problems", noun="held-out problem")
+    low, high = (numbers.find("difference", PAIR, "all", end) for end in ("low", "high"))
+    if low is None or high is None:
+        bounds = numbers.bounds("evaluation", STUDENT, "all", "pass@1", form="percent")
+        return Markup(
+            "The student reaches pass@1 of {} {} on {}, 95\u202f% interval; without a base there is "
+            "nothing to compare it with."
+        ).format(after, bounds, problems)
+    before = numbers.one("evaluation", BASE, "all", "pass@1", "mean", form="percent")
+    points = Markup("{} points {}").format(
+        numbers.one("difference", PAIR, "all", "mean", form="points"),
+        numbers.bounds("difference", PAIR, "all", form="points"),
+    )
+    if low == high == 0:
+        return Markup("No difference at all: pass@1 is {} for base and student, alike on each of {}.").format(
+            after, problems
+        )
+    if low <= 0 <= high:
+        return Markup(
+            "No measurable difference: pass@1 is {} for the base and {} for the student on {}, {}, "
+            "a 95\u202f% interval that includes 0."
+        ).format(before, after, problems, points)
+    return Markup("Distillation <em>{}</em> pass@1 from {} to {} on {}: {}, 95\u202f% interval.").format(
+        "lifts" if low > 0 else "lowers", before, after, problems, points
+    )
+
+
+def _before_evaluation(numbers: Numbers) -> Markup:
+    rollouts = numbers.counted("funnel", "rollouts", noun="rollout")
+    problems = numbers.counted("funnel", "problems", noun="train problem")
+    if not numbers.find("funnel", "rollouts"):
+        return Markup("Nothing has been sampled yet; the run has {}.").format(problems)
+    return Markup("The student has not been evaluated yet. So far {} of {} were sampled; {} are correct.").format(
+        rollouts, problems, numbers.one("sampling", "acceptance_rate", form="percent")
+    )
+
+
+def remarks(numbers: Numbers) -> list[Markup]:
+    """Return what a careful reader would ask next, each one sentence; only what there is an answer to."""
+    found = [
+        _gained_and_lost(numbers),
+        *_other_arms(numbers),
+        _reasoning(numbers),
+        _unjudged(numbers),
+        _few(numbers),
+        _broken_loss(numbers),
+    ]
+    return [remark for remark in found if remark]
+
+
+def _gained_and_lost(numbers: Numbers) -> Markup | None:
+    gained, lost = (numbers.find("difference", PAIR, "all", name) for name in ("gained", "lost"))
+    if gained is None:
+        return None
+    if not gained and not lost:
+        return Markup("No problem changed: the student has as many correct samples as the base on every one.")
+    return Markup("Of the {} problems the student does better on {} and worse on {}.").format(
+        numbers.one("difference", PAIR, "all", "problems", form="count"),
+        numbers.one("difference", PAIR, "all", "gained", form="count"),
+        numbers.one("difference", PAIR, "all", "lost", form="count"),
+    )
+
+
+def _other_arms(numbers: Numbers) -> list[Markup]:
+    """Compare the student with each arm but the base."""
+    sentences = []
+    for pair in numbers.find("difference") or {}:
+        if pair == PAIR:
+            continue
+        low, high = (numbers.find("difference", pair, "all", end) for end in ("low", "high"))
+        verdict = "not measurably different" if low <= 0 <= high else "above it" if low > 0 else "below it"
+        sentences.append(
+            Markup("Against {}, which is asked with its own prompt, the student is {}: {} points {}.").format(
+                pair.removeprefix(f"{STUDENT}-"),
+                verdict,
+                numbers.one("difference", pair, "all", "mean", form="points"),
+                numbers.bounds("difference", pair, "all", form="points"),
+            )
+        )
+    return sentences
+
+
+def _reasoning(numbers: Numbers) -> Markup | None:
+    paths = [("behaviours", arm, name, "mean") for name in ("verification", "depth") for arm in (BASE, STUDENT)]
+    if any(numbers.find(*path) is None for path in paths):
+        return None
+    return Markup("Responses that verify themselves: {} before, {} after. Reasoning depth: {} steps, then {}.").format(
+        *(numbers.one(*path, form="percent" if "verification" in path else "measure") for path in paths)
+    )
+
+
+def _unjudged(numbers: Numbers) -> Markup | None:
+    rates = {arm: numbers.find("evaluation", arm, "all", "unjudged") or 0.0 for arm in numbers.find("evaluation") or {}}
+    if not rates or max(rates.values()) == 0:
+        return None
+    worst = max(rates, key=lambda arm: rates[arm])
+    return Markup(
+        "Samples that could not be judged (a fault of checker or engine) count as not correct: at most {}, in arm {}."
+    ).format(numbers.one("evaluation", worst, "all", "unjudged", form="percent"), worst)
+
+
+def _few(numbers: Numbers) -> Markup | None:
+    problems = numbers.find("evaluation", STUDENT, "all", "problems")
+    if problems is None or problems >= FEW_PROBLEMS:
+        return None
+    return Markup("A test set of {} is small: measure on more before believing the size of a difference.").format(
+        numbers.counted("evaluation", STUDENT, "all", "problems", noun="problem")
+    )
+
+
+def _broken_loss(numbers: Numbers) -> Markup | None:
+    if numbers.find("training", "non_finite_step") is None:
+        return None
+    return Markup("The loss was not finite at step {}: do not trust this student.").format(
+        numbers.one("training", "non_finite_step", form="count")
+    )

@@ -1,0 +1,88 @@
+"""The rollout browser in a real Chromium: it unpacks, filters, follows a permalink, and hostile text stays text."""
+
+import base64
+import re
+import shutil
+import subprocess
+from hashlib import sha256
+
+import pytest
+
+from reasonray.report.page import render
+from tests.report.test_page import HOSTILE, hostile_run, inputs_of
+from tests.synthetic_run import synthetic_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=5000"),
+    *("--window-size=1280,1000", "--dump-dom"),
+)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return synthetic_run(train=30, test=24, steps=9)
+
+
+def opened(html, folder, fragment="", then=""):
+    """The page's HTML after its script has run, and after the script `then` has, which the policy is told of."""
+    if then:
+        script = f"setTimeout(() => {{ {then} }}, 1500)"
+        allowed = base64.b64encode(sha256(script.encode()).digest()).decode()
+        html = html.replace("script-src ", f"script-src 'sha256-{allowed}' ", 1)
+        html = html.replace("</body>", f"<script>{script}</script></body>")
+    page = folder / "report.html"
+    page.write_text(html, encoding="utf-8")
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", page.as_uri() + fragment]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def matches(dom):
+    return re.search(r'class="matches"[^>]*>([^<]*)<', dom).group(1)
+
+
+def test_it_opens_on_a_gained_problem_with_all_arms_side_by_side(run, tmp_path):
+    dom = opened(render(inputs_of(run)), tmp_path)
+    assert "of 768 that match" in matches(dom)
+    assert dom.count('<section class="column') == 3
+    assert "· gained</p>" in dom
+    assert '<mark class="subgoals"' in dom
+
+
+def test_filters_and_links_narrow_the_list(run, tmp_path):
+    html = render(inputs_of(run))
+    dropped = run.metrics["funnel"]["dropped"]["duplicate"]
+    dom = opened(html, tmp_path, then="document.querySelector('[data-filter=\"rule=duplicate\"]').click()")
+    assert matches(dom) == f"1 of {dropped} that match"
+    typed = """
+        const field = document.querySelector("[name=text]");
+        field.value = "NO SUCH TEXT";
+        field.dispatchEvent(new Event("input", {bubbles: true}));
+    """
+    assert matches(opened(html, tmp_path, then=typed)) == "Nothing matches."
+
+
+def test_keys_step_through_the_list(run, tmp_path):
+    press = "for (const key of 'jjk') document.dispatchEvent(new KeyboardEvent('keydown', {key}))"
+    html = render(inputs_of(run))
+    first, after = (int(matches(opened(html, tmp_path, then=then)).split()[0].replace(",", "")) for then in ("", press))
+    assert after == first + 1
+
+
+def test_a_permalink_opens_its_rollout(run, tmp_path):
+    row = run.sampled["id"].to_pylist().index(max(run.sampled["id"].to_pylist()))
+    wanted = run.sampled.slice(row, 1).to_pylist()[0]
+    dom = opened(render(inputs_of(run)), tmp_path, fragment=f"#rollout={wanted['id']}")
+    assert f'<h3 class="question">{wanted["problem_question"]}</h3>' in dom
+
+
+def test_hostile_text_stays_text(tmp_path):
+    dom = opened(render(hostile_run()), tmp_path)
+    assert "<title>arithmetic · reasonray</title>" in dom
+    assert "<img" not in dom
+    shown = "".join(re.findall(r'<div class="completion">(.*?)</div>', dom, flags=re.DOTALL))
+    assert HOSTILE[:20].replace("<", "&lt;").replace(">", "&gt;") in re.sub("</?mark[^>]*>", "", shown)

@@ -1,0 +1,78 @@
+"""Figures are inline, inert, themed, and the same for the same numbers."""
+
+import re
+from importlib import resources
+from xml.etree import ElementTree
+
+import pytest
+
+from reasonray.report import figures
+
+INTERVAL = {"mean": 0.2, "low": 0.1, "high": 0.35}
+UNKNOWN = {"mean": 4.0, "low": None, "high": None}
+HOSTILE = '<img src="http://x" onerror=alert(1)> $x_$'
+
+
+def drawings(name="label"):
+    return {
+        "dots": figures.dots_and_whiskers({name: {name: INTERVAL, "base": INTERVAL}}, ["base", name], name),
+        "gains": figures.gains_and_losses({name: (1, 9, 20), "none": (0, 0, 0)}, name),
+        "k": figures.against_k([1, 2, 4], [INTERVAL, 0.4, None], name, figures.percent),
+        "difficulty": figures.against_difficulty([name, "hard"], {name: [INTERVAL, None]}, name, figures.plain),
+        "steps": figures.over_steps([0, 9], [INTERVAL, UNKNOWN], name, figures.percent),
+        "training": figures.training_curve([1, 2, 3], [2.0, float("nan"), 1.0], name),
+        "shares": figures.stacked_shares({name: {"correct": 0.25, "wrong": 0.75}}, name),
+    }
+
+
+@pytest.mark.parametrize("drawing", drawings(HOSTILE).values(), ids=drawings())
+def test_a_figure_is_well_formed_and_names_are_text(drawing):
+    root = ElementTree.fromstring(str(drawing).replace("<svg ", '<svg xmlns:xlink="x" ', 1))
+    tags = {element.tag for element in root.iter()}
+    assert tags <= {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect"}
+    assert root.attrib["aria-label"] == HOSTILE
+
+
+@pytest.mark.parametrize("drawing", drawings().values(), ids=drawings())
+def test_a_figure_asks_for_nothing_and_takes_its_colours_from_the_page(drawing):
+    assert not re.search(r"https?:|url\((?!#)|<style|<image|font-family", drawing)
+    assert not re.search(r"#[0-9a-fA-F]{6}\b", re.sub(r"#m[0-9a-f]{10}|#p[0-9a-f]{10}", "", drawing))
+
+
+def test_the_same_numbers_give_the_same_bytes():
+    assert drawings() == drawings()
+
+
+def test_ids_of_two_figures_do_not_meet():
+    first, second = (set(re.findall(r'id="([^"]+)"', drawings(name)["k"])) for name in ("one", "two"))
+    assert first
+    assert not first & second
+
+
+def test_a_loss_that_is_never_finite_is_drawn_as_marks_alone():
+    assert "<svg" in figures.training_curve([1, 2], [float("nan"), float("inf")], "loss")
+
+
+def test_every_arm_has_a_mark_of_its_own():
+    marks = figures.marks(["base", "first", "second", "student"])
+    assert len({(mark.colour, mark.marker) for mark in marks.values()}) == 4
+    assert len({mark.marker for mark in marks.values()}) == 4
+
+
+def test_every_colour_has_a_dark_one_in_the_style():
+    style = (resources.files("reasonray.report") / "page.css").read_text()
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    for name, colour in figures.PALETTE.items():
+        assert re.search(rf"--{name}: #", dark.split("* {")[0])
+        if name not in ("muted",):  # the page's muted text is a little darker than an axis
+            assert f"--{name}: {colour}" in light
+
+
+def test_many_and_long_names_and_ticks_fit(recwarn):
+    names = [f"a rather long name of a level, {i}" for i in range(8)]
+    figures.against_difficulty(names, {"base": [INTERVAL] * 8}, "levels", figures.percent)
+    figures.dots_and_whiskers({name: {"base": INTERVAL} for name in names}, ["base"], "levels")
+    ks = [2**i for i in range(12)]
+    drawing = figures.against_k(ks, [INTERVAL] * 12, "K", figures.percent)
+    assert len(re.findall(r">\d+</text>", drawing)) == 6
+    assert not recwarn.list

@@ -1,0 +1,86 @@
+"""The sentence claims no more than the interval does."""
+
+import re
+
+import pytest
+
+from reasonray.report.headline import headline, remarks
+from reasonray.report.numbers import Numbers
+
+
+def metrics(low, high, **changes):
+    mean = (low + high) / 2
+    arm = {"all": {"pass@1": {"mean": 0.2, "low": 0.1, "high": 0.3}, "problems": 120, "unjudged": 0.0}}
+    pair = {"mean": mean, "low": low, "high": high, "problems": 120, "gained": 30, "lost": 2}
+    return {"evaluation": {"base": arm, "student": arm}, "difference": {"student-base": {"all": pair}}} | changes
+
+
+def text(markup):
+    return re.sub("<[^>]+>", "", str(markup)).replace("\u202f", " ")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "begins"),
+    [
+        (0.1, 0.2, "Distillation lifts pass@1"),
+        (-0.2, -0.1, "Distillation lowers pass@1"),
+        (-0.1, 0.2, "No measurable difference"),
+        (0.0, 0.2, "No measurable difference"),
+        (0.0, 0.0, "No difference at all"),
+    ],
+)
+def test_the_verb_follows_the_interval(low, high, begins):
+    assert text(headline(Numbers(metrics(low, high)))).startswith(begins)
+
+
+def test_the_sentence_holds_both_arms_the_problems_and_the_interval():
+    found = text(headline(Numbers(metrics(0.1, 0.3))))
+    assert found == (
+        "Distillation lifts pass@1 from 20.0 % to 20.0 % on 120 held-out problems: "
+        "+20.0 points [+10.0, +30.0], 95 % interval."
+    )
+
+
+def test_without_a_base_nothing_is_compared():
+    alone = metrics(0.1, 0.2)
+    del alone["evaluation"]["base"]
+    alone["difference"] = {}
+    assert "nothing to compare" in text(headline(Numbers(alone)))
+
+
+def test_before_evaluation_the_page_says_how_far_the_run_is():
+    begun = {"funnel": {"rollouts": 0, "problems": 9}, "evaluation": {}}
+    assert text(headline(Numbers(begun))) == "Nothing has been sampled yet; the run has 9 train problems."
+    sampled = {"funnel": {"rollouts": 80, "problems": 9}, "sampling": {"acceptance_rate": 0.25}, "evaluation": {}}
+    assert "80 rollouts of 9 train problems were sampled; 25.0 % are correct" in text(headline(Numbers(sampled)))
+
+
+def said(found):
+    return " ".join(text(remark) for remark in remarks(Numbers(found)))
+
+
+def test_faults_few_problems_and_a_broken_loss_are_remarked():
+    worrying = metrics(0.1, 0.2, training={"non_finite_step": 7})
+    worrying["evaluation"]["student"] = {"all": {"unjudged": 0.25, "problems": 12}}
+    found = said(worrying)
+    assert "at most 25.0 %, in arm student" in found
+    assert "A test set of 12 problems is small" in found
+    assert "not finite at step 7" in found
+
+
+def test_nothing_is_remarked_without_cause():
+    assert said(metrics(0.1, 0.2)) == "Of the 120 problems the student does better on 30 and worse on 2."
+
+
+def test_no_change_at_all_is_said_as_such():
+    still = metrics(0.0, 0.0)
+    still["difference"]["student-base"]["all"] |= {"gained": 0, "lost": 0}
+    assert "No problem changed" in said(still)
+
+
+def test_another_arm_is_compared_by_its_interval():
+    found = metrics(0.1, 0.2)
+    found["difference"]["student-<b>"] = {"all": {"mean": -0.1, "low": -0.2, "high": -0.05}}
+    (_, sentence) = remarks(Numbers(found))
+    assert "below it" in sentence
+    assert "<b>" not in sentence

@@ -1,0 +1,242 @@
+"""R1: every number is metrics.json's, nothing is fetched, nothing hostile runs, and the page renders in any state."""
+
+import base64
+import copy
+import json
+import re
+from hashlib import sha256
+from html.parser import HTMLParser
+
+import pytest
+
+from reasonray.records import Annotation, Outcome, Problem, Span, Split
+from reasonray.report.page import ReportInputs, render
+from reasonray.summary import summarise
+from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
+from tests.factories import a_problem, a_rollout
+from tests.synthetic_run import VERSIONS, a_config, arm_table, problems, synthetic_run
+
+HOSTILE = (
+    "</script><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & \u2028 {{ 7*7 }}"
+)
+PROSE = {"h1", "dd", "li", "td"}
+"""Elements in which every digit must be a number of metrics.json, but for the constants below."""
+CONSTANTS = re.compile(r"95\u202f%|that includes 0|pass@\d+|maj@\d+|\d+\.\d+\.\d+")
+
+
+class Page(HTMLParser):
+    """Collects the numbers, what they stand in, and whatever could load or run."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.numbers, self.loose, self.loads, self.tags, self.open = [], [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.open.append((tag, dict(attributes)))
+        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
+        self.loads += [name for name, _ in attributes if name.startswith("on")]
+        if tag in ("link", "meta", "input", "br", "img", "circle", "path", "use"):
+            self.open.pop()
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, text):
+        tags = [tag for tag, _ in self.open]
+        if tags and tags[-1] == "data":
+            self.numbers.append((self.open[-1][1]["data-from"], self.open[-1][1]["value"], text))
+        elif PROSE & set(tags):
+            self.loose.append(text)
+
+
+def resolve(document, pointer):
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        document = document[int(key)] if isinstance(document, list) else document[key]
+    return document
+
+
+def shown_value(text):
+    """Read a printed number back, with the largest error that its rounding can have made."""
+    digits = text.replace("−", "-").replace(",", "").replace("\u202f%", "").replace("+", "")
+    decimals = len(digits.partition(".")[2])
+    return float(digits), 0.5 * 10**-decimals + 1e-9
+
+
+@pytest.fixture(scope="module")
+def run():
+    return synthetic_run(train=30, test=24, steps=9)
+
+
+def inputs_of(run, **changes):
+    values = {
+        "metrics": json.loads(json.dumps(run.metrics)),
+        "config": run.config.model_dump(mode="json"),
+        "training": run.training,
+        "sampled": run.sampled,
+        "arms": run.arms,
+    }
+    return ReportInputs(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return render(inputs_of(run))
+
+
+def test_every_number_on_the_page_is_that_of_metrics_json(run, html):
+    page = Page(html)
+    assert len(page.numbers) > 300
+    for pointer, value, text in page.numbers:
+        stored = resolve(run.metrics, pointer)
+        assert float(value) == stored
+        if "min" in text or text.endswith("s"):
+            continue  # a duration
+        shown, error = shown_value(text)
+        assert abs(shown - stored) <= error or abs(shown - 100 * stored) <= error
+
+
+def test_no_number_in_tables_and_sentences_is_from_elsewhere(html):
+    digits = [text for text in Page(html).loose if re.search(r"\d", CONSTANTS.sub("", text))]
+    assert digits == []
+
+
+def test_a_number_from_elsewhere_would_be_found(html):
+    assert any("7" in text for text in Page(html.replace("<td>", "<td>7 ", 1)).loose)
+
+
+def test_the_numbers_that_matter_are_all_shown(run, html):
+    pointers = {pointer for pointer, _, _ in Page(html).numbers}
+    for arm in ("base", "teacher", "student"):
+        for difficulty in ("all", "easy", "medium", "hard"):
+            assert {
+                f"/evaluation/{arm}/{difficulty}/pass@{k}/{end}" for k in (1, 4) for end in ("mean", "low", "high")
+            } <= pointers
+            assert {f"/evaluation/{arm}/{difficulty}/{rate}" for rate in ("truncated", "no_answer")} <= pointers
+    counts = ("problems", "rollouts", "correct", "kept", "selected", "trained_examples", "trained_tokens")
+    assert {f"/funnel/{name}" for name in counts} <= pointers
+    assert {f"/difference/student-base/all/{name}" for name in ("mean", "low", "high", "gained", "lost")} <= pointers
+
+
+def test_the_page_loads_nothing(html):
+    loads = [value for value in Page(html).loads if not value.startswith("#")]
+    assert loads == ["data:,"]
+    assert not re.search(r"https?:|@import|url\((?!#)", html)
+    assert "default-src 'none'" in html
+
+
+def test_the_same_run_gives_the_same_page(run, html):
+    assert render(inputs_of(run)) == html
+
+
+def hostile_run():
+    problem = a_problem(HOSTILE, HOSTILE, difficulty=HOSTILE, split=Split.TEST)
+    annotation = Annotation(verification=1, depth=1, spans=(Span("verification", 3, 20),))
+    table = rollouts_to_table(
+        a_rollout(HOSTILE, outcome, problem=problem, sample=sample, annotation=annotation, id=f"{sample}")
+        for sample, outcome in enumerate((Outcome.CORRECT, Outcome.WRONG, Outcome.WRONG, Outcome.WRONG))
+    )
+    config = a_config(teachers=[{"model": HOSTILE}])
+    arms = {"base": table, HOSTILE: table, "student": table}
+    metrics = summarise(config=config, versions={HOSTILE: HOSTILE}, problems=1, sampled=table, arms=arms)
+    return ReportInputs(metrics=metrics, config=config.model_dump(mode="json"), sampled=table, arms=arms)
+
+
+def test_hostile_text_is_inert():
+    html = render(hostile_run())
+    page = Page(html)
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 2
+    assert "</script><img" not in html
+    assert "49" not in re.findall(r"<th[^>]*>([^<]*)", html)
+
+
+def test_the_only_script_is_the_one_that_the_policy_names(html):
+    scripts = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+
+
+def begun(**changes):
+    config = a_config()
+    values = {"config": config, "versions": VERSIONS, "problems": 5, "sampled": ROLLOUT_SCHEMA.empty_table()} | changes
+    metrics = json.loads(json.dumps(summarise(**values), allow_nan=False))
+    return ReportInputs(
+        metrics=metrics,
+        config=config.model_dump(mode="json"),
+        training=values.get("training", ()),
+        sampled=values["sampled"],
+        arms=values.get("arms", {}),
+    )
+
+
+def one_problem(arm):
+    return arm_table(arm, problems(1, Split.TEST), 4)
+
+
+def all_right(problem: Problem):
+    return rollouts_to_table(a_rollout(problem=problem, sample=i, id=str(i)) for i in range(4))
+
+
+NAN = float("nan")
+DEGENERATE = {
+    "nothing": ({}, "Nothing has been sampled yet"),
+    "sampled": ({"sampled": one_problem("teacher")}, "has not been evaluated yet"),
+    "student only": ({"arms": {"student": one_problem("student")}}, "nothing to compare it with"),
+    "one problem": (
+        {"arms": {"base": one_problem("base"), "student": one_problem("student")}},
+        "measure on more",
+    ),
+    "all right": (
+        {"arms": {"base": all_right(a_problem()), "student": all_right(a_problem())}},
+        "No problem changed",
+    ),
+    "one step": (
+        {"training": [{"step": 1, "loss": 2.0, "learning_rate": 1e-4, "gradient_norm": 1.0, "tokens_per_second": 9.0}]},
+        "1</data> step;",
+    ),
+    "NaN loss": (
+        {
+            "training": [
+                {"step": step, "loss": NAN, "learning_rate": 1e-4, "gradient_norm": NAN, "tokens_per_second": 9.0}
+                for step in (1, 2)
+            ]
+        },
+        "The loss was not finite at step",
+    ),
+    "one checkpoint": ({"checkpoints": {9: one_problem("student")}}, "Over training checkpoints"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "sentence"), DEGENERATE.values(), ids=DEGENERATE)
+def test_a_degenerate_run_renders_and_says_so(changes, sentence):
+    html = render(begun(**changes))
+    assert sentence in html
+    assert ">nan<" not in html.lower()
+    assert ">None<" not in html
+
+
+def test_what_is_absent_is_said_in_a_sentence():
+    html = render(begun())
+    assert html.count('class="absent"') >= 8
+    assert "<svg" not in html
+
+
+def test_rollouts_beyond_the_budget_are_sampled_by_a_printed_rule(run):
+    html = render(inputs_of(run, budget=100_000))
+    assert re.search(r"data-shown>\d+ of 768<", html)
+    assert "the order is that of the ids" in html
+
+
+def test_a_run_that_does_worse_says_so(run):
+    metrics = copy.deepcopy(run.metrics)
+    pair = metrics["difference"]["student-base"]["all"]
+    pair |= {"mean": -pair["mean"], "low": -pair["high"], "high": -pair["low"]}
+    assert "Distillation <em>lowers</em>" in render(inputs_of(run, metrics=metrics))

@@ -1,0 +1,93 @@
+"""What the page carries of the rollouts."""
+
+import base64
+import gzip
+import json
+import random
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from reasonray.records import Annotation, Outcome, Span
+from reasonray.report.rollouts import embed
+from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
+from tests.factories import a_problem, a_rollout
+from tests.synthetic_run import synthetic_run
+
+EVERYTHING = 10**9
+
+
+@pytest.fixture(scope="module")
+def run():
+    return synthetic_run(train=30, test=24, steps=9)
+
+
+def unpack(embedded):
+    return json.loads(gzip.decompress(base64.b64decode(embedded.packed)))
+
+
+def test_a_small_run_is_carried_whole(run):
+    embedded = embed(run.sampled, run.arms, EVERYTHING)
+    payload = unpack(embedded)
+    assert embedded.shown == 30 * 16 + 3 * 24 * 4 == len(payload["rollouts"])
+    assert len(payload["problems"]) == 54
+    texts = {row["id"]: row["text"] for row in payload["rollouts"]}
+    for table in (run.sampled, *run.arms.values()):
+        assert texts.items() >= dict(zip(table["id"].to_pylist(), table["completion"].to_pylist(), strict=True)).items()
+
+
+def test_the_budget_is_kept_and_every_kind_of_rollout_is_there(run):
+    payload = unpack(embed(run.sampled, run.arms, 150_000))
+    assert len(json.dumps(payload["rollouts"])) < 150_000
+    train = [row for row in payload["rollouts"] if row["arm"] == "train"]
+    assert 0 < len(train) < run.sampled.num_rows
+    assert {row["outcome"] for row in train} == set(run.sampled["verdict_outcome"].to_pylist())
+    assert {row["rule"] for row in train} == set(run.sampled["annotation_dropped_by"].to_pylist())
+
+
+def test_an_attempt_at_a_test_problem_is_carried_with_its_siblings(run):
+    payload = unpack(embed(None, run.arms, 240_000))
+    attempts = Counter((row["problem"], row["sample"]) for row in payload["rollouts"])
+    assert 24 < len(attempts) < 96
+    assert sum(count < 3 for count in attempts.values()) <= 1  # the one that the budget ends in
+    assert {(problem, 0) for problem in payload["problems"]} <= attempts.keys()
+
+
+def test_the_choice_does_not_depend_on_the_order_of_rows(run):
+    rows = list(range(run.sampled.num_rows))
+    random.Random(0).shuffle(rows)
+    assert embed(run.sampled.take(rows), run.arms, 150_000) == embed(run.sampled, run.arms, 150_000)
+
+
+def test_spans_are_counted_as_javascript_counts():
+    text = "𝛑 is 😀 irrational. Let me check."
+    span = Span("verification", text.index("Let"), len(text))
+    table = rollouts_to_table([a_rollout(text, annotation=Annotation(verification=1, spans=(span,)))])
+    (row,) = unpack(embed(table, {}, EVERYTHING))["rollouts"]
+    ((_, start, end),) = row["spans"]
+    assert text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le") == "Let me check."
+
+
+def test_test_problems_say_whether_they_were_gained_or_lost():
+    problems = [a_problem(f"{i}?", "1") for i in range(3)]
+
+    def arm(*outcomes):
+        pairs = enumerate(zip(problems, outcomes, strict=True))
+        return rollouts_to_table(a_rollout(outcome=o, problem=p, id=f"{i}") for i, (p, o) in pairs)
+
+    right, wrong = Outcome.CORRECT, Outcome.WRONG
+    arms = {"base": arm(right, wrong, wrong), "student": arm(wrong, right, wrong)}
+    found = unpack(embed(None, arms, EVERYTHING))["problems"]
+    assert [found[problem.id]["change"] for problem in problems] == ["lost", "gained", "same"]
+
+
+def test_rollouts_that_are_not_curated_are_carried():
+    (row,) = unpack(embed(rollouts_to_table([a_rollout()]), {}, EVERYTHING))["rollouts"]
+    assert (row["rule"], row["selected"], row["depth"], row["spans"]) == ("", False, None, [])
+
+
+def test_nothing_is_carried_of_nothing():
+    empty: pa.Table = ROLLOUT_SCHEMA.empty_table()
+    assert embed(None, {}, 100).shown == 0
+    assert embed(empty, {"base": empty}, 100).shown == 0
