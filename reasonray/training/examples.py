@@ -57,8 +57,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        tensors = (self.input_ids, self.position_ids, self.labels, self.cu_seq_lens)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.max_length)
+        return Batch(
+            self.input_ids.to(device),
+            self.position_ids.to(device),
+            self.labels.to(device),
+            self.cu_seq_lens.to(device),
+            self.max_length,
+        )
 
 
 def stop_token(directory: Path, tokenizer: Any) -> int:

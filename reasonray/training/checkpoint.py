@@ -1,0 +1,72 @@
+"""Weights, optimiser and progress on disk, by torch.distributed.checkpoint: written and read by any number of workers.
+
+A checkpoint continues exactly one plan. Whatever would change the steps that are still to come is compared on resuming,
+and a difference is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from reasonray.config import Training
+from reasonray.errors import UserError
+from reasonray.training.model import Weights
+
+_FREE = {"workers", "gpus", "cpus", "activation_checkpointing", "checkpoints", "max_failures"}
+"""What may differ on resuming: it changes where the steps are computed, not what they are."""
+
+
+def identity(training: Training, *, plan: str, examples: str, seed: int) -> dict[str, Any]:
+    """Return what has to be the same on resuming: the settings that shape a step, and hashes of plan and examples."""
+    settings = training.model_dump(mode="json", exclude=_FREE)
+    return {**{f"training.{name}": value for name, value in settings.items()}} | {
+        "seed": seed,
+        "examples": examples,
+        "plan": plan,
+    }
+
+
+def save(directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, step: int, of: dict[str, Any]) -> None:
+    """Write the state after `step` steps; every worker calls it."""
+    dcp.save(_state(weights, optimiser), checkpoint_id=str(directory / "state"), no_dist=not dist.is_initialized())
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        (directory / "progress.json").write_text(json.dumps({"step": step, **of}, indent=2))
+
+
+def load(directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, of: dict[str, Any]) -> int:
+    """Read a state into weights and optimiser and return how many steps it has behind it; every worker calls it.
+
+    Raises:
+        UserError: the checkpoint is of other settings, examples or another plan; the message names the difference.
+    """
+    progress: dict[str, Any] = json.loads((directory / "progress.json").read_text())
+    for field, value in of.items():
+        if progress.get(field) != value:
+            raise UserError(
+                f"cannot resume from {directory.name}: {field} was {progress.get(field)!r} and is now {value!r}; "
+                "restore it, or train under a new run name"
+            )
+    state = _state(weights, optimiser)
+    dcp.load(state, checkpoint_id=str(directory / "state"), no_dist=not dist.is_initialized())
+    for name, parameter in weights.named.items():
+        optimiser.state[parameter] = {key: state[key][name] for key in ("step", "exp_avg", "exp_avg_sq")}
+    weights.refresh()
+    return int(progress["step"])
+
+
+def _state(weights: Weights, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tensors of a checkpoint, by kind and name; what the optimiser has not made yet is zero."""
+    state: dict[str, dict[str, torch.Tensor]] = {"weights": {}, "step": {}, "exp_avg": {}, "exp_avg_sq": {}}
+    for name, parameter in weights.named.items():
+        moments = optimiser.state.get(parameter, {})
+        state["weights"][name] = parameter.detach()
+        state["step"][name] = moments.get("step", torch.zeros(()))
+        for key in ("exp_avg", "exp_avg_sq"):
+            state[key][name] = moments.get(key, torch.zeros_like(parameter.detach()))
+    return state
