@@ -26,6 +26,9 @@ class Place:
     def __truediv__(self, part: str) -> Place:
         return Place(self.filesystem, f"{self.path.rstrip('/')}/{part}")
 
+    def __hash__(self) -> int:
+        return hash((self.filesystem.type_name, self.path))  # file systems compare, but do not hash
+
     def __str__(self) -> str:
         return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
 

@@ -114,7 +114,7 @@ def generate(source: str, difficulty: str, split: Split, number: int) -> Problem
 
 @cache
 def space(difficulty: str, split: Split) -> tuple[Item, ...]:
-    """Return all problems of a difficulty and a split: its kinds in turn for as long as each lasts, shuffled by hash."""
+    """Return all problems of a difficulty and a split: its kinds in turn while each lasts, shuffled."""
     kinds = [
         sorted(_of_split(items, split), key=lambda item: content_hash(item.question)) for items in _KINDS[difficulty]()
     ]

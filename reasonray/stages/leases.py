@@ -27,7 +27,7 @@ from reasonray.stages.replicas import Arm, EngineSpec, Figures, Fleet, Lease, ro
 
 _SUSPECT_AFTER = 2
 """Deaths with a problem in flight before it is drawn alone."""
-_CRASH_LOOP = 6
+_CRASH_LOOP = 8
 """Deaths in a row without one rollout gained before the stage gives up."""
 
 
@@ -214,7 +214,6 @@ class Dispatcher:
         attempt = Attempt(problem, sample, seed_of(arm, problem, sample), arm.prompt, arm.sampling)
         verdict = Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail=reason)
         arm.ledger.append([rollout_of(arm, attempt, Completion("", Finish.ERROR, error=reason), verdict)])
-        self._in_a_row = 0
         return replace(tally, samples=tally.samples | {sample})
 
     def _gained(self) -> Figures:
