@@ -66,7 +66,7 @@ def _state(weights: Weights, optimiser: torch.optim.Optimizer) -> dict[str, dict
     for name, parameter in weights.named.items():
         moments = optimiser.state.get(parameter, {})
         state["weights"][name] = parameter.detach()
-        state["step"][name] = moments.get("step", torch.zeros(()))
+        state["step"][name] = moments.get("step", torch.zeros((), device=parameter.device))
         for key in ("exp_avg", "exp_avg_sq"):
             state[key][name] = moments.get(key, torch.zeros_like(parameter.detach()))
     return state

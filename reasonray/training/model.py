@@ -30,7 +30,7 @@ CHUNK = 1024
 """Tokens whose logits exist at the same time: the whole pack's would be the largest tensor of a step by far."""
 
 
-class Student(nn.Module):
+class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """A language model that returns the summed cross-entropy of a batch."""
 
     def __init__(self, language_model: Any, chunk: int = CHUNK) -> None:
