@@ -1,0 +1,282 @@
+"""What reasoning looks like from outside: phrases that betray a behaviour, with the characters that show it.
+
+The detectors are lexical. They read first-person frames ("let me check", "Wait, that's wrong") and not bare words, so
+that a waiter, a bank check or an answer that is "incorrect." does not count. Code blocks, text quoted from the problem
+and what others say are passed over. Every pattern has bounded repeats only: the time is linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reasonray.prompts import REASONING_CLOSE, split_reasoning
+from reasonray.records import Annotation, Span
+from reasonray.tables import ROLLOUT_SCHEMA, SPANS
+
+__all__ = ["annotate", "annotate_table"]
+
+_I = r"(?:let me|let[’']?s|let us|i|we|i[’']ll|we[’']ll|i[’']m going to|i am going to|i[’']d)"
+_WILL = (
+    r"(?:\s+(?:just|now|also|first|quickly|then|will|can|could|should|must|shall"
+    r"|need to|have to|want to|better|go)){0,3}"
+)
+_SELF = rf"\b{_I}{_WILL}\s+"
+_OPENING = r"(?:\A|[.!?:;…>—–(*\"“\n]|\s-)[\s*_#\"“(-]{0,6}"
+_FILLER = r"(?:(?:oh|hmm+|but|no|oops|so|and|now|ok|okay|well|ah|yes|then|just)\b[\s,.…—–-]{1,4}){0,2}"
+_IT = r"(?:that|this|it|the (?:answer|result|total|sum|solution))"
+_IS = r"(?:[’']s| is| was| looks| seems)"
+_ENDS = r"(?=\s*[.,!:;)—–]|\s*\Z)"
+_CHECK = r"(?:(?:double|cross|sanity|re)[-\s]?)?(?:check|verify|validate|confirm|test)"
+_WORK = (
+    r"(?:this|that|it|if|whether|by|again|back|my|our|your"
+    r"|(?:the|each|every)(?: \w+)? (?:answer|result|total|sum|solution|work|math|equation|condition|calculation"
+    r"|arithmetic|value|product|numbers?|steps?|computation|case))\b"
+)
+_ACT = (
+    r"(?:find|compute|calculate|determine|work out|figure out|solve|add|subtract|multiply|divide|convert|count|list|get"
+    r"|simplify|factor|write|express|identify|set up|isolate|evaluate|note|define)"
+)
+
+_PATTERNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # behaviour: (at the opening of a sentence or clause, anywhere)
+    "verification": (
+        (
+            rf"{_CHECK}(?=\s*:)",
+            rf"{_CHECK}(?=\s+{_WORK})",
+            r"(?:double|sanity|quick|cross)[-\s]check\b",
+            r"(?:(?:re|double|cross)[-\s]?)?(?:checking|verifying)\b"
+            r"(?=\s*[:,]|\s+(?:this|that|my|our|the|if|it|by)\b)",
+            r"(?:self-)?verification(?=[*_\s]{0,4}:)",
+            rf"(?:yes|yep|great|good|indeed)[,.!]? (?:{_IT}{_IS}? )?(?:indeed )?(?:correct|right|matches|checks out)"
+            rf"{_ENDS}",
+            r"correct(?=\s*[.!]|\s*\Z)",
+            r"(?:plugging|substituting) (?:[^.!?\n]{1,30} )?back\b",
+        ),
+        (
+            rf"{_SELF}(?:{_CHECK}\b(?! (?:out|in|into|for)\b)|make sure\b(?= (?:this|that|it|the|my|i|we)\b))",
+            rf"{_SELF}(?:plug|substitute) (?:[^.!?\n]{{1,30}} )?back\b",
+            rf"\bto (?:(?:double|cross)[-\s]?)?(?:verify|check) {_WORK}",
+            r"\bto (?:be sure|double[-\s]check|verify)(?=\s*[,:])",
+            rf"\b{_IT} checks out\b",
+            rf"\b{_IT}{_IS} (?:indeed )?correct{_ENDS}",
+            r"\b(?:which|this|that) (?:indeed )?(?:matches|agrees with) (?:the|what|our|my)"
+            r" (?:answer|result|total|sum|given|original|expected|earlier|first|i|we|calculation|problem)\b",
+        ),
+    ),
+    "backtracking": (
+        (
+            r"(?:wait|hold on|hang on)(?=\s*[,.!…:—–]|\s+-|\s*\Z|\s+(?:no|that|this|i|actually|but|is|we|maybe|what|it"
+            r"|a (?:minute|moment|second))\b)(?: a (?:minute|moment|second))?",
+            r"actually(?=\s*,|\s+(?:no|wait|that[’']?s|that is|i (?:was|made|need|should|think))\b)",
+            r"(?:scratch that|on second thoughts?|oops|my mistake|my bad|backtracking|going back to)\b",
+            r"correction(?=\s*:)",
+        ),
+        (
+            rf"{_SELF}(?:reconsider|re-?think|re-?do|re-?calculate|re-?compute|backtrack|start over|start again"
+            r"|try again|re-?examine|re-?read|revise|go back|correct (?:that|this|my|the error)"
+            r"|fix (?:that|this|my|the (?:error|mistake))|try (?:a different|another|something else))\b",
+            r"\b(?:that|this)(?:[’']s| is| was| must be| looks| seems)(?: \w+ly)? "
+            r"(?:wrong|incorrect|not right|not correct|not it|a mistake|an error)\b",
+            r"\b(?:that|this) (?:can[’']t|cannot|could not|couldn[’']t) be (?:right|correct|it|true)\b",
+            r"\b(?:that|this) (?:isn[’']t|wasn[’']t|doesn[’']t (?:look|seem)|does not (?:look|seem)) "
+            r"(?:right|correct|it)\b",
+            r"\b(?:that|this) (?:doesn[’']t|does not|didn[’']t|won[’']t) (?:work|match|add up|make sense)\b",
+            r"\bi(?:[’']ve| have)? (?:just )?(?:made|see|found|spotted|notice) (?:an?|my) (?:\w+ )?(?:error|mistake)\b",
+            r"\bi (?:was wrong|miscounted|misread|miscalculated|forgot to|mixed up|misunderstood|messed up)\b",
+        ),
+    ),
+    "subgoals": (
+        (
+            rf"(?:first|second|third|next|then|finally|lastly)(?:ly)?,? (?:{_I}{_WILL} )?{_ACT}\b",
+            rf"(?:first|second|next|finally),? {_I} (?:will|need|must|should|have to|can)\b",
+            r"step \d{1,3}(?=[*_]{0,2}\s?[:.)—–-])",
+            r"(?:(?:my|the|here[’']s (?:my|the|a)) )?plan(?=\s*:| is to\b)",
+            r"sub-?(?:goal|problem|task)s?(?=[ \d]{0,4}:)",
+            r"(?:the|my|our) (?:first|next|last|final) (?:step|thing|task) is to\b",
+            r"(?:now|then),? (?:i|we) (?:need|have|want) to\b",
+        ),
+        (
+            rf"{_SELF}(?:start|begin) (?:by|with)\b(?! the (?:end|answer|goal|target|desired|final)\b)",
+            r"\blet me first\b",
+            rf"{_SELF}(?:break|split|divide|decompose) (?:this|it|that|the (?:problem|task|question|calculation))\b",
+            r"\bbreaking (?:this|it|the (?:problem|task|question|calculation)) (?:down|up|into)\b",
+            rf"{_SELF}(?:tackle|handle|deal with|take|solve|do) (?:this|it|the \w+|each \w+|one \w+)"
+            r" (?:in (?:\w+ )?(?:parts|stages|steps|pieces)|separately|at a time|step by step)",
+        ),
+    ),
+    "backward_chaining": (
+        (
+            r"(?:in order )?to (?:get|reach|obtain|arrive at|make|end up with|end at|have|prove|show)(?! to\b) "
+            r"[^.,!?\n]{1,40}, (?:i|we)(?:[’']d| would)? (?:need|must|have to|want)\b",
+            r"(?:starting|start|going|reasoning) (?:back(?:wards?)? )?from the "
+            r"(?:end|answer|goal|target|result|conclusion|final \w+)\b",
+            r"(?:backwards?|in reverse)(?=\s*[:,])",
+            r"working (?:this |it )?backwards?\b",
+        ),
+        (
+            rf"{_SELF}(?:work|reason|think|solve) (?:this |it |the problem )?(?:backwards?|in reverse)\b",
+            r"\bby working backwards?\b",
+            rf"{_SELF}(?:start|begin|work back) (?:with|from|at) the (?:end|answer|goal|target|desired|final)\b",
+            rf"{_SELF}(?:undo|reverse) (?:the|each|every|these|those) (?:steps?|operations?|last)\b",
+            r"\bundoing (?:the|each|every) (?:steps?|operations?|last)\b",
+            r"\bfor (?:that|this|it) to (?:be|hold|work|happen|equal)\b[^.,!?\n]{0,20}, (?:\w+ ){1,4}"
+            r"(?:must|needs?|has to|have to)\b",
+            r"\bit (?:suffices|is enough|would be enough) to (?:show|find|prove|know)\b",
+            r"\bwhat (?:do|would|must) (?:i|we) (?:need|have)\b[^.!?\n]{0,30} (?:to get|to reach|before)\b",
+        ),
+    ),
+}
+_DETECTORS = {
+    behaviour: (
+        re.compile(rf"{_OPENING}{_FILLER}\b({'|'.join(opening)})", re.IGNORECASE),
+        re.compile(f"({'|'.join(anywhere)})", re.IGNORECASE),
+    )
+    for behaviour, (opening, anywhere) in _PATTERNS.items()
+}
+
+_DENIED = re.compile(
+    r"(?:\bno need|\bno reason|\bwithout|n[’']t|\bnot|\bnever|\bcannot)"
+    r"(?:\s+(?:need|have|to|even|for|bother)){0,3}\s+\Z",
+    re.IGNORECASE,
+)
+_SAID = re.compile(
+    r"\b(?:said|says|shout(?:s|ed)|ask(?:s|ed)|tells?|told|repl(?:ies|ied)|yell(?:s|ed)|wrote|writes|reads)"
+    r"[^.!?\n\"“]{0,16}[\"“‘']\s?\Z",
+    re.IGNORECASE,
+)
+_LOOK_BACK = 40
+_JOINED = re.compile(r"[\s,—–-]{1,4}")
+
+_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_WORD = re.compile(r"\w+")
+_STEP = re.compile(r"\bstep\s{1,3}#?(\d{1,4})\b", re.IGNORECASE)
+_MARKER = re.compile(r"^[ \t]{0,8}(?:\d{1,3}[.)]|[-*•])[ \t]", re.MULTILINE)
+_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|approx|dr|mr|mrs|ms|eq|fig)\.", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?…]{1,8}(?=[\s\"'”’)*_]|\Z)|\n")
+
+_QUOTED_WORDS = 4
+"""So many words in a row that also stand in the question are a quotation."""
+
+
+def annotate(completion: str, question: str) -> Annotation:
+    """Return the behaviours of one completion, with evidence, and its depth."""
+    text = _hide(completion, question)
+    spans: list[Span] = []
+    for behaviour in _DETECTORS:
+        spans += (Span(behaviour, start, end) for start, end in _joined(text, _hits(behaviour, text)))
+    spans.sort(key=lambda span: (span.start, span.end))
+    counts = Counter(span.behaviour for span in spans)
+    return Annotation(
+        verification=counts["verification"],
+        backtracking=counts["backtracking"],
+        subgoals=counts["subgoals"],
+        backward_chaining=counts["backward_chaining"],
+        depth=_depth(text),
+        spans=tuple(spans),
+    )
+
+
+def annotate_table(table: pa.Table) -> pa.Table:
+    """Return rollouts with behaviours and depth filled in; what selection decides is kept where it is known.
+
+    Args:
+        table: columns of tables.ROLLOUT_SCHEMA, at least completion and problem_question.
+    """
+    pairs = zip(table["completion"].to_pylist(), table["problem_question"].to_pylist(), strict=True)
+    found = [annotate(completion, question) for completion, question in pairs]
+    columns: dict[str, pa.Array] = {
+        f"annotation_{name}": pa.array([getattr(annotation, name) for annotation in found], pa.int32())
+        for name in (*_DETECTORS, "depth")
+    }
+    columns["annotation_spans"] = pa.array([[_plain(span) for span in it.spans] for it in found], SPANS)
+    for name, default in (("annotation_dropped_by", ""), ("annotation_selected", False)):
+        kind = ROLLOUT_SCHEMA.field(name).type
+        known = table[name].cast(kind) if name in table.column_names else pa.nulls(table.num_rows, kind)
+        columns[name] = pc.fill_null(known, default)
+    for name, values in columns.items():
+        index = table.schema.get_field_index(name)
+        field = ROLLOUT_SCHEMA.field(name)
+        table = table.append_column(field, values) if index < 0 else table.set_column(index, field, values)
+    return table
+
+
+def _plain(span: Span) -> dict[str, str | int]:
+    return {"behaviour": span.behaviour, "start": span.start, "end": span.end}
+
+
+def _hits(behaviour: str, text: str) -> list[tuple[int, int]]:
+    opening, anywhere = _DETECTORS[behaviour]
+    matches = (match.span(1) for pattern in (opening, anywhere) for match in pattern.finditer(text))
+    return sorted(span for span in matches if not _is_denied_or_said(text, span[0]))
+
+
+def _is_denied_or_said(text: str, start: int) -> bool:
+    before = text[max(0, start - _LOOK_BACK) : start]
+    return bool(_DENIED.search(before) or _SAID.search(before))
+
+
+def _joined(text: str, hits: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield hits as events: "Wait, that's wrong" is one change of mind, not two."""
+    current: tuple[int, int] | None = None
+    for start, end in hits:
+        if current and (start <= current[1] or _JOINED.fullmatch(text, current[1], start)):
+            current = current[0], max(current[1], end)
+            continue
+        if current:
+            yield current
+        current = start, end
+    if current:
+        yield current
+
+
+def _hide(completion: str, question: str) -> str:
+    """Blank code and quotations, character by character, so that offsets stay those of the raw completion."""
+    text = _CODE.sub(_blank, completion)
+    phrases = _quotable(question)
+    if not phrases:
+        return text
+    size = len(next(iter(phrases)))
+    words = list(_WORD.finditer(text))
+    lowered = [match.group().lower() for match in words]
+    pieces, done, index = [], 0, 0
+    while index + size <= len(words):
+        if tuple(lowered[index : index + size]) not in phrases:
+            index += 1
+            continue
+        first = index
+        while index + size <= len(words) and tuple(lowered[index : index + size]) in phrases:
+            index += 1
+        start, end = words[first].start(), words[index + size - 2].end()
+        pieces += [text[done:start], "\0" * (end - start)]
+        done, index = end, index + size - 1
+    return "".join([*pieces, text[done:]])
+
+
+@lru_cache(maxsize=1024)
+def _quotable(question: str) -> frozenset[tuple[str, ...]]:
+    """Return the runs of words by which a quotation is known; none if the question holds nothing to be fooled by."""
+    if not (_STEP.search(question) or any(_hits(behaviour, question) for behaviour in _DETECTORS)):
+        return frozenset()
+    words = [match.group().lower() for match in _WORD.finditer(question)]
+    size = min(_QUOTED_WORDS, len(words))
+    return frozenset(tuple(words[index : index + size]) for index in range(len(words) - size + 1))
+
+
+def _blank(match: re.Match[str]) -> str:
+    return "\0" * len(match.group())
+
+
+def _depth(text: str) -> int:
+    reasoning, response = split_reasoning(text)
+    tagged = REASONING_CLOSE in text or bool(reasoning)
+    steps = {match.group(1).lstrip("0") for match in _STEP.finditer(reasoning if tagged else response)}
+    if steps or not tagged:
+        return len(steps)
+    prose = _ABBREVIATION.sub("", _MARKER.sub("", reasoning))
+    return sum(1 for sentence in _SENTENCE_END.split(prose) if _WORD.search(sentence))
