@@ -235,7 +235,16 @@ class Checking(Section):
 class Curation(Section):
     """Which rollouts are worth learning from (curation/)."""
 
-    rules: tuple[str, ...] = ("incorrect", "truncated", "no_reasoning", "too_long", "repetitive", "duplicate")
+    rules: tuple[str, ...] = (
+        "failed",
+        "truncated",
+        "incorrect",
+        "no_reasoning",
+        "broken_tags",
+        "too_long",
+        "repetitive",
+        "duplicate",
+    )
     """Rules in order; the first that fires is the rollout's `dropped_by`."""
     max_tokens: PositiveInt = 16384
     repetition_ngram: PositiveInt = 20
