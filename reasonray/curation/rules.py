@@ -21,7 +21,7 @@ from reasonray.config import Curation, UserError
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, split_reasoning
 from reasonray.records import Finish, Outcome
 
-__all__ = ["DUPLICATE", "RULES", "Rule", "first_drop"]
+__all__ = ["DUPLICATE", "RULES", "Rule", "check_names", "first_drop"]
 
 DUPLICATE = "duplicate"
 """Named among the rules but decided by selection.py: it compares rollouts instead of judging one."""
@@ -39,6 +39,17 @@ class Rule:
     """Examples it leaves alone; {} is a good rollout."""
 
 
+def check_names(curation: Curation) -> None:
+    """Find a misspelt rule before any work is done.
+
+    Raises:
+        UserError: a rule of the configuration does not exist.
+    """
+    for name in curation.rules:
+        if name != DUPLICATE and name not in RULES:
+            raise UserError(f"curation.rules: no rule {name!r}; choose from {', '.join([*RULES, DUPLICATE])}")
+
+
 def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
     """Return for each row the name of the first configured rule that fires, "" if none does.
 
@@ -49,9 +60,7 @@ def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
     Raises:
         UserError: a rule of the configuration does not exist.
     """
-    for name in curation.rules:
-        if name != DUPLICATE and name not in RULES:
-            raise UserError(f"curation.rules: no rule {name!r}; choose from {', '.join([*RULES, DUPLICATE])}")
+    check_names(curation)
     fates = np.full(table.num_rows, "", dtype=object)
     alive = np.arange(table.num_rows)
     for name in curation.rules:
