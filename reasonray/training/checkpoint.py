@@ -7,6 +7,7 @@ and a difference is refused by name.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training.model import Weights
 
+# One process is a supported case here, not an oversight.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+
 _FREE = {"workers", "gpus", "cpus", "activation_checkpointing", "checkpoints", "max_failures"}
 """What may differ on resuming: it changes where the steps are computed, not what they are."""
 
@@ -25,7 +29,7 @@ _FREE = {"workers", "gpus", "cpus", "activation_checkpointing", "checkpoints", "
 def identity(training: Training, *, plan: str, examples: str, seed: int) -> dict[str, Any]:
     """Return what has to be the same on resuming: the settings that shape a step, and hashes of plan and examples."""
     settings = training.model_dump(mode="json", exclude=_FREE)
-    return {**{f"training.{name}": value for name, value in settings.items()}} | {
+    return {f"training.{name}": value for name, value in settings.items()} | {
         "seed": seed,
         "examples": examples,
         "plan": plan,

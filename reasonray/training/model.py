@@ -147,7 +147,10 @@ class Weights:
         return cls(student, masters, rounded=True)
 
     def refresh(self) -> None:
-        """Round the masters into the student, after they moved."""
+        """Let the next forward pass see the weights as they are now; to be called whenever they moved."""
+        if isinstance(self.student, FSDPModule):
+            # A forward pass without a backward one, such as the self-check's, leaves the root's weights gathered.
+            self.student.reshard()
         if self.rounded:
             copies = [parameter for _, parameter in self.student.language_model.named_parameters()]
             with torch.no_grad():

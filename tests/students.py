@@ -1,0 +1,144 @@
+"""Tiny students for the training tests: a random Llama of two layers, a byte tokenizer, examples, and gloo workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from reasonray.config import Training
+from reasonray.training import examples, loop
+from reasonray.training.examples import Example
+
+VOCAB = 97
+LENGTHS = (9, 1 + 1, 14, 9, 23, 3, 17, 5)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+EXACT = {"precision": "fp32", "learning_rate": 1e-2, "warmup": 0.1, "checkpoints": 1}
+
+
+def write_model(directory: Path, *, tied: bool = True, vocab: int = VOCAB) -> Path:
+    """Write a random Llama with a tokenizer beside it."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=vocab, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=tied, initializer_range=0.2, max_position_embeddings=256,
+        bos_token_id=None, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(directory)
+    byte_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>").save_pretrained(directory)
+    return directory
+
+
+def byte_tokenizer(template: str, special: list[str], eos: str) -> Any:
+    """Return a tokenizer of single bytes with the given special tokens and chat template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = [*special, *alphabet]
+    raw = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def random_examples(lengths: tuple[int, ...] = LENGTHS, vocab: int = VOCAB) -> list[Example]:
+    """Return examples of random tokens; about the first third of each is its prompt."""
+    draw = torch.Generator().manual_seed(0)
+    return [
+        Example(f"p{row}", torch.randint(vocab, (length,), generator=draw).tolist(), max(1, length // 3))
+        for row, length in enumerate(lengths)
+    ]
+
+
+def make_job(root: Path, rows: list[Example] | None = None, *, seed: int = 0, **training: Any) -> loop.TrainingJob:
+    """Return a job on a tiny model; what is there already is kept."""
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / "model").exists():
+        write_model(root / "model")
+    examples.write(root / "examples.arrow", rows if rows is not None else random_examples())
+    settings = Training(**{**EXACT, "batch": 8, "max_tokens": 40, "epochs": 4, **training})
+    return loop.TrainingJob(str(root / "model"), str(root / "examples.arrow"), settings, seed, str(root / "scratch"))
+
+
+def train(job: loop.TrainingJob, resume_from: Path | None = None) -> tuple[list[dict[str, float]], dict[int, Path]]:
+    """Run a job in this process; return its figures and its checkpoints."""
+    figures: list[dict[str, float]] = []
+    saved: dict[int, Path] = {}
+    loop.run(job, 0, 1, resume_from, figures.append, saved.__setitem__)
+    return figures, saved
+
+
+def curve(figures: list[dict[str, float]]) -> list[tuple[float, ...]]:
+    """Return what of the figures does not depend on the machine's speed."""
+    return [tuple(row[name] for name in ("step", "loss", "learning_rate", "gradient_norm")) for row in figures]
+
+
+Work = tuple[Callable[..., None], tuple[Any, ...]]
+"""A function of (rank, world, *arguments), and the arguments."""
+
+
+def in_workers(world: int, *works: Work) -> None:
+    """Do one work after another in gloo workers; starting them is what takes time."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_worker, (world, port, works), nprocs=world)
+
+
+def _worker(rank: int, world: int, port: int, works: tuple[Work, ...]) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    for work, arguments in works:
+        work(rank, world, *arguments)
+    torch.distributed.destroy_process_group()
+
+
+def train_as(rank: int, world: int, job: loop.TrainingJob, result: Path, resume_from: Path | None = None) -> None:
+    """Run a job as one worker; rank 0 writes its figures."""
+    figures: list[dict[str, float]] = []
+    loop.run(job, rank, world, resume_from, figures.append, lambda step, path: None)
+    if rank == 0:
+        result.write_text(json.dumps(figures))
+
+
+def gradients_as(rank: int, world: int, job: loop.TrainingJob, result: Path, averaged: bool) -> None:
+    """Write the first step's gradients; `averaged` brings FSDP's own reduction back, as a control."""
+    session = loop.open_session(job, rank, world)
+    if averaged:
+        for module in session.student.modules():
+            if hasattr(module, "set_gradient_divide_factor"):
+                module.set_gradient_divide_factor(float(world))
+    loop.backward(session, 0)
+    whole = {name: weight.grad for name, weight in session.weights.named.items()}
+    whole = {name: grad.full_tensor() if world > 1 else grad for name, grad in whole.items()}
+    if rank == 0:
+        torch.save(whole, result)
+
+
+def poison_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Make the last rank's loss NaN and write whether every rank stopped with its weights as they were."""
+    session = loop.open_session(job, rank, world)
+    if rank == world - 1:
+        session.student.register_forward_hook(lambda module, arguments, loss: loss * float("nan"))
+    before = session.weights.whole()
+    stopped = torch.zeros(world)
+    try:
+        loop.take_step(session, 0)
+    except loop.NonFinite:
+        after = session.weights.whole()
+        stopped[rank] = float(all(torch.equal(before[name], after[name]) for name in before))
+    torch.distributed.all_reduce(stopped)
+    if rank == 0:
+        torch.save(stopped, result)

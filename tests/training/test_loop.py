@@ -1,0 +1,116 @@
+"""T8, T10, T16, T18, T19: resuming, export, overfitting, and stopping, on one worker."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from students import byte_tokenizer, curve, make_job, random_examples, train, write_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reasonray.errors import UserError
+from reasonray.training import examples, loop
+from reasonray.training.examples import collate
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_is_bit_equal_to_an_unbroken_one(tmp_path: Path, precision: str) -> None:
+    job = make_job(tmp_path, precision=precision, batch=3, checkpoints=2)
+    figures, saved = train(job)
+    steps = len(figures)
+    whole = {step: AutoModelForCausalLM.from_pretrained(path / "model").state_dict() for step, path in saved.items()}
+    rest, again = train(job, resume_from=saved[steps // 2])
+    assert list(saved) == [steps // 2, steps]
+    assert curve(rest) == curve(figures[steps // 2 :])
+    after = AutoModelForCausalLM.from_pretrained(again[steps] / "model").state_dict()
+    assert all(torch.equal(weight, after[name]) for name, weight in whole[steps].items())
+    assert any(not torch.equal(weight, after[name]) for name, weight in whole[steps // 2].items())
+
+
+def test_resuming_with_other_settings_seed_or_examples_is_refused_by_name(tmp_path: Path) -> None:
+    _, saved = train(make_job(tmp_path, epochs=1))
+    (checkpoint,) = saved.values()
+    for changes, field in (
+        ({"learning_rate": 1e-3, "epochs": 1}, "training.learning_rate"),
+        ({"epochs": 2}, "training.epochs"),
+        ({"seed": 1, "epochs": 1}, "seed"),
+        ({"rows": random_examples((9, 2, 14)), "epochs": 1}, "examples"),
+    ):
+        with pytest.raises(UserError, match=f"{field} was"):
+            train(make_job(tmp_path, **changes), resume_from=checkpoint)  # type: ignore[arg-type]
+    train(make_job(tmp_path, epochs=1, max_failures=7), resume_from=checkpoint)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_export_computes_what_was_trained(tmp_path: Path, tied: bool) -> None:
+    source = write_model(tmp_path / "model", tied=tied)
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
+    job = make_job(tmp_path, epochs=1)
+    session = loop.open_session(job, 0, 1)
+    loop.take_step(session, 0)
+    exported = loop._save(session, job, 1) / "model"
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    rows = random_examples()
+    with torch.no_grad():
+        expected = session.student.logits(collate(rows, [4]))
+        assert (model(torch.tensor([rows[4].ids])).logits[0] - expected).abs().max() < 1e-5
+    assert model.state_dict().keys() == AutoModelForCausalLM.from_pretrained(source).state_dict().keys()
+    assert model.generation_config.eos_token_id == [2, 5]
+    assert AutoTokenizer.from_pretrained(exported).chat_template == AutoTokenizer.from_pretrained(source).chat_template
+
+
+def test_four_examples_are_learnt_by_heart_and_the_student_stops(tmp_path: Path) -> None:
+    special = ["<|im_start|>", "<|im_end|>"]
+    tokenizer = byte_tokenizer("{% for m in messages %}{{ m['content'] }}{% endfor %}", special, "<|im_end|>")
+    source = write_model(tmp_path / "model", vocab=len(tokenizer))
+    stop = tokenizer.eos_token_id
+    texts = {"2+3=": "5", "4+4=": "it is 8", "7+1=": "8", "9+0=": "<think>no</think>9"}
+    rows = [
+        examples.tokenise(tokenizer, [{"role": "user", "content": asked}], {}, said, stop, id=asked)
+        for asked, said in texts.items()
+    ]
+    figures, saved = train(make_job(tmp_path, rows, epochs=150, learning_rate=5e-3))
+    assert figures[-1]["loss"] < 0.05 < figures[0]["loss"]
+    model = AutoModelForCausalLM.from_pretrained(list(saved.values())[-1] / "model")
+    for row in rows:
+        asked = torch.tensor([row.ids[: row.start]])
+        said = model.generate(
+            asked, attention_mask=torch.ones_like(asked), max_new_tokens=40, do_sample=False, eos_token_id=stop,
+            pad_token_id=stop,
+        )  # fmt: skip
+        assert said[0].tolist() == row.ids
+    assert source.exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update_and_names_the_examples(tmp_path: Path) -> None:
+    session = loop.open_session(make_job(tmp_path), 0, 1)
+    before = session.weights.whole()
+    before = {name: weight.clone() for name, weight in before.items()}
+    session.student.register_forward_hook(lambda module, arguments, loss: loss * float("inf"))
+    with pytest.raises(loop.NonFinite, match=r"step 1: loss inf.*p\d, p\d"):
+        loop.take_step(session, 0)
+    assert all(torch.equal(weight, before[name]) for name, weight in session.weights.whole().items())
+
+
+def test_bf16_learns_like_fp32_from_fp32_weights(tmp_path: Path) -> None:
+    exact, _ = train(make_job(tmp_path, epochs=6))
+    rough, _ = train(make_job(tmp_path, epochs=6, precision="bf16"))
+    assert exact[-1]["loss"] < exact[0]["loss"] / 1.5
+    for one, other in zip(exact, rough, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=0.05)
+    session = loop.open_session(make_job(tmp_path, precision="bf16"), 0, 1)
+    assert {weight.dtype for weight in session.weights.named.values()} == {torch.float32}
+    assert {weight.dtype for weight in session.student.parameters()} == {torch.bfloat16}
+
+
+def test_examples_that_are_too_long_are_left_out_and_named(tmp_path: Path) -> None:
+    job = make_job(tmp_path, max_tokens=16, epochs=1)
+    result = loop.run(job, 0, 1, None, lambda figures: None, lambda step, path: None)
+    assert result["overlong"] == ["p4", "p6"]
+    assert result["examples"] == 6
+    with pytest.raises(UserError, match="nothing to train on"):
+        train(make_job(tmp_path, max_tokens=1))

@@ -1,0 +1,173 @@
+"""T1-T5: packing and chunking change nothing but speed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from students import LENGTHS, VOCAB, random_examples, write_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from reasonray.config import Training
+from reasonray.errors import UserError
+from reasonray.training.attention import packs_safely, self_check
+from reasonray.training.examples import IGNORED, Batch, collate
+from reasonray.training.model import Student, load
+
+ROWS = random_examples()
+ALL = range(len(LENGTHS))
+CPU = torch.device("cpu")
+FP32 = Training(precision="fp32")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def student(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Student:
+    torch.set_num_threads(1)
+    return load(write_model(tmp_path_factory.mktemp("model"), tied=request.param), FP32, CPU)
+
+
+def gradients(student: Student, loss: Callable[[], torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
+    student.zero_grad()
+    value = loss()
+    value.backward()
+    return float(value.detach()), {name: weight.grad.clone() for name, weight in student.named_parameters()}
+
+
+def farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert sum(float(grad.norm()) for grad in one.values()) > 1e-3
+    largest = max(float(grad.abs().max()) for grad in one.values())
+    return max(float((one[name] - other[name]).abs().max()) for name in one) / max(1.0, largest)
+
+
+def test_packed_logits_are_those_of_separate_examples(student: Student) -> None:
+    with torch.no_grad():
+        together = student.logits(collate(ROWS, ALL))
+        stock = student.language_model
+        stock.set_attn_implementation("eager")
+        apart = torch.cat([stock(torch.tensor([row.ids])).logits[0] for row in ROWS])
+        stock.set_attn_implementation("reasonray")
+    assert (together - apart).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("fault", [{"use_cache": True}, {"mask": True}, {"position_ids": None}], ids=str)
+def test_control_stock_attention_mixes_the_examples_of_a_pack(student: Student, fault: dict[str, object]) -> None:
+    batch = collate(ROWS, ALL)
+    faithful = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+    faulty = faithful | {name: value for name, value in fault.items() if name != "mask"}
+    if "mask" in fault:
+        faulty["attention_mask"] = torch.ones_like(batch.input_ids)
+    with torch.no_grad():
+        expected = student.logits(batch)
+        student.language_model.set_attn_implementation("sdpa")
+        right = student.language_model(**faithful).logits[0]
+        wrong = student.language_model(**faulty).logits[0]
+        student.language_model.set_attn_implementation("reasonray")
+    assert (right - expected).abs().max() < 1e-5
+    assert (wrong - expected).abs().max() > 1e-3
+
+
+def test_loss_and_gradients_of_any_packing_are_those_of_separate_examples(student: Student) -> None:
+    def summed(packs: list[list[int]]) -> Callable[[], torch.Tensor]:
+        return lambda: torch.stack([student(collate(ROWS, pack)) for pack in packs]).sum()
+
+    loss, apart = gradients(student, summed([[row] for row in ALL]))
+    for packs in ([list(ALL)], [[3, 0], [7, 2, 5], [1], [6, 4]]):
+        other, packed = gradients(student, summed(packs))
+        assert other == pytest.approx(loss, rel=1e-5)
+        assert farthest(apart, packed) < 1e-5
+
+
+def test_gradients_add_up_over_packs_as_over_one(student: Student) -> None:
+    _, whole = gradients(student, lambda: student(collate(ROWS, ALL)) / 50)
+    student.zero_grad()
+    for row in ALL:
+        (student(collate(ROWS, [row])) / 50).backward()
+    assert farthest(whole, {name: weight.grad for name, weight in student.named_parameters()}) < 1e-6
+
+
+def test_a_token_of_one_example_does_not_reach_another(student: Student) -> None:
+    batch = collate(ROWS, [0, 2, 4])
+    changed = Batch(batch.input_ids.clone(), *(getattr(batch, name) for name in list(vars(batch))[1:]))
+    changed.input_ids[0, 3] = (changed.input_ids[0, 3] + 1) % VOCAB
+    with torch.no_grad():
+        difference = (student.logits(batch) - student.logits(changed)).abs().amax(dim=1)
+    assert difference[: LENGTHS[0]].max() > 1e-3
+    assert torch.equal(difference[LENGTHS[0] :], torch.zeros_like(difference[LENGTHS[0] :]))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10_000])
+def test_chunked_cross_entropy_is_that_of_the_whole(student: Student, chunk: int) -> None:
+    batch = collate(ROWS, ALL)
+    whole = gradients(student, lambda: cross_entropy(student.logits(batch), batch.labels[0], reduction="sum"))
+    chunked = Student(student.language_model, chunk)
+    part = gradients(chunked, lambda: chunked(batch))
+    assert part[0] == pytest.approx(whole[0], rel=1e-6)
+    assert farthest(whole[1], part[1]) < 1e-6
+
+
+def test_a_pack_that_nothing_is_learnt_from_gives_zero_gradients_to_all_parameters(student: Student) -> None:
+    loss, grads = gradients(student, lambda: student(collate([], [])))
+    assert loss == 0
+    assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in grads.values())
+
+
+def test_activation_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
+    directory = write_model(tmp_path)
+    batch = collate(ROWS, ALL)
+    found = []
+    for checkpointing in (False, True):
+        student = load(directory, FP32.model_copy(update={"activation_checkpointing": checkpointing}), CPU)
+        _, grads = gradients(student, lambda student=student: student(batch))
+        found.append({name.replace("_checkpoint_wrapped_module.", ""): grad for name, grad in grads.items()})
+    assert farthest(*found) < 1e-6
+
+
+def test_sliding_windows_are_kept_within_a_pack(tmp_path: Path) -> None:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(2)
+    config = Qwen2Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=1, initializer_range=0.2,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager", dtype=torch.float32)
+    with torch.no_grad():
+        together = load(tmp_path, FP32, CPU).logits(collate(ROWS, ALL))
+        apart = torch.cat([stock(torch.tensor([row.ids])).logits[0] for row in ROWS])
+    assert "sliding_attention" in config.layer_types
+    assert (together - apart).abs().max() < 1e-5
+
+
+def test_the_start_up_check_passes_this_attention_and_catches_one_that_mixes(student: Student) -> None:
+    def mixing(batch: Batch) -> torch.Tensor:
+        whole = torch.tensor([0, batch.input_ids.shape[1]], dtype=torch.int32)
+        return student.logits(Batch(batch.input_ids, batch.position_ids, batch.labels, whole, batch.input_ids.shape[1]))
+
+    with torch.no_grad():
+        self_check(student.logits, VOCAB)
+        with pytest.raises(UserError, match="packing would mix"):
+            self_check(mixing, VOCAB)
+
+
+def test_models_with_recurrent_layers_or_soft_capping_are_not_packed() -> None:
+    assert packs_safely(LlamaConfig())
+    hybrid = LlamaConfig()
+    hybrid.layer_types = ["full_attention", "linear_attention"]
+    capped = LlamaConfig()
+    capped.attn_logit_softcapping = 50.0
+    assert not packs_safely(hybrid)
+    assert not packs_safely(capped)
+
+
+def test_altered_logits_are_refused(tmp_path: Path) -> None:
+    config = LlamaConfig.from_pretrained(write_model(tmp_path))
+    config.final_logit_softcapping = 30.0
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="final_logit_softcapping"):
+        load(tmp_path, FP32, CPU)
+
+
+def test_labels_hold_at_least_one_learnt_token_each() -> None:
+    assert all(int((collate(ROWS, [row]).labels != IGNORED).sum()) >= 1 for row in ALL)

@@ -1,0 +1,71 @@
+"""T11, T15: the plan is complete, packs fit, and the world's size does not enter it."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonray.config import Training
+from reasonray.training import plan
+
+SIZES = st.lists(st.integers(2, 60), min_size=1, max_size=40)
+
+
+def build(sizes: list[int], **changes: object) -> plan.Plan:
+    settings = {"batch": 6, "max_tokens": 50, "epochs": 2, "seed": 3} | changes
+    return plan.build(sizes, [size - 1 for size in sizes], **settings)  # type: ignore[arg-type]
+
+
+@given(SIZES)
+def test_every_example_that_fits_stands_once_in_each_epoch(sizes: list[int]) -> None:
+    made = build(sizes)
+    rows = [row for step in made.steps for row in step.rows]
+    fitting = [row for row, size in enumerate(sizes) if size <= 50]
+    half = len(rows) // 2
+    assert sorted(rows[:half]) == sorted(rows[half:]) == fitting
+    assert sorted([*fitting, *made.overlong]) == list(range(len(sizes)))
+
+
+@given(SIZES)
+def test_no_pack_exceeds_the_limit_and_the_loss_tokens_add_up(sizes: list[int]) -> None:
+    for step in build(sizes).steps:
+        assert all(sum(sizes[row] for row in pack) <= 50 for pack in step.packs)
+        assert step.loss_tokens == sum(sizes[row] - 1 for row in step.rows)
+
+
+@given(SIZES, st.integers(1, 5))
+def test_ranks_share_a_step_without_loss_in_equally_many_packs(sizes: list[int], world: int) -> None:
+    made = build(sizes)
+    for index, step in enumerate(made.steps):
+        lanes = [made.for_rank(index, rank, world) for rank in range(world)]
+        assert len({len(lane) for lane in lanes}) == 1
+        assert sorted(row for lane in lanes for pack in lane for row in pack) == sorted(step.rows)
+        assert all(sum(sizes[row] for row in pack) <= 50 for lane in lanes for pack in lane)
+
+
+def test_a_plan_without_packing_gives_each_example_a_pack() -> None:
+    assert all(len(pack) == 1 for step in build([3, 4, 5, 6], packing=False).steps for pack in step.packs)
+
+
+def test_the_hash_is_repeatable_and_changes_with_every_input() -> None:
+    sizes = [3, 9, 27, 5, 5, 8, 13]
+    variants = [build(sizes), build(sizes[::-1]), build(sizes, seed=4), build(sizes, batch=3), build(sizes, epochs=3)]
+    assert build(sizes) == variants[0]
+    assert len({made.sha256 for made in variants}) == len(variants)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_rate_follows_its_closed_form(schedule: str) -> None:
+    settings = Training(learning_rate=2.0, schedule=schedule, warmup=0.1, floor=0.25)  # type: ignore[arg-type]
+    rates = [plan.learning_rate(step, 100, settings) for step in range(100)]
+    assert rates[:10] == pytest.approx([2.0 * (step + 1) / 10 for step in range(10)])
+    for step in range(10, 100):
+        done = (step - 10) / 89
+        share = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[schedule]
+        assert rates[step] == pytest.approx(2.0 * (0.25 + 0.75 * share))
+    assert rates[-1] == pytest.approx(2.0 if schedule == "constant" else 0.5)
+
+
+def test_a_run_of_one_step_without_warmup_trains_at_the_full_rate() -> None:
+    assert plan.learning_rate(0, 1, Training(learning_rate=2.0, warmup=0.0)) == 2.0
