@@ -154,13 +154,13 @@ _LOOK_BACK = 40
 _JOINED = re.compile(r"[\s,—–-]{1,4}")
 
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w[\w'’]*")
 _STEP = re.compile(r"\bstep\s{1,3}#?(\d{1,4})\b", re.IGNORECASE)
 _MARKER = re.compile(r"^[ \t]{0,8}(?:\d{1,3}[.)]|[-*•])[ \t]", re.MULTILINE)
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|approx|dr|mr|mrs|ms|eq|fig)\.", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?…]{1,8}(?=[\s\"'”’)*_]|\Z)|\n")
 
-_QUOTED_WORDS = 4
+_QUOTED_WORDS = 5
 """So many words in a row that also stand in the question are a quotation."""
 
 
@@ -169,7 +169,7 @@ def annotate(completion: str, question: str) -> Annotation:
     text = _hide(completion, question)
     spans: list[Span] = []
     for behaviour in _DETECTORS:
-        spans += (Span(behaviour, start, end) for start, end in _joined(text, _hits(behaviour, text)))
+        spans += (Span(behaviour, start, end) for start, end in _hits(behaviour, text))
     spans.sort(key=lambda span: (span.start, span.end))
     counts = Counter(span.behaviour for span in spans)
     return Annotation(
@@ -212,8 +212,8 @@ def _plain(span: Span) -> dict[str, str | int]:
 
 def _hits(behaviour: str, text: str) -> list[tuple[int, int]]:
     opening, anywhere = _DETECTORS[behaviour]
-    matches = (match.span(1) for pattern in (opening, anywhere) for match in pattern.finditer(text))
-    return sorted(span for span in matches if not _is_denied_or_said(text, span[0]))
+    matches = sorted(match.span(1) for pattern in (opening, anywhere) for match in pattern.finditer(text))
+    return [span for span in _joined(text, matches) if not _is_denied_or_said(text, span[0])]
 
 
 def _is_denied_or_said(text: str, start: int) -> bool:

@@ -165,8 +165,8 @@ def _recipe(config: Config) -> str:
     return (
         "## Recipe\n\n"
         "Every problem is sampled from the teachers, every completion judged by a checker. Rules drop what is not "
-        f"worth learning from ({', '.join(curation.rules)}; the first that fires is the reason). Of what is left at most "
-        f"{curation.keep_per_problem} per problem are selected, the shortest first.\n\n" + _json(parts)
+        f"worth learning from ({', '.join(curation.rules)}; the first that fires is the reason). Of what is left at "
+        f"most {curation.keep_per_problem} per problem are selected, the shortest first.\n\n" + _json(parts)
     )
 
 

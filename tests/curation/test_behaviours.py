@@ -1,0 +1,166 @@
+"""The detectors agree with the tutorial's traces, without its false hits, and show their evidence."""
+
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from factories import a_problem, a_rollout
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonray.curation.behaviours import annotate, annotate_table
+from reasonray.records import Annotation
+from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
+
+BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
+LABELLED = [json.loads(line) for line in Path(__file__).with_name("behaviours.jsonl").read_text().splitlines()]
+TRACES = [
+    ("<think> Step 1: 3 * 7 = 21. Step 2: Let me verify: 7+7+7 = 21. Correct. </think>", True, False, 2),
+    (
+        "<think> Step 1: 5 * 3 = 18. Wait, that's wrong. 5 * 3 = 15. Let me recalculate. </think>",
+        False,
+        True,
+        1,
+    ),
+    ("<think> Step 1: 2 + 2 = 4. </think>", False, False, 1),
+    (
+        "<think> Step 1: First, find 20% of 150. Step 2: 20% = 0.20. Step 3: 0.20 * 150 = 30. "
+        "Step 4: Let me check: 10% of 150 = 15, so 20% = 30. Yes, correct. </think>",
+        True,
+        False,
+        4,
+    ),
+]
+
+
+@pytest.mark.parametrize(("trace", "verifies", "backtracks", "depth"), TRACES)
+def test_the_tutorials_traces_are_read_as_it_reads_them(
+    trace: str, verifies: bool, backtracks: bool, depth: int
+) -> None:
+    found = annotate(trace, "What is 3 * 7?")
+    assert (found.verification > 0, found.backtracking > 0, found.depth) == (verifies, backtracks, depth)
+
+
+@pytest.mark.parametrize(
+    "text", ["That answer is incorrect.", "The waiter came.", "They await.", "I actually like it."]
+)
+def test_the_tutorials_false_hits_are_none(text: str) -> None:
+    assert annotate(text, "") == Annotation()
+
+
+def test_the_labelled_sentences_are_many_and_often_hard() -> None:
+    assert len(LABELLED) >= 120
+    assert sum(not entry["labels"] for entry in LABELLED) >= 0.4 * len(LABELLED)
+    assert len({entry["text"] for entry in LABELLED}) == len(LABELLED)
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_labelled_sentences_are_told_apart(behaviour: str) -> None:
+    found = {entry["text"]: getattr(annotate(entry["text"], ""), behaviour) > 0 for entry in LABELLED}
+    wanted = {entry["text"]: behaviour in entry["labels"] for entry in LABELLED}
+    hits = sum(found[text] and wanted[text] for text in found)
+    precision, recall = hits / sum(found.values()), hits / sum(wanted.values())
+    print(f"{behaviour}: precision {precision:.3f}, recall {recall:.3f} on {len(LABELLED)} sentences")
+    assert precision >= 0.9
+    assert recall >= 0.9
+
+
+def test_a_span_holds_the_words_that_show_the_behaviour() -> None:
+    completion = "<think>So 5 * 3 = 18. Wait, that's wrong. Let me check: 15.</think>"
+    spans = annotate(completion, "").spans
+    assert [(it.behaviour, completion[it.start : it.end]) for it in spans] == [
+        ("backtracking", "Wait, that's wrong"),
+        ("verification", "Let me check"),
+    ]
+
+
+def test_code_is_passed_over_even_when_its_fence_is_never_closed() -> None:
+    assert annotate("```\n# Let me verify\n```\nSo 4. ```\n# Wait, that's wrong", "").spans == ()
+
+
+def test_text_quoted_from_the_question_is_passed_over() -> None:
+    question = "Tom writes 5 * 3 = 18. Wait, that's wrong, says Ann. What is 5 * 3?"
+    assert annotate(f"<think>{question} It is 15.</think>", question).backtracking == 0
+    assert annotate("<think>It is 18. Wait, that's wrong. It is 15.</think>", question).backtracking == 1
+
+
+def test_offsets_count_characters_of_the_raw_text() -> None:
+    completion = "<think>İ 𝟛 ```x``` 🙂. Wait, no.</think>"
+    (span,) = annotate(completion, "").spans
+    assert completion[span.start : span.end] == "Wait"
+
+
+@pytest.mark.parametrize(
+    ("completion", "depth"),
+    [
+        ("<think>Half of 7 is 3.5 exactly. So 3.5 + 1.5 = 5.</think> 5", 2),
+        ("<think>1. Add 2.\n2. Add 3.\n</think> 5", 2),
+        ("<think>Some fruits, e.g. apples, cost 2. So 4!</think>", 2),
+        ("<think>Step 1: add. Step 2: as in Step 1, add. Step 2: done.</think>", 2),
+        ("It is half. So 4.", 0),
+        ("Step 1: add. Step 2: halve.", 2),
+        ("<think>Two sentences here. And cut", 2),
+        ("Tag in the prompt. So 4.</think> Step 1 of the answer.", 2),
+        ("<think>\n</think> 4", 0),
+        ("", 0),
+    ],
+)
+def test_depth_counts_numbered_steps_else_sentences_of_the_reasoning(completion: str, depth: int) -> None:
+    assert annotate(completion, "").depth == depth
+
+
+@pytest.mark.parametrize(
+    "unit", ["Wait ", "i will now ", "((((", "to get a ", "```", "\n", "that is ", "double check "]
+)
+def test_time_grows_with_the_text_and_no_faster(unit: str) -> None:
+    def seconds(size: int) -> float:
+        text = unit * (size // len(unit))
+        took = []
+        for _ in range(3):
+            begun = time.process_time()
+            annotate(text, "Wait, that's wrong. Is it?")
+            took.append(time.process_time() - begun)
+        return min(took)
+
+    # Quadratic time would need 16 times as long.
+    assert seconds(160_000) < 9 * seconds(40_000) + 0.05
+
+
+_PIECES = st.sampled_from(
+    ["Wait, ", "that's wrong. ", "Let me check ", "```", "<think>", "</think>", "Step 2: ", "\n", "é🙂"]
+)
+
+
+@given(st.lists(st.one_of(_PIECES, st.text(max_size=8)), max_size=30).map("".join), st.text(max_size=40))
+def test_whatever_the_text_counts_are_those_of_the_spans(completion: str, question: str) -> None:
+    found = annotate(completion, question)
+    for behaviour in BEHAVIOURS:
+        mine = [span for span in found.spans if span.behaviour == behaviour]
+        assert len(mine) == getattr(found, behaviour)
+        assert all(0 <= span.start < span.end <= len(completion) for span in mine)
+        assert all(one.end <= other.start for one, other in pairwise(mine))
+
+
+def test_a_table_is_annotated_like_its_rollouts() -> None:
+    rollouts = [a_rollout(trace, sample=number) for number, (trace, *_) in enumerate(TRACES)]
+    table = annotate_table(rollouts_to_table(rollouts))
+    assert table.schema.equals(ROLLOUT_SCHEMA, check_metadata=True)
+    assert [it.annotation for it in table_to_rollouts(table)] == [
+        annotate(it.completion, it.problem.question) for it in rollouts
+    ]
+
+
+def test_what_selection_decided_is_kept() -> None:
+    decided = Annotation(pass_rate=0.5, dropped_by="surplus")
+    table = annotate_table(rollouts_to_table([a_rollout(annotation=decided), a_rollout(sample=1)]))
+    assert table["annotation_dropped_by"].to_pylist() == ["surplus", ""]
+    assert table["annotation_selected"].to_pylist() == [False, False]
+    assert table["annotation_pass_rate"].to_pylist() == [0.5, None]
+
+
+def test_a_narrow_table_gains_the_columns() -> None:
+    narrow = pa.table({"completion": ["Let me check: 4."], "problem_question": [a_problem().question]})
+    assert annotate_table(narrow)["annotation_verification"].to_pylist() == [1]

@@ -1,0 +1,125 @@
+"""The data set loads with `datasets`, trains a chat model, and its card tells no lies."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from factories import a_problem, a_rollout, a_scripted_config
+
+from reasonray.config import Config, Prompt
+from reasonray.curation.behaviours import annotate_table
+from reasonray.curation.export import CARD_COLUMNS, EXPORT_SCHEMA, card, examples
+from reasonray.funnel import Funnel, count_funnel
+from reasonray.prompts import messages
+from reasonray.records import Annotation, Outcome
+from reasonray.tables import rollouts_to_table
+
+PROMPT = Prompt(system="Think first.", template="{question} Answer with a number.")
+RAW = "<think>\n Step 1: 6 * 7 = 42.  Let me check: 42.\n</think>\nThe answer is 42. \n"
+
+
+def some_rollouts() -> pa.Table:
+    chosen = Annotation(selected=True, pass_rate=0.5)
+    return annotate_table(
+        rollouts_to_table(
+            [
+                a_rollout(RAW, annotation=chosen),
+                a_rollout(
+                    sample=1, outcome=Outcome.WRONG, annotation=Annotation(dropped_by="incorrect", pass_rate=0.5)
+                ),
+                a_rollout(sample=2, annotation=Annotation(dropped_by="surplus", pass_rate=0.5)),
+                a_rollout(problem=a_problem("What is 2 + 2?", None), annotation=Annotation(selected=True)),
+            ]
+        )
+    )
+
+
+def test_only_selected_rollouts_are_exported() -> None:
+    table = examples(some_rollouts(), PROMPT)
+    assert table.schema.equals(EXPORT_SCHEMA, check_metadata=True)
+    assert table["question"].to_pylist() == ["What is 6 * 7?", "What is 2 + 2?"]
+    assert examples(some_rollouts().slice(1, 2), PROMPT).num_rows == 0
+
+
+def test_an_example_asks_as_the_student_is_asked_and_answers_verbatim() -> None:
+    row = examples(some_rollouts(), PROMPT).to_pylist()[0]
+    assert row["prompt"] == messages(PROMPT, "What is 6 * 7?")
+    assert row["completion"] == [{"role": "assistant", "content": RAW}]
+    assert row["messages"] == row["prompt"] + row["completion"]
+    assert row["completion_text"] == RAW
+    assert (row["depth"], row["verification"], row["backtracking"], row["pass_rate"]) == (1, 1, 0, 0.5)
+
+
+def test_datasets_loads_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    written = examples(some_rollouts(), PROMPT)
+    (tmp_path / "data").mkdir()
+    pq.write_table(written, tmp_path / "data" / "train-0.parquet")
+    files = str(tmp_path / "data" / "*.parquet")
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.to_list() == written.to_pylist()
+
+
+def test_datasets_loads_the_folder_by_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    written = examples(some_rollouts(), PROMPT)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "rollouts").mkdir()
+    pq.write_table(written, tmp_path / "data" / "train-0.parquet")
+    pq.write_table(some_rollouts(), tmp_path / "rollouts" / "0.parquet")
+    (tmp_path / "README.md").write_text(card(a_config(tmp_path), a_funnel(), written))
+    loaded = datasets.load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["id"][:] == written["id"].to_pylist()
+
+
+def a_config(root: Path) -> Config:
+    return a_scripted_config(root, name="a-run")
+
+
+def a_funnel() -> Funnel:
+    return count_funnel(some_rollouts(), problems=3)
+
+
+def a_card(root: Path) -> str:
+    return card(a_config(root), a_funnel(), examples(some_rollouts(), PROMPT).select(list(CARD_COLUMNS)))
+
+
+def test_the_card_says_where_every_rollout_went(tmp_path: Path) -> None:
+    text = a_card(tmp_path)
+    assert "| rollouts | 4 |" in text
+    assert "| selected | 2 |" in text
+    assert "| incorrect | 1 | 25.0% |" in text
+    assert "| surplus | 1 | 25.0% |" in text
+
+
+def test_the_card_counts_each_problem_once(tmp_path: Path) -> None:
+    assert re.search(r"\| 0\.5–0\.6 \| 1 \| █+ \|", a_card(tmp_path))
+
+
+def test_the_card_shows_prompts_and_sampling_as_json(tmp_path: Path) -> None:
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", a_card(tmp_path), re.DOTALL)]
+    recipe, teacher = blocks
+    assert recipe["curation"]["keep_per_problem"] == 4
+    assert teacher["sampling"]["temperature"] == 1.0
+
+
+def test_the_card_does_not_say_where_the_run_was_stored(tmp_path: Path) -> None:
+    assert str(tmp_path) not in a_card(tmp_path)
+
+
+def test_the_card_calls_answers_correct_only_if_wrong_ones_were_dropped(tmp_path: Path) -> None:
+    everything = a_scripted_config(tmp_path, curation={"rules": []})
+    exported = examples(some_rollouts(), PROMPT)
+    assert "found correct" in card(a_config(tmp_path), a_funnel(), exported)
+    assert "found correct" not in card(everything, a_funnel(), exported)
+
+
+def test_a_card_of_nothing_is_still_a_card(tmp_path: Path) -> None:
+    nothing = some_rollouts().slice(1, 2)
+    text = card(a_config(tmp_path), count_funnel(nothing, problems=1), examples(nothing, PROMPT))
+    assert "none was accepted" in text

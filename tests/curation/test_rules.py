@@ -1,0 +1,91 @@
+"""Every rule drops its examples and no good rollout; the first that fires gives the reason."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from factories import a_rollout
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonray.config import Curation, UserError
+from reasonray.curation.rules import DUPLICATE, RULES, first_drop
+from reasonray.records import Finish, Outcome, Verdict
+from reasonray.tables import rollouts_to_table
+
+GOOD = {
+    "finish": "stop",
+    "verdict_outcome": "correct",
+    "completion": "<think> 6 * 7 = 42. </think> The answer is 42.",
+    "completion_tokens": 12,
+}
+
+
+def a_table(*changes: Any) -> pa.Table:
+    return pa.Table.from_pylist([GOOD | dict(change) for change in changes])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_drops_its_examples_and_leaves_the_others(name: str) -> None:
+    rule = RULES[name]
+    assert rule.drops(a_table(*rule.dropped), Curation()).to_pylist() == [True] * len(rule.dropped)
+    assert rule.drops(a_table(*rule.kept), Curation()).to_pylist() == [False] * len(rule.kept)
+
+
+def test_the_default_rules_are_all_there_are() -> None:
+    assert Curation().rules == (*RULES, DUPLICATE)
+
+
+def test_the_first_rule_of_the_configuration_gives_the_reason() -> None:
+    table = a_table({"verdict_outcome": "truncated", "finish": "length"}, {})
+    assert first_drop(table, Curation(rules=("truncated", "incorrect"))).to_pylist() == ["truncated", ""]
+    assert first_drop(table, Curation(rules=("incorrect", "truncated"))).to_pylist() == ["incorrect", ""]
+
+
+def test_no_rules_drop_nothing() -> None:
+    assert first_drop(a_table({"verdict_outcome": "wrong"}), Curation(rules=())).to_pylist() == [""]
+
+
+def test_duplicates_are_left_to_selection() -> None:
+    assert first_drop(a_table({}, {}), Curation()).to_pylist() == ["", ""]
+
+
+def test_an_empty_table_has_no_fates() -> None:
+    assert first_drop(a_table({}).slice(0, 0), Curation()).to_pylist() == []
+
+
+def test_an_unknown_rule_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UserError, match=r"no rule 'to_long'; choose from failed, .*too_long, repetitive, duplicate"):
+        first_drop(a_table({}), Curation(rules=("to_long",)))
+
+
+def test_repetition_is_measured_by_the_configured_ngram() -> None:
+    table = a_table({"completion": "<think> one two three, one two three, one two three, </think> 3"})
+    assert first_drop(table, Curation(repetition_ngram=3, repetition_times=3)).to_pylist() == ["repetitive"]
+    assert first_drop(table, Curation(repetition_ngram=3, repetition_times=4)).to_pylist() == [""]
+    assert first_drop(table, Curation(repetition_ngram=8, repetition_times=2)).to_pylist() == [""]
+
+
+def test_rollouts_of_the_ledger_can_be_judged() -> None:
+    wrong = Verdict(outcome=Outcome.WRONG)
+    rollouts = [a_rollout(), a_rollout(sample=1, verdict=wrong), a_rollout(sample=2, finish=Finish.ERROR)]
+    assert first_drop(rollouts_to_table(rollouts), Curation()).to_pylist() == ["", "incorrect", "failed"]
+
+
+_WORDS = st.lists(st.sampled_from("ab"), max_size=40)
+
+
+@given(_WORDS, st.integers(1, 4), st.integers(1, 6))
+def test_repetition_is_what_counting_every_ngram_finds(words: list[str], size: int, times: int) -> None:
+    windows = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+    wanted = any(windows.count(window) >= times for window in windows)
+    settings = Curation(repetition_ngram=size, repetition_times=times)
+    assert RULES["repetitive"].drops(a_table({"completion": " ".join(words)}), settings).to_pylist() == [wanted]
+
+
+@given(
+    st.lists(st.sampled_from([dict(it) for rule in RULES.values() for it in (*rule.dropped, *rule.kept)]), min_size=1)
+)
+def test_rows_are_judged_one_by_one(rows: list[dict[str, Any]]) -> None:
+    alone = [first_drop(a_table(row), Curation()).to_pylist()[0] for row in rows]
+    assert first_drop(a_table(*rows), Curation()).to_pylist() == alone
