@@ -68,7 +68,8 @@ class Progress:
             self._live.update(_line(self._stage, text), refresh=True)
         if now or moment - self._emitted >= _PLAIN_SECONDS:
             self._emitted = moment
-            self._events.emit(self._stage, session=self._session, **figures)
+            whole = {"session": self._session, "seconds": round(self.seconds, 3)}
+            self._events.emit(self._stage, **(whole | dict(figures)))
             if not self._live:
                 say(self._stage, text)
 

@@ -17,7 +17,6 @@ from importlib import util
 from pathlib import Path
 
 from filelock import FileLock
-from pyarrow import fs
 
 from reasonray.config import UserError
 from reasonray.storage import place
@@ -89,7 +88,7 @@ def _fetched(uri: str) -> Path:
         raise UserError(f"model {uri}: no config.json there, so it is no model")
     stamp = source.filesystem.get_file_info((source / "config.json").path).mtime_ns
     target = cache_directory() / "fetched" / blake2b(f"{uri}:{stamp}".encode(), digest_size=10).hexdigest()
-    return _make_once(target, lambda scratch: fs.copy_files(source.path, str(scratch), source.filesystem))
+    return _make_once(target, lambda scratch: source.copy(place(scratch)))
 
 
 def _make_once(target: Path, fill: Callable[[Path], None]) -> Path:

@@ -71,6 +71,11 @@ class Place:
             os.fsync(file.fileno())
         torn.replace(target)
 
+    def copy(self, target: Place) -> None:
+        """Copy a directory with all that is in it; files that the target has already are replaced one by one."""
+        target.filesystem.create_dir(target.path)
+        fs.copy_files(self.path, target.path, self.filesystem, target.filesystem)
+
     def delete(self) -> None:
         """Remove the file or the directory with all that is in it; nothing happens where nothing is."""
         kind = self.filesystem.get_file_info(self.path).type

@@ -64,7 +64,7 @@ def _arms(run: Run) -> list[_Measured]:
     ]
     if few:
         for checkpoint in run.checkpoints():
-            model = str(checkpoint)
+            model = str(checkpoint / "model")
             arms.append(
                 _measured(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples)
             )

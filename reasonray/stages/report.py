@@ -1,0 +1,120 @@
+"""What a run holds → metrics.json, scores.json of every arm and report.html. Cheap, so it is made anew each time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reasonray import summary
+from reasonray.config import UserError
+from reasonray.console import say
+from reasonray.curation.behaviours import annotate_table
+from reasonray.funnel import Trained
+from reasonray.ledger import Ledger
+from reasonray.records import Split
+from reasonray.report.page import ReportInputs, render
+from reasonray.run import Run, versions
+
+_SHOWN_ROLLOUTS = 20_000
+"""Rollouts of train problems that the page chooses from, so that a run of any size reports in bounded memory."""
+
+
+def report(run: Run) -> None:
+    """Write what the run holds so far.
+
+    Raises:
+        UserError: nothing was sampled yet.
+    """
+    if not run.has_problems:
+        raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
+    arms, training = _arms(run), _training(run)
+    metrics = summary.summarise(
+        config=run.config,
+        versions=versions(),
+        problems=len(run.problems(Split.TRAIN)),
+        sampled=_sampled(run, summary.COLUMNS),
+        sampling_seconds=_seconds(run, "sample"),
+        trained=_trained(run),
+        training=training,
+        arms=arms,
+        test_problems=len(run.problems(Split.TEST)) if arms else None,
+        checkpoints=_checkpoints(run, arms),
+        stages={it: seconds for it in ("sample", "evaluate", "curate", "train") if (seconds := _seconds(run, it))},
+    )
+    for arm, scores in metrics["evaluation"].items():
+        (run.evaluation(arm).place / "scores.json").write(json.dumps(scores, indent=2, allow_nan=False).encode())
+    (run.place / "metrics.json").write(json.dumps(metrics, indent=2, allow_nan=False).encode())
+    inputs = ReportInputs(
+        metrics=metrics,
+        config=run.config.model_dump(mode="json"),
+        training=training,
+        sampled=_sampled(run, None, most=_SHOWN_ROLLOUTS),
+        arms=arms,
+    )
+    target = run.place / "report.html"
+    target.write(render(inputs).encode())
+    say("report", str(target))
+
+
+def _sampled(run: Run, columns: Sequence[str] | None, *, most: int | None = None) -> pa.Table:
+    """Return the teachers' rollouts: with their fates once curated, else as they were committed."""
+    manifest = run.curated / "manifest.json"
+    if not manifest.exists():
+        return run.rollouts.read(columns).slice(0, most)
+    tables, rows = [], 0
+    for name in json.loads(manifest.read())["rollouts"]:
+        file = run.curated / "rollouts" / name
+        tables.append(pq.read_table(file.path, columns=columns and list(columns), filesystem=file.filesystem))
+        rows += tables[-1].num_rows
+        if most is not None and rows >= most:
+            break
+    return pa.concat_tables(tables).slice(0, most)
+
+
+def _arms(run: Run) -> dict[str, pa.Table]:
+    """Return the rollouts of every arm that is measured, in the order in which people read them."""
+    names = ["base", *(teacher.name for teacher in run.config.teachers), "student"]
+    ledgers = {name: run.evaluation(name) for name in names}
+    return {name: _annotated(ledger) for name, ledger in ledgers.items() if ledger.segments()}
+
+
+def _checkpoints(run: Run, arms: dict[str, pa.Table]) -> dict[int, pa.Table]:
+    """Return the rollouts of the checkpoints by training step, step 0 being the base on the same problems."""
+    found = {}
+    for checkpoint in run.checkpoints():
+        ledger = run.evaluation(checkpoint.name)
+        if ledger.segments():
+            found[int(checkpoint.name.removeprefix("step-"))] = _annotated(ledger)
+    if found and "base" in arms:
+        few = next(iter(found.values()))
+        samples = run.config.evaluation.checkpoint_samples
+        same = pc.is_in(arms["base"]["problem_id"], value_set=pc.unique(few["problem_id"]))
+        found[0] = arms["base"].filter(pc.and_(same, pc.less(arms["base"]["sample"], samples)))
+    return found
+
+
+def _annotated(ledger: Ledger) -> pa.Table:
+    return annotate_table(ledger.read())
+
+
+def _training(run: Run) -> list[dict[str, float]]:
+    steps = run.student / "steps.jsonl"
+    return [json.loads(line) for line in steps.read().decode().splitlines()] if steps.exists() else []
+
+
+def _trained(run: Run) -> Trained | None:
+    manifest = run.student / "final" / "manifest.json"
+    if not manifest.exists():
+        return None
+    figures = json.loads(manifest.read())
+    return Trained(examples=figures["examples"], tokens=figures["loss_tokens"], left_out=figures["overlong"])
+
+
+def _seconds(run: Run, stage: str) -> float | None:
+    """Return the wall time of a stage, over all the sessions that it took; the last event of each tells."""
+    newest = {event.get("session"): event["seconds"] for event in run.events.read(stage) if "seconds" in event}
+    return round(sum(newest.values()), 3) if newest else None

