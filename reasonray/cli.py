@@ -7,11 +7,13 @@ line and exit status 2; an interruption with 130 and a run that resumes.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from reasonray.config import Config, UserError, load
 
@@ -93,8 +95,21 @@ def _submit(options: argparse.Namespace) -> int:
     for file in (options.job, options.config):
         if not (working_directory / file).is_file():
             raise UserError(f"{file} is not below {working_directory}, which is what the cluster gets (--working-dir)")
-    entrypoint = shlex.join(["python", options.job, options.config, *options.overrides])
+    root = _root_for_job(config.root, options.address)
+    entrypoint = shlex.join(["python", options.job, options.config, *options.overrides, f"root={root}"])
     return submit(entrypoint, config.name, options.address, str(working_directory), wait=not options.no_wait)
+
+
+def _root_for_job(root: str, address: str | None) -> str:
+    """Return where a job is to keep its run: a job's working directory is a copy that goes with the job."""
+    if "://" in root or Path(root).is_absolute():
+        return root
+    host = urlsplit(address or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1").hostname
+    if host not in {"127.0.0.1", "localhost", "::1"}:
+        raise UserError(
+            f"root = {root!r} is relative; on a cluster say where all nodes can write: root=s3://… or a path"
+        )
+    return str(Path(root).absolute())
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -305,9 +305,12 @@ class Evaluation(Section):
     checkpoint_problems: int = Field(60, ge=0)
     """Test problems on which the training checkpoints are measured; 0 skips them."""
     checkpoint_samples: PositiveInt = 2
+    """At most `samples`: base and student are the ends of the curve."""
 
     @model_validator(mode="after")
     def _k_within_samples(self) -> Evaluation:
+        if self.checkpoint_samples > self.samples:
+            raise ValueError(f"checkpoint_samples ({self.checkpoint_samples}) is above samples ({self.samples})")
         if max(self.k) > self.samples:
             raise ValueError(f"k = {max(self.k)} needs at least as many samples; samples = {self.samples}")
         return self

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.records import Outcome
+from reasonray.records import SURPLUS, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +107,10 @@ def is_annotated(rollouts: pa.Table) -> bool:
 def _curated_stages(rollouts: pa.Table) -> dict[str, pa.ChunkedArray]:
     if not is_annotated(rollouts):
         return {}
-    kept = pc.equal(rollouts["annotation_dropped_by"], "")
+    dropped_by = rollouts["annotation_dropped_by"]
+    kept = pc.is_in(dropped_by, value_set=pa.array(["", SURPLUS]))
     selected = pc.fill_null(rollouts["annotation_selected"], False)
-    both = _count(pc.and_not(selected, kept))
+    both = _count(pc.and_(selected, pc.not_equal(dropped_by, "")))
     if both:
         raise ValueError(f"{both} rollouts were both dropped by a rule and selected")
     return {"kept": kept, "selected": selected}
@@ -128,7 +129,7 @@ def _check_balance(funnel: Funnel, reached: int) -> None:
         if funnel.trained_examples:
             raise ValueError(f"{funnel.trained_examples} examples were trained on, but the rollouts are not curated")
         return
-    dropped = sum(funnel.dropped.values())
+    dropped = sum(count for rule, count in funnel.dropped.items() if rule != SURPLUS)
     if funnel.rollouts != funnel.kept + dropped:
         raise ValueError(f"{funnel.rollouts} rollouts, but {funnel.kept} kept + {dropped} dropped")
     if funnel.selected > funnel.kept:

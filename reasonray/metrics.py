@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from reasonray.estimators import expected_kept, majority_at_k, mean_interval, pass_at_k
 from reasonray.funnel import is_annotated
-from reasonray.records import Interval, Outcome, Score
+from reasonray.records import SURPLUS, Interval, Outcome, Score
 
 SHARE = (0.0, 1.0)
 COUNT = (0.0, inf)
@@ -246,7 +246,7 @@ def k_curve(rollouts: pa.Table, keep_per_problem: int) -> list[dict[str, Any]]:
         return []
     counted = _count(rollouts)
     usable_rows = (
-        pc.equal(rollouts["annotation_dropped_by"], "")
+        pc.is_in(rollouts["annotation_dropped_by"], value_set=pa.array(["", SURPLUS]))
         if is_annotated(rollouts)
         else pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
     )

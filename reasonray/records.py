@@ -44,6 +44,10 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+SURPLUS = "surplus"
+"""What stands in `dropped_by` of a rollout that every rule would keep, but of which its problem has enough."""
+
+
 def content_hash(*parts: str | int) -> str:
     """Return 20 hex digits that identify the parts; each is length-prefixed, so no two lists run together."""
     hasher = blake2b(digest_size=10)
@@ -110,7 +114,7 @@ class Annotation:
     pass_rate: float | None = None
     """Share of CORRECT among the problem's judged rollouts (CORRECT + WRONG + NO_ANSWER + TRUNCATED)."""
     dropped_by: str = ""
-    """The first rule that dropped it, "" if none did."""
+    """The first rule that dropped it, SURPLUS if its problem had better ones, "" if neither."""
     selected: bool = False
 
 

@@ -1,4 +1,4 @@
-"""The job scripts as a user types them: the whole run twice, under `ray job submit` and alone; bad input; interruption."""
+"""The job scripts as a user types them: the whole run twice, alone and submitted; bad input; interruption."""
 
 import json
 import os
@@ -90,15 +90,19 @@ def test_the_data_set_loads_with_datasets(distilled: tuple[Path, list[str]]) -> 
     assert loaded[0]["messages"][-1]["role"] == "assistant"
 
 
+def written(run: Path) -> dict[Path, int]:
+    """What a run is made of, with times of writing; scores.json is part of the report, which is made anew."""
+    parts = ("rollouts", "curated", "student", "evaluation", "problems")
+    files = [file for part in parts for file in (run / part).rglob("*") if file.is_file()]
+    return {file: file.stat().st_mtime_ns for file in files if file.name != "scores.json"}
+
+
 def test_a_second_distill_does_nothing(distilled: tuple[Path, list[str]]) -> None:
     run, arguments = distilled
-    watched = ["rollouts", "curated", "student", "evaluation", "problems"]
-    before = {file: file.stat().st_mtime_ns for part in watched for file in (run / part).rglob("*") if file.is_file() and file.name != "scores.json"}
-    begun = time.monotonic()
+    before, begun = written(run), time.monotonic()
     again = run_job("distill", *arguments)
     assert again.returncode == 0, again.stderr[-3000:]
-    after = {file: file.stat().st_mtime_ns for part in watched for file in (run / part).rglob("*") if file.is_file() and file.name != "scores.json"}
-    assert after == before
+    assert written(run) == before
     assert time.monotonic() - begun < 60
 
 

@@ -12,12 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.rules import DUPLICATE
-from reasonray.records import Outcome
+from reasonray.records import SURPLUS, Outcome
 
 __all__ = ["SURPLUS", "select"]
-
-SURPLUS = "surplus"
-"""Good and distinct, but the problem already has its share of examples."""
 
 _JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED)
 

@@ -38,6 +38,8 @@ from reasonray.summary import COLUMNS
 from reasonray.tables import ROLLOUT_SCHEMA
 
 _BATCH = 4096
+_BLOCK_BYTES = 16 << 20
+"""Of compressed segments."""
 _NARROW = ["id", "problem_id", "completion_tokens", "verdict_outcome"]
 
 
@@ -95,12 +97,14 @@ def _annotate(segments: list[Place], curation: Curation, scratch: Place) -> pa.T
             .append_column("part", pa.array([part] * table.num_rows))
         )
 
+    sizes = segments[0].filesystem.get_file_info([segment.path for segment in segments])
     dataset = ray.data.read_parquet(
         [segment.path for segment in segments],
         filesystem=segments[0].filesystem,
-        override_num_blocks=max(1, min(len(segments), 200)),
+        # A worker process costs seconds to start: few blocks for little data, more as there is more.
+        override_num_blocks=1 + sum(info.size for info in sizes) // _BLOCK_BYTES,
     )
-    narrow = dataset.map_batches(annotate, batch_size=_BATCH, batch_format="pyarrow", num_cpus=0.5)
+    narrow = dataset.map_batches(annotate, batch_size=_BATCH, batch_format="pyarrow", num_cpus=1)
     tables = [table for table in ray.get(narrow.to_arrow_refs()) if table.num_rows]
     return pa.concat_tables(tables, promote_options="default")
 
@@ -136,8 +140,8 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
 
     parts = sorted(set(fates["part"].to_pylist()))
     rows = [{"part": part, "number": number} for number, part in enumerate(parts)]
-    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 200))
-    return sorted(dataset.map(write, num_cpus=0.5).take_all(), key=lambda row: str(row["rollouts"]))
+    dataset = ray.data.from_items(rows, override_num_blocks=1 + len(rows) // 8)
+    return sorted(dataset.map(write, num_cpus=1).take_all(), key=lambda row: str(row["rollouts"]))
 
 
 def _with_fates(table: pa.Table, fates: pa.Table) -> pa.Table:

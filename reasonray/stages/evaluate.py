@@ -63,7 +63,7 @@ def _arms(run: Run) -> list[_Measured]:
         _measured(run, teacher.name, teacher, None, test, config.evaluation.samples) for teacher in config.teachers
     ]
     if few:
-        for checkpoint in run.checkpoints():
+        for checkpoint in run.checkpoints()[:-1]:  # the last one is the student, who has an arm of its own
             model = str(checkpoint / "model")
             arms.append(
                 _measured(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples)

@@ -83,18 +83,23 @@ def _arms(run: Run) -> dict[str, pa.Table]:
 
 
 def _checkpoints(run: Run, arms: dict[str, pa.Table]) -> dict[int, pa.Table]:
-    """Return the rollouts of the checkpoints by training step, step 0 being the base on the same problems."""
-    found = {}
-    for checkpoint in run.checkpoints():
-        ledger = run.evaluation(checkpoint.name)
-        if ledger.segments():
-            found[int(checkpoint.name.removeprefix("step-"))] = _annotated(ledger)
-    if found and "base" in arms:
-        few = next(iter(found.values()))
-        samples = run.config.evaluation.checkpoint_samples
-        same = pc.is_in(arms["base"]["problem_id"], value_set=pc.unique(few["problem_id"]))
-        found[0] = arms["base"].filter(pc.and_(same, pc.less(arms["base"]["sample"], samples)))
-    return found
+    """Return the rollouts of the checkpoints by training step, base and student at its ends, same problems."""
+    steps = {int(it.name.removeprefix("step-")): run.evaluation(it.name) for it in run.checkpoints()}
+    found = {step: _annotated(ledger) for step, ledger in steps.items() if ledger.segments()}
+    if not found:
+        return {}
+    few = pc.unique(next(iter(found.values()))["problem_id"])
+    ends = {"base": 0, "student": max(steps)}
+    return found | {
+        step: _part(arms[arm], few, run.config.evaluation.checkpoint_samples)
+        for arm, step in ends.items()
+        if arm in arms
+    }
+
+
+def _part(rollouts: pa.Table, problems: pa.Array, samples: int) -> pa.Table:
+    same = pc.is_in(rollouts["problem_id"], value_set=problems)
+    return rollouts.filter(pc.and_(same, pc.less(rollouts["sample"], samples)))
 
 
 def _annotated(ledger: Ledger) -> pa.Table:
@@ -111,7 +116,11 @@ def _trained(run: Run) -> Trained | None:
     if not manifest.exists():
         return None
     figures = json.loads(manifest.read())
-    return Trained(examples=figures["examples"], tokens=figures["loss_tokens"], left_out=figures["overlong"])
+    return Trained(
+        examples=figures["examples"],
+        tokens=figures["loss_tokens"],
+        left_out=figures["overlong"] + figures.get("refused", 0),
+    )
 
 
 def _seconds(run: Run, stage: str) -> float | None:

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+from factories import a_problem, a_rollout, a_scripted_config
+
+from reasonray.cli import _root_for_job, main
+from reasonray.config import UserError
+from reasonray.records import Outcome, Split
+from reasonray.run import open_run
+
+SMOKE = str(Path(__file__).parent.parent / "jobs" / "configs" / "smoke.toml")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    run = open_run(a_scripted_config(tmp_path))
+    run.store_problems([a_problem(), a_problem("2 + 2?", "4", split=Split.TEST)])
+    run.rollouts.append([a_rollout(sample=0), a_rollout("The answer is 41.", Outcome.WRONG, sample=1)])
+    return run.place.path
+
+
+def test_plan_says_what_a_configuration_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", SMOKE, "policy.samples=5"]) == 0
+    printed = capsys.readouterr().out
+    assert "24 to distil   12 held out" in printed
+    assert "120 rollouts at most by teacher" in printed
+
+
+def test_status_says_what_a_run_holds(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", run]) == 0
+    printed = capsys.readouterr().out
+    assert "1 to distil   1 held out" in printed
+    assert "2 rollouts by teacher   correct 1  wrong 1" in printed
+
+
+def test_show_prints_the_rollouts_that_match(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", run, "--outcome", "wrong"]) == 0
+    printed = capsys.readouterr().out
+    assert "The answer is 41." in printed
+    assert "The answer is 42." not in printed
+    assert main(["show", run, "--outcome", "timeout"]) == 2
+
+
+def test_no_run_and_no_cluster_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["status", str(tmp_path)]) == 2
+    assert main(["submit", "--address", "http://127.0.0.1:1", "jobs/nowhere.py", SMOKE]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all(line.startswith("error: ") for line in errors)
+
+
+def test_a_relative_root_becomes_absolute_for_a_job_here_and_is_refused_for_one_elsewhere() -> None:
+    assert _root_for_job("runs", None) == str(Path.cwd() / "runs")
+    assert _root_for_job("s3://bucket/runs", "http://head:8265") == "s3://bucket/runs"
+    with pytest.raises(UserError, match="root = 'runs' is relative"):
+        _root_for_job("runs", "http://head:8265")
