@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def submit(entrypoint: str, name: str, address: str | None, working_directory: s
     """
     from ray.job_submission import JobStatus, JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # what it packs and ignores is of no interest
     try:
         client = JobSubmissionClient(address)
     except ConnectionError as error:

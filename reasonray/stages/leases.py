@@ -27,6 +27,8 @@ from reasonray.stages.replicas import Arm, EngineSpec, Figures, Fleet, Lease, ro
 
 _SUSPECT_AFTER = 2
 """Deaths with a problem in flight before it is drawn alone."""
+_FORECAST_AFTER = 20.0
+"""Seconds of drawing before the time left is more than a guess."""
 _CRASH_LOOP = 8
 """Deaths in a row without one rollout gained before the stage gives up."""
 
@@ -99,7 +101,10 @@ class Dispatcher:
             self._await_start(replica)
         while not self._capacity:
             self._collect()
-            self._display.show(f"starting {self._spec.model}  {duration(self._display.seconds)}", {"state": "starting"})
+            whose = ", ".join(order.arm for order in self._orders)
+            self._display.show(
+                f"starting the engine of {whose}   {duration(self._display.seconds)}", {"state": "starting"}
+            )
         self._begun = self._display.seconds
 
     def work(self) -> Drawn:
@@ -233,11 +238,12 @@ class Dispatcher:
         gained, seconds = self._gained(), self._display.seconds - self._begun
         pending = sum(_attempts(arm.policy, tally) for arm, _, tally in [*self._queue, *self._suspects])
         rate = gained.tokens / seconds if seconds else 0.0
-        left = seconds * (total - gained.rollouts) / gained.rollouts if gained.rollouts else 0.0
+        early = seconds < _FORECAST_AFTER or not gained.rollouts
+        left = "?" if early else duration(seconds * (total - gained.rollouts) / gained.rollouts)
         text = (
             f"{gained.rollouts:>7,} of {total:,} rollouts   {gained.correct:>6,} correct "
             f"({gained.correct / max(1, gained.rollouts):6.1%})   {rate:7,.0f} tokens/s   "
-            f"{duration(seconds)} gone, {duration(left)} left"
+            f"{duration(seconds)} gone, {left} left"
         )
         figures = {
             "rollouts": gained.rollouts,
