@@ -245,7 +245,10 @@ class Curation(Section):
         "repetitive",
         "duplicate",
     )
-    """Rules in order; the first that fires is the rollout's `dropped_by`."""
+    """Rules in order; the first that fires is the rollout's `dropped_by`.
+
+    Not among them is `false_arithmetic`: it drops right answers reached through a false equation (80 - 5 = 76), and
+    errs where one is meant otherwise (7 + 8 = 3 modulo 12)."""
     max_tokens: PositiveInt = 16384
     repetition_ngram: PositiveInt = 20
     """Words in the n-gram of the repetition rule."""

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -117,6 +118,31 @@ def _repetitive(table: pa.Table, curation: Curation) -> pa.Array:
     return _each(table, lambda completion: _repeats(completion, size, times))
 
 
+# One operation between two plain numbers, neither side part of a longer expression.
+_EQUATION = re.compile(
+    r"(?<![\w.,+\-*/×=%(])(?<![+\-*/×=%(]\s)(-?\d+(?:\.\d+)?) ?([-+*/×]) ?(\d+(?:\.\d+)?) ?= ?(-?\d+(?:\.\d+)?)"
+    r"(?!\d|[.,]\d|\s?[-+*/×^%])"
+)
+
+
+def _false_arithmetic(table: pa.Table, _: Curation) -> pa.Array:
+    return _each(table, _states_a_false_equation)
+
+
+def _states_a_false_equation(completion: str) -> bool:
+    return any(not _holds(*match.groups()) for match in _EQUATION.finditer(completion))
+
+
+def _holds(left: str, sign: str, right: str, stated: str) -> bool:
+    a, b = Fraction(left), Fraction(right)
+    if sign == "/" and b == 0:
+        return False
+    value = {"+": a + b, "-": a - b, "*": a * b, "×": a * b}[sign] if sign != "/" else a / b
+    decimals = len(stated.partition(".")[2])
+    rounding = Fraction(1, 2 * 10**decimals) if decimals else 0
+    return abs(value - Fraction(stated)) <= rounding
+
+
 _WORD = re.compile(r"\S+")
 
 
@@ -172,6 +198,20 @@ RULES: dict[str, Rule] = {
             {"completion": "6 * 7 = 42. </think> The answer <think> is 42."},
         ),
         kept=({}, {"completion": "6 * 7 = 42. </think> The answer is 42."}, {"completion": "The answer is 42."}),
+    ),
+    "false_arithmetic": Rule(
+        drops=_false_arithmetic,
+        dropped=(
+            {"completion": "<think> 80 - 5 = 76. </think> The answer is 76."},
+            {"completion": "<think> First 7 * 12 = 80, so 84 - 5 = 79. </think> The answer is 79."},
+            {"completion": "<think> 1 / 3 = 0.34 </think> The answer is 0.34."},
+        ),
+        kept=(
+            {"completion": "<think> 80 - 5 = 75. </think> The answer is 75."},
+            {"completion": "<think> 2 + 3 * 4 = 14 and 1 / 3 = 0.33 </think> The answer is 14."},
+            {"completion": "<think> 7 * 3 = 21 - 2 = 19 and 1,000 + 5 = 1,005 </think> The answer is 19."},
+            {"completion": "<think> -2 + 5 = 3; f(x) - 3 = 9 </think> The answer is 3."},
+        ),
     ),
     "too_long": Rule(
         drops=_too_long,

@@ -1,6 +1,6 @@
 """Curated samples → student: Ray Train runs the training loop on any number of workers, and it resumes.
 
-<run>/student/examples.arrow              the tokenised examples
+<run>/student/examples/*.arrow            the tokenised examples
 <run>/student/checkpoints/step-000123/    state/ and progress.json to resume from, model/ to measure, manifest.json last
 <run>/student/final/                      the student in Hugging Face layout, manifest.json last
 """
@@ -11,13 +11,15 @@ import json
 import logging
 import os
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import ray
 import ray.train
@@ -30,6 +32,11 @@ from reasonray.console import Progress, duration, say
 from reasonray.records import content_hash
 from reasonray.run import Run
 from reasonray.storage import Place, place
+
+if TYPE_CHECKING:
+    from reasonray.training.examples import Example
+
+_EXAMPLES_A_TASK = 5000
 
 
 class StepLog:
@@ -72,7 +79,7 @@ def train(run: Run) -> None:
     Raises:
         UserError: there is no data set, nothing to train on, or the cluster is too small; or see training/loop.py.
     """
-    data, files = _data_set(run)
+    data, files, selected = _data_set(run)
     final = run.student / "final" / "manifest.json"
     if final.exists() and json.loads(final.read())["data"] == data:
         say("train", "done before")
@@ -80,21 +87,24 @@ def train(run: Run) -> None:
     _refuse_too_small(run.config.training)
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
-        examples = ray.get(ray.remote(_tokenise).options(num_cpus=1).remote(run, files))
+        lengths, refused = _examples(run, files, selected)
         log = ray.remote(StepLog).options(num_cpus=0).remote()
-        _fit(_Assignment(run, data, log), progress, _planned_steps(run.config.training, examples))
+        _fit(_Assignment(run, data, log), progress, _planned_steps(run.config.training, lengths))
         steps, fault = ray.get(log.state.remote())
     if fault:
         raise UserError(fault)
-    _finish(run, data, steps, progress.seconds)
+    _finish(run, data, steps, progress.seconds, refused)
 
 
-def _data_set(run: Run) -> tuple[str, list[Place]]:
+def _data_set(run: Run) -> tuple[str, list[Place], int]:
     manifest = run.curated / "manifest.json"
     if not manifest.exists():
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
-    files = json.loads(manifest.read())["data"]
-    return content_hash(*files), [run.curated / "data" / name for name in files]
+    document = json.loads(manifest.read())
+    if not document["selected"]:
+        raise UserError(f"run {run.name}: curation selected no rollout to train on; draw more, or loosen [curation]")
+    files = document["data"]
+    return content_hash(*files), [run.curated / "data" / name for name in files], document["selected"]
 
 
 def _refuse_too_small(training: Training) -> None:
@@ -109,27 +119,54 @@ def _refuse_too_small(training: Training) -> None:
             )
 
 
-def _tokenise(run: Run, files: list[Place]) -> list[int]:
-    """Write student/examples.arrow and return the examples' lengths; one task, as tokenising outruns any training."""
+def _examples(run: Run, files: list[Place], selected: int) -> tuple[list[int], list[str]]:
+    """Write student/examples/ and return the examples' lengths and what was wrong with those that were refused.
+
+    Plain tasks of some thousand rows each: the rows are independent and lie in files already, so Ray Data would add
+    nothing but the ten seconds that one of its executions takes to start on a small machine.
+    """
+    (run.student / "examples").delete()
+    tasks = max(1, min(len(files), selected // _EXAMPLES_A_TASK))
+    task = ray.remote(_tokenise).options(num_cpus=1)
+    parts = [[files[number] for number in part] for part in np.array_split(np.arange(len(files)), tasks)]
+    results = ray.get([task.remote(run, number, part) for number, part in enumerate(parts)])
+    lengths = [length for lengths, _ in results for length in lengths]
+    refused = [fault for _, faults in results for fault in faults]
+    if not lengths:
+        raise UserError(f"nothing to train on: all {len(refused)} examples were refused, the first: {refused[0]}")
+    return lengths, refused
+
+
+def _tokenise(run: Run, number: int, files: list[Place]) -> tuple[list[int], list[str]]:
+    """Write one part of the examples; return their lengths and the faults of those that were refused."""
     from transformers import AutoTokenizer
 
-    from reasonray.training.examples import stop_token, tokenise, write
+    from reasonray.training.examples import Refused, stop_token, tokenise, write
 
     directory = models.resolve(run.config.student.model, run.config.student.revision)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     stop = stop_token(directory, tokenizer)
     encode = partial(tokenise, tokenizer, template_args=run.config.student.prompt.template_args, stop=stop)
-    columns = ["id", "prompt", "completion_text"]
-    rows = [
-        row for it in files for row in pq.read_table(it.path, columns=columns, filesystem=it.filesystem).to_pylist()
-    ]
-    rows.sort(key=lambda row: str(row["id"]))  # the order of blocks must not decide the order of training
-    examples = [encode(turns=row["prompt"], completion=row["completion_text"], id=row["id"]) for row in rows]
+    lengths: list[int] = []
+    refused: list[str] = []
+
+    def tokenised() -> Iterator[Example]:
+        for it in files:
+            columns = ["id", "prompt", "completion_text"]
+            for row in pq.read_table(it.path, columns=columns, filesystem=it.filesystem).to_pylist():
+                try:
+                    example = encode(turns=row["prompt"], completion=row["completion_text"], id=row["id"])
+                except Refused as fault:
+                    refused.append(str(fault))
+                    continue
+                lengths.append(len(example.ids))
+                yield example
+
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "examples.arrow"
-        write(file, examples)
-        (run.student / "examples.arrow").write(file.read_bytes())
-    return [len(example.ids) for example in examples]
+        part = Path(scratch) / f"part-{number:05d}.arrow"
+        write(part, tokenised())
+        (run.student / "examples" / part.name).write(part.read_bytes())
+    return lengths, refused
 
 
 def _planned_steps(training: Training, lengths: list[int]) -> int:
@@ -158,21 +195,17 @@ def _fit(assignment: _Assignment, progress: Progress, steps: int) -> None:
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
         ),
     )
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(assignment.log, progress, steps, over), daemon=True)
-    watcher.start()
-    try:
-        trainer.fit()
-    finally:
-        over.set()
-        watcher.join()
-        (run.student / "ray").delete()
+    # Off the main thread, where Ray Train would take Ctrl-C for itself, for good, and end the job as if all were well.
+    fitting = ThreadPoolExecutor(1).submit(trainer.fit)
+    _watch(fitting, assignment.log, progress, steps)
+    (run.student / "ray").delete()
+    fitting.result()
 
 
-def _watch(log: Any, progress: Progress, steps: int, over: threading.Event) -> None:
+def _watch(fitting: Future[Any], log: Any, progress: Progress, steps: int) -> None:
     """Show the newest step until training is over."""
     while True:
-        ended = over.wait(1.0)
+        ended = bool(wait([fitting], timeout=1.0).done)
         done, _ = ray.get(log.state.remote())
         if not done:
             progress.show(f"starting workers  {duration(progress.seconds)}", {"state": "starting"})
@@ -221,7 +254,7 @@ def _train_here(assignment: _Assignment) -> None:
 
     job = TrainingJob(
         model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
-        examples_file=str(_fetched(run.student / "examples.arrow", scratch)),
+        examples=str(_fetched(run.student / "examples", scratch)),
         training=training,
         seed=run.config.seed,
         scratch=str(scratch / "checkpoints"),
@@ -247,10 +280,19 @@ def _store(run: Run, data: str, rank: int, step: int, path: Path, steps: list[di
     if rank == 0:
         (target / "steps.json").write(json.dumps(steps).encode())
         (target / "manifest.json").write(json.dumps({"step": step, "data": data}).encode())
+        _forget_states(run, but=target)
+
+
+def _forget_states(run: Run, but: Place | None = None) -> None:
+    """Delete what only a resume needs, three times the weights' size; the models stay."""
+    for checkpoint in run.checkpoints():
+        if but is None or checkpoint.name != but.name:
+            (checkpoint / "state").delete()
 
 
 def _newest(run: Run, data: str) -> Place | None:
-    of_this_data = [it for it in run.checkpoints() if json.loads((it / "manifest.json").read())["data"] == data]
+    whole = [it for it in run.checkpoints() if (it / "state").exists()]
+    of_this_data = [it for it in whole if json.loads((it / "manifest.json").read())["data"] == data]
     return of_this_data[-1] if of_this_data else None
 
 
@@ -267,7 +309,7 @@ def _fetched(source: Place, scratch: Path) -> Path:
     return target
 
 
-def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float) -> None:
+def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, refused: list[str]) -> None:
     """Make the newest checkpoint's model the student; its manifest comes last."""
     newest = _newest(run, data)
     if newest is None or not steps:
@@ -284,9 +326,12 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float) 
         "examples": figures["examples"],
         "loss_tokens": figures["loss_tokens"],
         "overlong": overlong,
+        "refused": len(refused),
     }
     (final / "manifest.json").write(json.dumps(manifest | {"steps": figures["steps"], "seconds": seconds}).encode())
+    _forget_states(run)
     left_out = f"   {overlong:,} too long, left out" if overlong else ""
+    left_out += f"   {len(refused):,} refused, such as {refused[0]}" if refused else ""
     say(
         "train",
         f"{len(steps):>7,} steps on {figures['examples']:,} samples   loss {steps[0]['loss']:.3f} → "

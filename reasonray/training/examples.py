@@ -10,12 +10,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import file_digest
+from hashlib import file_digest, sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -25,6 +27,9 @@ from reasonray.prompts import REASONING_OPEN, Message, prompt_ids, prompt_text
 IGNORED = -100
 """Label of a token that the loss leaves out."""
 
+_ROWS = 2000
+"""Examples in a record batch; as many are in memory while a file is written."""
+
 _SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -32,6 +37,10 @@ _SCHEMA = pa.schema(
         pa.field("start", pa.int32(), nullable=False),
     ]
 )
+
+
+class Refused(Exception):
+    """An example that would not teach its text and one stop token: left out and counted, as any bad row."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,8 @@ def tokenise(
     """Make an example of a prompt and a completion's text.
 
     Raises:
-        UserError: what would be learnt is not exactly the text and then, once, the stop token.
+        UserError: the prompt and the completions do not fit together; no example would be right.
+        Refused: what would be learnt is not exactly the text and then, once, the stop token.
     """
     opened = prompt_text(tokenizer, turns, template_args).rstrip().endswith(REASONING_OPEN)
     if opened and completion.lstrip().startswith(REASONING_OPEN):
@@ -110,70 +120,86 @@ def tokenise(
     prompt = prompt_ids(tokenizer, turns, template_args)
     learnt = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
     if not prompt or not learnt:
-        raise UserError(f"example {id}: the {'completion' if prompt else 'prompt'} is empty")
+        raise Refused(f"example {id}: the {'completion' if prompt else 'prompt'} is empty")
     if stop in learnt:
-        raise UserError(f"example {id}: the completion's text holds the stop token {tokenizer.decode([stop])!r}")
+        raise Refused(f"example {id}: the completion's text holds the stop token {tokenizer.decode([stop])!r}")
     if completion not in tokenizer.decode(prompt + learnt, skip_special_tokens=False):
-        raise UserError(f"example {id}: the student's tokenizer does not give the completion's text back as it was")
+        raise Refused(f"example {id}: the student's tokenizer does not give the completion's text back as it was")
     return Example(id, [*prompt, *learnt, stop], len(prompt))
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a file, memory-mapped: a row is read when it is asked for."""
+    """The examples of some files, in the order of their ids, memory-mapped: a row is read when it is asked for."""
 
-    path: Path
-    table: pa.RecordBatch
+    files: tuple[Path, ...]
+    batches: tuple[pa.RecordBatch, ...]
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return len(self._order)
 
     def __getitem__(self, row: int) -> Example:
-        ids = self.table["ids"]
-        begin, end = int(self._offsets[row]), int(self._offsets[row + 1])
-        return Example(
-            self.table["id"][row].as_py(), ids.values.slice(begin, end - begin).to_pylist(), self._start(row)
-        )
-
-    def _start(self, row: int) -> int:
-        return int(self.table["start"][row].as_py())
+        place = int(self._order[row])
+        number = int(np.searchsorted(self._begins, place, side="right")) - 1
+        batch, at = self.batches[number], place - int(self._begins[number])
+        return Example(batch["id"][at].as_py(), batch["ids"][at].values.to_pylist(), batch["start"][at].as_py())
 
     @cached_property
-    def _offsets(self) -> NDArray[np.int64]:
-        offsets: NDArray[np.int64] = self.table["ids"].offsets.to_numpy()
-        return offsets
+    def _begins(self) -> NDArray[np.int64]:
+        return np.cumsum([0, *(batch.num_rows for batch in self.batches[:-1])])
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        # How the rows are dealt to files must not decide the order of training.
+        ids = pa.chunked_array([batch["id"] for batch in self.batches], pa.string())
+        order: NDArray[np.int64] = pc.sort_indices(ids).to_numpy().astype(np.int64)
+        return order
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example."""
-        return np.diff(self._offsets)
+        of_batches = [np.diff(batch["ids"].offsets.to_numpy()) for batch in self.batches]
+        lengths: NDArray[np.int64] = np.concatenate([np.array([], dtype=np.int64), *of_batches])[self._order]
+        return lengths
 
     @cached_property
     def loss_lengths(self) -> NDArray[np.int64]:
         """Tokens of each example that are learnt."""
-        starts: NDArray[np.int64] = self.table["start"].to_numpy().astype(np.int64)
-        return self.lengths - starts
+        starts = pa.chunked_array([batch["start"] for batch in self.batches], pa.int32())
+        learnt: NDArray[np.int64] = self.lengths - starts.to_numpy()[self._order]
+        return learnt
+
+    @cached_property
+    def largest_token(self) -> int:
+        """The highest token id that stands anywhere."""
+        return max((pc.max(batch["ids"].values).as_py() for batch in self.batches if batch.num_rows), default=-1)
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file."""
-        with self.path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
+        """Hash of the files."""
+        digests = []
+        for path in self.files:
+            with path.open("rb") as file:
+                digests.append(file_digest(file, "sha256").hexdigest())
+        return sha256("".join(digests).encode()).hexdigest()
 
 
 def write(path: str | Path, examples: Iterable[Example]) -> None:
-    """Write examples to one Arrow file, in one record batch."""
-    rows = list(examples)
-    columns = [[row.id for row in rows], [row.ids for row in rows], [row.start for row in rows]]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+    """Write examples to one Arrow file, a record batch at a time."""
+    rows = iter(examples)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
+        while some := list(islice(rows, _ROWS)):
+            columns = [[row.id for row in some], [row.ids for row in some], [row.start for row in some]]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
 
 
 def read(path: str | Path) -> Examples:
-    """Open a file that `write` made."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    return Examples(Path(path), reader.get_batch(0))
+    """Open a file that `write` made, or all such files of a directory."""
+    files = tuple(sorted(Path(path).glob("*.arrow"))) if Path(path).is_dir() else (Path(path),)
+    readers = [pa.ipc.open_file(pa.memory_map(str(file))) for file in files]
+    batches = (reader.get_batch(number) for reader in readers for number in range(reader.num_record_batches))
+    return Examples(files, tuple(batches))
 
 
 def collate(examples: Examples | Sequence[Example], pack: Sequence[int]) -> Batch:

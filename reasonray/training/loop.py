@@ -34,7 +34,8 @@ class TrainingJob:
     """What a worker needs to know; it pickles."""
 
     model_directory: str
-    examples_file: str
+    examples: str
+    """A file of examples, or a directory of such files."""
     training: Training
     seed: int
     scratch: str
@@ -116,7 +117,7 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         UserError: nothing to train on, or a model that cannot be trained.
     """
     training = job.training
-    examples = read(job.examples_file)
+    examples = read(job.examples)
     config = AutoConfig.from_pretrained(job.model_directory)
     steps = plan.build(
         examples.lengths,
@@ -132,12 +133,18 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
             f"nothing to train on: {len(examples)} examples, {len(steps.overlong)} of them beyond "
             f"training.max_tokens = {training.max_tokens}"
         )
+    vocabulary = config.get_text_config().vocab_size
+    if examples.largest_token >= vocabulary:
+        raise UserError(
+            f"the examples hold token {examples.largest_token}, the model knows {vocabulary}: the tokenizer beside it "
+            "is another model's; put its own there"
+        )
     device = torch.device("cuda", torch.cuda.current_device()) if training.gpus else torch.device("cpu")
     student = load(job.model_directory, training, device, world)
     weights = Weights.of(student, training.precision)
     if steps.pack_tokens:
         with torch.no_grad():
-            self_check(lambda batch: student.logits(batch.to(device)), config.get_text_config().vocab_size)
+            self_check(lambda batch: student.logits(batch.to(device)), vocabulary)
     optimiser = _optimiser(weights, training, fused=device.type == "cuda" or world == 1)
     return Session(steps, examples, training, job.seed, student, weights, optimiser, device, rank, world)
 

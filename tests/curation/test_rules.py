@@ -32,8 +32,9 @@ def test_a_rule_drops_its_examples_and_leaves_the_others(name: str) -> None:
     assert rule.drops(a_table(*rule.kept), Curation()).to_pylist() == [False] * len(rule.kept)
 
 
-def test_the_default_rules_are_all_there_are() -> None:
-    assert Curation().rules == (*RULES, DUPLICATE)
+def test_the_default_rules_are_all_but_the_one_that_errs_on_other_notations() -> None:
+    # A false equation may be meant otherwise, so that rule is asked for by name.
+    assert Curation().rules == (*(name for name in RULES if name != "false_arithmetic"), DUPLICATE)
 
 
 def test_the_first_rule_of_the_configuration_gives_the_reason() -> None:

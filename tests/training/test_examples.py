@@ -74,7 +74,7 @@ def test_a_reasoning_block_that_the_prompt_already_opens_is_refused() -> None:
 
 @pytest.mark.parametrize(("text", "complaint"), [("", "empty"), ("4<|im_end|>5", "stop token")])
 def test_a_completion_that_teaches_no_clean_stop_is_refused(text: str, complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(examples.Refused, match=complaint):
         examples.tokenise(byte_tokenizer(*TEMPLATES["chatml"]), TURNS, {}, text, 1, id="a")
 
 
@@ -102,6 +102,20 @@ def test_an_empty_pack_is_one_token_that_nothing_learns() -> None:
     batch = examples.collate([], [])
     assert batch.input_ids.shape == (1, 1)
     assert batch.labels.tolist() == [[IGNORED]]
+
+
+def test_examples_come_back_in_the_order_of_their_ids_however_they_lie_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "_ROWS", 2)  # several record batches a file
+    rows = [Example(f"x{row}", list(range(row + 2)), 1 + row // 2) for row in range(9)]
+    examples.write(tmp_path / "b.arrow", rows[5:] + rows[:2])
+    examples.write(tmp_path / "a.arrow", rows[4:1:-1])
+    examples.write(tmp_path / "c.arrow", [])
+    back = examples.read(tmp_path)
+    assert [back[row] for row in range(len(back))] == rows
+    assert back.lengths.tolist() == [len(row.ids) for row in rows]
+    assert back.loss_lengths.tolist() == [len(row.ids) - row.start for row in rows]
 
 
 def test_examples_come_back_from_their_file(tmp_path: Path) -> None:

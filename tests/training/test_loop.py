@@ -114,3 +114,10 @@ def test_examples_that_are_too_long_are_left_out_and_named(tmp_path: Path) -> No
     assert result["examples"] == 6
     with pytest.raises(UserError, match="nothing to train on"):
         train(make_job(tmp_path, max_tokens=1))
+
+
+def test_a_tokenizer_of_another_model_is_told_before_the_first_step(tmp_path: Path) -> None:
+    job = make_job(tmp_path, random_examples(vocab=97))
+    write_model(Path(job.model_directory), vocab=20)
+    with pytest.raises(UserError, match="the model knows 20"):
+        loop.open_session(job, 0, 1)
