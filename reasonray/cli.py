@@ -141,3 +141,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "show": _show,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
