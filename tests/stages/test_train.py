@@ -1,7 +1,10 @@
-"""Training under Ray Train: two gloo workers, and mistakes that are told in one line."""
+"""Training under Ray Train: two gloo workers, resumed after a death, and mistakes that are told in one line."""
 
 import json
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +92,26 @@ def steps_so_far(run: Run) -> list[dict[str, float]]:
     return list(json.loads((run.checkpoints()[-1] / "steps.json").read()))
 
 
+def test_a_killed_worker_is_replaced_and_the_student_is_bit_equal(ray_cluster: None, tmp_path: Path) -> None:
+    settings = {"workers": 2, "epochs": 30, "checkpoints": 5}
+    alone = curated(tmp_path / "alone", **settings)
+    train(alone)
+    run = curated(tmp_path / "killed", model=tmp_path / "alone" / "model", **settings)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_a_worker_after_a_checkpoint, args=(run, killed))
+    killer.start()
+    train(run)
+    killer.join()
+    assert 0 < killed[0] < 90
+    assert [row["loss"] for row in steps(run)] == [row["loss"] for row in steps(alone)]
+    assert all(torch.equal(weight, weights(alone)[name]) for name, weight in weights(run).items())
+
+
+def test_a_diverging_run_ends_with_the_step_and_its_examples(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step \d+: loss .*Lower training.learning_rate.*r0"):
+        train(curated(tmp_path, learning_rate=1e30, clip=1e30, warmup=0))
+
+
 def test_what_cannot_be_trained_is_told_before_any_worker_starts(ray_cluster: None, tmp_path: Path) -> None:
     run = curated(tmp_path / "many", workers=99)
     with pytest.raises(UserError, match=r"the cluster has 8: lower training.workers"):
@@ -102,3 +125,22 @@ def test_what_cannot_be_trained_is_told_before_any_worker_starts(ray_cluster: No
     (run.curated / "manifest.json").delete()
     with pytest.raises(UserError, match=r"run jobs/curate\.py first"):
         train(run)
+
+
+def test_ctrl_c_ends_the_job_and_keeps_what_it_can_resume_from(tmp_path: Path) -> None:
+    run = curated(tmp_path, epochs=400, checkpoints=100)
+    (tmp_path / "config.json").write_text(run.config.as_json())
+    script = (
+        "import sys; from reasonray import cli, config; from reasonray.stages.train import train\n"
+        "run_config = config.parse(__import__('json').load(open(sys.argv[1])))\n"
+        "sys.exit(cli._guarded(lambda: cli._work(run_config, train)))"
+    )
+    job = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "config.json")], stderr=subprocess.PIPE)
+    while not run.checkpoints():
+        time.sleep(0.1)
+        assert job.poll() is None
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert b"the same command goes on from there" in errors
+    assert not (run.student / "final").exists()
