@@ -119,7 +119,7 @@ def _trained(run: Run) -> Trained | None:
     return Trained(
         examples=figures["examples"],
         tokens=figures["loss_tokens"],
-        left_out=figures["overlong"] + figures["refused"] + figures.get("refused", 0),
+        left_out=figures["overlong"] + figures["refused"],
     )
 
 
