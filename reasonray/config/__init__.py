@@ -1,0 +1,138 @@
+"""Every knob of a run: TOML in, frozen models out. Nothing here has a side effect.
+
+`load("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides (each a TOML value, a bare
+word counts as a string) and validates; what is unknown, missing or of the wrong type raises ConfigError, which names
+the key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from reasonray import toml
+from reasonray.config.models import Engine, Example, Prompt, Sampling, ScriptedEngine, Student, Teacher, VLLMEngine
+from reasonray.config.policies import Fixed, Policy, UntilCorrect
+from reasonray.config.section import Section
+from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
+from reasonray.config.stages import Checking, Curation, Evaluation, Training
+from reasonray.errors import ConfigError, UserError
+
+__all__ = [
+    "Checking",
+    "Columns",
+    "Config",
+    "ConfigError",
+    "Curation",
+    "Engine",
+    "Evaluation",
+    "Example",
+    "FilesSource",
+    "Fixed",
+    "GeneratedSource",
+    "GymSource",
+    "HubSource",
+    "Policy",
+    "Prompt",
+    "Sampling",
+    "ScriptedEngine",
+    "Source",
+    "Student",
+    "Teacher",
+    "Training",
+    "UntilCorrect",
+    "UserError",
+    "VLLMEngine",
+    "load",
+    "parse",
+]
+
+
+class Config(Section):
+    """One run, whole."""
+
+    name: str
+    root: str = "runs"
+    """Directory or URI (`s3://bucket/prefix`) under which the run lives as <root>/<name>."""
+    seed: int = 0
+    sources: tuple[Source, ...] = Field(min_length=1)
+    teachers: tuple[Teacher, ...] = Field(min_length=1)
+    policy: Policy = Fixed()
+    checking: Checking = Checking()
+    curation: Curation = Curation()
+    student: Student
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_one_path_part(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                "may hold letters, digits, '.', '_' and '-' only (no path separator); use root for the directory"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Config:
+        for what, names in (
+            ("teachers", [teacher.name for teacher in self.teachers]),
+            (
+                "sources",
+                [source.name or getattr(source, "path", getattr(source, "task", "")) for source in self.sources],
+            ),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"two {what} are called {twice[0]!r}; give each a name of its own")
+        return self
+
+    def as_json(self) -> str:
+        """Return the whole configuration as stable, readable JSON."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True)
+
+    def sha256(self) -> str:
+        """Return the hash of the whole configuration."""
+        return sha256(self.as_json().encode()).hexdigest()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file, apply `key.sub=value` overrides, validate.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key is unknown, missing or of the wrong type.
+    """
+    raw = toml.read(Path(path), overrides)
+    return parse(raw, origin=str(path))
+
+
+def parse(raw: dict[str, Any], *, origin: str = "configuration") -> Config:
+    """Validate a plain dictionary.
+
+    Raises:
+        ConfigError: names the first wrong key.
+    """
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    # A discriminated union puts the chosen kind between the keys; a reader of the TOML never wrote it.
+    kinds = {"generated", "files", "hub", "gym", "vllm", "scripted", "fixed", "until_correct"}
+    key = ".".join(str(part) for part in fault["loc"] if part not in kinds) or "configuration"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key}; remove it or correct its spelling"
+    if fault["type"] == "missing":
+        return f"{key} is missing; set it"
+    message = fault["msg"].removeprefix("Value error, ")
+    own_words = "error" in fault.get("ctx", {})
+    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if own_words else f" (it is {fault['input']!r})")
