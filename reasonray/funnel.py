@@ -25,7 +25,7 @@ class Trained:
     tokens: int
     """Tokens with a loss in one epoch: the completions and their stop tokens."""
     left_out: int = 0
-    """Selected rollouts that were longer than the training's max_tokens."""
+    """Selected rollouts that were longer than the training's max_tokens, or refused (a stop token in the text)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, comb
 
-from reasonray.config import Fixed, Policy, UntilCorrect
+from reasonray.config import Band, Fixed, Policy, Proportional, UntilCorrect
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +23,73 @@ class Progress:
 
 def is_satisfied(policy: Policy, progress: Progress) -> bool:
     """Say whether nothing more is wanted: then what still flies is aborted."""
+    done, correct = len(progress.done), progress.correct
+    if done >= most(policy):
+        return True
     match policy:
-        case Fixed(samples=samples):
-            return len(progress.done) >= samples
-        case UntilCorrect(target=target, max=most):
-            return progress.correct >= target or len(progress.done) >= most
+        case Fixed():
+            return False
+        case UntilCorrect() | Proportional():
+            given_up = correct == 0 and policy.give_up is not None and done >= policy.give_up
+            return given_up or correct >= wanted(policy, done, correct)
+        case Band(low=low, high=high, confidence=confidence):
+            return below(low, done, correct) >= confidence or 1 - below(high, done, correct) >= confidence
 
 
 def owed(policy: Policy, progress: Progress) -> list[int]:
     """Return the sample indices to start now, lowest first."""
     if is_satisfied(policy, progress):
         return []
-    match policy:
-        case Fixed(samples=samples):
-            return _unused(progress, samples, samples)
-        case UntilCorrect(target=_, max=most, wave=wave):
-            return _unused(progress, most, max(0, wave - len(progress.flying)))
+    limit = most(policy)
+    room = _in_flight(policy, len(progress.done), progress.correct) - len(progress.flying)
+    free = (sample for sample in range(limit) if sample not in progress.done and sample not in progress.flying)
+    # Samples in flight count towards the limit; indices beyond it (of a larger K once asked for) do not stand in.
+    room = min(room, limit - len(progress.done) - len(progress.flying))
+    return [sample for sample, _ in zip(free, range(room), strict=False)]
 
 
 def most(policy: Policy) -> int:
     """Return the largest number of samples that a problem can cost."""
     match policy:
-        case Fixed(samples=samples):
+        case Fixed(samples=samples) | Band(samples=samples):
             return samples
-        case UntilCorrect(max=maximum):
+        case UntilCorrect(max=maximum) | Proportional(max=maximum):
             return maximum
 
 
-def _unused(progress: Progress, limit: int, count: int) -> list[int]:
-    free = (sample for sample in range(limit) if sample not in progress.done and sample not in progress.flying)
-    return [sample for sample, _ in zip(free, range(count), strict=False)]
+def wanted(policy: UntilCorrect | Proportional, done: int, correct: int) -> int:
+    """Return how many correct samples a problem should have, as far as is known."""
+    match policy:
+        case UntilCorrect(target=target):
+            return target
+        case Proportional(pilot=pilot, target=target, least=least):
+            failing = 1 - correct / done if done >= pilot else 1.0
+            return max(least, ceil(target * failing - 1e-9))
+
+
+@lru_cache(maxsize=65536)
+def below(rate: float, done: int, correct: int) -> float:
+    """Return the posterior probability that the pass rate is below `rate`, given a uniform prior.
+
+    It is Beta(correct + 1, done - correct + 1), whose distribution function for whole numbers is a binomial tail.
+    """
+    trials = done + 1
+    return sum(comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(correct + 1, trials + 1))
+
+
+def _in_flight(policy: Policy, done: int, correct: int) -> int:
+    """Return how many attempts may fly together: few enough that what is aborted in the end is little.
+
+    What is missing divided by the pass rate (Laplace's estimate) is what it will take; a wave never asks for more.
+    """
+    match policy:
+        case Fixed(samples=samples):
+            return samples
+        case Band(wave=wave):
+            return wave
+        case Proportional(pilot=pilot, wave=wave) if done < pilot:
+            return min(pilot - done, wave)
+        case UntilCorrect(wave=wave) | Proportional(wave=wave):
+            missing = wanted(policy, done, correct) - correct
+            expected = ceil(missing * (done + 2) / (correct + 1))
+            return max(1, min(wave, expected))

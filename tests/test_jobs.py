@@ -3,9 +3,15 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +118,49 @@ def test_single_jobs_find_their_stage_done_and_verify_agrees_with_itself(distill
     assert "0 verdicts changed" in verified.stdout
 
 
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A cluster of its own, as `ray start` makes one. Never `ray stop`: that would end every Ray of the machine."""
+    scratch = tempfile.mkdtemp(prefix="rr-", dir="/tmp")  # short: Ray keeps sockets below it
+    ports = ["--port=6401", "--dashboard-port=8401", "--min-worker-port=20000", "--max-worker-port=20200"]
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats", f"--temp-dir={scratch}"]
+    head = subprocess.Popen(
+        [*command, *ports], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen("http://127.0.0.1:8401/api/version", timeout=5)
+                break
+            except (urllib.error.URLError, OSError):
+                assert time.monotonic() < deadline, "no dashboard came up"
+                time.sleep(0.5)
+        yield "http://127.0.0.1:8401"
+    finally:
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_a_submitted_job_runs_and_hands_its_exit_status_on(distilled: tuple[Path, list[str]], address: str) -> None:
+    _, arguments = distilled
+    submit = [sys.executable, "-m", "reasonray.cli", "submit", "--address", address, "jobs/distill.py", *arguments]
+
+    def submitted(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*submit, *more], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200
+        )
+
+    good = submitted()
+    assert good.returncode == 0, good.stdout[-3000:] + good.stderr[-3000:]
+    assert "report" in good.stdout
+    bad = submitted("training.epochs=7")
+    assert bad.returncode == 2, bad.stdout[-3000:]
+    assert "training.epochs = 1, now it is 7" in bad.stdout + bad.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,6 +170,7 @@ def test_single_jobs_find_their_stage_done_and_verify_agrees_with_itself(distill
         ([SMOKE, "name=a/b"], "no path separator"),
         ([SMOKE, 'sources=[{kind="files", train="nowhere.jsonl"}]'], "nowhere.jsonl"),
         ([SMOKE, "teachers.0.gpus=3"], "lower gpus"),
+        ([SMOKE, "teachers.0.engine={kind='vllm'}", "teachers.0.model=./no-model"], "no such directory"),
     ],
 )
 def test_a_mistake_is_one_line_with_status_2_and_no_traceback(
@@ -132,3 +182,23 @@ def test_a_mistake_is_one_line_with_status_2_and_no_traceback(
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+    arguments = [SMOKE, f"root={tmp_path}", "teachers.0.engine.seconds=1.0", "teachers.0.engine.max_num_seqs=4"]
+    job = subprocess.Popen(
+        [sys.executable, "jobs/sample.py", *arguments], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    segments = tmp_path / "smoke" / "rollouts" / "manifest"
+    deadline = time.monotonic() + 90
+    while not (segments.exists() and list(segments.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "the same command goes on from there" in errors
+    done = run_job("sample", *arguments, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    drawn = re.search(r"([\d,]+) rollouts by", done.stdout)
+    assert drawn, done.stdout
+    assert 0 < int(drawn[1].replace(",", "")) < 192, "what was drawn before the interruption is not drawn again"

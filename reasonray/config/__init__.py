@@ -18,13 +18,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray import toml
 from reasonray.config.models import Engine, Example, Prompt, Sampling, ScriptedEngine, Student, Teacher, VLLMEngine
-from reasonray.config.policies import Fixed, Policy, UntilCorrect
+from reasonray.config.policies import Band, Budget, Fixed, Policy, Proportional, UntilCorrect
 from reasonray.config.section import Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
 from reasonray.config.stages import Checking, Curation, Evaluation, Training
 from reasonray.errors import ConfigError, UserError
 
 __all__ = [
+    "Band",
+    "Budget",
     "Checking",
     "Columns",
     "Config",
@@ -40,6 +42,7 @@ __all__ = [
     "HubSource",
     "Policy",
     "Prompt",
+    "Proportional",
     "Sampling",
     "ScriptedEngine",
     "Source",
@@ -64,6 +67,7 @@ class Config(Section):
     sources: tuple[Source, ...] = Field(min_length=1)
     teachers: tuple[Teacher, ...] = Field(min_length=1)
     policy: Policy = Fixed()
+    budget: Budget = Budget()
     checking: Checking = Checking()
     curation: Curation = Curation()
     student: Student
@@ -127,7 +131,7 @@ def parse(raw: dict[str, Any], *, origin: str = "configuration") -> Config:
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     # A discriminated union puts the chosen kind between the keys; a reader of the TOML never wrote it.
-    kinds = {"generated", "files", "hub", "gym", "vllm", "scripted", "fixed", "until_correct"}
+    kinds = {"generated", "files", "hub", "gym", "vllm", "scripted", "fixed", "until_correct", "proportional", "band"}
     key = ".".join(str(part) for part in fault["loc"] if part not in kinds) or "configuration"
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key}; remove it or correct its spelling"

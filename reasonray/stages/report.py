@@ -38,7 +38,7 @@ def report(run: Run) -> None:
         problems=len(run.problems(Split.TRAIN)),
         sampled=_sampled(run, summary.COLUMNS),
         sampling_seconds=_seconds(run, "sample"),
-        trained=_trained(run),
+        trained=trained(run),
         training=training,
         arms=arms,
         test_problems=len(run.problems(Split.TEST)) if arms else None,
@@ -111,7 +111,8 @@ def _training(run: Run) -> list[dict[str, float]]:
     return [json.loads(line) for line in steps.read().decode().splitlines()] if steps.exists() else []
 
 
-def _trained(run: Run) -> Trained | None:
+def trained(run: Run) -> Trained | None:
+    """Return what the student learned from, None before training; every selected sample is an example or left out."""
     manifest = run.student / "final" / "manifest.json"
     if not manifest.exists():
         return None

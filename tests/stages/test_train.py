@@ -19,7 +19,9 @@ from students import write_model
 from transformers import AutoModelForCausalLM
 
 from reasonray.config import UserError
+from reasonray.funnel import Trained
 from reasonray.run import Run, open_run
+from reasonray.stages.report import trained
 from reasonray.stages.train import train
 
 pytestmark = pytest.mark.ray
@@ -63,7 +65,9 @@ def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_
     train(run)
     manifest = json.loads((run.student / "final" / "manifest.json").read())
     assert (manifest["examples"], manifest["overlong"], manifest["refused"]) == (24, 1, 1)
-    assert manifest["loss_tokens"] == sum(len(text.encode()) + 1 for text in TEXTS)  # bytes, and a stop token each
+    tokens = sum(len(text.encode()) + 1 for text in TEXTS)  # bytes, and a stop token each
+    assert manifest["loss_tokens"] == tokens
+    assert trained(run) == Trained(examples=24, tokens=tokens, left_out=2)  # what is selected has one fate
     figures = steps(run)
     assert [row["step"] for row in figures] == [1, 2, 3, 4, 5, 6]
     assert figures[-1]["loss"] < figures[0]["loss"]
