@@ -13,12 +13,12 @@ def work(run: Run) -> None:
     """Problems → sample → curate → train → evaluate → report."""
     from reasonray.stages.curate import curate
     from reasonray.stages.evaluate import arms_before_training, evaluate
-    from reasonray.stages.replicas import Fleet
+    from reasonray.stages.fleet import Fleet
     from reasonray.stages.report import report
     from reasonray.stages.sample import sample
     from reasonray.stages.train import train
 
-    with Fleet(run.config.checking) as fleet:
+    with Fleet(run) as fleet:
         sample(run, fleet)
         evaluate(run, fleet, arms_before_training(run))
         if run.config.training.gpus:

@@ -9,11 +9,11 @@ from reasonray.run import Run
 def work(run: Run) -> None:
     """Evaluate every arm whose model is there, with a fleet of the job's own."""
     from reasonray.stages.evaluate import evaluate
-    from reasonray.stages.replicas import Fleet
+    from reasonray.stages.fleet import Fleet
     from reasonray.stages.sample import load_problems
 
     load_problems(run)
-    with Fleet(run.config.checking) as fleet:
+    with Fleet(run) as fleet:
         evaluate(run, fleet)
 
 

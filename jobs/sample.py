@@ -8,10 +8,10 @@ from reasonray.run import Run
 
 def work(run: Run) -> None:
     """Sample with a fleet of the job's own."""
-    from reasonray.stages.replicas import Fleet
+    from reasonray.stages.fleet import Fleet
     from reasonray.stages.sample import sample
 
-    with Fleet(run.config.checking) as fleet:
+    with Fleet(run) as fleet:
         sample(run, fleet)
 
 

@@ -68,10 +68,14 @@ class Progress:
             self._live.update(_line(self._stage, text), refresh=True)
         if now or moment - self._emitted >= _PLAIN_SECONDS:
             self._emitted = moment
-            whole = {"session": self._session, "seconds": round(self.seconds, 3)}
-            self._events.emit(self._stage, **(whole | dict(figures)))
+            self.record(figures)
             if not self._live:
                 say(self._stage, text)
+
+    def record(self, figures: Mapping[str, Any]) -> None:
+        """Write figures into the events without showing anything."""
+        whole = {"session": self._session, "seconds": round(self.seconds, 3)}
+        self._events.emit(self._stage, **(whole | dict(figures)))
 
 
 def _line(stage: str, text: str) -> Text:

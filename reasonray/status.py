@@ -56,7 +56,7 @@ def forecast(config: Config) -> str:
         tokens = rollouts * teacher.sampling.max_tokens
         lines.insert(1, f"sample     {rollouts:>10,} rollouts at most by {teacher.name}   {tokens:,} tokens at most")
     lines.append(
-        f"gpus       {sum(it.replicas * it.gpus for it in config.teachers):>10,} for teachers   "
+        f"gpus       {sum(it.crew[1] * it.gpus for it in config.teachers):>10,} for teachers   "
         f"{config.training.workers * config.training.gpus} for training"
     )
     return "\n".join(lines)

@@ -126,7 +126,11 @@ def address() -> Iterator[str]:
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats", f"--temp-dir={scratch}"]
     head = subprocess.Popen(
-        [*command, *ports], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*command, *ports],
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 90
@@ -149,9 +153,7 @@ def test_a_submitted_job_runs_and_hands_its_exit_status_on(distilled: tuple[Path
     submit = [sys.executable, "-m", "reasonray.cli", "submit", "--address", address, "jobs/distill.py", *arguments]
 
     def submitted(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*submit, *more], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200
-        )
+        return subprocess.run([*submit, *more], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
 
     good = submitted()
     assert good.returncode == 0, good.stdout[-3000:] + good.stderr[-3000:]

@@ -6,7 +6,7 @@ import pytest
 from factories import a_problem, a_rollout
 
 from reasonray.ledger import Ledger, Tally
-from reasonray.records import Outcome
+from reasonray.records import Finish, Outcome
 from reasonray.storage import place
 from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
 
@@ -54,9 +54,21 @@ def test_the_tally_counts_samples_and_correct_ones_by_problem_and_fingerprint(le
     other = a_problem("What is 2 + 2?", "4")
     ledger.append([a_rollout(sample=0), a_rollout(sample=3, outcome=Outcome.WRONG), a_rollout(problem=other)])
     assert ledger.tally() == {
-        (a_problem().id, "fingerprint"): Tally(frozenset({0, 3}), 1),
-        (other.id, "fingerprint"): Tally(frozenset({0}), 1),
+        (a_problem().id, "fingerprint"): Tally(frozenset({0, 3}), 1, 26),
+        (other.id, "fingerprint"): Tally(frozenset({0}), 1, 13),
     }
+
+
+def test_the_newest_round_of_a_rollout_is_read_and_the_older_one_stays(ledger: Ledger) -> None:
+    cut = {"outcome": Outcome.TRUNCATED, "finish": Finish.LENGTH}
+    ledger.append([a_rollout("and so on", sample=0, **cut), a_rollout("and on", sample=1, **cut)])
+    assert ledger.tally()[a_problem().id, "fingerprint"].cut == {0: (0, 3), 1: (0, 2)}
+    ledger.append([a_rollout(sample=0, round=1)])
+    ledger.append([a_rollout("and so on", sample=0, **cut)])
+    tally = ledger.tally()[a_problem().id, "fingerprint"]
+    assert (tally.samples, tally.correct, tally.cut) == (frozenset({0, 1}), 1, {1: (0, 2)})
+    assert sorted(ledger.read(["round"])["round"].to_pylist()) == [0, 1]
+    assert sum(pq.read_metadata(segment.path).num_rows for segment in ledger.segments()) == 4
 
 
 def test_a_manifest_says_how_many_rows_its_segment_holds(ledger: Ledger) -> None:

@@ -17,14 +17,25 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray import toml
-from reasonray.config.models import Engine, Example, Prompt, Sampling, ScriptedEngine, Student, Teacher, VLLMEngine
-from reasonray.config.policies import Band, Budget, Fixed, Policy, Proportional, UntilCorrect
+from reasonray.config.models import (
+    Asked,
+    Engine,
+    Example,
+    Prompt,
+    Sampling,
+    ScriptedEngine,
+    Student,
+    Teacher,
+    VLLMEngine,
+)
+from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, UntilCorrect
 from reasonray.config.section import Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
 from reasonray.config.stages import Checking, Curation, Evaluation, Training
 from reasonray.errors import ConfigError, UserError
 
 __all__ = [
+    "Asked",
     "Band",
     "Budget",
     "Checking",
@@ -35,6 +46,7 @@ __all__ = [
     "Engine",
     "Evaluation",
     "Example",
+    "Failures",
     "FilesSource",
     "Fixed",
     "GeneratedSource",
@@ -68,6 +80,7 @@ class Config(Section):
     teachers: tuple[Teacher, ...] = Field(min_length=1)
     policy: Policy = Fixed()
     budget: Budget = Budget()
+    failures: Failures = Failures()
     checking: Checking = Checking()
     curation: Curation = Curation()
     student: Student

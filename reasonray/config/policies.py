@@ -1,4 +1,4 @@
-"""How many attempts a problem gets (policy.py decides), and what a run may cost."""
+"""How many attempts a problem gets (policy.py decides), what a run may cost, and what it puts up with."""
 
 from __future__ import annotations
 
@@ -99,3 +99,15 @@ class Budget(Section):
     """Hours of all replicas' GPUs together (of replicas, where they have none), the engines' start included."""
     hours: float | None = Field(None, gt=0)
     """Wall time of sampling."""
+
+
+class Failures(Section):
+    """When an engine counts as hung, and when replicas that keep dying end the stage."""
+
+    hang_seconds: float = Field(600.0, gt=0)
+    """Without a token from an engine that has requests in flight; then its replica is replaced."""
+    in_a_row: PositiveInt = 8
+    """Deaths without one rollout gained between them."""
+    deaths: PositiveInt = 100
+    """Deaths within `minutes`, whatever was gained."""
+    minutes: float = Field(10.0, gt=0)

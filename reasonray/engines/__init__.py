@@ -8,8 +8,10 @@ from reasonray.config import ScriptedEngine, VLLMEngine
 from reasonray.engines.base import Engine
 
 
-def start(config: VLLMEngine | ScriptedEngine, model: Path | None, *, gpus: int, seed: int) -> Engine:
-    """Start an engine in this process; the scripted one needs no model.
+def start(
+    config: VLLMEngine | ScriptedEngine, model: Path | None, *, gpus: int, pipeline: int, spread: bool, seed: int
+) -> Engine:
+    """Start an engine in this process (and its workers on other nodes, if `spread`); the scripted one needs no model.
 
     Raises:
         UserError: the engine refuses its arguments.
@@ -23,4 +25,4 @@ def start(config: VLLMEngine | ScriptedEngine, model: Path | None, *, gpus: int,
             from reasonray.engines.vllm import VLLM
 
             assert model is not None
-            return VLLM(model, config, gpus=gpus, seed=seed)
+            return VLLM(model, config, gpus=gpus, pipeline=pipeline, spread=spread, seed=seed)

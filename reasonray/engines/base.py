@@ -33,8 +33,22 @@ class Completion:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A sign of life."""
+
+    tokens: int
+    """Generated since the engine started, those of aborted requests included."""
+    at: float
+    """When the last one came, by time.monotonic(); the engine's start before the first."""
+
+
 class EngineDied(Exception):
     """The engine is gone; nothing more can be had of this process, which should end too."""
+
+
+class EngineHung(EngineDied):
+    """The engine has requests in flight and gives no token."""
 
 
 class Engine(Protocol):
@@ -52,6 +66,9 @@ class Engine(Protocol):
 
     async def swap(self, model: Path) -> bool:
         """Serve other weights from now on, nothing being in flight; False if only a new engine can."""
+
+    def pulse(self) -> Pulse:
+        """Return what the engine has generated and when it last did."""
 
     def close(self) -> None:
         """Free what the engine holds, its child processes included."""

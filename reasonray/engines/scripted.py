@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from pathlib import Path
 
 from reasonray.config import ScriptedEngine
-from reasonray.engines.base import Attempt, Completion
+from reasonray.engines.base import Attempt, Completion, Pulse
 from reasonray.records import Finish
 
-_KINDS = ("correct", "endless", "unparseable", "crash", "error")
+_KINDS = ("correct", "endless", "unparseable", "crash", "error", "hang")
 
 
 class Scripted:
@@ -24,6 +25,8 @@ class Scripted:
     def __init__(self, config: ScriptedEngine) -> None:
         self._config = config
         self.capacity = config.max_num_seqs
+        self._hung = False
+        self._pulse = Pulse(0, time.monotonic())
 
     async def complete(self, attempt: Attempt) -> Completion:
         """Answer as the attempt's seed decides; a `crash` ends this very process, as a dying engine does."""
@@ -33,16 +36,24 @@ class Scripted:
             await asyncio.sleep(dice.expovariate(1 / self._config.seconds))
         if kind == "crash":
             os._exit(86)
+        if kind == "hang" or self._hung:
+            self._hung = True
+            await asyncio.Event().wait()
         if kind == "error":
             return Completion("", Finish.ERROR, error="scripted: the request was refused")
         text = _write(kind, attempt, dice)
         finish = Finish.LENGTH if kind == "endless" else Finish.STOP
         tokens = attempt.sampling.max_tokens if kind == "endless" else len(text.split())
+        self._pulse = Pulse(self._pulse.tokens + tokens, time.monotonic())
         return Completion(text, finish, len(attempt.problem.question.split()), tokens)
 
     async def swap(self, model: Path) -> bool:
         """There are no weights: any model will do."""
         return True
+
+    def pulse(self) -> Pulse:
+        """Return the tokens of all answers so far; they come whole."""
+        return self._pulse
 
     def close(self) -> None:
         """Nothing is held."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from reasonray.config import Sampling, UserError, VLLMEngine
-from reasonray.engines.base import Attempt, Completion, EngineDied
+from reasonray.engines.base import Attempt, Completion, EngineDied, Pulse
 from reasonray.prompts import messages, prompt_ids
 from reasonray.records import Finish
 
@@ -22,15 +23,17 @@ _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "repetition": Finish.
 class VLLM:
     """A model under vLLM in this process (and the engine processes that vLLM starts)."""
 
-    def __init__(self, model: Path, config: VLLMEngine, *, gpus: int, seed: int) -> None:
+    def __init__(
+        self, model: Path, config: VLLMEngine, *, gpus: int, seed: int, pipeline: int = 1, spread: bool = False
+    ) -> None:
         if gpus == 0:
             _use_all_cores()
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = engine_arguments(model, config, gpus=gpus, seed=seed)
+        arguments = engine_arguments(model, config, gpus=gpus, seed=seed, pipeline=pipeline, spread=spread)
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=self._stat_loggers())
         except (TypeError, ValueError) as error:
             raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
         self._model = model
@@ -74,6 +77,33 @@ class VLLM:
         self._adopt_tokenizer(model)
         return True
 
+    def pulse(self) -> Pulse:
+        """Return what vLLM's own statistics say, step by step: requests that are aborted count too."""
+        return self._pulse
+
+    def _stat_loggers(self) -> list[Any]:
+        """Return what listens to the engine's statistics: the pulse, and Ray's metrics (Prometheus) under Ray."""
+        from vllm.v1.metrics.loggers import StatLoggerBase
+        from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger, ray_metrics
+
+        engine = self
+        self._pulse = Pulse(0, time.monotonic())
+
+        class PulseLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+                """Take what vLLM hands to a logger."""
+
+            def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+                """Take one step of the engine."""
+                if iteration_stats is not None and iteration_stats.num_generation_tokens:
+                    tokens = engine._pulse.tokens + iteration_stats.num_generation_tokens
+                    engine._pulse = Pulse(tokens, time.monotonic())
+
+            def log_engine_initialized(self) -> None:
+                """Say nothing."""
+
+        return [PulseLogger, *([RayPrometheusStatLogger] if ray_metrics is not None else [])]
+
     def close(self) -> None:
         """End the engine's processes."""
         self._engine.shutdown()
@@ -95,8 +125,19 @@ class VLLM:
         return self._encoded[key]
 
 
-def engine_arguments(model: Path, config: VLLMEngine, *, gpus: int, seed: int) -> dict[str, Any]:
-    """Return the arguments of AsyncEngineArgs; the user's own `args` win."""
+def engine_arguments(
+    model: Path, config: VLLMEngine, *, gpus: int, seed: int, pipeline: int = 1, spread: bool = False
+) -> dict[str, Any]:
+    """Return the arguments of AsyncEngineArgs; the user's own `args` win.
+
+    Args:
+        model: directory of the model.
+        config: the engine's section.
+        gpus: in all; tensor parallel size times `pipeline`. 0 computes on the CPU.
+        seed: of the engine.
+        pipeline: pipeline parallel stages.
+        spread: the GPUs are those of the placement group that this process is in, maybe on several nodes.
+    """
     arguments: dict[str, Any] = {
         "model": str(model),
         "dtype": config.dtype,
@@ -113,7 +154,11 @@ def engine_arguments(model: Path, config: VLLMEngine, *, gpus: int, seed: int) -
             "max_num_batched_tokens": max(2048, config.max_model_len),
         }
     if gpus > 1:
-        arguments |= {"tensor_parallel_size": gpus, "distributed_executor_backend": "mp"}
+        arguments |= {
+            "tensor_parallel_size": gpus // pipeline,
+            "pipeline_parallel_size": pipeline,
+            "distributed_executor_backend": "ray" if spread else "mp",
+        }
     return arguments | config.args
 
 

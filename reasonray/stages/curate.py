@@ -70,7 +70,7 @@ def curate(run: Run) -> None:
         written = _write(run, inputs, fates, scratch, prompt)
         scratch.delete()
         _settle(run, inputs, fates, written)
-        run.events.emit("curate", state="done", seconds=round(progress.seconds, 3))
+        progress.record({"state": "done"})
 
 
 def _be_quiet() -> None:

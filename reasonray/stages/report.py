@@ -37,7 +37,7 @@ def report(run: Run) -> None:
         versions=versions(),
         problems=len(run.problems(Split.TRAIN)),
         sampled=_sampled(run, summary.COLUMNS),
-        sampling_seconds=_seconds(run, "sample"),
+        sampling_seconds=_seconds(run, "sample", "drawing_seconds"),
         trained=trained(run),
         training=training,
         arms=arms,
@@ -124,7 +124,7 @@ def trained(run: Run) -> Trained | None:
     )
 
 
-def _seconds(run: Run, stage: str) -> float | None:
-    """Return the wall time of a stage, over all the sessions that it took; the last event of each tells."""
-    newest = {event.get("session"): event["seconds"] for event in run.events.read(stage) if "seconds" in event}
-    return round(sum(newest.values()), 3) if newest else None
+def _seconds(run: Run, stage: str, figure: str = "seconds") -> float | None:
+    """Return the wall time of a stage, over all the sessions that it took."""
+    sessions = run.events.last_of_sessions(stage)
+    return round(sum(it.get(figure, 0.0) for it in sessions), 3) if sessions else None

@@ -3,54 +3,113 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
 
 from reasonray import problems
-from reasonray.config import Student, Teacher
+from reasonray.config import Teacher
 from reasonray.console import say
-from reasonray.records import Split
+from reasonray.records import Problem, Split
 from reasonray.run import Run
-from reasonray.stages.leases import Order, draw
-from reasonray.stages.replicas import EngineSpec, Fleet
-
-
-def engine_spec(run: Run, who: Teacher | Student, model: str | None = None) -> EngineSpec:
-    """Return what a replica for a teacher or for the student (or another model in its place) runs."""
-    revision = who.revision if model is None else None
-    return EngineSpec(model or who.model, revision, who.engine, who.gpus, who.cpus, run.config.seed)
+from reasonray.stages.draw import Drawn, Spent, draw
+from reasonray.stages.fleet import Fleet, fits, refuse_impossible
+from reasonray.stages.orders import EngineSpec, Order
 
 
 def load_problems(run: Run) -> None:
-    """Take the snapshot of the problems, once.
+    """Take the snapshot of the problems, once; where the sources have grown, add what is new.
 
     Raises:
-        UserError: a source is wrong; the message names the place.
+        UserError: a source is wrong, or no longer holds what was drawn; the message names the place.
     """
-    if run.has_problems:
+    if run.has_problems and not run.problems_are_stale:
         return
     loaded = problems.load(run.config.sources)
-    run.store_problems(loaded.problems)
+    before = run.store_problems(loaded.problems)
     counts = Counter(problem.split for problem in loaded.problems)
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""
+    dropped += f"   {before:,} of them known before" if before else ""
     say("problems", f"{counts[Split.TRAIN]:>7,} to distil   {counts[Split.TEST]:,} held out{dropped}")
     run.events.emit("problems", train=counts[Split.TRAIN], test=counts[Split.TEST], dropped=loaded.dropped)
 
 
 def sample(run: Run, fleet: Fleet) -> None:
-    """Draw what the teachers still owe the train problems.
+    """Draw what the teachers still owe the train problems, as far as the budget goes.
+
+    Teachers work at the same time where the cluster can hold their replicas, else one after the other.
 
     Raises:
-        UserError: see stages/leases.py.
+        UserError: see stages/draw.py.
     """
     load_problems(run)
     train = run.problems(Split.TRAIN)
-    for teacher in run.config.teachers:
-        order = Order(teacher.name, train, teacher.prompt, teacher.sampling, run.config.policy, run.rollouts)
-        drawn = draw(run, "sample", [order], engine_spec(run, teacher), teacher.replicas, fleet)
-        if not drawn.rollouts:
-            say("sample", f"done before   teacher {teacher.name}")
+    shares = _shares(run.config.teachers, train)
+    orders = [
+        Order(
+            teacher.name,
+            shares[teacher.name],
+            teacher.prompt,
+            teacher.sampling,
+            run.config.policy,
+            run.rollouts,
+            EngineSpec.of(run, teacher),
+            teacher.crew,
+            run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset(),
+        )
+        for teacher in run.config.teachers
+    ]
+    refuse_impossible([(order.spec, order.crew[0]) for order in orders])
+    for together in _rounds(orders):
+        drawn = draw(run, "sample", together, fleet, budget=run.config.budget, spent=_spent(run))
+        _tell(run, together, drawn)
+        if drawn.exhausted:
+            return
+
+
+def _shares(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
+    """Deal the problems: each teacher's share is an arc of a circle on which ids lie by their hash, arc after arc."""
+    starts = accumulate((teacher.share for teacher in teachers), initial=0.0)
+    return {
+        teacher.name: [it for it in train if (int(it.id[:12], 16) / 16**12 - start) % 1.0 < teacher.share]
+        for teacher, start in zip(teachers, starts, strict=False)
+    }
+
+
+def _rounds(orders: Sequence[Order]) -> list[list[Order]]:
+    """Group orders whose crews the cluster can hold at the same time."""
+    rounds: list[list[Order]] = []
+    for order in orders:
+        together = [*(rounds[-1] if rounds else []), order]
+        crews = {it.spec: it.crew[0] for it in together}
+        if rounds and fits(list(crews.items())):
+            rounds[-1].append(order)
+        else:
+            rounds.append([order])
+    return rounds
+
+
+def _spent(run: Run) -> Spent:
+    sessions = run.events.last_of_sessions("sample")
+    return Spent(
+        sum(it.get("generated_tokens", it.get("tokens", 0)) for it in sessions),
+        sum(it.get("accelerator_seconds", 0.0) for it in sessions),
+        sum(it["seconds"] for it in sessions),
+    )
+
+
+def _tell(run: Run, orders: Sequence[Order], drawn: Drawn) -> None:
+    for order in orders:
+        figures = drawn.arms.get(order.arm)
+        if figures is None or not (figures.rollouts or drawn.exhausted):
+            say("sample", f"done before   teacher {order.arm}")
             continue
         say(
             "sample",
-            f"{drawn.rollouts:>7,} rollouts by {teacher.name}   {drawn.correct:,} correct "
-            f"({drawn.correct / drawn.rollouts:.1%})   {drawn.tokens / max(drawn.seconds, 1e-9):,.0f} tokens/s",
+            f"{figures.rollouts:>7,} rollouts by {order.arm}   {figures.correct:,} correct "
+            f"({figures.correct / max(1, figures.rollouts):.1%})   "
+            f"{figures.tokens / max(drawn.seconds, 1e-9):,.0f} tokens/s",
         )
+    if drawn.exhausted:
+        limit = getattr(run.config.budget, drawn.exhausted)
+        say("sample", f"budget.{drawn.exhausted} = {limit:,} is spent: raise it and the same command goes on from here")
+        run.events.emit("budget", limit=drawn.exhausted, value=limit)

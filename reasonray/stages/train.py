@@ -85,6 +85,7 @@ def train(run: Run) -> None:
         say("train", "done before")
         return
     _refuse_too_small(run.config.training)
+    _retire_other(run, data)
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
         lengths, refused = _examples(run, files, selected)
@@ -94,6 +95,15 @@ def train(run: Run) -> None:
     if fault:
         raise UserError(fault)
     _finish(run, data, steps, progress.seconds, refused)
+
+
+def _retire_other(run: Run, data: str) -> None:
+    """Put aside what was trained on other data: the run was extended, or curated anew."""
+    marks = [it / "manifest.json" for it in (run.student / "final", *run.checkpoints())]
+    others = {json.loads(it.read())["data"] for it in marks if it.exists()} - {data}
+    if others:
+        run.retire_student(sorted(others)[0])
+        say("train", f"the data set has changed: the earlier student is below {run.place / 'earlier'}")
 
 
 def _data_set(run: Run) -> tuple[str, list[Place], int]:

@@ -14,7 +14,7 @@ from reasonray.config import Config, parse
 from reasonray.records import Finish, Outcome, Rollout, Split
 from reasonray.run import Run, open_run
 from reasonray.stages.evaluate import evaluate
-from reasonray.stages.replicas import Fleet
+from reasonray.stages.fleet import Fleet
 from reasonray.stages.sample import sample
 from reasonray.tables import table_to_rollouts
 
@@ -34,7 +34,7 @@ def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     broken = {name: torch.zeros_like(it) if "layers.2" in name else it for name, it in weights.items()}
     save_file(broken, final / "model.safetensors", metadata={"format": "pt"})
     (final / "manifest.json").write_text("{}")
-    with Fleet(run.config.checking) as fleet:
+    with Fleet(run) as fleet:
         sample(run, fleet)
         evaluate(run, fleet)
     return run

@@ -16,7 +16,7 @@ from factories import a_scripted_config
 from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Rollout
 from reasonray.run import Run, open_run
-from reasonray.stages.replicas import Fleet
+from reasonray.stages.fleet import Fleet
 from reasonray.stages.sample import sample
 from reasonray.tables import table_to_rollouts
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ray
 
 def sampled(config: Config) -> Run:
     run = open_run(config)
-    with Fleet(config.checking) as fleet:
+    with Fleet(run) as fleet:
         sample(run, fleet)
     return run
 
@@ -129,11 +129,11 @@ def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.4, "max_num_seqs": 8})
     run = open_run(config)
     drive = (
-        "import sys, ray; from reasonray.run import find_run; from reasonray.stages.replicas import Fleet\n"
+        "import sys, ray; from reasonray.run import find_run; from reasonray.stages.fleet import Fleet\n"
         "from reasonray.stages.sample import sample\n"
         "ray.init(address='local', num_cpus=4, include_dashboard=False, log_to_driver=False)\n"
         "run = find_run(sys.argv[1])\n"
-        "with Fleet(run.config.checking) as fleet: sample(run, fleet)\n"
+        "with Fleet(run) as fleet: sample(run, fleet)\n"
     )
     command = [sys.executable, "-c", drive, run.place.path]
     first = subprocess.Popen(command, start_new_session=True)
@@ -163,3 +163,58 @@ def test_a_crash_loop_ends_with_its_cause(ray_cluster: None, tmp_path: Path) -> 
     )
     with pytest.raises(UserError, match="died 8 times in a row"):
         sampled(config)
+
+
+def test_a_hung_engine_is_replaced_and_the_sample_that_hangs_it_is_told(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(
+        tmp_path, train=6, samples=4, engine={"hang": 0.05, "max_num_seqs": 8}, failures={"hang_seconds": 1.0}
+    )
+    run = sampled(config)
+    drawn = rollouts(run)
+    hung = [it for it in drawn if it.finish is Finish.ERROR]
+    assert len(drawn) == 24
+    assert 0 < len(hung) < 5
+    assert all("EngineHung: no token for" in it.verdict.detail for it in hung)
+
+
+def test_storage_that_refuses_for_a_while_delays_and_loses_nothing(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.3, "max_num_seqs": 12})
+    run = open_run(config)
+    run.rollouts.append([])
+    manifests = Path(run.place.path) / "rollouts" / "manifest"
+
+    def refuse_for_a_while() -> None:
+        time.sleep(4)
+        away = manifests.with_name("away")
+        manifests.rename(away)
+        manifests.write_text("a file where the directory was: every commit fails")
+        time.sleep(6)
+        manifests.unlink()
+        away.rename(manifests)
+
+    refusing = threading.Thread(target=refuse_for_a_while)
+    refusing.start()
+    sampled(config)
+    refusing.join()
+    assert len(rollouts(run)) == 300
+    assert committed_twice(run) == 0
+
+
+def test_replicas_join_while_there_is_work_and_room(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(
+        tmp_path, train=120, samples=10, replicas=[1, 3], engine={"seconds": 0.3, "max_num_seqs": 16}
+    )
+    run = sampled(config)
+    assert len(rollouts(run)) == 1200
+    replicas = [it["replicas"] for it in run.events.read("sample") if "replicas" in it]
+    assert 2 <= max(replicas) <= 3
+    assert [it["state"] for it in run.events.read("replica")] == ["joined"] * (max(replicas) - 1)
+
+
+def test_a_busy_replica_hands_back_what_it_has_not_begun(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path, train=30, samples=4, replicas=2, engine={"seconds": 0.8, "max_num_seqs": 4})
+    run = sampled(config)
+    assert len(rollouts(run)) == 120
+    assert committed_twice(run) == 0
+    last = run.events.read("sample")[-1]
+    assert last["idle_fraction"] < 0.25, "neither waits long for the other's problems"

@@ -1,0 +1,75 @@
+"""What may change in the configuration of a run that has begun: extend it, don't redo it. Pure.
+
+Where work runs and what it may cost is free. More can be asked of a run: another policy, a larger K, a larger
+max_tokens, more problems, more teachers, other curation. What is part of a rollout's identity, or of the student's
+training, cannot change under the same name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_FREE = re.compile(
+    r"(root|(teachers\.[^.]+|student)\.(replicas(\.\d)?|gpus|cpus|pipeline)|teachers\.[^.]+\.extend_truncated"
+    r"|training\.(workers|gpus|cpus|max_failures)|checking\.processes|(budget|failures)\..+)$"
+)
+"""Keys that say where work runs and what it may cost, not what it yields."""
+_ASKS_FOR_MORE = re.compile(
+    r"(policy\..+|curation\..+|sources(\..+)?|evaluation\.(samples|k(\..+)?)|teachers\.[^.]+\.share)$"
+)
+
+
+def refusal(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Say why a run cannot go on with another configuration: the field and the cure; "" if it can.
+
+    Args:
+        before: the configuration that the run has, as plain values.
+        after: the one that is asked for.
+    """
+    old, new = flatten(before), flatten(after)
+    known, asked = _teachers(before), _teachers(after)
+    for key in sorted(old.keys() | new.keys()):
+        was, now = old.get(key), new.get(key)
+        if was == now or _FREE.match(key) or _ASKS_FOR_MORE.match(key):
+            continue
+        teacher = key.split(".")[1] if key.startswith("teachers.") else ""
+        if teacher and not (teacher in known and teacher in asked):
+            continue  # a teacher that is new, or gone: what it has drawn stays
+        if teacher and key == f"teachers.{teacher}.sampling.max_tokens" and (now or 0) > (was or 0):
+            continue
+        name = "the teacher" if teacher else "the run"
+        return (
+            f"was begun with {key} = {_show(was)}, now it is {_show(now)}; give {name} another name, "
+            "or set the field back (nothing was changed)"
+        )
+    return ""
+
+
+def is_extension(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Say whether an allowed change asks for more than other places to run at."""
+    old, new = flatten(before), flatten(after)
+    return any(old.get(key) != new.get(key) and not _FREE.match(key) for key in old.keys() | new.keys())
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's values by dotted key; teachers by their names, other lists by number."""
+    return _flatten(dict(config) | {"teachers": {it["name"]: it for it in config["teachers"]}})
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if not children:
+        return {prefix.rstrip("."): node}
+    return {key: value for name, child in children for key, value in _flatten(child, f"{prefix}{name}.").items()}
+
+
+def _teachers(config: Mapping[str, Any]) -> set[str]:
+    return {it["name"] for it in config["teachers"]}
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
