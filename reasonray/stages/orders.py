@@ -28,6 +28,9 @@ class EngineSpec:
     cpus: float
     seed: int
 
+    def __hash__(self) -> int:
+        return hash((self.model, self.gpus, self.cpus))  # an engine's arguments compare, but do not hash
+
     @staticmethod
     def of(run: Run, who: Asked, model: str | None = None) -> EngineSpec:
         """Return what a replica for a teacher or for the student (or another model in its place) runs."""

@@ -6,11 +6,11 @@ from factories import a_problem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonray.config import Fixed, Prompt, Sampling
+from reasonray.config import Fixed, Prompt, Sampling, VLLMEngine
 from reasonray.ledger import Ledger, Tally
 from reasonray.records import Outcome
 from reasonray.stages.backlog import Backlog
-from reasonray.stages.orders import Arm, Figures, Owed
+from reasonray.stages.orders import Arm, EngineSpec, Figures, Owed
 from reasonray.storage import place
 
 
@@ -85,3 +85,11 @@ def test_figures_add_up_and_can_be_taken_away() -> None:
     assert two.drawn == {"easy": 10, "hard": 10}
     assert two.written == {"easy": 70, "hard": 90}
     assert not +two.outcomes
+
+
+def test_engine_specs_with_arguments_can_be_told_apart() -> None:
+    one = EngineSpec("m", None, VLLMEngine(args={"block_size": 32}), 0, 1, 1.0, 0)
+    other = EngineSpec("m", None, VLLMEngine(args={"block_size": 16}), 0, 1, 1.0, 0)
+    assert len({one, other, one}) == 2
+    assert one.serves(EngineSpec("n", "main", VLLMEngine(args={"block_size": 32}), 0, 1, 1.0, 0))
+    assert not one.serves(other)
