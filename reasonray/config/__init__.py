@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from reasonray import toml
 from reasonray.config.models import (
     Asked,
+    EndpointEngine,
     Engine,
     Example,
     Prompt,
@@ -43,6 +44,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Curation",
+    "EndpointEngine",
     "Engine",
     "Evaluation",
     "Example",
@@ -144,7 +146,19 @@ def parse(raw: dict[str, Any], *, origin: str = "configuration") -> Config:
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     # A discriminated union puts the chosen kind between the keys; a reader of the TOML never wrote it.
-    kinds = {"generated", "files", "hub", "gym", "vllm", "scripted", "fixed", "until_correct", "proportional", "band"}
+    kinds = {
+        "generated",
+        "files",
+        "hub",
+        "gym",
+        "vllm",
+        "scripted",
+        "endpoint",
+        "fixed",
+        "until_correct",
+        "proportional",
+        "band",
+    }
     key = ".".join(str(part) for part in fault["loc"] if part not in kinds) or "configuration"
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key}; remove it or correct its spelling"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
@@ -60,6 +61,39 @@ class VLLMEngine(Section):
     """Further arguments of vLLM's AsyncEngineArgs, passed on as they are."""
 
 
+class EndpointEngine(Section):
+    """A model behind an OpenAI-compatible server (engines/endpoint.py); the teacher's `model` is its name there."""
+
+    kind: Literal["endpoint"]
+    base_url: str
+    """Such as http://127.0.0.1:8000/v1."""
+    api: Literal["chat", "completions"] = "chat"
+    """chat: the server renders the messages. completions: they are rendered here, as `tokenizer` does it."""
+    tokenizer: str | None = None
+    """A model reference; without one, completions get plain Question/Answer lines."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself is stored nowhere."""
+    max_num_seqs: PositiveInt = 64
+    """Requests in flight, per replica."""
+    requests_per_minute: PositiveInt | None = None
+    tokens_per_minute: PositiveInt | None = None
+    """Counted by sampling.max_tokens, what a request may cost."""
+    timeout_seconds: float = Field(600.0, gt=0)
+    max_retries: int = Field(8, ge=0)
+    """Of one request; when they are used up, the replica counts as dead and its work goes back."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_key(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is no http(s) address")
+        if parts.username or parts.password:
+            raise ValueError("must hold no key; put it into the environment (api_key_env)")
+        return url
+
+
 class ScriptedEngine(Section):
     """Seeded, deterministic answers without a model: for tests, dry runs and chaos (engines/scripted.py).
 
@@ -78,6 +112,8 @@ class ScriptedEngine(Section):
     """The attempt never comes back, and nothing after it does: a hung engine."""
     seconds: float = Field(0.0, ge=0)
     """Mean latency of an attempt."""
+    journal: str | None = None
+    """A directory where every answer leaves a line before it is returned: chaos tests count what a kill wastes."""
     max_num_seqs: PositiveInt = 256
 
     @model_validator(mode="after")
@@ -88,7 +124,7 @@ class ScriptedEngine(Section):
         return self
 
 
-Engine = Annotated[VLLMEngine | ScriptedEngine, Field(discriminator="kind")]
+Engine = Annotated[VLLMEngine | EndpointEngine | ScriptedEngine, Field(discriminator="kind")]
 
 Replicas = PositiveInt | tuple[PositiveInt, PositiveInt]
 """How many, or at least and at most: more join as the cluster has room for them, and leave with their nodes."""

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reasonray.config import ScriptedEngine, VLLMEngine
+from reasonray.config.models import EndpointEngine, ScriptedEngine, VLLMEngine
+from reasonray.config.models import Engine as EngineConfig
 from reasonray.engines.base import Engine
 
 
-def start(
-    config: VLLMEngine | ScriptedEngine, model: Path | None, *, gpus: int, pipeline: int, spread: bool, seed: int
+async def start(
+    config: EngineConfig, model: str, directory: Path | None, *, gpus: int, pipeline: int, spread: bool, seed: int
 ) -> Engine:
-    """Start an engine in this process (and its workers on other nodes, if `spread`); the scripted one needs no model.
+    """Start an engine in this process (and its workers on other nodes, if `spread`).
 
     Raises:
-        UserError: the engine refuses its arguments.
+        UserError: the engine refuses its arguments, or the server the key or the model.
     """
     match config:
         case ScriptedEngine():
             from reasonray.engines.scripted import Scripted
 
             return Scripted(config)
+        case EndpointEngine():
+            from reasonray.engines.endpoint import Endpoint
+
+            endpoint = Endpoint(model, config)
+            await endpoint.start()
+            return endpoint
         case VLLMEngine():
             from reasonray.engines.vllm import VLLM
 
-            assert model is not None
-            return VLLM(model, config, gpus=gpus, pipeline=pipeline, spread=spread, seed=seed)
+            assert directory is not None
+            return VLLM(directory, config, gpus=gpus, pipeline=pipeline, spread=spread, seed=seed)
+
+
+def needs_weights(config: EngineConfig) -> bool:
+    """Say whether an engine computes with weights of its own, which have to be on this machine."""
+    return isinstance(config, VLLMEngine)
+
+
+def identity(config: EngineConfig, model: str) -> str:
+    """Return what stands for the weights of an engine that has none here."""
+    return f"endpoint {config.base_url}" if isinstance(config, EndpointEngine) else "scripted"

@@ -44,6 +44,9 @@ class Scripted:
         text = _write(kind, attempt, dice)
         finish = Finish.LENGTH if kind == "endless" else Finish.STOP
         tokens = attempt.sampling.max_tokens if kind == "endless" else len(text.split())
+        if self._config.journal:
+            with (Path(self._config.journal) / str(os.getpid())).open("a") as journal:
+                journal.write(f"{attempt.problem.id} {attempt.sample}\n")
         self._pulse = Pulse(self._pulse.tokens + tokens, time.monotonic())
         return Completion(text, finish, len(attempt.problem.question.split()), tokens)
 

@@ -19,7 +19,7 @@ import ray
 from reasonray import engines, models
 from reasonray.checkers import check_fast
 from reasonray.checkers.pool import CheckerPool
-from reasonray.config import Checking, ScriptedEngine
+from reasonray.config import Checking
 from reasonray.engines.base import Attempt, Completion, Engine, EngineDied, EngineHung
 from reasonray.ledger import Ledger
 from reasonray.policy import Progress, is_satisfied, owed
@@ -74,19 +74,25 @@ class Replica:
             UserError: the model is not there, or the engine refuses its arguments.
         """
         spec = self._spec
-        directory = None if isinstance(spec.engine, ScriptedEngine) else models.resolve(model, revision)
+        directory = models.resolve(model, revision) if engines.needs_weights(spec.engine) else None
         if self._engine is None:
             self._minding = [asyncio.create_task(self._commit_now_and_then()), asyncio.create_task(self._watch())]
-        elif self._served != (model, revision) and directory and not await self._engine.swap(directory):
+        elif self._served != (model, revision) and not (directory and await self._engine.swap(directory)):
             self._engine.close()
             self._engine = None
         if self._engine is None:
-            self._engine = engines.start(
-                spec.engine, directory, gpus=spec.gpus, pipeline=spec.pipeline, spread=self._spread, seed=spec.seed
+            self._engine = await engines.start(
+                spec.engine,
+                model,
+                directory,
+                gpus=spec.gpus,
+                pipeline=spec.pipeline,
+                spread=self._spread,
+                seed=spec.seed,
             )
             self._slots = asyncio.Semaphore(self._engine.capacity)
         self._served = (model, revision)
-        identity = models.identity(directory) if directory else "scripted"
+        identity = models.identity(directory) if directory else engines.identity(spec.engine, model)
         return Started(identity, self._engine.capacity, ray.get_runtime_context().get_node_id())
 
     async def work(self, lease: Lease) -> int:

@@ -1,0 +1,158 @@
+"""How fast is everything but the engine: 64 replicas with an engine that answers at once, through lease, check, commit.
+
+    python tests/bench/orchestration.py [--rollouts 60000] [--replicas 64] [--stored 1000000]
+
+Then a run that holds a million rollouts is opened again, to see what it owes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import ray
+
+sys.path.insert(0, str(Path(__file__).parent))
+from report import tell
+
+from reasonray.config import Config, parse
+from reasonray.ledger import Ledger
+from reasonray.records import content_hash
+from reasonray.run import open_run
+from reasonray.stages.fleet import Fleet
+from reasonray.stages.sample import sample
+from reasonray.storage import place
+from reasonray.tables import ROLLOUT_SCHEMA
+
+
+def main() -> None:
+    """Measure, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rollouts", type=int, default=60_000)
+    parser.add_argument("--replicas", type=int, default=64)
+    parser.add_argument("--stored", type=int, default=1_000_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        figures = throughput(root, options.rollouts, options.replicas)
+        figures |= resume(root, options.stored)
+    tell("orchestration", figures)
+
+
+def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
+    """Sample on so many replicas; the rate is of the time from the first lease to the last commit."""
+    ray.init(address="local", num_cpus=replicas, include_dashboard=False, log_to_driver=False)
+    run = open_run(config(root, "throughput", rollouts // 8, replicas))
+    peak = Peak()
+    with peak, Fleet(run) as fleet:
+        sample(run, fleet)
+    ray.shutdown()
+    last = run.events.read("sample")[-1]
+    assert run.rollouts.read(["id"]).num_rows == rollouts // 8 * 8
+    return {
+        "replicas": replicas,
+        "rollouts": last["rollouts"],
+        "rollouts_per_second": last["rollouts"] / last["drawing_seconds"],
+        "idle_fraction": last["idle_fraction"],
+        "peak_rss_mb": peak.mb,
+    }
+
+
+def resume(root: Path, stored: int) -> dict[str, Any]:
+    """Store a run of so many rollouts, then ask what it owes; the median of three."""
+    ledger = store(Ledger(place(root / "stored")), stored)
+    seconds = []
+    peak = Peak()
+    with peak:
+        for _ in range(3):
+            begun = time.perf_counter()
+            tallies = ledger.tally()
+            seconds.append(time.perf_counter() - begun)
+    assert sum(len(it.samples) for it in tallies.values()) == stored
+    return {"stored": stored, "resume_seconds": statistics.median(seconds), "resume_peak_rss_mb": peak.mb}
+
+
+def config(root: Path, name: str, problems: int, replicas: int) -> Config:
+    """Return a run on the scripted engine without latency."""
+    engine = {"kind": "scripted", "correct": 0.4, "endless": 0.05, "unparseable": 0.05, "max_num_seqs": 64}
+    teacher = {"model": "scripted", "engine": engine, "gpus": 0, "cpus": 1, "replicas": replicas}
+    return parse(
+        {
+            "name": name,
+            "root": str(root),
+            "sources": [{"kind": "generated", "train": problems, "test": 0}],
+            "teachers": [teacher],
+            "policy": {"kind": "fixed", "samples": 8},
+            "student": {"model": "scripted", "engine": {"kind": "scripted"}, "gpus": 0},
+        }
+    )
+
+
+def store(ledger: Ledger, rollouts: int, a_problem: int = 8, a_segment: int = 5000) -> Ledger:
+    """Commit rollouts of 300 characters, as wide as real ones, some thousand a segment."""
+    text = "Step 1: a plausible line of reasoning that goes on for a while. " * 5
+    dice = np.random.default_rng(0)
+    constants = {"source": "generated", "question": text[:120], "answer": "42", "checker": "math_answer"}
+    constants |= {"difficulty": "easy", "split": "train", "metadata": "{}"}
+    for start in range(0, rollouts, a_segment):
+        numbers = range(start, min(start + a_segment, rollouts))
+        size = len(numbers)
+        problems = [content_hash("problem", number // a_problem) for number in numbers]
+        samples = [number % a_problem for number in numbers]
+        columns: dict[str, Any] = {f"problem_{name}": pa.array([value] * size) for name, value in constants.items()}
+        columns |= {
+            "id": [content_hash(problem, "f", it) for problem, it in zip(problems, samples, strict=True)],
+            "problem_id": problems,
+            "teacher": ["teacher"] * size,
+            "model": ["scripted"] * size,
+            "fingerprint": [content_hash("fingerprint")] * size,
+            "sample": samples,
+            "seed": dice.integers(2**62, size=size),
+            "round": [0] * size,
+            "completion": [f"{text} {number}" for number in numbers],
+            "finish": np.where(dice.random(size) < 0.05, "length", "stop"),
+            "prompt_tokens": [40] * size,
+            "completion_tokens": dice.integers(20, 400, size=size),
+            "verdict_outcome": np.where(dice.random(size) < 0.4, "correct", "wrong"),
+            "verdict_extracted": ["42"] * size,
+            "verdict_checker": ["math_answer"] * size,
+            "verdict_detail": [""] * size,
+            "verdict_seconds": [0.0] * size,
+        }
+        missing = {name: pa.nulls(size) for name in ROLLOUT_SCHEMA.names if name not in columns}
+        ordered = {name: (columns | missing)[name] for name in ROLLOUT_SCHEMA.names}
+        ledger.append_table(pa.table(ordered).cast(ROLLOUT_SCHEMA))
+    return ledger
+
+
+class Peak:
+    """The largest resident memory of this process (the driver) while the block runs."""
+
+    def __enter__(self) -> Peak:
+        self._over = threading.Event()
+        self.mb = 0.0
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        while not self._over.wait(0.1):
+            self.mb = max(self.mb, me.memory_info().rss / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The chaos benchmark in a size for every day."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+
+def test_whatever_is_killed_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    from bench.chaos import chaos
+
+    figures = chaos(tmp_path, rollouts=2000, kills=6, seed=3, pause=3.0)
+    assert sum(figures["kills"].values()) >= 4
+    assert (figures["lost"], figures["duplicated"], figures["blamed"]) == (0, 0, 0)
+    assert 0 <= figures["drawn_beyond_plan"] <= figures["in_flight_at_kills"]
