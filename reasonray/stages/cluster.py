@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Of a cluster that is started here: when an actor is killed, the processes of its engine go with it.
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
     try:
         yield

@@ -1,0 +1,18 @@
+"""The real teacher that the engine benchmarks share: SmolLM2-135M on the CPU, as in the quickstart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reasonray import toml
+from reasonray.config import Config, parse
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def config(root: Path, name: str, problems: int, **changes: Any) -> Config:
+    """Return the quickstart's configuration with another name, size and policy."""
+    raw = toml.read(ROOT / "jobs" / "configs" / "quickstart.toml", [])
+    source = {"kind": "generated", "train": problems, "test": 0}
+    return parse(raw | {"name": name, "root": str(root), "sources": [source]} | changes)

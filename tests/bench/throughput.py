@@ -1,0 +1,188 @@
+"""The sampler against the engine it runs: tokens a second of the same work by three ways.
+
+    python tests/bench/throughput.py [--problems 100] [--samples 4] [--rounds 3]
+
+In alternation: vLLM's own `LLM.generate(n=K)`, `ray.data.llm` (K rows a prompt), and jobs/sample.py's path with checking
+and commits. Same model, prompts, K and sampling parameters. Each is timed from its first to its last token; ray.data.llm
+starts a new engine in every round, which is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from report import tell
+from teacher import config
+
+from reasonray import models
+from reasonray.config import Config
+from reasonray.prompts import messages, prompt_ids, prompt_text
+from reasonray.records import Problem, Split
+
+ENVIRONMENT = {
+    "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "2",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def main() -> None:
+    """Measure, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", type=int, default=100)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    os.environ |= ENVIRONMENT
+    import ray
+
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        rates = measure(Path(scratch), options.problems, options.samples, options.rounds)
+    medians = {f"{way}_tokens_per_second": statistics.median(them) for way, them in rates.items()}
+    ratios = {
+        f"reasonray_over_{way}": statistics.median(
+            ours / them for ours, them in zip(rates["reasonray"], rates[way], strict=True)
+        )
+        for way in ("raw", "ray_data_llm")
+    }
+    rounds = {f"{way}_rounds": [round(rate, 1) for rate in them] for way, them in rates.items()}
+    tell("throughput", {"problems": options.problems, "samples": options.samples} | medians | ratios | rounds)
+
+
+def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, list[float]]:
+    """Return each way's tokens a second by round."""
+    from reasonray.run import open_run
+    from reasonray.stages.fleet import Fleet
+    from reasonray.stages.sample import load_problems
+
+    def numbered(name: str) -> Any:
+        run = open_run(config(root, name, problems, policy={"kind": "fixed", "samples": samples}))
+        load_problems(run)
+        return run
+
+    first = numbered("first")
+    asked = first.problems(Split.TRAIN)
+    raw = Raw(first.config)
+    rates: dict[str, list[float]] = {"raw": [], "ray_data_llm": [], "reasonray": []}
+    with Fleet(first) as fleet:
+        ours(numbered("warm"), fleet)
+        raw.rate(asked[: problems // 4], samples)
+        for number in range(rounds):
+            rates["raw"].append(raw.rate(asked, samples))
+            rates["reasonray"].append(ours(numbered(f"round-{number}"), fleet))
+            rates["ray_data_llm"].append(ray_data_llm(first.config, asked, samples))
+            print({way: round(them[-1], 1) for way, them in rates.items()}, flush=True)
+    return rates
+
+
+def ours(run: Any, fleet: Any) -> float:
+    """Sample a run on replicas that are up."""
+    from reasonray.stages.sample import sample
+
+    sample(run, fleet)
+    last = run.events.read("sample")[-1]
+    return float(last["tokens"] / last["drawing_seconds"])
+
+
+class Raw:
+    """vLLM by itself, in a process of its own that stays up."""
+
+    def __init__(self, configuration: Config) -> None:
+        import ray
+
+        # An actor only to keep two engines out of one process; nothing of Ray is in the timed part.
+        self._engine = ray.remote(_Offline).options(num_cpus=1).remote(configuration)
+
+    def rate(self, problems: Sequence[Problem], samples: int) -> float:
+        """Generate, and return tokens a second."""
+        import ray
+
+        return float(ray.get(self._engine.rate.remote(list(problems), samples)))
+
+
+class _Offline:
+    def __init__(self, configuration: Config) -> None:
+        from transformers import AutoTokenizer
+        from vllm import LLM
+
+        from reasonray.engines.vllm import engine_arguments
+
+        self._teacher = configuration.teachers[0]
+        directory = models.resolve(self._teacher.model)
+        self._tokenizer = AutoTokenizer.from_pretrained(directory)
+        self._llm = LLM(**engine_arguments(directory, self._teacher.engine, gpus=0, seed=0))
+
+    def rate(self, problems: Sequence[Problem], samples: int) -> float:
+        from vllm import SamplingParams, TokensPrompt
+
+        sampling = self._teacher.sampling
+        prompts = [
+            TokensPrompt(prompt_token_ids=prompt_ids(self._tokenizer, messages(self._teacher.prompt, it.question), {}))
+            for it in problems
+        ]
+        wanted = SamplingParams(
+            n=samples, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=7
+        )
+        begun = time.perf_counter()
+        outputs = self._llm.generate(prompts, wanted, use_tqdm=False)
+        seconds = time.perf_counter() - begun
+        return sum(len(it.token_ids) for output in outputs for it in output.outputs) / seconds
+
+
+def ray_data_llm(configuration: Config, problems: Sequence[Problem], samples: int) -> float:
+    """Generate with Ray Data's own batch inference, K rows a prompt, and return tokens a second."""
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    from transformers import AutoTokenizer
+
+    from reasonray.engines.vllm import engine_arguments
+
+    teacher = configuration.teachers[0]
+    directory = models.resolve(teacher.model)
+    arguments = engine_arguments(directory, teacher.engine, gpus=0, seed=0)
+    del arguments["model"]
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    prompts = [prompt_text(tokenizer, messages(teacher.prompt, it.question), {}) for it in problems]
+    sampling = teacher.sampling
+    wanted = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    processor = build_processor(
+        vLLMEngineProcessorConfig(
+            model_source=str(directory),
+            engine_kwargs=arguments,
+            batch_size=32,
+            max_concurrent_batches=8,
+            concurrency=1,
+            apply_chat_template=False,
+            tokenize=True,
+            detokenize=False,
+            accelerator_type=None,
+            placement_group_config={"bundles": [{"CPU": 1}]},
+            runtime_env={"env_vars": ENVIRONMENT},
+        ),
+        preprocess=lambda row: {"prompt": row["prompt"], "sampling_params": wanted | {"seed": row["seed"]}},
+        postprocess=lambda row: {
+            "tokens": row["num_generated_tokens"],
+            "ended": time.time(),
+            "begun": time.time() - row["time_taken_llm"],
+        },
+    )
+    rows = [{"prompt": prompt, "seed": seed} for prompt in prompts for seed in range(samples)]
+    done = processor(ray.data.from_items(rows, override_num_blocks=8)).take_all()
+    seconds = max(row["ended"] for row in done) - min(row["begun"] for row in done)
+    return sum(row["tokens"] for row in done) / seconds
+
+
+if __name__ == "__main__":
+    main()
