@@ -2,9 +2,9 @@
 
     python tests/bench/throughput.py [--problems 100] [--samples 4] [--rounds 3]
 
-In alternation: vLLM's own `LLM.generate(n=K)`, `ray.data.llm` (K rows a prompt), and jobs/sample.py's path with checking
-and commits. Same model, prompts, K and sampling parameters. Each is timed from its first to its last token; ray.data.llm
-starts a new engine in every round, which is not counted.
+In alternation: vLLM's own `LLM.generate(n=K)`, `ray.data.llm` (K rows a prompt), and the path of jobs/sample.py with
+checking and commits. Same model, prompts, K and sampling parameters. Each is timed from its first to its last token;
+ray.data.llm starts a new engine in every round, which is not counted.
 """
 
 from __future__ import annotations
