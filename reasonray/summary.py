@@ -3,7 +3,9 @@
 Shape (an interval is {mean, low, high}; null is what cannot be known, such as a loss that is not finite):
 
     funnel        counts, tokens and shares from problems to trained tokens (funnel.Funnel)
-    sampling      acceptance_rate, problems_covered, generated_tokens, seconds, tokens_per_second, …
+    sampling      acceptance_rate, problems_covered, generated_tokens, seconds, tokens_per_second, by_teacher, …;
+                  cost: tokens_per_correct (aborted attempts' tokens included), accelerator_seconds_per_correct,
+                  idle_fraction of the replicas, deaths
     training      steps, first_loss, last_loss, tokens_per_second, non_finite_step
     evaluation    <arm> → all | <difficulty> → pass@k, maj@k, outcome rates, completion_tokens, problems, samples
     difference    "student-<arm>" → all | <difficulty> → mean, low, high, problems, gained, lost, transitions
@@ -17,7 +19,7 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from math import isfinite
 from statistics import median
 from typing import Any
@@ -37,6 +39,7 @@ UNJUDGED = (Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
 COLUMNS = (
     "problem_id",
     "problem_difficulty",
+    "teacher",
     "model",
     "verdict_outcome",
     "verdict_extracted",
@@ -52,6 +55,19 @@ COLUMNS = (
 """All that is read of a rollout here: no text, so that a million rollouts fit into memory."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What sampling took, over all its sessions."""
+
+    generated_tokens: int
+    """Those of aborted attempts included."""
+    accelerator_seconds: float
+    idle_seconds: float
+    """Of replicas, with nothing in flight."""
+    replica_seconds: float
+    deaths: int
+
+
 def summarise(
     *,
     config: Config,
@@ -59,6 +75,7 @@ def summarise(
     problems: int,
     sampled: pa.Table,
     sampling_seconds: float | None = None,
+    cost: Cost | None = None,
     trained: Trained | None = None,
     training: Sequence[Mapping[str, float]] = (),
     arms: Mapping[str, pa.Table] | None = None,
@@ -74,6 +91,7 @@ def summarise(
         problems: train problems, with those that no rollout was drawn for.
         sampled: the teachers' rollouts of the train problems, annotated once curation has run; COLUMNS suffice.
         sampling_seconds: wall time that sampling took, over all its resumes.
+        cost: what it took beside time.
         trained: what training reports of its data, once it has run.
         training: one row a step: step, loss, learning_rate, gradient_norm, tokens_per_second.
         arms: the rollouts of the test problems by arm, "base" and "student" among them; annotated, to have behaviours.
@@ -91,7 +109,7 @@ def summarise(
     others = [arm for arm in arms if arm != STUDENT] if STUDENT in arms else []
     metrics = {
         "funnel": asdict(count_funnel(sampled, problems, trained)),
-        "sampling": _sampling(sampled, problems, sampling_seconds),
+        "sampling": _sampling(sampled, problems, sampling_seconds) | _cost(cost, sampled),
         "training": _training(training),
         "evaluation": {arm: {s.difficulty: _score(s) for s in slices} for arm, slices in scores.items()},
         "difference": {f"{STUDENT}-{arm}": _differences(arms[arm], arms[STUDENT]) for arm in others},
@@ -134,6 +152,27 @@ def _sampling(sampled: pa.Table, problems: int, seconds: float | None) -> dict[s
         "coverage": asdict(wilson(covered, problems)),
         "by_difficulty": {name: {"acceptance": asdict(acceptance(part))} for name, part in parts.items()},
     }
+
+
+def _cost(cost: Cost | None, sampled: pa.Table) -> dict[str, Any]:
+    by_teacher = {
+        teacher: {
+            "rollouts": part.num_rows,
+            "acceptance": asdict(acceptance(part)),
+            "tokens": pc.sum(part["completion_tokens"]).as_py(),
+        }
+        for teacher in sorted(pc.unique(sampled["teacher"]).to_pylist())
+        if (part := sampled.filter(pc.equal(sampled["teacher"], teacher))).num_rows
+    }
+    if cost is None:
+        return {"by_teacher": by_teacher, "cost": None}
+    correct = pc.sum(pc.equal(sampled["verdict_outcome"], Outcome.CORRECT.value)).as_py() or 0
+    figures = asdict(cost) | {
+        "tokens_per_correct": cost.generated_tokens / correct if correct else None,
+        "accelerator_seconds_per_correct": cost.accelerator_seconds / correct if correct else None,
+        "idle_fraction": cost.idle_seconds / cost.replica_seconds if cost.replica_seconds else None,
+    }
+    return {"by_teacher": by_teacher, "cost": figures}
 
 
 def _training(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +39,7 @@ def report(run: Run) -> None:
         problems=len(run.problems(Split.TRAIN)),
         sampled=_sampled(run, summary.COLUMNS),
         sampling_seconds=_seconds(run, "sample", "drawing_seconds"),
+        cost=_cost(run),
         trained=trained(run),
         training=training,
         arms=arms,
@@ -122,6 +124,14 @@ def trained(run: Run) -> Trained | None:
         tokens=figures["loss_tokens"],
         left_out=figures["overlong"] + figures["refused"],
     )
+
+
+def _cost(run: Run) -> summary.Cost | None:
+    sessions = [it for it in run.events.last_of_sessions("sample") if "replica_seconds" in it]
+    if not sessions:
+        return None
+    totals = {field.name: sum(it.get(field.name, 0) for it in sessions) for field in fields(summary.Cost)}
+    return summary.Cost(**totals)
 
 
 def _seconds(run: Run, stage: str, figure: str = "seconds") -> float | None:
