@@ -13,7 +13,7 @@ import pyarrow as pa
 from reasonray.config import Config, parse
 from reasonray.funnel import Trained
 from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
-from reasonray.summary import summarise
+from reasonray.summary import Cost, summarise
 from reasonray.tables import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 
@@ -197,6 +197,9 @@ def synthetic_run(
         problems=train,
         sampled=sampled,
         sampling_seconds=161.5,
+        cost=Cost(
+            generated_tokens=1_400_000, accelerator_seconds=340.0, idle_seconds=7.5, replica_seconds=331.0, deaths=3
+        ),
         trained=Trained(examples=len(selected) - 2, tokens=sum(selected[2:]) + len(selected) - 2, left_out=2),
         training=training,
         arms=arms,

@@ -49,6 +49,13 @@ def test_the_k_curve_ends_at_the_funnel(run):
     assert last["coverage"]["mean"] == pytest.approx(run.metrics["sampling"]["coverage"]["mean"])
 
 
+def test_the_cost_of_a_correct_rollout_counts_what_was_aborted(run):
+    cost, correct = run.metrics["sampling"]["cost"], run.metrics["funnel"]["correct"]
+    assert cost["tokens_per_correct"] == pytest.approx(1_400_000 / correct)
+    assert cost["idle_fraction"] == pytest.approx(7.5 / 331)
+    assert sum(it["rollouts"] for it in run.metrics["sampling"]["by_teacher"].values()) == 30 * 16
+
+
 def test_text_is_not_needed(run):
     narrow = {arm: table.select(COLUMNS) for arm, table in run.arms.items()}
     found = summarise(
