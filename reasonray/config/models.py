@@ -145,12 +145,19 @@ class Asked(Section):
     engine: Engine = VLLMEngine()
     replicas: Annotated[Replicas, AfterValidator(_refuse_empty_range)] = 1
     gpus: int = Field(1, ge=0)
-    """GPUs per replica: vLLM's tensor parallel size times `pipeline`."""
+    """GPUs per replica: vLLM's tensor parallel size times `pipeline`. Engines that compute elsewhere default to 0."""
     pipeline: PositiveInt = 1
     """Pipeline parallel stages; a replica too large for one node gets a node's GPUs for each."""
     cpus: float = Field(1.0, ge=0)
     prompt: Prompt = Prompt()
     sampling: Sampling = Sampling()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_vllm_computes_here(cls, raw: Any) -> Any:
+        engine = raw.get("engine") if isinstance(raw, dict) else None
+        kind = engine.get("kind") if isinstance(engine, dict) else getattr(engine, "kind", "vllm")
+        return {"gpus": 0} | raw if kind in ("endpoint", "scripted") else raw
 
     @model_validator(mode="after")
     def _stages_share_gpus(self) -> Self:

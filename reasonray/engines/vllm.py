@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from reasonray import models
 from reasonray.config import Sampling, UserError, VLLMEngine
 from reasonray.engines.base import Attempt, Completion, EngineDied, Pulse
 from reasonray.prompts import messages, prompt_ids
@@ -31,6 +34,7 @@ class VLLM:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        check(str(model), None, config, gpus=gpus, pipeline=pipeline)
         arguments = engine_arguments(model, config, gpus=gpus, seed=seed, pipeline=pipeline, spread=spread)
         try:
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=self._stat_loggers())
@@ -123,6 +127,41 @@ class VLLM:
             turns = messages(attempt.prompt, attempt.problem.question)
             self._encoded[key] = prompt_ids(self._tokenizer, turns, attempt.prompt.template_args)
         return self._encoded[key]
+
+
+def check(model: str, revision: str | None, config: VLLMEngine, *, gpus: int, pipeline: int = 1) -> None:
+    """Hold an engine's arguments against vLLM's own classes and the model's shape; takes no accelerator.
+
+    Raises:
+        UserError: vLLM does not know an argument or refuses its value, or the GPUs cannot share the attention heads.
+    """
+    from vllm import AsyncEngineArgs
+
+    known = [field.name for field in fields(AsyncEngineArgs)]
+    for name in config.args:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            cure = f"did you mean {close[0]}?" if close else "see vLLM's engine arguments"
+            raise UserError(f"engine.args: vLLM knows no {name!r}; {cure}")
+    try:
+        AsyncEngineArgs(**engine_arguments(Path(model), config, gpus=gpus, seed=0, pipeline=pipeline))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
+    tensor = int(config.args.get("tensor_parallel_size", gpus // pipeline))
+    heads = _attention_heads(model, revision) if tensor > 1 else 0
+    if tensor > 1 and heads % tensor:
+        fitting = [number for number in range(1, min(heads, 16) + 1) if heads % number == 0]
+        raise UserError(
+            f"{tensor} GPUs cannot share the {heads} attention heads of {model}: "
+            f"make gpus / pipeline one of {', '.join(map(str, fitting))}"
+        )
+
+
+def _attention_heads(model: str, revision: str | None) -> int:
+    from transformers import AutoConfig
+
+    reference = models.resolve(model, revision) if model.startswith("package:") or model.endswith(".gguf") else model
+    return int(AutoConfig.from_pretrained(reference, revision=revision).get_text_config().num_attention_heads)
 
 
 def engine_arguments(

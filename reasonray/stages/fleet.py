@@ -6,10 +6,12 @@ from collections.abc import Collection
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from reasonray.config import UserError
+from reasonray.config import UserError, VLLMEngine
+from reasonray.engines.vllm import check
 from reasonray.run import Run
 from reasonray.stages.orders import EngineSpec
 from reasonray.stages.replicas import Replica
@@ -35,11 +37,12 @@ class Fleet:
         """Return at least `size` replicas of a spec: those that are up, else new ones that are still starting.
 
         Raises:
-            UserError: the cluster can never hold so many.
+            UserError: the cluster can never hold so many, or the engine refuses its arguments.
         """
         held = next((crew for other, crew in self._crews if other.serves(spec)), None)
         if held is None:
             refuse_impossible([(spec, size)])
+            _refuse_wrong_arguments(spec)
             held = []
         self._crews = [(other, crew) for other, crew in self._crews if crew is not held] + [(spec, held)]
         while len(held) < size:
@@ -144,6 +147,17 @@ def refuse_impossible(crews: Collection[tuple[EngineSpec, int]]) -> None:
                     f"{size} replica(s) of {spec.model} ask for {wanted:g} {what}s each; the cluster has {total:g} "
                     f"(at most {largest:g} on one node): lower {what.lower()}s or replicas, or add nodes"
                 )
+
+
+def _refuse_wrong_arguments(spec: EngineSpec) -> None:
+    """Check an engine's arguments where it costs no accelerator; an engine without any tells by itself."""
+    if not (isinstance(spec.engine, VLLMEngine) and spec.gpus):
+        return
+    checking = ray.remote(check).options(num_cpus=1, num_gpus=0)
+    try:
+        ray.get(checking.remote(spec.model, spec.revision, spec.engine, gpus=spec.gpus, pipeline=spec.pipeline))
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, UserError) else error from None
 
 
 def _needs(spec: EngineSpec) -> tuple[tuple[str, float], ...]:
