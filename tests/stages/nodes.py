@@ -1,4 +1,4 @@
-"""A driver on a cluster of several (pretended) nodes with pretended GPUs; test_nodes.py runs it in a process of its own.
+"""A driver on a cluster of pretended nodes with pretended GPUs; test_nodes.py runs it in a process of its own.
 
     python nodes.py pipeline ROOT      a replica that needs the GPUs of two nodes
     python nodes.py drain ROOT         a node that is about to go, while a run is sampled
@@ -7,7 +7,6 @@ Prints one line of JSON.
 """
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -86,7 +85,6 @@ def drain_a_node_with_a_replica(run: Run, drained: list[str]) -> None:
 
 
 def main() -> None:
-    os.environ["RAY_enable_worker_prestart"] = "0"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
     for _ in range(2):
         cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=100 << 20)
