@@ -8,11 +8,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
 from reasonray.config import UserError
 from reasonray.console import say
+
+_AGENT_SECONDS = 60.0
+"""How long a fresh cluster may take until it takes jobs."""
 
 
 @contextmanager
@@ -50,12 +54,13 @@ def submit(entrypoint: str, name: str, address: str | None, working_directory: s
             f"no Ray cluster answers at {where}; start one (`ray start --head`) or give --address"
         ) from error
     identifier = f"reasonray-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    client.submit_job(
-        entrypoint=entrypoint,
-        submission_id=identifier,
-        runtime_env={"working_dir": working_directory, "excludes": ["runs/", ".venv/", ".git/"]},
-        metadata={"run": name},
-    )
+    request = {
+        "entrypoint": entrypoint,
+        "submission_id": identifier,
+        "runtime_env": {"working_dir": working_directory, "excludes": ["runs/", ".venv/", ".git/"]},
+        "metadata": {"run": name},
+    }
+    _submit_once_agents_are_up(client, request)
     say("submit", f"job {identifier}")
     if not wait:
         return 0
@@ -69,6 +74,24 @@ def submit(entrypoint: str, name: str, address: str | None, working_directory: s
         return 0
     code = client.get_job_info(identifier).driver_exit_code
     return code if code else 1
+
+
+def _submit_once_agents_are_up(client: Any, request: dict[str, Any]) -> None:
+    """Submit; a cluster that has just been started answers some seconds before it takes jobs."""
+    deadline = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            client.submit_job(**request)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"the cluster answers, but takes no job: {str(error).splitlines()[0]} "
+                    "(is its dashboard agent running? `ray status` and the session's dashboard_agent.log tell)"
+                ) from error
+            time.sleep(1)
 
 
 async def _follow(client: object, identifier: str) -> None:

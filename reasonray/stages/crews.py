@@ -126,8 +126,10 @@ class Crew:
         if self._starting.pop(reference, None) is not None:
             self._welcome(replica, result)
         elif self._releasing.pop(reference, None) is not None:
-            self._take_back(replica, set(result))
+            self._take_back(replica, result)
         else:
+            # What was released counts here too: the lease may end before the word of its release is heard.
+            self._take_back(replica, result.released)
             del self._leases[reference]
             self._in_a_row = 0
 
@@ -163,6 +165,17 @@ class Crew:
         if here < self._least or (here < self._most and more_than_enough and has_room(self.spec)):
             self._run.events.emit("replica", state="joined", count=here + 1)
             self._await_start(self._fleet.hire(self.spec))
+
+    def recount(self) -> int:
+        """Read the ledger again, put what is still owed into the backlog, and return how many problems that were.
+
+        The ledger is the only truth: whatever the driver has lost sight of is found here.
+        """
+        for order in self.orders:
+            arm = self.arms[order.arm]
+            for of in what_is_owed(arm, order):
+                self.backlog.add(arm, of)
+        return len(self.backlog)
 
     def drop(self) -> None:
         """Hand out nothing more and abort what is in flight; the leases end with what they have."""

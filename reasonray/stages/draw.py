@@ -22,6 +22,8 @@ from reasonray.stages.orders import Arm, Figures, Order
 _FORECAST_AFTER = 20.0
 """Seconds of drawing before the time left is more than a guess."""
 _LOOK_SECONDS = 0.5
+_MOST_RECOUNTS = 3
+"""How often the ledger may say that something is owed when the driver thinks that nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Drawing:
         self._looked = 0.0
         self._accelerator_seconds = 0.0
         self._exhausted = ""
-        self._most = 0
+        self._recounts = 0
 
     def open(self) -> None:
         """Ask for replicas and return when the first is up."""
@@ -117,7 +119,7 @@ class Drawing:
 
     def work(self) -> Drawn:
         """Draw until nothing is owed, or the budget is spent."""
-        while any(crew.is_busy for crew in self._crews):
+        while self._is_unfinished():
             for crew in self._crews:
                 if not self._exhausted:
                     crew.hand_out()
@@ -128,6 +130,17 @@ class Drawing:
         arms = {arm: figures for crew in self._crews for arm, figures in crew.figures().items()}
         deaths = sum(crew.deaths for crew in self._crews)
         return Drawn(arms, self._display.seconds - self._begun, deaths, self._exhausted)
+
+    def _is_unfinished(self) -> bool:
+        if any(crew.is_busy for crew in self._crews):
+            return True
+        if self._exhausted:
+            return False
+        left = sum(crew.recount() for crew in self._crews)
+        self._recounts += 1
+        if left and self._recounts > _MOST_RECOUNTS:
+            raise RuntimeError(f"{left} problems are still owed attempts after all was drawn {_MOST_RECOUNTS} times")
+        return left > 0
 
     def _collect(self) -> None:
         owner = {reference: crew for crew in self._crews for reference in crew.references()}

@@ -44,6 +44,16 @@ class Started:
     node: str
 
 
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What became of a lease."""
+
+    rollouts: int
+    """Drawn, and committed."""
+    released: frozenset[Key] = frozenset()
+    """Problems that were handed back, nothing of them begun."""
+
+
 class Replica:
     """One engine with its checkers and its writer; runs as an async Ray actor."""
 
@@ -95,8 +105,8 @@ class Replica:
         identity = models.identity(directory) if directory else engines.identity(spec.engine, model)
         return Started(identity, self._engine.capacity, ray.get_runtime_context().get_node_id())
 
-    async def work(self, lease: Lease) -> int:
-        """Draw what the lease's problems are owed; return the number of rollouts, all of them committed.
+    async def work(self, lease: Lease) -> Worked:
+        """Draw what the lease's problems are owed.
 
         Raises:
             EngineDied: the engine is gone, or hangs.
@@ -105,9 +115,10 @@ class Replica:
         mine = {(lease.arm.name, it.problem.id): asyncio.create_task(self._settle(lease, it)) for it in lease.problems}
         self._settling |= mine
         results = await asyncio.gather(*mine.values(), return_exceptions=True)
+        released = self._released & mine.keys()
+        self._released -= released
         for key in mine:
             del self._settling[key]
-            self._released.discard(key)
             self._begun.discard(key)
         await self._writer.commit()
         if self._fault:
@@ -115,7 +126,7 @@ class Replica:
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        return sum(result for result in results if isinstance(result, int))
+        return Worked(sum(result for result in results if isinstance(result, int)), frozenset(released))
 
     async def release(self, count: int) -> list[Key]:
         """Hand back up to `count` problems that no attempt was begun for, the last ones first."""

@@ -63,7 +63,7 @@ def drain(root: Path) -> dict[str, Any]:
         "rollouts": run.rollouts.read(["id"]).num_rows,
         "left": [it["state"] for it in run.events.read("replica")].count("left"),
         "deaths": len(run.events.read("death")),
-        "draining": drained[0] in draining_nodes(),
+        "gone": drained[0] not in {it["NodeID"] for it in ray.nodes() if it["Alive"]} - draining_nodes(),
     }
 
 

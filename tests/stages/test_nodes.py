@@ -28,4 +28,4 @@ def test_a_replica_of_two_nodes_gives_their_gpus_back(tmp_path: Path) -> None:
 
 def test_a_replica_leaves_a_node_that_is_about_to_go_and_nothing_dies(tmp_path: Path) -> None:
     found = on_nodes("drain", tmp_path)
-    assert found == {"rollouts": 800, "left": 1, "deaths": 0, "draining": True}
+    assert found == {"rollouts": 800, "left": 1, "deaths": 0, "gone": True}
