@@ -22,6 +22,8 @@ class Backlog:
         self._rollouts: Counter[tuple[str, str]] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._length = 0
+        self.starting = 0
+        """Attempts with which its problems start, the suspects' aside."""
         self.suspects: deque[Entry] = deque()
         """Problems that were in flight at several deaths: they are drawn alone."""
 
@@ -38,6 +40,7 @@ class Backlog:
         queue = self._queues.setdefault((arm.name, owed.problem.difficulty), deque())
         (queue.appendleft if first else queue.append)((arm, owed))
         self._length += 1
+        self.starting += owed.opening(arm.policy)
 
     def learn(self, arm: str, figures: Figures) -> None:
         """Take an arm's counts so far, as the measure of what its problems take."""
@@ -56,6 +59,7 @@ class Backlog:
             taken.append(queue.popleft())
             starting += taken[-1][1].opening(taken[-1][0].policy)
         self._length -= len(taken)
+        self.starting -= starting
         return taken
 
     def _expected(self, key: tuple[str, str]) -> float:

@@ -47,6 +47,8 @@ class Crew:
         self._up: dict[Any, Started] = {}
         self._leases: dict[Any, tuple[Any, Lease]] = {}
         """work() reference → (replica, lease)"""
+        self._started: dict[Any, int] = {}
+        """work() reference → the attempts that the lease started with"""
         self._releasing: dict[Any, Any] = {}
         """release() reference → replica"""
         self._leaving: set[Any] = set()
@@ -130,19 +132,22 @@ class Crew:
         else:
             # What was released counts here too: the lease may end before the word of its release is heard.
             self._take_back(replica, result.released)
-            del self._leases[reference]
+            del self._leases[reference], self._started[reference]
             self._in_a_row = 0
 
     def hand_out(self) -> None:
         """Lease what is owed to replicas that have room, and ask busy ones for some where others have nothing."""
+        held: dict[Any, list[Any]] = {replica: [] for replica in self._up}
+        for reference, (holder, _) in self._leases.items():
+            held[holder].append(reference)
         for replica, started in self._up.items():
-            mine = [lease for holder, lease in self._leases.values() if holder == replica]
-            if replica in self._leaving or any(lease.care is not Care.NONE for lease in mine):
+            mine = held[replica]
+            if replica in self._leaving or any(self._leases[it][1].care is not Care.NONE for it in mine):
                 continue
             if self.backlog.suspects and not mine:
                 self._single_out(replica, *self.backlog.suspects.popleft())
                 continue
-            starting = sum(it.opening(lease.arm.policy) for lease in mine for it in lease.problems)
+            starting = sum(self._started[reference] for reference in mine)
             while starting < 2 * started.capacity and (group := self.backlog.take(self._group_size(started.capacity))):
                 starting += self._lease(replica, group)
         self._level()
@@ -161,7 +166,7 @@ class Crew:
                 self._let_go(replica)
         here = len(self._up) - len(self._leaving) + len(self._starting)
         capacity = sum(it.capacity for it in self._up.values())
-        more_than_enough = sum(it.opening(arm.policy) for arm, it in self.backlog) > capacity
+        more_than_enough = self.backlog.starting > capacity
         if here < self._least or (here < self._most and more_than_enough and has_room(self.spec)):
             self._run.events.emit("replica", state="joined", count=here + 1)
             self._await_start(self._fleet.hire(self.spec))
@@ -228,8 +233,7 @@ class Crew:
 
     def _group_size(self, capacity: int) -> int:
         """Return how many attempts a lease starts with: half a replica's capacity, less towards the end."""
-        waiting = sum(it.opening(arm.policy) for arm, it in self.backlog) if len(self.backlog) < 10_000 else 10**9
-        return max(1, min(capacity // 2, waiting // (2 * len(self._up))))
+        return max(1, min(capacity // 2, self.backlog.starting // (2 * len(self._up))))
 
     def _single_out(self, replica: Any, arm: Arm, of: Owed) -> None:
         by_sample = self._suspicion[arm.name, of.problem.id] > _SUSPECT_AFTER
@@ -237,8 +241,10 @@ class Crew:
 
     def _lease(self, replica: Any, group: list[Entry], care: Care = Care.NONE) -> int:
         lease = Lease(group[0][0], tuple(it for _, it in group), care)
-        self._leases[replica.work.remote(lease)] = (replica, lease)
-        return sum(it.opening(lease.arm.policy) for it in lease.problems)
+        reference = replica.work.remote(lease)
+        self._leases[reference] = (replica, lease)
+        self._started[reference] = sum(it.opening(lease.arm.policy) for it in lease.problems)
+        return self._started[reference]
 
     def _level(self) -> None:
         """Have the busiest replica hand back half of what it has not begun, where another has nothing to do."""

@@ -26,6 +26,7 @@ from reasonray.policy import Progress, is_satisfied, owed
 from reasonray.records import Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.stages.meters import Meters
 from reasonray.stages.orders import Arm, Care, EngineSpec, Figures, Lease, Owed, Snapshot, rollout_of
+from reasonray.tables import rollouts_to_table
 
 _COMMIT_SECONDS = 5.0
 
@@ -59,6 +60,7 @@ class Replica:
 
     def __init__(self, spec: EngineSpec, checking: Checking, hang_seconds: float, run: str, *, spread: bool) -> None:
         self._spec, self._spread, self._hang_seconds = spec, spread, hang_seconds
+        rollouts_to_table(())  # pyarrow's first table costs a second of imports: now, not at the first commit
         self._pool = CheckerPool(processes=checking.processes, timeout_seconds=checking.timeout_seconds)
         self._writer = Writer()
         self._meters = Meters(run)

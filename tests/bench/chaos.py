@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
+import sums
 from report import tell
 
 ROOT = Path(__file__).parent.parent.parent
@@ -93,7 +94,7 @@ class Arena:
         arguments = [
             "jobs/configs/smoke.toml",
             f"root={self.scratch}",
-            f"sources=[{{kind='generated', train={self.rollouts // K}, test=0}}]",
+            f"sources=[{{kind='files', train='{sums.write(self.scratch / 'sums.jsonl', self.rollouts // K)}'}}]",
             f"policy={{kind='fixed', samples={K}}}",
             f"teachers=[{{model='scripted', gpus=0, cpus=1, replicas=[2, 6], engine={engine}}}]",
             "failures={in_a_row=30, deaths=1000, hang_seconds=60}",

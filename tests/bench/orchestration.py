@@ -1,6 +1,6 @@
 """How fast is everything but the engine: 64 replicas with an engine that answers at once, through lease, check, commit.
 
-    python tests/bench/orchestration.py [--rollouts 60000] [--replicas 64] [--stored 1000000]
+    python tests/bench/orchestration.py [--rollouts 120000] [--replicas 64] [--stored 1000000]
 
 Then a run that holds a million rollouts is opened again, to see what it owes.
 """
@@ -8,6 +8,7 @@ Then a run that holds a million rollouts is opened again, to see what it owes.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,9 @@ import psutil
 import pyarrow as pa
 import ray
 
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
 sys.path.insert(0, str(Path(__file__).parent))
+import sums
 from report import tell
 
 from reasonray.config import Config, parse
@@ -29,6 +32,7 @@ from reasonray.ledger import Ledger
 from reasonray.records import content_hash
 from reasonray.run import open_run
 from reasonray.stages.fleet import Fleet
+from reasonray.stages.orders import EngineSpec
 from reasonray.stages.sample import sample
 from reasonray.storage import place
 from reasonray.tables import ROLLOUT_SCHEMA
@@ -37,7 +41,7 @@ from reasonray.tables import ROLLOUT_SCHEMA
 def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rollouts", type=int, default=60_000)
+    parser.add_argument("--rollouts", type=int, default=120_000)
     parser.add_argument("--replicas", type=int, default=64)
     parser.add_argument("--stored", type=int, default=1_000_000)
     options = parser.parse_args()
@@ -49,11 +53,13 @@ def main() -> None:
 
 
 def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
-    """Sample on so many replicas; the rate is of the time from the first lease to the last commit."""
+    """Sample on so many replicas that are up; the rate is of the time from the first lease to the last commit."""
     ray.init(address="local", num_cpus=replicas, include_dashboard=False, log_to_driver=False)
     run = open_run(config(root, "throughput", rollouts // 8, replicas))
     peak = Peak()
+    spec = EngineSpec.of(run, run.config.teachers[0])
     with peak, Fleet(run) as fleet:
+        ray.get([replica.start.remote(spec.model, None) for replica in fleet.crew(spec, replicas)])
         sample(run, fleet)
     ray.shutdown()
     last = run.events.read("sample")[-1]
@@ -83,13 +89,13 @@ def resume(root: Path, stored: int) -> dict[str, Any]:
 
 def config(root: Path, name: str, problems: int, replicas: int) -> Config:
     """Return a run on the scripted engine without latency."""
-    engine = {"kind": "scripted", "correct": 0.4, "endless": 0.05, "unparseable": 0.05, "max_num_seqs": 64}
+    engine = {"kind": "scripted", "correct": 0.4, "endless": 0.05, "unparseable": 0.05}
     teacher = {"model": "scripted", "engine": engine, "gpus": 0, "cpus": 1, "replicas": replicas}
     return parse(
         {
             "name": name,
             "root": str(root),
-            "sources": [{"kind": "generated", "train": problems, "test": 0}],
+            "sources": [{"kind": "files", "train": str(sums.write(root / "sums.jsonl", problems))}],
             "teachers": [teacher],
             "policy": {"kind": "fixed", "samples": 8},
             "student": {"model": "scripted", "engine": {"kind": "scripted"}, "gpus": 0},
