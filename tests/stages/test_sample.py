@@ -107,9 +107,8 @@ def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tm
     def kill_some() -> None:
         while len(killed) < 3:
             time.sleep(2.5)
-            alive = [
-                it.pid for it in psutil.process_iter(["cmdline"]) if "ray::Replica" in "".join(it.info["cmdline"] or ())
-            ]
+            mine = psutil.Process().children(recursive=True)  # never another cluster's
+            alive = [it.pid for it in mine if "ray::Replica" in "".join(it.cmdline())]
             if alive:
                 os.kill(alive[0], signal.SIGKILL)
                 killed.append(alive[0])
