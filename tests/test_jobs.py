@@ -123,6 +123,7 @@ def address() -> Iterator[str]:
     """A cluster of its own, as `ray start` makes one. Never `ray stop`: that would end every Ray of the machine."""
     scratch = tempfile.mkdtemp(prefix="rr-", dir="/tmp")  # short: Ray keeps sockets below it
     ports = ["--port=6401", "--dashboard-port=8401", "--min-worker-port=20000", "--max-worker-port=20200"]
+    ports += ["--dashboard-agent-listen-port=8402"]  # the default is that of the cluster which other tests share
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats", f"--temp-dir={scratch}"]
     head = subprocess.Popen(

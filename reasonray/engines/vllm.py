@@ -143,8 +143,9 @@ def check(model: str, revision: str | None, config: VLLMEngine, *, gpus: int, pi
             close = get_close_matches(name, known, 1)
             cure = f"did you mean {close[0]}?" if close else "see vLLM's engine arguments"
             raise UserError(f"engine.args: vLLM knows no {name!r}; {cure}")
+    anywhere = Path("/")  # a directory that exists: offline, vLLM would look for the model's files here
     try:
-        AsyncEngineArgs(**engine_arguments(Path(model), config, gpus=gpus, seed=0, pipeline=pipeline))
+        AsyncEngineArgs(**engine_arguments(anywhere, config, gpus=gpus, seed=0, pipeline=pipeline))
     except (TypeError, ValueError) as error:
         raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
     tensor = int(config.args.get("tensor_parallel_size", gpus // pipeline))

@@ -89,7 +89,7 @@ def _submit_once_agents_are_up(client: Any, request: dict[str, Any]) -> None:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"the cluster answers, but takes no job: {str(error).splitlines()[0]} "
-                    "(is its dashboard agent running? `ray status` and the session's dashboard_agent.log tell)"
+                    "(is its dashboard agent running? a second Ray on the machine may hold its port, 52365)"
                 ) from error
             time.sleep(1)
 
