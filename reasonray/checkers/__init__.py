@@ -11,11 +11,11 @@ checker itself is FAILED with its reason. This room has the package's one broad 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from reasonray.answers import Found, final_answer
-from reasonray.checkers import numbers
 from reasonray.errors import UserError
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, split_reasoning
 from reasonray.records import Finish, Outcome, Problem, Verdict
@@ -25,22 +25,43 @@ Finding = tuple[Outcome, str]
 
 CHECKERS = {
     "math_answer": "reasonray.checkers.math_answer",
+    "numeric": "reasonray.checkers.numeric",
+    "choice": "reasonray.checkers.choice",
     "text_answer": "reasonray.checkers.text_answer",
     "gym": "reasonray.checkers.gym",
 }
-"""Name → module with `compare(problem, answer) -> Finding`; loaded on demand, some are heavy."""
+"""Name → module, loaded on demand, as some are heavy.
+
+Each has `compare(problem, answer) -> Finding` and `unverifiable(problem) -> reason | None`; it may have
+`fast(problem, answer) -> Finding | None`, which decides in microseconds or passes, and `list_of(problem, answers)`,
+which makes one answer of several boxes.
+"""
+
+_MOST_RIVALS = 8
 
 
-def find_checker(name: str) -> Callable[[Problem, str], Finding]:
-    """Return a checker's comparison.
+def find_checker(name: str) -> Any:
+    """Return a checker's module.
 
     Raises:
         UserError: there is none of that name.
     """
     if name not in CHECKERS:
         raise UserError(f"no checker is called {name!r}; there are {', '.join(CHECKERS)}")
-    compare: Callable[[Problem, str], Finding] = import_module(CHECKERS[name]).compare
-    return compare
+    return import_module(CHECKERS[name])
+
+
+def unverifiable(problem: Problem) -> str | None:
+    """Return why no completion of a problem can be judged, None if it can; to be asked when problems are loaded.
+
+    Raises:
+        UserError: there is no checker of the problem's.
+    """
+    checker = find_checker(problem.checker)
+    if problem.answer is None:
+        return "the problem has no gold answer"
+    reason: str | None = checker.unverifiable(problem)
+    return reason
 
 
 def check(problem: Problem, completion: str, finish: Finish) -> Verdict:
@@ -71,23 +92,22 @@ def _before_comparing(problem: Problem, completion: str, finish: Finish) -> Verd
     if problem.answer is None:
         return _verdict(problem, Outcome.UNVERIFIABLE, "the problem has no gold answer")
     cut = finish is Finish.LENGTH
-    if REASONING_OPEN in completion and REASONING_CLOSE not in completion:
+    whole = bool(problem.metadata.get("from_reasoning"))
+    if not whole and REASONING_OPEN in completion and REASONING_CLOSE not in completion:
         outcome = Outcome.TRUNCATED if cut else Outcome.NO_ANSWER
         return _verdict(problem, outcome, "the reasoning never ends")
-    _, response = split_reasoning(completion)
+    response = completion if whole else split_reasoning(completion)[1]
     found = _extract(problem, response)
     if cut and (found is None or not found.closed):
         return _verdict(problem, Outcome.TRUNCATED, "cut before the answer was complete")
     if found is None:
         return _verdict(problem, Outcome.NO_ANSWER, "no rule finds an answer")
-    if found.rivals:
-        return _verdict(problem, Outcome.WRONG, f"boxed answers differ: {', '.join(found.rivals)[:80]}", found)
     return found
 
 
 def _extract(problem: Problem, response: str) -> Found | None:
     if problem.checker != "gym":
-        return final_answer(response)
+        return final_answer(response, last_number=bool(problem.metadata.get("last_number")))
     # Answers of reasoning-gym may run over lines; its own convention is a tag.
     before, opened, after = response.rpartition("<answer>")
     if opened:
@@ -97,8 +117,9 @@ def _extract(problem: Problem, response: str) -> Found | None:
 
 
 def _compared(problem: Problem, found: Found) -> Verdict:
+    checker = find_checker(problem.checker)
     try:
-        outcome, rule = _fast_finding(problem, found) or find_checker(problem.checker)(problem, found.text)
+        outcome, rule = _fast_finding(problem, found) or _judged(checker, problem, found)
     except UserError:
         raise
     except Exception as error:  # a checker's fault must not count against the model, nor end the batch
@@ -106,12 +127,42 @@ def _compared(problem: Problem, found: Found) -> Verdict:
     return _verdict(problem, outcome, rule, found)
 
 
+def _judged(checker: Any, problem: Problem, found: Found) -> Finding:
+    """Compare what was found; of several boxes each must be right, or all together where the gold is a list."""
+    if not found.rivals:
+        finding: Finding = checker.compare(problem, found.text)
+        return finding
+    boxes = (*found.rivals, found.text)
+    together = checker.list_of(problem, boxes) if hasattr(checker, "list_of") else None
+    if together and (whole := checker.compare(problem, together))[0] is Outcome.CORRECT:
+        return Outcome.CORRECT, f"boxes as a list: {whole[1]}"
+    return _agreed([checker.compare(problem, box) for box in boxes], found)
+
+
 def _fast_finding(problem: Problem, found: Found) -> Finding | None:
-    if problem.checker == "math_answer":
-        return numbers.compare(problem.answer or "", found.text)
-    if problem.checker == "text_answer":
-        return find_checker("text_answer")(problem, found.text)
-    return None
+    checker = find_checker(problem.checker)
+    fast = getattr(checker, "fast", None)
+    if fast is None:
+        return None
+    if not found.rivals:
+        finding: Finding | None = fast(problem, found.text)
+        return finding
+    if len(found.rivals) > _MOST_RIVALS:
+        return Outcome.WRONG, f"{len(found.rivals) + 1} boxed answers differ"
+    if hasattr(checker, "list_of") and checker.list_of(problem, found.rivals):
+        return None
+    findings = [fast(problem, box) for box in (*found.rivals, found.text)]
+    decided = [it for it in findings if it is not None]
+    undecided = len(decided) < len(findings)
+    return None if undecided and all(it[0] is Outcome.CORRECT for it in decided) else _agreed(decided, found)
+
+
+def _agreed(findings: Sequence[Finding], found: Found) -> Finding:
+    """Return the first finding that is not CORRECT, else the last: boxes that differ are right only if each is."""
+    fault = next((it for it in findings if it[0] is not Outcome.CORRECT), None)
+    if fault and fault[0] is Outcome.WRONG:
+        return Outcome.WRONG, f"boxed answers differ: {', '.join(found.rivals)[:80]}"
+    return fault or findings[-1]
 
 
 def _verdict(problem: Problem, outcome: Outcome, detail: str, found: Found | None = None) -> Verdict:

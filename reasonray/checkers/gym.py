@@ -10,11 +10,17 @@ from reasonray.records import Outcome, Problem
 
 def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     """Score an answer; the problem's metadata holds the task's name and entry."""
-    task = problem.metadata.get("task")
-    if task is None or "entry" not in problem.metadata:
-        return Outcome.UNVERIFIABLE, "the problem does not come from reasoning-gym"
+    if reason := unverifiable(problem):
+        return Outcome.UNVERIFIABLE, reason
+    task = problem.metadata["task"]
     score = float(_scorer(str(task)).score_answer(answer=answer, entry=problem.metadata["entry"]))
     return (Outcome.CORRECT if score > 1 - 1e-9 else Outcome.WRONG), f"{task} scores {score:.3g}"
+
+
+def unverifiable(problem: Problem) -> str | None:
+    """Return why the task's scorer cannot be asked, None if it can."""
+    complete = problem.metadata.get("task") is not None and "entry" in problem.metadata
+    return None if complete else "the problem does not come from reasoning-gym"
 
 
 @lru_cache(maxsize=64)

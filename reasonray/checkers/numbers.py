@@ -1,7 +1,7 @@
 """Plain numbers, exactly: the fast path of math_answer, for what needs no algebra.
 
-Integers, decimals, fractions, mixed numbers, thousands separators, currency, percent, a unit in words, unicode minus
-and scientific notation are read into fractions. Whatever else, or whatever is ambiguous, is left to the algebra.
+Integers, decimals (repeating ones too), fractions, mixed numbers, thousands separators, currency, percent, degrees,
+units in words, scale words, unicode minus and scientific notation are read into fractions. The rest is for the algebra.
 """
 
 from __future__ import annotations
@@ -9,21 +9,44 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
+from reasonray.checkers import notation, units
 from reasonray.records import Outcome
 
-_LONGEST = 64
+_LONGEST = 160
+_INTEGER = re.compile(r"[-+]?\d{1,40}")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+(?![\d/])|\d+)"
+_PART = r"(?:\{{\s?(?P<{0}>[-+]?{1}(?:\.\d+)?)\s?\}}|\s?(?P<{0}d>\d))"
+_MIXED = r"\\frac\s?" + _PART.format("mo", r"\d+") + r"\s?" + _PART.format("mu", r"\d+")
+_PURE = r"\\frac\s?" + _PART.format("fo", _DIGITS) + r"\s?" + _PART.format("fu", _DIGITS)
 _NUMBER = re.compile(
-    r"""(?P<sign>[-+]?)\s?[$€£]?\s?
-        (?:(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?|(?P<bare>\.\d+))
-        (?:[eE](?P<exponent>[-+]?\d{1,2}))?
-        (?:\s?/\s?(?P<under>\d+)|\s(?P<over>\d+)\s?/\s?(?P<part>\d+))?
-        \s?(?P<percent>\\?%)?
-        (?:\s(?P<unit>[A-Za-z][A-Za-z ]{0,30}))?""",
-    re.VERBOSE,
+    rf"""(?P<sign>[-+]?)\s?(?P<money>[$€£¥])?\s?(?P<sign2>[-+]?)
+    (?:
+        (?P<mixed>\d+)(?:\s?{_MIXED}|\s+(?P<o>\d+)\s?/\s?(?P<u>\d+)(?![\d.]))
+      | {_PURE}
+      | (?P<ten>10)\s?\^\s?(?:\{{\s?(?P<tenth>[-+]?\d{{1,3}})\s?\}}|(?P<tenthd>[-+]?\d{{1,3}}))
+      | (?:(?P<whole>{_DIGITS})(?:\.(?P<decimals>\d*))?|\.(?P<bare>\d+))(?:\\overline\s?\{{(?P<period>\d+)\}})?
+        (?:[eE](?P<exponent>[-+]?\d{{1,3}})
+          |\s?(?:\\times|\\cdot|[xX*])\s?10\s?\^\s?(?:\{{\s?(?P<power>[-+]?\d{{1,3}})\s?\}}|(?P<powerd>[-+]?\d{{1,3}}))
+          |\s?/\s?(?P<under>[-+]?\d+)(?![\d.]))?
+    )
+    (?:\s+(?P<scale>thousand|million|billion|trillion|dozen)\b)?
+    (?P<rest>.*)""",
+    re.VERBOSE | re.DOTALL,
 )
-_FRACTION = re.compile(r"([-+]?)\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
-_TYPESETTING = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " "})
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_PERCENT = re.compile(r"\s?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
+_WORD = r"[A-Za-z]+(?:\^\{?\d\}?)?"
+_UNIT = re.compile(rf"\s?(?:°\s?[CF]?\b|°|[€£$]|{_WORD}(?:\s?/\s?{_WORD})?(?:[ -]{_WORD}){{0,4}})")
+_NO_UNIT = re.compile(
+    r"\b(?:less|more|fewer|times|plus|minus|squared|cubed|or|and|to|hundred|out|over|divided|mod|modulo|choose|below|above"
+    r"|greater|than|nd|th|st|rd|pi|sqrt|sin|cos|tan|log|ln|root|infinity|factorial|not|but|no|wait|of the|is|thousand"
+    r"|million|billion|dozen|AM|PM)\b",
+    re.IGNORECASE,
+)
+_CUT = re.compile(rf"{notation.TAIL.pattern}", re.IGNORECASE)
+_SAME_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,48 +56,126 @@ class Number:
     value: Fraction
     percent: bool = False
     unit: str = ""
+    decimals: int = 0
+    """Digits after the point; they say how far a rounded number can be trusted."""
 
 
 def compare(gold: str, answer: str) -> tuple[Outcome, str] | None:
-    """Compare two plain numbers; None if either is not one, or if only algebra or rounding could tell."""
-    wanted, given = read(gold), read(answer)
-    if wanted is None or given is None or wanted.percent != given.percent:
+    """Compare two plain numbers; None if either is not one."""
+    wanted = read(gold)
+    given = read(answer) if wanted else None
+    if wanted is None or given is None:
         return None
-    if wanted.unit and wanted.unit != given.unit:
-        return None
-    if wanted.value == given.value:
+    scaled = commensurable(wanted, given)
+    if scaled is None:
+        return Outcome.WRONG, "another unit"
+    if wanted.value in scaled:
         return Outcome.CORRECT, "equal numbers"
-    if wanted.value.denominator == given.value.denominator == 1:
-        return Outcome.WRONG, "different integers"
-    return None
+    if any(_agree_as_rounded(wanted, given, value) for value in scaled):
+        return Outcome.CORRECT, "equal as far as it is written out"
+    return Outcome.WRONG, "different numbers"
 
 
+def commensurable(wanted: Number, given: Number) -> tuple[Fraction, ...] | None:
+    """Return what the given number may mean in the wanted one's unit; None if their units contradict each other.
+
+    A percentage may mean its share, and, where only one of the two has the sign, from 1 on also the bare number.
+    """
+    if wanted.percent or given.percent:
+        if units.is_known(wanted.unit) or units.is_known(given.unit):
+            return None
+        if wanted.percent == given.percent:
+            return (given.value,)
+        share = given.value / 100 if given.percent else given.value * 100
+        return (share, given.value) if abs(given.value) >= 1 else (share,)
+    ratio = units.ratio(wanted.unit, given.unit)
+    return None if ratio is None else (given.value * ratio,)
+
+
+@lru_cache(maxsize=16384)
 def read(text: str) -> Number | None:
-    """Read a plain number, None if the text is not just one."""
+    """Read a plain number, with a unit and a few words around it at most; None if the text is not just one."""
+    if _INTEGER.fullmatch(text):
+        return Number(Fraction(int(text)))
     if len(text) > _LONGEST:
         return None
-    text = text.translate(_TYPESETTING).strip().strip("$").replace(r"\!", "").replace(r"\$", "$").replace("{,}", ",")
-    if fraction := _FRACTION.fullmatch(text):
-        sign, over, under = fraction.groups()
-        return Number(_signed(sign, Fraction(int(over), int(under)))) if int(under) else None
+    text = " ".join(notation.flat(notation.tidy(text)).split())
+    text = re.sub(r"\$([^$]+)\$", r"\1", text)
+    if hedge := notation.HEDGES.match(text):
+        text = text[hedge.end() :]
     match = _NUMBER.fullmatch(text)
     return _number(match) if match else None
 
 
 def _number(match: re.Match[str]) -> Number | None:
-    group = match.groupdict()
-    value = Fraction((group["whole"] or "0").replace(",", "") + (group["decimals"] or group["bare"] or ""))
-    value *= Fraction(10) ** int(group["exponent"] or 0)
-    under, part = group["under"], group["part"]
-    if (under and not int(under)) or (part and not int(part)):
+    value = _value(match)
+    if value is None or (match["sign"] and match["sign2"]):
         return None
-    if under:
-        value /= int(under)
-    if part:
-        value += Fraction(int(group["over"]), int(part))
-    unit = " ".join((group["unit"] or "").casefold().split())
-    return Number(_signed(group["sign"], value), bool(group["percent"]), unit)
+    value *= _SCALES.get(match["scale"], 1)
+    rest = match["rest"]
+    percent = _PERCENT.match(rest)
+    tail = rest[percent.end() :] if percent else rest
+    unit = _unit(tail, match["money"] or "")
+    if unit is None:
+        return None
+    decimals = len(match["decimals"] or match["bare"] or "") if not (match["under"] or match["period"]) else 0
+    negative = "-" in (match["sign"], match["sign2"])
+    return Number(-value if negative else value, bool(percent), unit, decimals)
 
 
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
+def _value(match: re.Match[str]) -> Fraction | None:
+    group = match.groupdict()
+    if group["mixed"]:
+        over, under = (group[a] or group[b] or group[c] for a, b, c in (("mo", "mod", "o"), ("mu", "mud", "u")))
+        return Fraction(group["mixed"]) + Fraction(over) / Fraction(under) if Fraction(under) else None
+    if over := group["fo"] or group["fod"]:
+        under = _plain(group["fu"] or group["fud"])
+        return Fraction(_plain(over)) / Fraction(under) if Fraction(under) else None
+    if group["ten"]:
+        return Fraction(10) ** int(group["tenth"] or group["tenthd"])
+    digits = group["decimals"] or group["bare"] or ""
+    value = Fraction(f"{_plain(group['whole'] or '0')}.{digits}0")
+    if period := group["period"]:
+        if group["decimals"] is None and group["bare"] is None:
+            return None
+        value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(digits))
+    value *= Fraction(10) ** int(group["exponent"] or group["power"] or group["powerd"] or 0)
+    if group["under"]:
+        return value / int(group["under"]) if int(group["under"]) else None
+    return value
+
+
+def _unit(rest: str, money: str) -> str | None:
+    """Return the unit that a number is followed by, "" if none, None if what follows is more than a unit."""
+    if cut := _CUT.search(rest):
+        tail = rest[cut.start() :]
+        if notation.RETRACTED.search(tail) and not re.match(r"\s*[,(]\s*not\b", tail):
+            return None
+        rest = rest[: cut.start()]
+    if not rest.strip():
+        return money
+    match = _UNIT.fullmatch(rest.rstrip(" .,"))
+    if match is None or _NO_UNIT.search(rest):
+        return None
+    unit = match.group().strip()
+    # `5x` and `5 x` are formulas, `10cm` and `10 m` quantities, `5m` may be either.
+    glued = not rest[0].isspace() and not unit.startswith("°")
+    if (glued and (len(unit) == 1 or not units.is_known(unit))) or (
+        len(unit) == 1 and not units.is_known(unit) and unit != "°"
+    ):
+        return None
+    return f"{money}/{unit[4:]}" if money and unit.startswith("per ") else unit
+
+
+def _agree_as_rounded(wanted: Number, given: Number, value: Fraction) -> bool:
+    """Say whether two numbers differ by less than the last digit of the shorter decimal, written out far enough."""
+    written = [it for it in (wanted, given) if it.decimals]
+    if not written:
+        return False
+    shorter = min(written, key=lambda it: it.decimals)
+    enough = shorter.decimals >= _SAME_DIGITS and abs(shorter.value) * 10**shorter.decimals >= 10 ** (_SAME_DIGITS - 1)
+    return enough and abs(wanted.value - value) < Fraction(1, 10**shorter.decimals)
+
+
+def _plain(digits: str) -> str:
+    return digits.replace(",", "").replace(" ", "")

@@ -19,9 +19,9 @@ from reasonray.records import Finish, Outcome
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['completion'][:40]} vs {case['gold']}")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['why']}: {case['completion'][:40]} vs {case['gold']}")
 def test_case(case: dict[str, Any]) -> None:
-    problem = a_problem(answer=case["gold"], checker=case.get("checker", "math_answer"))
+    problem = a_problem(answer=case["gold"], checker=case["checker"], metadata=case.get("metadata", {}))
     finish = Finish(case.get("finish", "stop"))
     assert check(problem, case["completion"], finish).outcome == case["outcome"]
     fast = check_fast(problem, case["completion"], finish)

@@ -1,0 +1,202 @@
+"""One notation for what is written in several: unicode, LaTeX spacing and text, math delimiters, units, prose around.
+
+Nothing here computes; `tidy` keeps an answer LaTeX, `flat` makes plain characters of it, `formula` finds it in prose.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from reasonray.answers import undecorated
+
+_VULGAR = "1/2 1/3 2/3 1/4 3/4 1/5 2/5 3/5 4/5 1/6 5/6 1/8 3/8 5/8 7/8".split()  # noqa: SIM905
+_CHARACTERS = {
+    **dict.fromkeys("−–‒﹣", "-"),
+    **dict.fromkeys("\u00a0\u202f\u2009\u2007", " "),
+    **{"⁄": "/", "÷": "/", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "≤": r"\le ", "≥": r"\ge "},
+    **{"≠": r"\ne ", "±": r"\pm ", "∞": r"\infty ", "π": r"\pi ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "},
+    **{"∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "’": "'"},
+    **dict(
+        zip(
+            "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞",
+            (f" {part}" for part in _VULGAR),
+            strict=True,
+        )
+    ),
+}
+_UNICODE = str.maketrans(_CHARACTERS)
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_ROOT = re.compile(r"√\s?(?:\(([^()]{1,80})\)|(\w{1,20}))")
+_SPACING = re.compile(
+    r"(?<!\\)\\(?:[,;: ]|quad\b|qquad\b|displaystyle\b|left\b(?=\s?[\[\]()|.\\])|right\b(?=\s?[\[\]()|.\\]))|~"
+)
+_DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree\b")
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|bf|rm)\s?\{([^{}]*)\}")
+_INLINE = re.compile(r"\$\$?([^$]{1,2000})\$\$?|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL)
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+
+HEDGES = re.compile(
+    r"(?:(?:exactly|simply|just|indeed|clearly|therefore|thus|then|hence|equal to|given by|precisely|obviously"
+    r"|approximately|about|roughly|is|the (?:number|value|integer|fraction|sum|total)(?: of)?|a total of)\b[\s:,]*"
+    r"|(?:\\approx|≈|=|:)\s*)+",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"\b(?:not|neither|nor|less|more|fewer|greater|larger|smaller|least|most|between|twice|thrice|half|double|times|than"
+    r"|plus|minus|squared|cubed|unknown|close|near|nearly|almost|under|over|above|below|without|except|but|wrong"
+    r"|incorrect|wait|actually|maybe|perhaps|impossible|undefined|any|every|no|cannot|factorial|mod|modulo)\b",
+    re.IGNORECASE,
+)
+_CONNECTIVE = (
+    r"because|since|as|which|so|where|when|for|that|giving|after|given|found|using|by|if|and so|hence|thus|therefore|in"
+    r" (?:total|all|the|this)|from|with|obtained|on|at|i\.e\."
+)
+TAIL = re.compile(
+    rf"(?:\s*[,;:(]?\s*(?:{_CONNECTIVE})\b|\s*,\s*not\b|\s*\((?:not|or)?\s*[A-Za-z][^()\d]*\)$)", re.IGNORECASE
+)
+RETRACTED = re.compile(r"\b(?:but|wait|wrong|incorrect|actually|rather|instead|mistake|no|or)\b", re.IGNORECASE)
+_JOINT = re.compile(r"\s*(?:,|;|,?\s*and|,?\s*or)\s*", re.IGNORECASE)
+_AND = re.compile(r"(?<![\\A-Za-z])(?:,\s*)?(?:and|or)(?![A-Za-z])", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\A-Za-z{_^])[A-Za-z]{2,}(?![A-Za-z(_^])")
+_MATH_WORDS = frozenset(
+    (
+        "sin",
+        "cos",
+        "tan",
+        "log",
+        "ln",
+        "sqrt",
+        "pi",
+        "and",
+        "or",
+        "inf",
+        "infinity",
+        "exp",
+        "sec",
+        "csc",
+        "cot",
+        "det",
+        "gcd",
+        "lcm",
+    )
+)
+_SHORT_WORDS = frozenset(
+    "is of the for so as in to by not but at we it if no on an be all its was are has can per via".split()  # noqa: SIM905
+)
+
+
+@lru_cache(maxsize=4096)
+def tidy(text: str) -> str:
+    """Return an answer as LaTeX without delimiters, spacing commands, typographic characters and variant commands."""
+    if not text.isascii():
+        text = _RAISED.sub(lambda it: "^{" + it.group().translate(_SUPERSCRIPTS) + "}", text).translate(_UNICODE)
+        text = _ROOT.sub(lambda it: rf"\sqrt{{{it[1] or it[2]}}}", text)
+    text = undecorated(text)
+    if "\\" in text or "{" in text or "~" in text:
+        text = text.replace(r"\!", "").replace("{,}", ",").replace(r"\$", "$").replace(r"\%", "%")
+        text = _DEGREES.sub("°", _SPACING.sub(" ", text))
+        text = re.sub(r"\\[dtc]frac\b", r"\\frac", text)
+        text = re.sub(r"\\([lg])eq(?:slant)?\b", r"\\\1e", text)
+        while text.startswith("{") and text.endswith("}") and _closes_last(text):
+            text = text[1:-1].strip()
+    return text.rstrip(" ,;").strip()
+
+
+def flat(text: str) -> str:
+    """Return a tidy text with the text commands resolved, as plain characters."""
+    while "\\" in text and (found := _TEXT.search(text)):
+        text = f"{text[: found.start()]} {found[1].rstrip()}{text[found.end() :]}"
+    return text.strip()
+
+
+def squeezed(text: str) -> str:
+    """Return a tidy text without any space, to see whether two are the same."""
+    return "".join(tidy(text).split())
+
+
+def words(text: str) -> str | None:
+    """Return a text in one case if it is words rather than a formula, None if not."""
+    text = tidy(text)
+    plain = flat(text).strip("(). '\"")
+    if not re.fullmatch(r"[A-Za-z]+(?:[ '-]+[A-Za-z]+)*", plain):
+        return None
+    if (
+        _TEXT.fullmatch(text)
+        or (len(plain) > 3 and plain.casefold() not in _MATH_WORDS)
+        or plain.casefold() in {"yes", "no", "odd"}
+    ):
+        return " ".join(plain.casefold().split())
+    return None
+
+
+def formula(text: str) -> str | None:
+    """Return the one formula (or list of formulas) that an answer in prose states; None if it states none, or hedges.
+
+    "approximately $5$", "$x = 1$ and $y = 2$", "5, because …" state one; "not $5$", "less than 5", "5, no, 6" do not.
+    """
+    text = tidy(text)
+    segments = list(_INLINE.finditer(text))
+    if segments:
+        return _segment(text, segments)
+    text = _AND.sub(",", flat(text))
+    text = re.sub(r"^\s*,|(?<=,)\s*,", "", re.sub(r"^\s*(?:either|both)\b", "", text, flags=re.IGNORECASE))
+    text = text[found.end() :] if (found := HEDGES.match(text)) else text
+    for word in _WORD.finditer(text):
+        if _is_foreign(word.group()):
+            return _before_tail(text, word.start())
+    return text or None
+
+
+def balanced(text: str) -> bool:
+    """Say whether every brace has its partner."""
+    depth = 0
+    for token in _BRACES.finditer(text):
+        depth += (token.group() == "{") - (token.group() == "}")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _segment(text: str, segments: list[re.Match[str]]) -> str | None:
+    first = segments[0]
+    if _REFUSED.search(text, 0, first.start()):
+        return None
+    kept = [first]
+    for segment in segments[1:]:
+        if not _JOINT.fullmatch(text, kept[-1].end(), segment.start()):
+            break
+        kept.append(segment)
+    tail = text[kept[-1].end() :]
+    if tail and not TAIL.match(tail) and _REFUSED.search(tail):
+        return None
+    if TAIL.match(tail) and RETRACTED.search(tail) and not re.match(r"\s*,\s*not\b", tail):
+        return None
+    return tidy(", ".join(next(filter(None, it.groups())) for it in kept))
+
+
+def _before_tail(text: str, at: int) -> str | None:
+    """Return what stands before the first word that belongs to no formula, None if that word changes the value."""
+    head, tail = text[:at].rstrip(" ,;:("), text[at:]
+    ruled_out = tail.startswith("not") and text[:at].rstrip().endswith((",", "("))
+    if not head or (_REFUSED.match(tail) and not ruled_out):
+        return None
+    if not tail.startswith("not") and RETRACTED.search(tail):
+        return None
+    return head
+
+
+def _is_foreign(word: str) -> bool:
+    folded = word.casefold()
+    return folded not in _MATH_WORDS and (len(word) > 3 or folded in _SHORT_WORDS)
+
+
+def _closes_last(text: str) -> bool:
+    """Say whether the brace that opens a text closes at its end."""
+    depth = 0
+    for token in _BRACES.finditer(text):
+        depth += (token.group() == "{") - (token.group() == "}")
+        if depth == 0:
+            return token.end() == len(text)
+    return False

@@ -1,0 +1,119 @@
+"""Units of measure, as far as answers need them: which are the same, which convert, which contradict each other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+_LENGTHS = {
+    "mm millimeter millimetre": "1/1000",
+    "cm centimeter centimetre": "1/100",
+    "m meter metre": "1",
+    "km kilometer kilometre": "1000",
+    "inch inches": "0.0254",
+    "ft foot feet": "0.3048",
+    "yd yard": "0.9144",
+    "mi mile": "1609.344",
+}
+_MASSES = {
+    "mg milligram": "1/1000",
+    "g gram": "1",
+    "kg kilogram": "1000",
+    "oz ounce": "28.349523125",
+    "lb lbs pound": "453.59237",
+}
+_TIMES = {
+    "ms millisecond": "1/1000",
+    "s sec second": "1",
+    "min minute": "60",
+    "h hr hour": "3600",
+    "day": "86400",
+    "week": "604800",
+}
+_VOLUMES = {"ml milliliter millilitre": "1/1000", "l liter litre": "1"}
+_MONEY = {"cent": "1/100", "dollar usd $": "1"}
+_EUROS = {"euro eur €": "1"}
+
+_KNOWN: dict[str, tuple[str, Fraction]] = {
+    name: (dimension, Fraction(factor))
+    for dimension, table in {
+        "length": _LENGTHS,
+        "mass": _MASSES,
+        "time": _TIMES,
+        "volume": _VOLUMES,
+        "dollars": _MONEY,
+        "euros": _EUROS,
+    }.items()
+    for names, factor in table.items()
+    for name in names.split()
+}
+_SYNONYMS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "°c": "degree celsius", "celsius": "degree celsius"}
+_SYNONYMS |= {"°f": "degree fahrenheit", "fahrenheit": "degree fahrenheit", "£": "sterling", "¥": "yen"}
+_FILLERS = frozenset(("a", "an", "the", "of", "total", "altogether", "each"))
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit: dimension and factor where it is known, else the words it is written in."""
+
+    dimension: str
+    factor: Fraction
+    words: frozenset[str]
+
+
+@lru_cache(maxsize=4096)
+def unit(text: str) -> Unit:
+    """Read a unit such as `cm^2`, `square feet`, `km/h` or `red apples`."""
+    text = text.casefold().replace("°", " ° ").replace("° c", "°c").replace("° f", "°f").strip(" .")
+    text = re.sub(r"\bper\b", "/", " ".join(_SYNONYMS.get(word, word) for word in text.split()))
+    text = re.sub(r"\b(?:square|sq)\.? (\w+)", r"\1^2", text)
+    text = re.sub(r"\bcubic (\w+)", r"\1^3", text)
+    text = re.sub(r"\{(\d)\}", r"\1", text)
+    text = re.sub(r"\s*([/^])\s*", r"\1", text)
+    whole = _known(text) or _known(text.partition(" ")[0])
+    if whole:
+        return Unit(*whole, frozenset())
+    words = ("degree" if word == "°" else _singular(word) for word in re.split(r"[\s/,-]+", text))
+    return Unit("", Fraction(1), frozenset(word for word in words if word and word not in _FILLERS))
+
+
+def ratio(wanted: str, given: str) -> Fraction | None:
+    """Return how many of the wanted unit one of the given unit is; None if the two contradict each other.
+
+    A unit that is left out contradicts none. Unknown units agree if the words of one are among those of the other.
+    """
+    if not wanted or not given or wanted == given:
+        return Fraction(1)
+    first, second = unit(wanted), unit(given)
+    if first.dimension or second.dimension:
+        return second.factor / first.factor if first.dimension == second.dimension else None
+    return Fraction(1) if first.words <= second.words or second.words <= first.words else None
+
+
+def is_known(text: str) -> bool:
+    """Say whether a unit is one of those that convert."""
+    return bool(unit(text).dimension)
+
+
+def _known(text: str) -> tuple[str, Fraction] | None:
+    """Return dimension and factor of `base^power/base^power`."""
+    dimensions, factor = [], Fraction(1)
+    for index, part in enumerate(text.split("/")):
+        base, _, power = part.partition("^")
+        found = _KNOWN.get(base) or _KNOWN.get(_singular(base))
+        if found is None or index > 1 or (power and power not in "123"):
+            return None
+        exponent = int(power or 1)
+        dimensions.append(f"{found[0]}^{exponent}")
+        factor *= found[1] ** (exponent if index == 0 else -exponent)
+    return "/".join(dimensions), factor
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("xes", "ches", "shes", "sses")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 2 else word
