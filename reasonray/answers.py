@@ -37,8 +37,9 @@ _REMARK = re.compile(
     re.IGNORECASE,
 )
 _HASHES = "####"
-_SENTENCE_END = re.compile(r"[.!?](?=[\s*_`\"')]|$)")
-_BLANK = re.compile(r"[\s*_]*")
+_SENTENCE_END = re.compile(r"[.?](?=[\s*_`\"')]|$)|!(?=\s*$|\s+[A-Z]|[*_`\"')])")
+_BLANK = re.compile(r"[\s*_]*\n[^\S\n]*")
+_EMPHASIS = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _NUMBER = re.compile(r"(?<![\w.])-?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _DISPLAY = {"$$": "$$", r"\[": r"\]"}
 _DELIMITERS = (*_DISPLAY.items(), ("$", "$"), (r"\(", r"\)"), ('"', '"'), ("“", "”"))
@@ -78,6 +79,7 @@ def after_hashes(text: str) -> str | None:
 
 def undecorated(text: str) -> str:
     """Strip what typesets an answer without being part of it: emphasis, delimiters, quotes, a final full stop."""
+    text = _EMPHASIS.sub(r"\1", text) if "**" in text else text
     text = text.strip().strip("*_`").strip()
     for opening, closing in _DELIMITERS:
         inside = text[len(opening) : -len(closing)]
@@ -134,7 +136,7 @@ def _phrase(text: str) -> Found | None:
 def _said(text: str, start: int) -> Found | None:
     """Return the answer that begins after a phrase, None if it is empty or a question."""
     begin = text.find("\n", start)
-    if begin < 0 or _BLANK.fullmatch(text, start, begin):  # nothing more on this line: it stands on a later one
+    if begin >= 0 and not text[start:begin].strip(" \t*_"):  # nothing more on this line: it stands on a later one
         blank = _BLANK.match(text, start)
         start = blank.end() if blank else start
     for opening, closing in _DISPLAY.items():

@@ -34,6 +34,8 @@ _TAIL_UNIT = re.compile(
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)\b")
 _TURN = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 _EQUATION = re.compile(r"(?P<left>[^=<>]+)=(?P<right>[^=<>]+)")
+_HALF = re.compile(r"^\s*(?:[<>=]|\\(?:le|ge|ne|lt|gt|approx)\b)|[-+*/=<>^]\s*$")
+_CLOCK = re.compile(r"0?(\d{1,2}):(\d{2})\s*(?:([ap])\.?\s?m\.?)?", re.IGNORECASE)
 _TOWER = re.compile(r"\^[^=,]*\^[^=,]*\^|\d{5,}\s*!|!\s*!|\^\s*\{?\s*\d{5,}")
 
 
@@ -49,9 +51,13 @@ def fast(problem: Problem, answer: str) -> Finding | None:
         return Outcome.CORRECT, "same notation"
     if finding := _same_base(gold, answer):
         return finding
-    wanted_words, given_words = notation.words(gold), notation.words(answer)
+    if finding := _same_time(gold, answer):
+        return finding
+    wanted_words = notation.words(gold)
+    given_words = wanted_words and (notation.words(answer) or notation.words(notation.without_tail(answer)))
     if wanted_words and given_words:
-        return (Outcome.CORRECT if wanted_words == given_words else Outcome.WRONG), "words"
+        same = wanted_words in (given_words, notation.words(notation.without_tail(answer)))
+        return (Outcome.CORRECT if same else Outcome.WRONG), "words"
     return None
 
 
@@ -62,13 +68,19 @@ def compare(problem: Problem, answer: str) -> Finding:
     gold = problem.answer or ""
     if reason := _unreadable(gold):
         return Outcome.UNVERIFIABLE, reason
+    if _is_same_union(gold, answer):
+        return Outcome.CORRECT, "inequalities joined by or"
     (given, given_unit), (wanted, wanted_unit) = _stated(answer), _stated(gold)
     if not given:
         return Outcome.WRONG, "states no single formula"
     if wanted_unit and given_unit and units.ratio(wanted_unit, given_unit) != 1:
         return Outcome.WRONG, "another unit"
-    if _is_unsolved(given) and "=" not in wanted:
-        return Outcome.WRONG, "an equation still to be solved"
+    if "=" not in wanted and (fault := _no_solution(given)):
+        return Outcome.WRONG, fault
+    if _HALF.search(given) and not _HALF.search(wanted):
+        return Outcome.WRONG, "a bound or half a formula"
+    if {wanted[:2], given[:2]} >= {r"\{"} and {wanted[:1], given[:1]} & {"(", "["}:
+        return Outcome.WRONG, "a set is no pair"
     wanted, given = _in_one_form(wanted, given, bool(problem.metadata.get("ordered")))
     return (Outcome.CORRECT if _equal(wanted, given) else Outcome.WRONG), "math-verify"
 
@@ -124,6 +136,20 @@ def _equal(wanted: str, given: str) -> bool:
         complex_first, complex_second = _with_imaginary_unit(first), _with_imaginary_unit(second)
         return bool(complex_first and complex_second and verify(complex_first, complex_second, **options))
     return _near(first[0], second[0])
+
+
+def _is_same_union(gold: str, answer: str) -> bool:
+    """Say whether `x < 2 or x > 3` is the set that the gold answer is; math-verify takes it for a set of relations."""
+    from sympy import Union
+
+    parts = re.split(r"\bor\b", notation.flat(notation.tidy(answer)))
+    if len(parts) < 2 or r"\cup" not in gold or not all(re.search(r"[<>]|\\[lg]e\b", part) for part in parts):
+        return False
+    relations = [parsed[0] for part in parts if (parsed := _parsed(part.strip())) and hasattr(parsed[0], "as_set")]
+    if len(relations) < len(parts):
+        return False
+    wanted = _parsed(notation.tidy(gold))
+    return bool(wanted) and bool(wanted[0] == Union(*(it.as_set() for it in relations)))
 
 
 def _near(wanted: Any, given: Any) -> bool:
@@ -200,6 +226,16 @@ def _stated(text: str) -> tuple[str, str]:
     return (formula, unit) if unit else _without_unit(formula)
 
 
+def _same_time(gold: str, answer: str) -> Finding | None:
+    """Compare times of day; which half of the day may be left out. Without it in both they may as well be ratios."""
+    first, second = (_CLOCK.fullmatch(notation.flat(notation.tidy(it))) for it in (gold, answer))
+    if not first or not second or not (first[3] or second[3]):
+        return None
+    halves = {(it[3] or "").casefold() for it in (first, second)} - {""}
+    same = first.group(1, 2) == second.group(1, 2) and len(halves) == 1
+    return (Outcome.CORRECT if same else Outcome.WRONG), "times of day"
+
+
 def _without_unit(text: str) -> tuple[str, str]:
     if match := _TAIL_UNIT.fullmatch(text):
         power = (match["power"] or "").replace(" ", "")
@@ -209,12 +245,21 @@ def _without_unit(text: str) -> tuple[str, str]:
     return text, ""
 
 
-def _is_unsolved(text: str) -> bool:
-    """Say whether a text is an equation for one letter that is not yet solved, such as x + 40 = 42."""
+def _no_solution(text: str) -> str:
+    """Say why an equation states no value: it holds for none (2 = 3) or is still to be solved (x + 40 = 42)."""
     match = _EQUATION.fullmatch(text)
-    if not match or "\\" in match["left"].replace(r"\cdot", "") or "(" in match["left"]:
+    if not match:
+        return ""
+    left, right = match["left"].strip(), match["right"].strip()
+    if not re.search("[A-Za-z]", left):
+        return "" if left == right or _equal(left, right) else "an equation that does not hold"
+    return "an equation still to be solved" if _is_unsolved(left) else ""
+
+
+def _is_unsolved(left: str) -> bool:
+    if "\\" in left.replace(r"\cdot", "") or "(" in left:
         return False
-    left = "".join(match["left"].split())
+    left = "".join(left.split())
     return len(set(re.findall("[A-Za-z]", left))) == 1 and bool(re.search(r"[-+*/^\d]", left.split("_")[0]))
 
 

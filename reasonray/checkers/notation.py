@@ -39,14 +39,19 @@ _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 HEDGES = re.compile(
     r"(?:(?:exactly|simply|just|indeed|clearly|therefore|thus|then|hence|equal to|given by|precisely|obviously"
-    r"|approximately|about|roughly|is|the (?:number|value|integer|fraction|sum|total)(?: of)?|a total of)\b[\s:,]*"
+    r"|approximately|about|roughly|is|the (?:number|value|integer|fraction|sum|total)(?: of)?|a total of"
+    r"|(?:the )?(?:point|interval|set|(?:ordered )?pair|vector|matrix)(?: is)?)\b[\s:,]*"
     r"|(?:\\approx|≈|=|:)\s*)+",
     re.IGNORECASE,
 )
-_REFUSED = re.compile(
+CHANGES_VALUE = re.compile(
     r"\b(?:not|neither|nor|less|more|fewer|greater|larger|smaller|least|most|between|twice|thrice|half|double|times|than"
     r"|plus|minus|squared|cubed|unknown|close|near|nearly|almost|under|over|above|below|without|except|but|wrong"
-    r"|incorrect|wait|actually|maybe|perhaps|impossible|undefined|any|every|no|cannot|factorial|mod|modulo)\b",
+    r"|incorrect|wait|actually|maybe|perhaps|impossible|undefined|any|every|no|cannot|factorial|mod|modulo"
+    r"|multiples?|divisible|factor|divisor|power|root|logarithm|prime|range|some|up|within|outside|inside|to|hundred"
+    r"|hundreds|possibly|probably|or|and|out|over|divided|choose|halves|thirds|fourths|fifths|sixths|sevenths|eighths"
+    r"|ninths|tenths|hundredths|thousandths|thousand|million|billion|trillion|dozen|nd|th|st|rd|pi|sqrt|sin|cos|tan|log"
+    r"|ln|is|am|pm)\b",
     re.IGNORECASE,
 )
 _CONNECTIVE = (
@@ -57,7 +62,9 @@ TAIL = re.compile(
     rf"(?:\s*[,;:(]?\s*(?:{_CONNECTIVE})\b|\s*,\s*not\b|\s*\((?:not|or)?\s*[A-Za-z][^()\d]*\)$)", re.IGNORECASE
 )
 RETRACTED = re.compile(r"\b(?:but|wait|wrong|incorrect|actually|rather|instead|mistake|no|or)\b", re.IGNORECASE)
+_RULED_OUT = re.compile(r"\s*[,(]\s*not\b", re.IGNORECASE)
 _JOINT = re.compile(r"\s*(?:,|;|,?\s*and|,?\s*or)\s*", re.IGNORECASE)
+_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
 _AND = re.compile(r"(?<![\\A-Za-z])(?:,\s*)?(?:and|or)(?![A-Za-z])", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z{_^])[A-Za-z]{2,}(?![A-Za-z(_^])")
 _MATH_WORDS = frozenset(
@@ -93,7 +100,7 @@ def tidy(text: str) -> str:
     if not text.isascii():
         text = _RAISED.sub(lambda it: "^{" + it.group().translate(_SUPERSCRIPTS) + "}", text).translate(_UNICODE)
         text = _ROOT.sub(lambda it: rf"\sqrt{{{it[1] or it[2]}}}", text)
-    text = undecorated(text)
+    text = undecorated(text).replace("**", "^")
     if "\\" in text or "{" in text or "~" in text:
         text = text.replace(r"\!", "").replace("{,}", ",").replace(r"\$", "$").replace(r"\%", "%")
         text = _DEGREES.sub("°", _SPACING.sub(" ", text))
@@ -113,7 +120,7 @@ def flat(text: str) -> str:
 
 def squeezed(text: str) -> str:
     """Return a tidy text without any space, to see whether two are the same."""
-    return "".join(tidy(text).split())
+    return re.sub(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])", "", tidy(text))
 
 
 def words(text: str) -> str | None:
@@ -131,6 +138,13 @@ def words(text: str) -> str | None:
     return None
 
 
+def without_tail(text: str) -> str:
+    """Return a tidy text up to the reason that follows it, the whole of it if that takes something back."""
+    text = tidy(text)
+    cut = TAIL.search(text)
+    return text[: cut.start()] if cut and not RETRACTED.search(text, cut.start()) else text
+
+
 def formula(text: str) -> str | None:
     """Return the one formula (or list of formulas) that an answer in prose states; None if it states none, or hedges.
 
@@ -140,7 +154,7 @@ def formula(text: str) -> str | None:
     segments = list(_INLINE.finditer(text))
     if segments:
         return _segment(text, segments)
-    text = _AND.sub(",", flat(text))
+    text = _PI.sub(r"\\pi ", _AND.sub(",", flat(text)))
     text = re.sub(r"^\s*,|(?<=,)\s*,", "", re.sub(r"^\s*(?:either|both)\b", "", text, flags=re.IGNORECASE))
     text = text[found.end() :] if (found := HEDGES.match(text)) else text
     for word in _WORD.finditer(text):
@@ -161,30 +175,33 @@ def balanced(text: str) -> bool:
 
 def _segment(text: str, segments: list[re.Match[str]]) -> str | None:
     first = segments[0]
-    if _REFUSED.search(text, 0, first.start()):
+    if CHANGES_VALUE.search(text, 0, first.start()):
         return None
     kept = [first]
     for segment in segments[1:]:
         if not _JOINT.fullmatch(text, kept[-1].end(), segment.start()):
             break
         kept.append(segment)
-    tail = text[kept[-1].end() :]
-    if tail and not TAIL.match(tail) and _REFUSED.search(tail):
-        return None
-    if TAIL.match(tail) and RETRACTED.search(tail) and not re.match(r"\s*,\s*not\b", tail):
+    if not _is_harmless(text[kept[-1].end() :]):
         return None
     return tidy(", ".join(next(filter(None, it.groups())) for it in kept))
 
 
 def _before_tail(text: str, at: int) -> str | None:
     """Return what stands before the first word that belongs to no formula, None if that word changes the value."""
-    head, tail = text[:at].rstrip(" ,;:("), text[at:]
-    ruled_out = tail.startswith("not") and text[:at].rstrip().endswith((",", "("))
-    if not head or (_REFUSED.match(tail) and not ruled_out):
-        return None
-    if not tail.startswith("not") and RETRACTED.search(tail):
-        return None
-    return head
+    head = text[:at].rstrip(" ,;:(")
+    behind = text[len(head) :]
+    return head if head and _is_harmless(behind) else None
+
+
+def _is_harmless(tail: str) -> bool:
+    """Say whether what follows a formula leaves its value alone: a unit, a reason, or what is ruled out."""
+    if cut := TAIL.search(tail):
+        reason = tail[cut.start() :]
+        if RETRACTED.search(reason) and not _RULED_OUT.match(reason):
+            return False
+        tail = tail[: cut.start()]
+    return not CHANGES_VALUE.search(tail) and not re.search(r"[\d$\\]|[-–—+*=<>]", tail)
 
 
 def _is_foreign(word: str) -> bool:

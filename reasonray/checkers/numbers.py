@@ -16,7 +16,7 @@ from reasonray.records import Outcome
 
 _LONGEST = 160
 _INTEGER = re.compile(r"[-+]?\d{1,40}")
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+(?![\d/])|\d+)"
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[ ]\d{3})+(?![\d/])|\d+)"
 _PART = r"(?:\{{\s?(?P<{0}>[-+]?{1}(?:\.\d+)?)\s?\}}|\s?(?P<{0}d>\d))"
 _MIXED = r"\\frac\s?" + _PART.format("mo", r"\d+") + r"\s?" + _PART.format("mu", r"\d+")
 _PURE = r"\\frac\s?" + _PART.format("fo", _DIGITS) + r"\s?" + _PART.format("fu", _DIGITS)
@@ -39,13 +39,11 @@ _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10
 _PERCENT = re.compile(r"\s?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
 _WORD = r"[A-Za-z]+(?:\^\{?\d\}?)?"
 _UNIT = re.compile(rf"\s?(?:°\s?[CF]?\b|°|[€£$]|{_WORD}(?:\s?/\s?{_WORD})?(?:[ -]{_WORD}){{0,4}})")
-_NO_UNIT = re.compile(
-    r"\b(?:less|more|fewer|times|plus|minus|squared|cubed|or|and|to|hundred|out|over|divided|mod|modulo|choose|below|above"
-    r"|greater|than|nd|th|st|rd|pi|sqrt|sin|cos|tan|log|ln|root|infinity|factorial|not|but|no|wait|of the|is|thousand"
-    r"|million|billion|dozen|AM|PM)\b",
-    re.IGNORECASE,
-)
-_CUT = re.compile(rf"{notation.TAIL.pattern}", re.IGNORECASE)
+_NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_NAMES += " seventeen eighteen nineteen twenty"
+_NAMED = {name: str(value) for value, name in enumerate(_NAMES.split())}
+_NAME = re.compile(rf"({'|'.join(reversed(_NAMED))})\b", re.IGNORECASE)
+_GLOSS = re.compile(r"\s*\((?!or\b|not\b|mod\b)[A-Za-z -]+\)")
 _SAME_DIGITS = 6
 
 
@@ -103,6 +101,8 @@ def read(text: str) -> Number | None:
     text = re.sub(r"\$([^$]+)\$", r"\1", text)
     if hedge := notation.HEDGES.match(text):
         text = text[hedge.end() :]
+    text = re.sub(r"^(?:negative|minus)\s+", "-", _GLOSS.sub("", text))
+    text = _NAME.sub(lambda it: _NAMED[it.group().casefold()], text, count=1) if _NAME.match(text) else text
     match = _NUMBER.fullmatch(text)
     return _number(match) if match else None
 
@@ -147,7 +147,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 def _unit(rest: str, money: str) -> str | None:
     """Return the unit that a number is followed by, "" if none, None if what follows is more than a unit."""
-    if cut := _CUT.search(rest):
+    if cut := notation.TAIL.search(rest):
         tail = rest[cut.start() :]
         if notation.RETRACTED.search(tail) and not re.match(r"\s*[,(]\s*not\b", tail):
             return None
@@ -155,7 +155,7 @@ def _unit(rest: str, money: str) -> str | None:
     if not rest.strip():
         return money
     match = _UNIT.fullmatch(rest.rstrip(" .,"))
-    if match is None or _NO_UNIT.search(rest):
+    if match is None or notation.CHANGES_VALUE.search(rest):
         return None
     unit = match.group().strip()
     # `5x` and `5 x` are formulas, `10cm` and `10 m` quantities, `5m` may be either.
