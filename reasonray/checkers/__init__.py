@@ -11,7 +11,7 @@ checker itself is FAILED with its reason. This room has the package's one broad 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -69,7 +69,8 @@ def check(problem: Problem, completion: str, finish: Finish) -> Verdict:
     begun = time.perf_counter()
     verdict = _before_comparing(problem, completion, finish)
     if isinstance(verdict, Found):
-        verdict = _compared(problem, verdict)
+        finding = _without_fault(_judged, problem, verdict) or (Outcome.FAILED, "no finding")
+        verdict = _verdict(problem, *finding, verdict)
     return _timed(verdict, begun)
 
 
@@ -78,7 +79,7 @@ def check_fast(problem: Problem, completion: str, finish: Finish) -> Verdict | N
     begun = time.perf_counter()
     verdict = _before_comparing(problem, completion, finish)
     if isinstance(verdict, Found):
-        finding = _fast_finding(problem, verdict)
+        finding = _without_fault(_fast_finding, problem, verdict)
         if finding is None:
             return None
         verdict = _verdict(problem, *finding, verdict)
@@ -116,22 +117,23 @@ def _extract(problem: Problem, response: str) -> Found | None:
     return final_answer(before or response)
 
 
-def _compared(problem: Problem, found: Found) -> Verdict:
-    checker = find_checker(problem.checker)
+def _without_fault(step: Callable[[Problem, Found], Finding | None], problem: Problem, found: Found) -> Finding | None:
     try:
-        outcome, rule = _fast_finding(problem, found) or _judged(checker, problem, found)
+        return step(problem, found)
     except UserError:
         raise
     except Exception as error:  # a checker's fault must not count against the model, nor end the batch
-        return _verdict(problem, Outcome.FAILED, f"{type(error).__name__}: {error}"[:300], found)
-    return _verdict(problem, outcome, rule, found)
+        return Outcome.FAILED, f"{type(error).__name__}: {error}"[:300]
 
 
-def _judged(checker: Any, problem: Problem, found: Found) -> Finding:
+def _judged(problem: Problem, found: Found) -> Finding:
     """Compare what was found; of several boxes each must be right, or all together where the gold is a list."""
-    if not found.rivals:
-        finding: Finding = checker.compare(problem, found.text)
+    checker = find_checker(problem.checker)
+    if finding := _fast_finding(problem, found):
         return finding
+    if not found.rivals:
+        compared: Finding = checker.compare(problem, found.text)
+        return compared
     boxes = (*found.rivals, found.text)
     together = checker.list_of(problem, boxes) if hasattr(checker, "list_of") else None
     if together and (whole := checker.compare(problem, together))[0] is Outcome.CORRECT:
@@ -140,6 +142,8 @@ def _judged(checker: Any, problem: Problem, found: Found) -> Finding:
 
 
 def _fast_finding(problem: Problem, found: Found) -> Finding | None:
+    if len(found.rivals) > _MOST_RIVALS:
+        return Outcome.WRONG, f"{len(found.rivals) + 1} boxed answers differ"
     checker = find_checker(problem.checker)
     fast = getattr(checker, "fast", None)
     if fast is None:
@@ -147,8 +151,6 @@ def _fast_finding(problem: Problem, found: Found) -> Finding | None:
     if not found.rivals:
         finding: Finding | None = fast(problem, found.text)
         return finding
-    if len(found.rivals) > _MOST_RIVALS:
-        return Outcome.WRONG, f"{len(found.rivals) + 1} boxed answers differ"
     if hasattr(checker, "list_of") and checker.list_of(problem, found.rivals):
         return None
     findings = [fast(problem, box) for box in (*found.rivals, found.text)]

@@ -37,6 +37,9 @@ _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mat
 _INLINE = re.compile(r"\$\$?([^$]{1,2000})\$\$?|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL)
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
+_DEEPEST = 4
+"""How often nested braces or text commands are taken off; a bound, so that hostile answers stay cheap."""
+
 HEDGES = re.compile(
     r"(?:(?:exactly|simply|just|indeed|clearly|therefore|thus|then|hence|equal to|given by|precisely|obviously"
     r"|approximately|about|roughly|is|the (?:number|value|integer|fraction|sum|total)(?: of)?|a total of"
@@ -106,16 +109,21 @@ def tidy(text: str) -> str:
         text = _DEGREES.sub("°", _SPACING.sub(" ", text))
         text = re.sub(r"\\[dtc]frac\b", r"\\frac", text)
         text = re.sub(r"\\([lg])eq(?:slant)?\b", r"\\\1e", text)
-        while text.startswith("{") and text.endswith("}") and _closes_last(text):
+        for _ in range(_DEEPEST):
+            if not (text.startswith("{") and text.endswith("}") and _closes_last(text)):
+                break
             text = text[1:-1].strip()
-    return text.rstrip(" ,;").strip()
+    # Single spaces keep the expressions below from going back and forth over long runs of them.
+    return " ".join(text.split()).rstrip(" ,;")
 
 
 def flat(text: str) -> str:
     """Return a tidy text with the text commands resolved, as plain characters."""
-    while "\\" in text and (found := _TEXT.search(text)):
-        text = f"{text[: found.start()]} {found[1].rstrip()}{text[found.end() :]}"
-    return text.strip()
+    for _ in range(_DEEPEST):
+        if "\\" not in text:
+            break
+        text = _TEXT.sub(lambda it: " " + it[1].rstrip(), text)
+    return " ".join(text.split())
 
 
 def squeezed(text: str) -> str:
