@@ -1,7 +1,8 @@
 """Where the final answer stands in a text: explicit rules, tried in order, linear in the text's length.
 
 `\\boxed{…}` (braces balanced; of a box within a box the inner one), "The answer is …" and its common forms, `####`,
-and, only where asked for, the last number.
+and, only where asked for, the last number. A phrase ends with its sentence, and a final "!" ends it too: a
+factorial at the end of a text belongs into a box or math delimiters.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)
 Finding = tuple[Outcome, str]
 
 _LONGEST = 4000
+_LONGEST_PARSED_EARLY = 400
 _LIST = re.compile(r",|;|\\pm|\\cup|\band\b|\bor\b")
 _BASED = re.compile(r"([0-9A-Za-z]+)_\{?(\d{1,2})\}?")
 _TAIL_UNIT = re.compile(
@@ -81,14 +82,15 @@ def compare(problem: Problem, answer: str) -> Finding:
         return Outcome.WRONG, "a bound or half a formula"
     if {wanted[:2], given[:2]} >= {r"\{"} and {wanted[:1], given[:1]} & {"(", "["}:
         return Outcome.WRONG, "a set is no pair"
-    wanted, given = _in_one_form(wanted, given, bool(problem.metadata.get("ordered")))
+    wanted, given = _in_one_form(wanted, given, problem.metadata.get("ordered") is True)
     return (Outcome.CORRECT if _equal(wanted, given) else Outcome.WRONG), "math-verify"
 
 
 def unverifiable(problem: Problem) -> str | None:
     """Return why no answer can be judged against a problem's gold answer, None if one can be.
 
-    Plain numbers and words cost microseconds, the rest a parse. Golds whose evaluation might not end are not parsed.
+    Plain numbers and words cost microseconds, the rest a parse of some milliseconds. Very long golds, and those
+    whose evaluation might not end, are not parsed here.
     """
     gold = problem.answer or ""
     if numbers.read(gold) or notation.words(gold):
@@ -120,7 +122,7 @@ def _unreadable(gold: str) -> str | None:
         return "the gold answer is empty"
     if not notation.balanced(text):
         return "the braces of the gold answer do not balance"
-    if _TOWER.search(text):
+    if _TOWER.search(text) or len(text) > _LONGEST_PARSED_EARLY:
         return None
     return None if _expressions(_stated(gold)[0] or text) else "math-verify cannot read the gold answer"
 

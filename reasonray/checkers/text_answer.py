@@ -1,6 +1,6 @@
 """Answers in words: the same text, or one of several.
 
-`metadata["accepted"]` may list further answers that count as right. `metadata["match"]` is `normalised` (case, spacing,
+`metadata["accepted"]` may list further answers that count as right. `metadata["text_match"]` is `normalised` (case, spacing,
 typography, quotes and punctuation around the text set aside; the default) or `exact`.
 """
 
@@ -26,7 +26,7 @@ def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     if reason := unverifiable(problem):
         return Outcome.UNVERIFIABLE, reason
     accepted = [problem.answer or "", *map(str, problem.metadata.get("accepted", ()))]
-    if problem.metadata.get("match", "normalised") == "exact":
+    if problem.metadata.get("text_match", "normalised") == "exact":
         same = answer.strip() in {text.strip() for text in accepted}
     else:
         same = normalised(answer) in {normalised(text) for text in accepted}
@@ -35,8 +35,8 @@ def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
 
 def unverifiable(problem: Problem) -> str | None:
     """Return what is wrong with the gold answer or the options of the comparison, None if nothing is."""
-    if problem.metadata.get("match", "normalised") not in _MATCHES:
-        return f"match is {problem.metadata['match']!r}; it must be one of {', '.join(_MATCHES)}"
+    if problem.metadata.get("text_match", "normalised") not in _MATCHES:
+        return f"text_match is {problem.metadata['match']!r}; it must be one of {', '.join(_MATCHES)}"
     if not isinstance(problem.metadata.get("accepted", ()), list | tuple):
         return "accepted must be a list of texts"
     return None if normalised(problem.answer or "") else "the gold answer is empty"

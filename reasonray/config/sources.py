@@ -41,6 +41,8 @@ class FilesSource(Section):
     test: str | None = None
     columns: Columns = Columns()
     checker: str = "math_answer"
+    checker_args: dict[str, Any] = Field(default_factory=dict)
+    """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     limit_train: int | None = None
     limit_test: int | None = None
     on_duplicate: Literal["error", "drop"] = "error"
@@ -60,6 +62,8 @@ class HubSource(Section):
     gold: Literal["verbatim", "gsm8k", "boxed"] = "verbatim"
     """How the gold answer stands in its column: as it is, after `####`, or in the last `\\boxed{}`."""
     checker: str = "math_answer"
+    checker_args: dict[str, Any] = Field(default_factory=dict)
+    """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     limit_train: int | None = None
     limit_test: int | None = None
     on_duplicate: Literal["error", "drop"] = "error"

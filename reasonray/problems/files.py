@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from reasonray.config import Columns, FilesSource
+from reasonray.config import FilesSource, HubSource
 from reasonray.errors import UserError
 from reasonray.records import Problem, Split
 from reasonray.storage import Place, place
@@ -32,36 +32,35 @@ def load(source: FilesSource) -> list[tuple[Problem, str]]:
             continue
         rows = (row for file in _matching(pattern, source.name) for row in _rows(file))
         problems += [
-            (problem_of(row, where, source.columns, source.name, source.checker, split), where)
+            (problem_of(row, where, source, source.name, split), where)
             for _, (where, row) in zip(range(limit if limit is not None else 10**12), rows, strict=False)
         ]
     return problems
 
 
-def problem_of(
-    row: Mapping[str, Any], where: str, columns: Columns, source: str, checker: str, split: Split
-) -> Problem:
-    """Return the problem that a row holds; columns that nothing maps go into its metadata.
+def problem_of(row: Mapping[str, Any], where: str, source: FilesSource | HubSource, name: str, split: Split) -> Problem:
+    """Return the problem that a row holds; the source's checker_args and columns that nothing maps are its metadata.
 
     Raises:
         UserError: a mapped column is missing, or the question or the answer is empty.
     """
-    mapped = {name: column for name, column in columns.model_dump().items() if column is not None}
-    for name, column in mapped.items():
+    mapped = {role: column for role, column in source.columns.model_dump().items() if column is not None}
+    for role, column in mapped.items():
         if column not in row:
-            raise UserError(f"{where}: no column {column!r} for the {name}; there are {', '.join(map(str, row))}")
+            raise UserError(f"{where}: no column {column!r} for the {role}; there are {', '.join(map(str, row))}")
     question, answer = (_text(row[mapped[name]]) for name in ("question", "answer"))
     if not question or not answer:
         raise UserError(f"{where}: the {'question' if not question else 'answer'} is empty; fill it or remove the row")
     return Problem(
-        id=Problem.identify(source, question, answer),
-        source=source,
+        id=Problem.identify(name, question, answer),
+        source=name,
         question=question,
         answer=answer,
-        checker=_text(row[mapped["checker"]]) if "checker" in mapped else checker,
+        checker=_text(row[mapped["checker"]]) if "checker" in mapped else source.checker,
         difficulty=_text(row[mapped["difficulty"]]) if "difficulty" in mapped else "",
         split=split,
-        metadata={key: value for key, value in row.items() if key not in mapped.values() and _is_plain(value)},
+        metadata=source.checker_args
+        | {key: value for key, value in row.items() if key not in mapped.values() and _is_plain(value)},
     )
 
 

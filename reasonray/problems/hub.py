@@ -27,14 +27,8 @@ def load(source: HubSource) -> list[tuple[Problem, str]]:
         rows = _rows(source, part)
         for number, row in enumerate(rows.select(range(min(limit or len(rows), len(rows))))):
             where = f"{source.path}, {part} row {number}"
-            problem = problem_of(
-                {**row, source.columns.answer: gold(row.get(source.columns.answer), source.gold, where)},
-                where,
-                source.columns,
-                name,
-                source.checker,
-                split,
-            )
+            answer = gold(row.get(source.columns.answer), source.gold, where)
+            problem = problem_of({**row, source.columns.answer: answer}, where, source, name, split)
             problems.append((problem, where))
     return problems
 

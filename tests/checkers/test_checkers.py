@@ -8,15 +8,19 @@ import pytest
 from factories import a_problem
 from hypothesis import given
 from hypothesis import strategies as st
+from math_verify import parse, verify
 
 from reasonray.answers import final_answer
-from reasonray.checkers import check, check_fast, find_checker
+from reasonray.checkers import CHECKERS, check, check_fast, find_checker, unverifiable
 from reasonray.checkers.numbers import read
 from reasonray.checkers.pool import CheckerPool
-from reasonray.config import UserError
-from reasonray.records import Finish, Outcome
+from reasonray.config import GymSource, UserError
+from reasonray.problems import gym
+from reasonray.problems.hub import gold
+from reasonray.records import Finish, Outcome, Problem
 
-CASES = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text().splitlines()]
+ROOM = Path(__file__).parent
+CASES = [json.loads(line) for line in (ROOM / "cases.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['why']}: {case['completion'][:40]} vs {case['gold']}")
@@ -26,6 +30,95 @@ def test_case(case: dict[str, Any]) -> None:
     assert check(problem, case["completion"], finish).outcome == case["outcome"]
     fast = check_fast(problem, case["completion"], finish)
     assert fast is None or fast.outcome == case["outcome"], "the fast path may pass, but not differ"
+
+
+def test_the_cases_cover_every_checker_and_a_third_are_traps() -> None:
+    assert len(CASES) >= 400
+    assert sum(case.get("trap", False) for case in CASES) >= len(CASES) / 3
+    assert not [case for case in CASES if case.get("trap") and case["outcome"] == "correct"]
+    assert all(case["why"] for case in CASES)
+    assert {case["checker"] for case in CASES} == {"math_answer", "numeric", "choice", "text_answer"}
+    keys = [json.dumps({name: case[name] for name in case if name not in {"why", "outcome"}}) for case in CASES]
+    assert len(set(keys)) == len(keys)
+
+
+def problem_of(case: dict[str, Any]) -> Problem:
+    return a_problem(answer=case["gold"], checker=case["checker"], metadata=case.get("metadata", {}))
+
+
+def test_a_gold_that_cannot_be_judged_is_found_before_any_completion() -> None:
+    for case in CASES:
+        if case["outcome"] == "unverifiable":
+            assert unverifiable(problem_of(case)), case
+        elif case["outcome"] in {"correct", "wrong"}:
+            assert unverifiable(problem_of(case)) is None, case
+
+
+@pytest.mark.parametrize("form", [r"\boxed{%s}", "The answer is %s.", "#### %s\n", "**Answer:** %s."])
+def test_every_gold_passes_its_own_checker(form: str) -> None:
+    for case in CASES:
+        if case["outcome"] in {"correct", "wrong"}:
+            verdict = check(problem_of(case), form % case["gold"], Finish.STOP)
+            assert verdict.outcome is Outcome.CORRECT, (case["gold"], verdict)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("gsm8k", "She sells 3 * 6 = <<3*6=18>>18 eggs.\n#### 18"),
+        ("gsm8k", "It costs $1,250 in all.\n#### 1,250"),
+        ("gsm8k", "#### -3"),
+        ("gsm8k", "#### 0.5"),
+        ("boxed", r"Thus the answer is $\boxed{\frac{14}{3}}$."),
+        ("boxed", r"so $x \in \boxed{[-2,7]}$"),
+        ("boxed", r"\boxed{\left( 3, \frac{\pi}{2} \right)}"),
+        ("boxed", r"\boxed{\text{Evelyn}}"),
+        ("boxed", r"\boxed{\$32,\!348}"),
+        ("boxed", r"\boxed{2220_5}"),
+        ("boxed", r"\boxed{70 \sqrt{2}\text{ cm}}"),
+        ("boxed", r"\boxed{\begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix}}"),
+        ("boxed", r"\boxed{3, 5, 7}"),
+        ("boxed", r"\boxed{x^3+3x-6}"),
+        ("boxed", r"\boxed{\text{(B)}}"),
+        ("boxed", r"$\boxed 2$."),
+        ("boxed", r"\boxed{120^\circ}"),
+        ("boxed", r"\boxed{25\%}"),
+        ("boxed", r"\boxed{(-\infty, 2) \cup (3, \infty)}"),
+    ],
+)
+def test_the_golds_of_hub_data_sets_pass_their_own_checker(form: str, text: str) -> None:
+    problem = a_problem(answer=gold(text, form, "row 0"))
+    assert unverifiable(problem) is None
+    for completion in (text, rf"\boxed{{{problem.answer}}}", f"The answer is ${problem.answer}$."):
+        assert check(problem, completion, Finish.STOP).outcome is Outcome.CORRECT
+
+
+@pytest.mark.parametrize(
+    "task", ["basic_arithmetic", "arc_agi", "sudoku", "word_sorting", "knights_knaves", "countdown"]
+)
+def test_the_golds_of_gym_tasks_pass_their_own_checker(task: str) -> None:
+    for problem, _ in gym.load(GymSource(kind="gym", task=task, train=3, test=0)):
+        assert unverifiable(problem) is None
+        assert check(problem, f"<answer>{problem.answer}</answer>", Finish.STOP).outcome is Outcome.CORRECT
+
+
+def test_every_disagreement_with_math_verify_is_listed_and_justified() -> None:
+    listed = [json.loads(line) for line in (ROOM / "disagreements.jsonl").read_text().splitlines()]
+    assert all(row["why"] for row in listed)
+    found = []
+    for case in CASES:
+        verdict = check_fast(problem_of(case), case["completion"], Finish(case.get("finish", "stop")))
+        if (
+            case["checker"] == "math_answer"
+            and verdict
+            and verdict.outcome in {"correct", "wrong"}
+            and verdict.extracted
+        ):
+            parsed = [parse(f"${text}$", parsing_timeout=None) for text in (case["gold"], verdict.extracted)]
+            theirs = Outcome.CORRECT if verify(*parsed, timeout_seconds=None) else Outcome.WRONG
+            if theirs is not verdict.outcome:
+                found.append((case["gold"], verdict.extracted, verdict.outcome.value, theirs.value))
+    assert {(row["gold"], row["answer"], row["ours"], row["math_verify"]) for row in listed} == set(found)
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
@@ -49,10 +142,61 @@ def test_a_fraction_is_read_exactly(value: Fraction) -> None:
         assert number.value == value
 
 
-@given(st.text(max_size=300), st.sampled_from([Finish.STOP, Finish.LENGTH]))
-def test_any_text_gets_a_verdict(text: str, finish: Finish) -> None:
-    verdict = check_fast(a_problem(), text, finish)
-    assert verdict is None or verdict.outcome in set(Outcome)
+PIECES = [
+    r"\boxed{",
+    "}",
+    "{",
+    "The answer is ",
+    "#### ",
+    "4",
+    "2",
+    ",",
+    " ",
+    "/",
+    "$",
+    "%",
+    "°",
+    r"\frac",
+    r"\text{",
+    "^",
+    "½",
+]
+PIECES += [
+    "cm",
+    "A",
+    "(",
+    ")",
+    "not",
+    "and",
+    "\n",
+    "**",
+    "-",
+    ".",
+    "³",
+    "10",
+    "e",
+    "\\",
+    r"\overline{",
+    "_2",
+    ":",
+    "thousand",
+    "pm",
+]
+
+
+@given(
+    st.one_of(st.text(max_size=300), st.lists(st.sampled_from(PIECES), max_size=30).map("".join)),
+    st.one_of(
+        st.sampled_from(["42", r"\sqrt{2}", "B", "10 cm", "yes"]), st.lists(st.sampled_from(PIECES)).map("".join)
+    ),
+    st.sampled_from(sorted(set(CHECKERS) - {"gym"})),
+    st.sampled_from([Finish.STOP, Finish.LENGTH]),
+)
+def test_the_fast_path_never_fails(text: str, gold: str, checker: str, finish: Finish) -> None:
+    problem = a_problem(answer=gold, checker=checker, metadata={"last_number": True})
+    for completion in (text, rf"\boxed{{{text}}}"):
+        verdict = check_fast(problem, completion, finish)
+        assert verdict is None or verdict.outcome is not Outcome.FAILED, verdict
 
 
 def test_extraction_takes_time_in_proportion_to_length() -> None:
@@ -74,7 +218,7 @@ def test_a_checker_that_does_not_exist_is_refused() -> None:
 
 def test_a_checkers_own_fault_is_not_the_models() -> None:
     problem = a_problem(checker="gym", metadata={"task": "no_such_task", "entry": {}})
-    verdict = check(problem, "The answer is 42.", Finish.STOP)
+    verdict = check(problem, "The answer is 41.", Finish.STOP)
     assert verdict.outcome is Outcome.FAILED
     assert "no_such_task" in verdict.detail
 
@@ -100,8 +244,15 @@ def test_a_check_that_hangs_is_killed_and_the_next_one_goes_on(pool: CheckerPool
 
 @pytest.mark.parametrize(
     "completion",
-    ["\\boxed{" + "{" * 100_000 + "}" * 100_000 + "}", "x" * 5_000_000, "The answer is " + "9" * 1_000_000],
-    ids=["nested braces", "five megabytes", "a million digits"],
+    [
+        "\\boxed{" + "{" * 100_000 + "}" * 100_000 + "}",
+        "x" * 5_000_000,
+        "The answer is " + "9" * 1_000_000,
+        "\\boxed{4" + " " * 5_000_000 + "2}",
+        "\\boxed{1} \\boxed{2} " * 250_000,
+        "\\boxed{" + r"\text{a}" * 600_000 + "}",
+    ],
+    ids=["nested braces", "five megabytes", "a million digits", "spaces", "boxes", "text commands"],
 )
 def test_hostile_text_costs_no_more_than_the_limit(pool: CheckerPool, completion: str) -> None:
     begun = time.perf_counter()

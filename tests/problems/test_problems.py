@@ -68,6 +68,15 @@ def test_columns_are_mapped_and_the_rest_becomes_metadata(tmp_path: Path) -> Non
     assert problem.metadata == {"origin": "book"}
 
 
+def test_arguments_of_the_checker_reach_every_problem_and_a_column_of_the_same_name_comes_first(tmp_path: Path) -> None:
+    rows = ({"question": "g?", "answer": "9.81"}, {"question": "pi?", "answer": "3.14", "absolute_tolerance": 0.5})
+    source = files(lines(tmp_path / "a.jsonl", *rows), checker="numeric", checker_args={"absolute_tolerance": 0.1})
+    first, second = problems.load([source]).problems
+    assert check(first, "The answer is 9.9 m/s^2.", Finish.STOP).outcome is Outcome.CORRECT
+    assert check(first, "The answer is 10 m/s^2.", Finish.STOP).outcome is Outcome.WRONG
+    assert check(second, "The answer is 3.5.", Finish.STOP).outcome is Outcome.CORRECT
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
 def test_every_format_yields_the_same_problems(tmp_path: Path, suffix: str) -> None:
     rows = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": "4"}]
