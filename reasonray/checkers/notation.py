@@ -35,6 +35,8 @@ _SPACING = re.compile(
 _DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree\b")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|bf|rm)\s?\{([^{}]*)\}")
 _INLINE = re.compile(r"\$\$?([^$]{1,2000})\$\$?|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL)
+_CHOOSE = re.compile(r"\{([^{}]{1,80})\\choose([^{}]{1,80})\}")
+_UNIT_BEHIND = re.compile(r"\s*([A-Za-z][A-Za-z /]{0,30}?)\s*(\^\s?\{?\d\}?)?[\s.,]*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 _DEEPEST = 4
@@ -108,6 +110,7 @@ def tidy(text: str) -> str:
         text = text.replace(r"\!", "").replace("{,}", ",").replace(r"\$", "$").replace(r"\%", "%")
         text = _DEGREES.sub("°", _SPACING.sub(" ", text))
         text = re.sub(r"\\[dtc]frac\b", r"\\frac", text)
+        text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
         text = re.sub(r"\\([lg])eq(?:slant)?\b", r"\\\1e", text)
         for _ in range(_DEEPEST):
             if not (text.startswith("{") and text.endswith("}") and _closes_last(text)):
@@ -190,9 +193,13 @@ def _segment(text: str, segments: list[re.Match[str]]) -> str | None:
         if not _JOINT.fullmatch(text, kept[-1].end(), segment.start()):
             break
         kept.append(segment)
-    if not _is_harmless(text[kept[-1].end() :]):
+    tail = text[kept[-1].end() :]
+    if not _is_harmless(tail):
         return None
-    return tidy(", ".join(next(filter(None, it.groups())) for it in kept))
+    stated = tidy(", ".join(next(filter(None, it.groups())) for it in kept))
+    cut = TAIL.search(tail)
+    unit = _UNIT_BEHIND.fullmatch(tail[: cut.start()] if cut else tail)
+    return rf"{stated}\text{{ {unit[1]}}}{unit[2] or ''}" if unit else stated
 
 
 def _before_tail(text: str, at: int) -> str | None:
@@ -209,6 +216,7 @@ def _is_harmless(tail: str) -> bool:
         if RETRACTED.search(reason) and not _RULED_OUT.match(reason):
             return False
         tail = tail[: cut.start()]
+    tail = re.sub(r"(?<=[A-Za-z])\^\{?\d\}?", "", tail)  # the square of a unit
     return not CHANGES_VALUE.search(tail) and not re.search(r"[\d$\\]|[-–—+*=<>]", tail)
 
 

@@ -1,7 +1,7 @@
 """Answers in words: the same text, or one of several.
 
-`metadata["accepted"]` may list further answers that count as right. `metadata["text_match"]` is `normalised` (case, spacing,
-typography, quotes and punctuation around the text set aside; the default) or `exact`.
+`metadata["accepted"]` may list further answers that count as right. `metadata["text_match"]` is `normalised` (case,
+spacing, typography, quotes and punctuation around the text set aside; the default) or `exact`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
 def unverifiable(problem: Problem) -> str | None:
     """Return what is wrong with the gold answer or the options of the comparison, None if nothing is."""
     if problem.metadata.get("text_match", "normalised") not in _MATCHES:
-        return f"text_match is {problem.metadata['match']!r}; it must be one of {', '.join(_MATCHES)}"
+        return f"text_match is {problem.metadata['text_match']!r}; it must be one of {', '.join(_MATCHES)}"
     if not isinstance(problem.metadata.get("accepted", ()), list | tuple):
         return "accepted must be a list of texts"
     return None if normalised(problem.answer or "") else "the gold answer is empty"

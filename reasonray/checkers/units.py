@@ -12,7 +12,7 @@ _LENGTHS = {
     "cm centimeter centimetre": "1/100",
     "m meter metre": "1",
     "km kilometer kilometre": "1000",
-    "inch inches": "0.0254",
+    "in inch inches": "0.0254",
     "ft foot feet": "0.3048",
     "yd yard": "0.9144",
     "mi mile": "1609.344",
