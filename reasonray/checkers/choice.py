@@ -17,8 +17,11 @@ _LETTERS = "ABCDEFGHIJ"
 _PREFIX = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer|letter)\s*:?\s*(?=\(?[A-Ja-j]\b)", re.IGNORECASE)
 _BARE = re.compile(r"[(\[]?([A-Ja-j])[)\]]?[.:]?")
 _MARKED = re.compile(r"(?:[(\[]([A-Ja-j])[)\]][.:]?|([A-Ja-j])[).:])\s*(?P<text>\S.*)", re.DOTALL)
+_GLOSSED = re.compile(r"([A-J])(?:,\s+|\s*\()(?P<text>[^()]+)\)?")
 _REASON = re.compile(r"[(\[]?([A-J])[)\]]?,?\s+(?:because|since|as|which|so|is (?:correct|right)|-|–|—)", re.DOTALL)
 _SECOND = re.compile(r"\b(?:or|and|nor|not)\b|[,/&]\s*\(?[A-J]\b")
+
+_OTHER = re.compile(r"[(\[][A-J][)\]]|\b(?:or|and|nor|not) [A-J]\b")
 
 
 def fast(problem: Problem, answer: str) -> tuple[Outcome, str]:
@@ -75,7 +78,9 @@ def _chosen(answer: str, options: dict[str, str]) -> str | None:
         return by_text
     if marked := _MARKED.fullmatch(text):
         letter = (marked[1] or marked[2]).upper()
-        return letter if not options or _agrees(marked["text"], options.get(letter, "")) else None
+        return letter if _agrees(marked["text"], letter, options) else None
+    if options and (glossed := _GLOSSED.fullmatch(text)):
+        return glossed[1] if _agrees(glossed["text"], glossed[1], options) else None
     reason = _REASON.match(text)
     return reason[1] if reason and not _SECOND.search(text[reason.start(1) + 1 : reason.end()]) else None
 
@@ -85,12 +90,13 @@ def _by_text(text: str, options: dict[str, str]) -> str | None:
     return next((letter for letter, option in options.items() if wanted and normalised(_plain(option)) == wanted), None)
 
 
-def _agrees(text: str, option: str) -> bool:
-    """Say whether what follows a letter is its option's text, perhaps with a reason behind it."""
-    given, wanted = normalised(text), normalised(_plain(option))
-    return bool(wanted) and (
-        given == wanted or re.match(re.escape(wanted) + r"\s*(?:,|\(|because|since|as\b)", given) is not None
-    )
+def _agrees(text: str, letter: str, options: dict[str, str]) -> bool:
+    """Say whether what follows a letter is its option's text, perhaps with a reason behind it; or names no other."""
+    if not options:
+        return not _SECOND.match(text) and not _OTHER.search(text)
+    given, wanted = normalised(text), normalised(_plain(options.get(letter, "")))
+    reason = r"\s*,?\s*(?:because|since|as|which)\b"
+    return bool(wanted) and (given == wanted or re.match(re.escape(wanted) + reason, given) is not None)
 
 
 def _plain(text: str) -> str:

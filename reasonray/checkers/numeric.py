@@ -5,6 +5,7 @@ Without a tolerance only the equal number is right. A formula counts by its valu
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from math import isfinite
 
@@ -12,6 +13,7 @@ from reasonray.checkers import notation, numbers
 from reasonray.checkers.math_answer import value_of
 from reasonray.records import Outcome, Problem
 
+_ASSIGNED = re.compile(r"^\\?[A-Za-z]\w*(?:_\{?\w+\}?)?\s*(?:=|\\approx\b|≈)\s*")
 _TOLERANCES = ("absolute_tolerance", "relative_tolerance")
 
 
@@ -29,7 +31,7 @@ def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
         return Outcome.UNVERIFIABLE, reason
     if finding := fast(problem, answer):
         return finding
-    formula = notation.formula(answer)
+    formula = _ASSIGNED.sub("", notation.formula(answer) or "")
     given = (numbers.read(formula) or value_of(formula)) if formula else None
     return _within(problem, given) if given else (Outcome.WRONG, "states no number")
 
