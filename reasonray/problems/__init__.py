@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from reasonray.checkers import CHECKERS
+from reasonray import checkers
 from reasonray.config import Source
 from reasonray.errors import UserError
 from reasonray.records import Problem, Split
@@ -56,6 +56,15 @@ def load(sources: Sequence[Source]) -> Loaded:
     return Loaded([problem for problem, _ in kept.values()], dropped)
 
 
+def unverifiable(loaded: Sequence[Problem]) -> dict[str, str]:
+    """Return why, by problem id, no completion of it could ever be judged: its gold answer cannot be read.
+
+    A plain gold costs microseconds, LaTeX some milliseconds.
+    """
+    reasons = ((problem.id, checkers.unverifiable(problem)) for problem in loaded)
+    return {identity: reason for identity, reason in reasons if reason}
+
+
 def _read(source: Source) -> list[tuple[Problem, str]]:
     reader: Callable[[Any], list[tuple[Problem, str]]] = import_module(_SOURCES[source.kind]).load
     # Held-out problems first: where one repeats, it is the train one that goes.
@@ -79,5 +88,5 @@ def _repeats(
 
 
 def _refuse_unknown_checker(problem: Problem, where: str) -> None:
-    if problem.checker not in CHECKERS:
-        raise UserError(f"{where}: no checker is called {problem.checker!r}; there are {', '.join(CHECKERS)}")
+    if problem.checker not in checkers.CHECKERS:
+        raise UserError(f"{where}: no checker is called {problem.checker!r}; there are {', '.join(checkers.CHECKERS)}")

@@ -30,7 +30,18 @@ def load_problems(run: Run) -> None:
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""
     dropped += f"   {before:,} of them known before" if before else ""
     say("problems", f"{counts[Split.TRAIN]:>7,} to distil   {counts[Split.TEST]:,} held out{dropped}")
-    run.events.emit("problems", train=counts[Split.TRAIN], test=counts[Split.TEST], dropped=loaded.dropped)
+    reasons = problems.unverifiable(loaded.problems)
+    unread = [problem for problem in loaded.problems if problem.id in reasons]
+    if unread:
+        example = f"{unread[0].answer!r} to {unread[0].question[:60]!r} ({reasons[unread[0].id]})"
+        say("problems", f"{len(unread):>7,} cannot be judged, such as the answer {example}")
+    run.events.emit(
+        "problems",
+        train=counts[Split.TRAIN],
+        test=counts[Split.TEST],
+        dropped=loaded.dropped,
+        unverifiable=len(unread),
+    )
 
 
 def sample(run: Run, fleet: Fleet) -> None:

@@ -77,6 +77,14 @@ def test_arguments_of_the_checker_reach_every_problem_and_a_column_of_the_same_n
     assert check(second, "The answer is 3.5.", Finish.STOP).outcome is Outcome.CORRECT
 
 
+def test_golds_that_cannot_be_judged_are_found_when_problems_are_loaded(tmp_path: Path) -> None:
+    rows = [{"question": f"{gold}?", "answer": gold} for gold in ("42", r"\frac{1}{2}", r"\frac{1}{", "???", "even")]
+    loaded = problems.load([files(lines(tmp_path / "a.jsonl", *rows))]).problems
+    reasons = problems.unverifiable(loaded)
+    assert {it.answer for it in loaded if it.id in reasons} == {r"\frac{1}{", "???"}
+    assert "braces" in " ".join(reasons.values())
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
 def test_every_format_yields_the_same_problems(tmp_path: Path, suffix: str) -> None:
     rows = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": "4"}]
