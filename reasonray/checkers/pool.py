@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import resource
 from concurrent.futures import Future
+from importlib import import_module
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -24,7 +25,7 @@ class CheckerPool:
         self._timeout = timeout_seconds
         self._pool = ProcessPool(
             max_workers=processes,
-            initializer=_limit_memory,
+            initializer=_prepare,
             initargs=(memory_mb << 20,),
             context=multiprocessing.get_context("spawn"),
         )
@@ -61,5 +62,7 @@ class CheckerPool:
         return Verdict(outcome=outcome, checker=problem.checker, detail=reason[:300], seconds=seconds)
 
 
-def _limit_memory(limit: int) -> None:
+def _prepare(limit: int) -> None:
+    # Before the first check and its clock: a busy machine takes seconds for it, after every killed worker anew.
+    import_module("math_verify")
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -201,9 +201,12 @@ def test_the_fast_path_never_fails(text: str, gold: str, checker: str, finish: F
 
 def test_extraction_takes_time_in_proportion_to_length() -> None:
     def seconds(text: str) -> float:
-        begun = time.perf_counter()
-        final_answer(text)
-        return time.perf_counter() - begun
+        best = []
+        for _ in range(3):
+            begun = time.process_time()  # of this process alone, whatever else the machine is at
+            final_answer(text)
+            best.append(time.process_time() - begun)
+        return min(best)
 
     for piece in ("the answer is ", "\\boxed{", "{", "answer " * 3, " " * 8, "####"):
         small, large = piece * (200_000 // len(piece)), piece * (1_600_000 // len(piece))
