@@ -8,7 +8,8 @@ lease ran again after its replica died between commit and report) is read once.
     <place>/manifest/<name>.json
 
 Many small segments are compacted into few: a merged manifest (<name>.merged.json) lists the segments that it replaces,
-which do not count from then on, whether they are deleted yet or not.
+which do not count from then on, whether they are deleted yet or not. Names sort in order of commit; a merged segment
+takes the place of the first that it replaces, so that what was committed first stays first.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -28,6 +32,17 @@ import pyarrow.parquet as pq
 from reasonray.records import Finish, Outcome, Rollout
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, rollouts_to_table
+
+T = TypeVar("T")
+Numbers = npt.NDArray[np.int64]
+
+_READERS = 8
+"""Segments that are read at the same time: an object store answers slowly, but many at once."""
+_ROW_GROUP = 64 << 20
+"""Bytes in memory after which a merge writes what it has read."""
+_ENCODED = ["problem_id", "fingerprint", "verdict_outcome", "finish"]
+_TALLIED = [*_ENCODED, "sample", "round", "completion_tokens"]
+_JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,8 @@ class Tally:
     """Completion tokens of all of them."""
     cut: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Samples that the token limit cut → (round, completion tokens)."""
+    judged: int = 0
+    """Samples whose outcome says something of the teacher: correct, wrong, no answer or truncated."""
 
 
 @dataclass(frozen=True)
@@ -53,124 +70,290 @@ class Ledger:
         """Commit rollouts as one segment and return its name. Nothing is visible before all is."""
         return self.append_table(rollouts_to_table(rollouts))
 
-    def append_table(self, table: pa.Table, replaces: Sequence[str] = ()) -> str:
-        """Commit a table of ROLLOUT_SCHEMA as one segment, maybe in the place of others, and return its name."""
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}" + (".merged" if replaces else "")
+    def append_table(self, table: pa.Table) -> str:
+        """Commit a table of ROLLOUT_SCHEMA as one segment and return its name."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        content = sink.getvalue()
-        (self.place / "segments" / f"{name}.parquet").write(content)
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        self._commit(name, sink.getvalue(), table.num_rows)
+        return name
+
+    def _commit(self, name: str, content: pa.Buffer, rows: int, **facts: Any) -> None:
+        self._segment(name).write(content)
         manifest = {
             "segment": f"{name}.parquet",
-            "rows": table.num_rows,
+            "rows": rows,
             "bytes": content.size,
             "schema": SCHEMA_VERSION,
-            **({"replaces": list(replaces)} if replaces else {}),
+            **facts,
         }
-        (self.place / "manifest" / f"{name}.json").write(json.dumps(manifest).encode())
-        return name
+        self._manifest(name).write(json.dumps(manifest).encode())
 
     def segments(self) -> list[Place]:
         """Return the committed segment files in order of commit."""
-        return [self.place / "segments" / f"{name}.parquet" for name in self._names()]
+        return self._settled(lambda names: [self._segment(name) for name in names])
 
-    def _names(self) -> list[str]:
-        names = [manifest.name.removesuffix(".json") for manifest in (self.place / "manifest").list(".json")]
-        replaced = {old for name in names if name.endswith(".merged") for old in self._manifest(name)["replaces"]}
-        return [name for name in names if name not in replaced]
-
-    def _manifest(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.place / "manifest" / f"{name}.json").read()))
-
-    def compact(self, *, target_bytes: int = 64 << 20, least: int = 32) -> int:
-        """Merge small segments into few, and return how many were merged; nothing happens below `least` small ones.
-
-        Every row stays, superseded rounds too; only a row that was committed twice stands once. May be killed at any
-        moment, and may run beside writers (but not beside another compaction).
-        """
-        self._sweep()
-        sizes = [(name, int(self._manifest(name)["bytes"])) for name in self._names()]
-        small = [(name, size) for name, size in sizes if size < target_bytes // 2]
-        if len(small) < least:
-            return 0
-        merged = 0
-        for group in _groups(small, target_bytes):
-            if len(group) > 1:
-                self.append_table(_distinct_rows([self._table(name) for name in group]), replaces=group)
-                merged += len(group)
-        self._sweep()
-        return merged
-
-    def _table(self, name: str) -> pa.Table:
-        segment = self.place / "segments" / f"{name}.parquet"
-        return pq.read_table(segment.path, filesystem=segment.filesystem).cast(ROLLOUT_SCHEMA)
-
-    def _sweep(self) -> None:
-        """Delete what is replaced: the manifest first, so that none names a segment that is not there."""
-        merged = [it.name.removesuffix(".json") for it in (self.place / "manifest").list(".merged.json")]
-        for old in [old for name in merged for old in self._manifest(name)["replaces"]]:
-            (self.place / "manifest" / f"{old}.json").delete()
-            (self.place / "segments" / f"{old}.parquet").delete()
+    def count(self) -> int:
+        """Return how many rollouts are committed, by the manifests alone: superseded and doubled ones count too."""
+        return sum(manifest["rows"] for manifest in self._settled(self._manifests))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the committed rollouts, each id once, of ROLLOUT_SCHEMA or of the columns named."""
         wanted = list(columns) if columns is not None else ROLLOUT_SCHEMA.names
         schema = pa.schema([ROLLOUT_SCHEMA.field(name) for name in wanted], metadata=ROLLOUT_SCHEMA.metadata)
         reading = list(dict.fromkeys(["id", "round", *wanted]))
-        parts = [
-            pq.read_table(segment.path, columns=reading, filesystem=segment.filesystem) for segment in self.segments()
-        ]
+        parts = self._settled(lambda names: _in_threads(lambda name: self._load(name, reading), names))
         if not parts:
             return schema.empty_table()
         return _newest_of_each_id(pa.concat_tables(parts)).select(wanted).cast(schema)
 
-    def tally(self) -> dict[tuple[str, str], Tally]:
-        """Return what is drawn, by (problem id, fingerprint). Reads narrow columns only, never text."""
-        columns = ["id", "problem_id", "fingerprint", "sample", "verdict_outcome", "finish", "round"]
-        table = self.read([*columns, "completion_tokens"])
-        cut: dict[tuple[str, str], dict[int, tuple[int, int]]] = defaultdict(dict)
-        for row in table.filter(pc.equal(table["finish"], Finish.LENGTH.value)).drop_columns(["id"]).to_pylist():
-            key = (row["problem_id"], row["fingerprint"])
-            cut[key][row["sample"]] = (row["round"], row["completion_tokens"])
-        table = table.append_column("correct", pc.equal(table["verdict_outcome"], Outcome.CORRECT.value))
-        grouped = table.group_by(["problem_id", "fingerprint"]).aggregate(
-            [("sample", "list"), ("correct", "sum"), ("completion_tokens", "sum")]
-        )
-        names = ("problem_id", "fingerprint", "sample_list", "correct_sum", "completion_tokens_sum")
-        rows = zip(*(grouped[name].to_pylist() for name in names), strict=True)
-        return {
-            (problem, fingerprint): Tally(frozenset(samples), correct, tokens, cut.get((problem, fingerprint), {}))
-            for problem, fingerprint, samples, correct, tokens in rows
-        }
+    def tally(self, problems: Collection[str] | None = None) -> dict[tuple[str, str], Tally]:
+        """Return what is drawn, by (problem id, fingerprint), of all problems or of those whose ids are given.
+
+        Reads narrow columns only, never text, and keeps some 40 bytes a rollout while it counts.
+        """
+        wanted = None if problems is None else pa.array(problems, pa.string())
+
+        def condensed(name: str) -> _Condensed:
+            return _condense(self._load(name, _TALLIED, _ENCODED), wanted)
+
+        parts = self._settled(lambda names: _in_threads(condensed, names))
+        return _tallies([part for part in parts if len(part.sample)])
+
+    def compact(self, *, target_bytes: int = 64 << 20, least: int = 32) -> int:
+        """Merge small neighbours into larger segments, and return how many were; below `least` small ones none are.
+
+        Every row stays, superseded rounds too; only a row that was committed twice stands once. May be killed at any
+        moment, and may run beside writers and readers (but not beside another compaction). Holds one merged segment,
+        compressed, and one row group in memory.
+        """
+        self._sweep()
+        names = self._standing(self._listed())
+        sizes = [(name, int(manifest["bytes"])) for name, manifest in zip(names, self._manifests(names), strict=True)]
+        if sum(size < target_bytes // 2 for _, size in sizes) < least:
+            return 0
+        groups = [group for group in _groups(sizes, target_bytes) if len(group) > 1]
+        for group in groups:
+            content, rows = self._merged(group)
+            name = f"{group[0].partition('-')[0]}-{uuid.uuid4().hex[:8]}.merged"
+            self._commit(name, content, rows, replaces=group)
+        self._sweep()
+        return sum(map(len, groups))
+
+    def _merged(self, names: Sequence[str]) -> tuple[pa.Buffer, int]:
+        """Return the rows of segments as one, and how many these are."""
+        first = _first_of_each_round(pa.concat_tables([self._load(name, ["id", "round"]) for name in names]))
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, ROLLOUT_SCHEMA, compression="zstd") as writer:
+            for rows in _row_groups(self._load(name).cast(ROLLOUT_SCHEMA) for name in names):
+                writer.write_table(rows.filter(pa.array(first[: rows.num_rows])))
+                first = first[rows.num_rows :]
+        content = sink.getvalue()
+        return content, pq.read_metadata(pa.BufferReader(content)).num_rows
+
+    def _sweep(self) -> None:
+        """Delete what is replaced: manifests before segments, so that none names a segment that is not there."""
+        listed = self._listed()
+        replaced = self._replaced(listed)
+        for name in listed:
+            if name in replaced:
+                self._manifest(name).delete()
+        if replaced:
+            stored = {segment.name.removesuffix(".parquet") for segment in (self.place / "segments").list(".parquet")}
+            for name in sorted(replaced & stored):
+                self._segment(name).delete()
+
+    def _settled(self, act: Callable[[list[str]], T]) -> T:
+        """Return what comes of the names of the committed segments, once no compaction beside removes any of them."""
+        while True:
+            listed = self._listed()
+            try:
+                return act(self._standing(listed))
+            except FileNotFoundError:
+                if self._listed() == listed:  # no compaction has been here: a committed segment is lost
+                    raise
+
+    def _listed(self) -> list[str]:
+        """Return the names of all manifests, in order.
+
+        A listing takes time. What was replaced and deleted meanwhile may be missing from it, and the merged manifest
+        too, if that is younger than the listing; so it counts once the next one holds no other merged manifests.
+        """
+        merged: list[str] | None = None
+        while True:
+            listed = [manifest.name.removesuffix(".json") for manifest in (self.place / "manifest").list(".json")]
+            before, merged = merged, [name for name in listed if name.endswith(".merged")]
+            if merged == before:
+                return listed
+
+    def _standing(self, listed: Sequence[str]) -> list[str]:
+        replaced = self._replaced(listed)
+        return [name for name in listed if name not in replaced]
+
+    def _replaced(self, listed: Sequence[str]) -> set[str]:
+        merged = self._manifests([name for name in listed if name.endswith(".merged")])
+        return {name for manifest in merged for name in manifest["replaces"]}
+
+    def _manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        return _in_threads(lambda name: dict(json.loads(self._manifest(name).read())), names)
+
+    def _manifest(self, name: str) -> Place:
+        return self.place / "manifest" / f"{name}.json"
+
+    def _segment(self, name: str) -> Place:
+        return self.place / "segments" / f"{name}.parquet"
+
+    def _load(self, name: str, columns: Sequence[str] | None = None, encoded: Sequence[str] = ()) -> pa.Table:
+        segment = self._segment(name)
+        with pq.ParquetFile(
+            segment.path, filesystem=segment.filesystem, read_dictionary=list(encoded), pre_buffer=True
+        ) as file:
+            return file.read(columns=columns, use_threads=False)
+
+
+def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(work, names))
 
 
 def _groups(sizes: Sequence[tuple[str, int]], target: int) -> list[list[str]]:
-    """Put neighbours together up to a size."""
+    """Put neighbours together up to a size; one that is large already stays alone, and between its neighbours."""
     groups: list[list[str]] = []
     room = 0
     for name, size in sizes:
-        if not groups or size > room:
+        large = size >= target // 2
+        if not groups or large or size > room:
             groups.append([])
             room = target
         groups[-1].append(name)
-        room -= size
+        room = 0 if large else room - size
     return groups
 
 
-def _distinct_rows(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the first row of each (id, round), in order."""
-    table = pa.concat_tables(tables)
-    numbered = table.select(["id", "round"]).append_column("row", pa.array(range(table.num_rows), pa.int64()))
-    first = numbered.group_by(["id", "round"]).aggregate([("row", "min")])["row_min"]
-    return table if len(first) == table.num_rows else table.take(first.take(pc.sort_indices(first)))
+def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Put tables together up to a size in memory."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(it.nbytes for it in waiting) >= _ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[pa.Array, Numbers]:
+    """Return the distinct values of a dictionary-encoded column, and for every row the index of its value."""
+    whole = column.unify_dictionaries().combine_chunks()
+    return whole.dictionary, whole.indices.to_numpy()
+
+
+def _newest(identities: Numbers, rounds: Numbers) -> Numbers:
+    """Return the row of the highest round of each identity, the first of those, in order of identities."""
+    order = np.lexsort((-rounds, identities))  # stable
+    first: npt.NDArray[np.bool_] = np.diff(identities[order], prepend=-1) != 0
+    return np.asarray(order[first])
 
 
 def _newest_of_each_id(table: pa.Table) -> pa.Table:
-    """Keep one row of each id: of the highest round, and the first of those."""
-    if len(pc.unique(table["id"])) == table.num_rows:
-        return table
-    rows = pa.array(range(table.num_rows), pa.int64())
-    numbered = pa.table({"id": table["id"], "round": table["round"], "row": rows})
-    ordered = numbered.sort_by([("round", "descending"), ("row", "ascending")])
-    first = ordered.group_by("id", use_threads=False).aggregate([("row", "first")])["row_first"]
-    return table.take(first.take(pc.sort_indices(first)))
+    _, ids = _codes(table["id"].dictionary_encode())
+    newest = _newest(ids, table["round"].to_numpy())
+    return table if len(newest) == table.num_rows else table.filter(_mask(newest, table.num_rows))
+
+
+def _first_of_each_round(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Say of every row whether it is the first with its id and round."""
+    _, ids = _codes(table["id"].dictionary_encode())
+    rounds = table["round"].to_numpy().astype(np.int64)
+    keys = ids * (rounds.max(initial=0) + 1) + rounds
+    return _mask(np.unique(keys, return_index=True)[1], table.num_rows)
+
+
+def _mask(rows: Numbers, count: int) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(count, np.bool_)
+    mask[rows] = True
+    return mask
+
+
+class _Condensed(NamedTuple):
+    """What a tally wants to know of one segment's rollouts: a number each, and the strings that numbers stand for."""
+
+    problems: pa.Array
+    fingerprints: pa.Array
+    problem: Numbers
+    fingerprint: Numbers
+    sample: Numbers
+    round: Numbers
+    tokens: Numbers
+    correct: npt.NDArray[np.bool_]
+    judged: npt.NDArray[np.bool_]
+    cut: npt.NDArray[np.bool_]
+
+
+def _condense(table: pa.Table, wanted: pa.Array | None) -> _Condensed:
+    problems, problem = _codes(table["problem_id"])
+    fingerprints, fingerprint = _codes(table["fingerprint"])
+    outcomes, outcome = _codes(table["verdict_outcome"])
+    finishes, finish = _codes(table["finish"])
+
+    def among(values: pa.Array, them: Sequence[str]) -> npt.NDArray[np.bool_]:
+        return np.array([value in them for value in values.to_pylist()], np.bool_)
+
+    rows = [
+        problem,
+        fingerprint,
+        *(table[name].to_numpy() for name in ("sample", "round", "completion_tokens")),
+        among(outcomes, [Outcome.CORRECT])[outcome],
+        among(outcomes, _JUDGED)[outcome],
+        among(finishes, [Finish.LENGTH])[finish],
+    ]
+    if wanted is not None:
+        hit = pc.is_in(problems, value_set=wanted).to_numpy(zero_copy_only=False)[problem]
+        rows = [column[hit] for column in rows]
+    return _Condensed(problems, fingerprints, *rows)
+
+
+def _joined(strings: Sequence[pa.Array], numbers: Sequence[Numbers]) -> tuple[list[str], Numbers]:
+    """Number the strings of all segments alike, and return them with every row's number."""
+    known: dict[str, int] = {}
+    parts = []
+    for values, rows in zip(strings, numbers, strict=True):
+        parts.append(np.array([known.setdefault(it, len(known)) for it in values.to_pylist()], np.int64)[rows])
+    return list(known), np.concatenate(parts)
+
+
+def _tallies(parts: Sequence[_Condensed]) -> dict[tuple[str, str], Tally]:
+    if not parts:
+        return {}
+    problems, problem = _joined([it.problems for it in parts], [it.problem for it in parts])
+    fingerprints, fingerprint = _joined([it.fingerprints for it in parts], [it.fingerprint for it in parts])
+    group, sample = problem * len(fingerprints) + fingerprint, np.concatenate([it.sample for it in parts])
+    rounds = np.concatenate([it.round for it in parts])
+    newest = _newest(group * (int(sample.max()) + 1) + sample, rounds)
+    group, sample, rounds = group[newest], sample[newest], rounds[newest]
+    tokens, correct, judged, is_cut = (
+        np.concatenate(columns)[newest]
+        for columns in zip(*((it.tokens, it.correct, it.judged, it.cut) for it in parts), strict=True)
+    )
+    cut = _cut(*(column[is_cut] for column in (group, sample, rounds, tokens)))
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    sums = [np.add.reduceat(column, starts, dtype=np.int64).tolist() for column in (correct, tokens, judged)]
+    alike: dict[bytes, frozenset[int]] = {}  # most problems have the same samples: one set serves them all
+    tallies = {}
+    for key, indices, right, length, found in zip(
+        group[starts].tolist(), np.split(sample, starts[1:]), *sums, strict=True
+    ):
+        drawn = indices.tobytes()
+        if drawn not in alike:
+            alike[drawn] = frozenset(indices.tolist())
+        name = (problems[key // len(fingerprints)], fingerprints[key % len(fingerprints)])
+        tallies[name] = Tally(alike[drawn], right, length, cut.get(key, {}), found)
+    return tallies
+
+
+def _cut(group: Numbers, sample: Numbers, rounds: Numbers, tokens: Numbers) -> dict[int, dict[int, tuple[int, int]]]:
+    """Return the round and the tokens of cut samples, by group and sample."""
+    cut: defaultdict[int, dict[int, tuple[int, int]]] = defaultdict(dict)
+    for key, index, *facts in zip(*(column.tolist() for column in (group, sample, rounds, tokens)), strict=True):
+        cut[key][index] = (facts[0], facts[1])
+    return cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -62,7 +63,10 @@ class VLLMEngine(Section):
 
 
 class EndpointEngine(Section):
-    """A model behind an OpenAI-compatible server (engines/endpoint.py); the teacher's `model` is its name there."""
+    """A model behind an OpenAI-compatible server (engines/endpoint.py); the teacher's `model` is its name there.
+
+    A completion that ends by a stop string comes without it, as OpenAI's servers cut it off.
+    """
 
     kind: Literal["endpoint"]
     base_url: str
@@ -76,12 +80,15 @@ class EndpointEngine(Section):
     max_num_seqs: PositiveInt = 64
     """Requests in flight, per replica."""
     requests_per_minute: PositiveInt | None = None
+    """Per replica, as is the next: several share a server's limit by a part for each."""
     tokens_per_minute: PositiveInt | None = None
     """Counted by sampling.max_tokens, what a request may cost."""
     timeout_seconds: float = Field(600.0, gt=0)
+    """From the request to the last byte of its answer."""
     max_retries: int = Field(8, ge=0)
     """Of one request; when they are used up, the replica counts as dead and its work goes back."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Sent along with every request, such as `reasoning_effort`."""
 
     @field_validator("base_url")
     @classmethod
@@ -89,9 +96,16 @@ class EndpointEngine(Section):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is no http(s) address")
-        if parts.username or parts.password:
-            raise ValueError("must hold no key; put it into the environment (api_key_env)")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no key and no query; put the key into the environment (api_key_env)")
         return url
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # such as the key itself: it is not repeated
+            raise ValueError("is no name of an environment variable; put the key into one and its name here")
+        return name
 
 
 class ScriptedEngine(Section):

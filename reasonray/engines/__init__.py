@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from reasonray.config.models import EndpointEngine, ScriptedEngine, VLLMEngine
@@ -41,5 +42,8 @@ def needs_weights(config: EngineConfig) -> bool:
 
 
 def identity(config: EngineConfig, model: str) -> str:
-    """Return what stands for the weights of an engine that has none here."""
-    return f"endpoint {config.base_url}" if isinstance(config, EndpointEngine) else "scripted"
+    """Return what stands for the weights of an engine that has none here: what else decides which text is drawn."""
+    if not isinstance(config, EndpointEngine):
+        return "scripted"
+    asked = {"api": config.api, "tokenizer": config.tokenizer, "extra_body": config.extra_body}
+    return f"endpoint {config.base_url} {json.dumps(asked, sort_keys=True)}"

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from email.utils import parsedate_to_datetime
 
 _FIRST, _LONGEST = 0.5, 60.0
 
 
 def pause_before(attempt: int, dice: float, retry_after: float | None = None) -> float:
-    """Return the seconds to wait before asking again: exponential with full jitter, never below what the server asks.
+    """Return the seconds to wait before asking again: exponential with full jitter, on top of what the server asks.
 
-    Full jitter spreads clients that a fault has brought into step (Brooker, "Exponential Backoff And Jitter", 2015).
+    Full jitter spreads clients that a fault has brought into step (Brooker, "Exponential Backoff And Jitter", 2015);
+    those that were told the same Retry-After are in step, too.
 
     Args:
         attempt: how often it has failed, 1 the first time.
         dice: uniform in [0, 1).
         retry_after: seconds that the server's Retry-After header names.
     """
-    jittered = dice * min(_LONGEST, _FIRST * 2.0 ** min(attempt, 16))
-    return max(jittered, retry_after or 0.0)
+    return (retry_after or 0.0) + dice * min(_LONGEST, _FIRST * 2.0 ** min(attempt, 16))
+
+
+def seconds_told(retry_after: str, now: float) -> float | None:
+    """Return the seconds that a Retry-After header names, as a number or as a date (RFC 9110); None if it is neither.
+
+    Args:
+        retry_after: the header.
+        now: by time.time().
+    """
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", retry_after):
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+    except ValueError:
+        return None
 
 
 class Pace:

@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from factories import a_problem
 
 from reasonray.config import ConfigError, EndpointEngine, Prompt, Sampling, UserError
+from reasonray.engines import identity
 from reasonray.engines.base import Attempt, Completion, EngineDied
 from reasonray.engines.endpoint import Endpoint
 from reasonray.records import Finish
@@ -57,7 +59,12 @@ class Answering(BaseHTTPRequestHandler):
         ).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
+        for byte in content if "x-drip" in headers else ():
+            with suppress(OSError):  # the other side may be tired of it
+                self.wfile.write(bytes([byte]))
+            time.sleep(0.1)
+        with suppress(OSError):
+            self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -154,15 +161,95 @@ def test_a_refused_key_is_one_line_without_the_key(serve: Callable[..., Script],
     assert KEY not in str(told.value)
 
 
-def test_a_model_that_is_not_served_is_told_before_any_rollout(serve: Callable[..., Script]) -> None:
-    engine = Endpoint("other", EndpointEngine(kind="endpoint", base_url=serve().url))
-    with pytest.raises(UserError, match="serves no model 'other'; it serves served"):
+@pytest.mark.parametrize(("models", "message"), [(200, "serves no model 'other'; it serves served"), (404, "knows no")])
+def test_a_model_that_is_not_served_is_told_before_any_rollout(
+    serve: Callable[..., Script], models: int, message: str
+) -> None:
+    server = serve((404, {}, REFUSED), models=models)
+    engine = Endpoint("other", EndpointEngine(kind="endpoint", base_url=server.url))
+    with pytest.raises(UserError, match=message):
         asyncio.run(engine.start())
+    assert server.asked[0]["max_tokens"] == 1
+
+
+def test_a_model_that_answers_need_not_be_listed(serve: Callable[..., Script]) -> None:
+    engine = Endpoint("alias", EndpointEngine(kind="endpoint", base_url=serve((200, {}, said("1"))).url))
+    asyncio.run(engine.start())
+
+
+@pytest.mark.parametrize("status", [402, 404, 405])
+def test_what_a_server_would_refuse_of_any_request_is_the_users_to_mend(
+    serve: Callable[..., Script], status: int
+) -> None:
+    with pytest.raises(UserError, match=r"refuses requests|knows no"):
+        answered(serve((status, {}, REFUSED)))
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 529])
+def test_what_passes_is_asked_again(serve: Callable[..., Script], status: int) -> None:
+    assert answered(serve((status, {}, REFUSED), (200, {}, said("42")))).text == "42"
+
+
+def test_a_yes_without_an_answer_is_asked_again(serve: Callable[..., Script]) -> None:
+    """Gateways send the fault of the server behind them with status 200."""
+    server = serve((200, {}, {"error": {"message": "upstream"}}), (200, {}, said("42")))
+    assert answered(server).text == "42"
+    with pytest.raises(EngineDied, match="upstream"):
+        answered(serve((200, {}, {"error": {"message": "upstream"}})), max_retries=0)
+
+
+def test_a_server_that_is_busy_at_the_start_is_asked_again(serve: Callable[..., Script]) -> None:
+    server = serve(models=503)
+    threading.Timer(0.2, lambda: setattr(server, "models", 200)).start()
+    assert answered(server).text == "more"
+
+
+def test_a_server_that_repeats_the_key_does_not_get_it_stored(serve: Callable[..., Script]) -> None:
+    echo = {"error": {"message": f"bad request with Bearer {KEY}", "type": "invalid_request_error"}}
+    finished = answered(serve((400, {}, echo)))
+    assert KEY not in finished.error
+    assert "$OPENAI_API_KEY" in finished.error
+    for status, error in ((500, EngineDied), (402, UserError)):
+        with pytest.raises(error) as told:
+            answered(serve((status, {}, echo)), max_retries=0)
+        assert KEY not in str(told.value)
+
+
+def test_the_last_failure_is_told_at_once(serve: Callable[..., Script]) -> None:
+    begun = time.monotonic()
+    with pytest.raises(EngineDied):
+        answered(serve((429, {"retry-after": "30"}, REFUSED)), max_retries=0)
+    assert time.monotonic() - begun < 15
+
+
+def test_an_answer_that_drips_ends_at_the_time_limit(serve: Callable[..., Script]) -> None:
+    server = serve((200, {"x-drip": "1"}, said("4")))
+    with pytest.raises(EngineDied, match="the last: TimeoutError"):
+        answered(server, max_retries=0, timeout_seconds=1)
+
+
+def test_an_engine_that_travels_leaves_the_key_behind(
+    serve: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Endpoint("served", EndpointEngine(kind="endpoint", base_url=serve().url))
+    packed = pickle.dumps(engine)
+    assert KEY.encode() not in packed
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-other-machine")
+    assert pickle.loads(packed)._client.api_key == "sk-of-the-other-machine"
+
+
+def test_what_decides_the_text_is_in_the_engines_identity() -> None:
+    def named(**more: Any) -> str:
+        return identity(EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", **more), "m")
+
+    assert named() == named(max_num_seqs=3, timeout_seconds=9, max_retries=1)
+    distinct = [named(), named(extra_body={"reasoning_effort": "high"}), named(tokenizer="t"), named(api="completions")]
+    assert len(set(distinct)) == 4
 
 
 def test_no_server_is_one_line() -> None:
-    engine = Endpoint("m", EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", timeout_seconds=5))
-    with pytest.raises(UserError, match="no model server answers at"):
+    engine = Endpoint("m", EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", max_retries=1))
+    with pytest.raises(UserError, match=r"no model server answers: http://127\.0\.0\.1:9/v1 failed 2 times"):
         asyncio.run(engine.start())
 
 
@@ -172,4 +259,7 @@ def test_the_key_is_in_nothing_that_is_stored_or_sent_to_other_machines() -> Non
     assert KEY not in config.model_dump_json()
     with pytest.raises(ValueError, match="must hold no key"):
         EndpointEngine(kind="endpoint", base_url=f"http://user:{KEY}@127.0.0.1/v1")
+    with pytest.raises(ValueError, match="is no name of an environment variable") as told:
+        EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", api_key_env=KEY)
+    assert KEY not in str(told.value).partition("[")[0]
     assert issubclass(ConfigError, UserError)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonray.engines.pacing import Pace, pause_before
+from reasonray.engines.pacing import Pace, pause_before, seconds_told
 
 DICE = st.floats(0, 1, exclude_max=True)
 
@@ -13,7 +13,16 @@ def test_a_pause_is_bounded_and_never_below_what_the_server_asks(
     attempt: int, dice: float, retry_after: float | None
 ) -> None:
     pause = pause_before(attempt, dice, retry_after)
-    assert (retry_after or 0) <= pause <= max(60, retry_after or 0)
+    assert (retry_after or 0) <= pause <= (retry_after or 0) + 60
+
+
+def test_a_server_names_its_pause_in_seconds_or_by_a_date() -> None:
+    now = 1_792_497_600.0  # 2026-10-20 12:00 UTC
+    assert seconds_told("1.5", now) == 1.5
+    assert seconds_told("Tue, 20 Oct 2026 12:00:30 GMT", now) == 30
+    assert seconds_told("Tue, 20 Oct 2026 11:00:00 GMT", now) == 0, "it is over"
+    assert seconds_told("", now) is None
+    assert seconds_told("soon", now) is None
 
 
 @given(st.integers(1, 20), DICE)
