@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reasonray.records import Finish, Outcome, Rollout
+from reasonray.records import JUDGED, Finish, Outcome, Rollout
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, rollouts_to_table
 
@@ -42,7 +42,6 @@ _ROW_GROUP = 64 << 20
 """Bytes in memory after which a merge writes what it has read."""
 _ENCODED = ["problem_id", "fingerprint", "verdict_outcome", "finish"]
 _TALLIED = [*_ENCODED, "sample", "round", "completion_tokens"]
-_JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +303,7 @@ def _condense(table: pa.Table, wanted: pa.Array | None) -> _Condensed:
         fingerprint,
         *(table[name].to_numpy() for name in ("sample", "round", "completion_tokens")),
         among(outcomes, [Outcome.CORRECT])[outcome],
-        among(outcomes, _JUDGED)[outcome],
+        among(outcomes, JUDGED)[outcome],
         among(finishes, [Finish.LENGTH])[finish],
     ]
     if wanted is not None:

@@ -19,21 +19,23 @@ class Progress:
     flying: Set[int]
     """Sample indices in flight."""
     correct: int
+    judged: int
+    """Finished ones whose outcome says something of the teacher: the denominator of its pass rate."""
 
 
 def is_satisfied(policy: Policy, progress: Progress) -> bool:
     """Say whether nothing more is wanted: then what still flies is aborted."""
-    done, correct = len(progress.done), progress.correct
-    if done >= most(policy):
+    judged, correct = progress.judged, progress.correct
+    if len(progress.done) >= most(policy):
         return True
     match policy:
         case Fixed():
             return False
         case UntilCorrect() | Proportional():
-            given_up = correct == 0 and policy.give_up is not None and done >= policy.give_up
-            return given_up or correct >= wanted(policy, done, correct)
+            given_up = correct == 0 and policy.give_up is not None and judged >= policy.give_up
+            return given_up or correct >= wanted(policy, judged, correct)
         case Band(low=low, high=high, confidence=confidence):
-            return below(low, done, correct) >= confidence or 1 - below(high, done, correct) >= confidence
+            return below(low, judged, correct) >= confidence or 1 - below(high, judged, correct) >= confidence
 
 
 def owed(policy: Policy, progress: Progress) -> list[int]:
@@ -41,7 +43,7 @@ def owed(policy: Policy, progress: Progress) -> list[int]:
     if is_satisfied(policy, progress):
         return []
     limit = most(policy)
-    room = _in_flight(policy, len(progress.done), progress.correct) - len(progress.flying)
+    room = _in_flight(policy, progress.judged, progress.correct) - len(progress.flying)
     free = (sample for sample in range(limit) if sample not in progress.done and sample not in progress.flying)
     # Samples in flight count towards the limit; indices beyond it (of a larger K once asked for) do not stand in.
     room = min(room, limit - len(progress.done) - len(progress.flying))
@@ -57,27 +59,27 @@ def most(policy: Policy) -> int:
             return maximum
 
 
-def wanted(policy: UntilCorrect | Proportional, done: int, correct: int) -> int:
+def wanted(policy: UntilCorrect | Proportional, judged: int, correct: int) -> int:
     """Return how many correct samples a problem should have, as far as is known."""
     match policy:
         case UntilCorrect(target=target):
             return target
         case Proportional(pilot=pilot, target=target, least=least):
-            failing = 1 - correct / done if done >= pilot else 1.0
+            failing = 1 - correct / judged if judged >= pilot else 1.0
             return max(least, ceil(target * failing - 1e-9))
 
 
 @lru_cache(maxsize=65536)
-def below(rate: float, done: int, correct: int) -> float:
+def below(rate: float, judged: int, correct: int) -> float:
     """Return the posterior probability that the pass rate is below `rate`, given a uniform prior.
 
-    It is Beta(correct + 1, done - correct + 1), whose distribution function for whole numbers is a binomial tail.
+    It is Beta(correct + 1, judged - correct + 1), whose distribution function for whole numbers is a binomial tail.
     """
-    trials = done + 1
+    trials = judged + 1
     return sum(comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(correct + 1, trials + 1))
 
 
-def _in_flight(policy: Policy, done: int, correct: int) -> int:
+def _in_flight(policy: Policy, judged: int, correct: int) -> int:
     """Return how many attempts may fly together: few enough that what is aborted in the end is little.
 
     What is missing divided by the pass rate (Laplace's estimate) is what it will take; a wave never asks for more.
@@ -87,9 +89,9 @@ def _in_flight(policy: Policy, done: int, correct: int) -> int:
             return samples
         case Band(wave=wave):
             return wave
-        case Proportional(pilot=pilot, wave=wave) if done < pilot:
-            return min(pilot - done, wave)
+        case Proportional(pilot=pilot, wave=wave) if judged < pilot:
+            return min(pilot - judged, wave)
         case UntilCorrect(wave=wave) | Proportional(wave=wave):
-            missing = wanted(policy, done, correct) - correct
-            expected = ceil(missing * (done + 2) / (correct + 1))
+            missing = wanted(policy, judged, correct) - correct
+            expected = ceil(missing * (judged + 2) / (correct + 1))
             return max(1, min(wave, expected))

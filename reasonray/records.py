@@ -44,6 +44,12 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED)
+"""Outcomes that say something of the model: the denominator of a pass rate."""
+UNJUDGED = tuple(outcome for outcome in Outcome if outcome not in JUDGED)
+"""Outcomes that say nothing of the answer: faults of the gold answer, the checker or the engine."""
+
+
 SURPLUS = "surplus"
 """What stands in `dropped_by` of a rollout that every rule would keep, but of which its problem has enough."""
 

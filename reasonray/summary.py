@@ -31,11 +31,9 @@ from reasonray.config import Config
 from reasonray.estimators import wilson
 from reasonray.funnel import Trained, count_funnel
 from reasonray.metrics import Difference, acceptance, behaviours, difficulties, k_curve, paired_difference, score
-from reasonray.records import Outcome, Score
+from reasonray.records import UNJUDGED, Outcome, Score
 
 BASE, STUDENT = "base", "student"
-UNJUDGED = (Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
-"""Outcomes that say nothing of the answer: faults of the gold answer, the checker or the engine."""
 COLUMNS = (
     "problem_id",
     "problem_difficulty",

@@ -12,11 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.rules import DUPLICATE
-from reasonray.records import SURPLUS, Outcome
+from reasonray.records import JUDGED, SURPLUS, Outcome
 
 __all__ = ["SURPLUS", "select"]
-
-_JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED)
 
 _Integers = np.ndarray[Any, np.dtype[np.int64]]
 _Booleans = np.ndarray[Any, np.dtype[np.bool_]]
@@ -88,7 +86,7 @@ def _places(problem: _Integers) -> _Integers:
 
 
 def _pass_rates(problem: _Integers, outcomes: pa.ChunkedArray) -> pa.Array:
-    judged = pc.is_in(outcomes, value_set=pa.array([outcome.value for outcome in _JUDGED])).to_numpy()
+    judged = pc.is_in(outcomes, value_set=pa.array([outcome.value for outcome in JUDGED])).to_numpy()
     correct = pc.equal(outcomes, Outcome.CORRECT.value).to_numpy()
     size = int(problem.max(initial=-1)) + 1
     total = np.bincount(problem[judged], minlength=size)

@@ -101,7 +101,7 @@ class Arm:
             for sample, (round_, tokens) in tally.cut.items()
             if tokens in self.cut_at and tokens < self.sampling.max_tokens
         }
-        return Owed(problem, tally.samples - again.keys(), tally.correct, again)
+        return Owed(problem, tally.samples - again.keys(), tally.correct, tally.judged - len(again), again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,13 @@ class Owed:
     samples: frozenset[int] = frozenset()
     """Sample indices that are drawn for good."""
     correct: int = 0
+    judged: int = 0
     rounds: Mapping[int, int] = field(default_factory=dict)
     """The round in which a sample is drawn now, where that is not the first."""
 
     def progress(self) -> Progress:
         """Return what the policy wants to know."""
-        return Progress(self.samples, frozenset(), self.correct)
+        return Progress(self.samples, frozenset(), self.correct, self.judged)
 
     def is_satisfied(self, policy: Policy) -> bool:
         """Say whether the policy wants nothing more."""

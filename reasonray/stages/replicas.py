@@ -23,7 +23,7 @@ from reasonray.config import Checking
 from reasonray.engines.base import Attempt, Completion, Engine, EngineDied, EngineHung
 from reasonray.ledger import Ledger
 from reasonray.policy import Progress, is_satisfied, owed
-from reasonray.records import Finish, Outcome, Problem, Rollout, Verdict
+from reasonray.records import JUDGED, Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.stages.meters import Meters
 from reasonray.stages.orders import Arm, Care, EngineSpec, Figures, Lease, Owed, Snapshot, rollout_of
 from reasonray.tables import rollouts_to_table
@@ -159,24 +159,25 @@ class Replica:
 
     async def _settle(self, lease: Lease, of: Owed) -> int:
         """Draw one problem until its policy is satisfied, every verdict steering what follows."""
-        arm, done, correct, drawn = lease.arm, set(of.samples), of.correct, 0
+        arm, done, correct, judged, drawn = lease.arm, set(of.samples), of.correct, of.judged, 0
         flying: dict[asyncio.Task[Rollout], int] = {}
 
         def keep(task: asyncio.Task[Rollout]) -> None:
             """Take one finished rollout."""
-            nonlocal correct, drawn
+            nonlocal correct, judged, drawn
             rollout = task.result()
             done.add(flying.pop(task))
             figures = self._figures.setdefault(arm.name, Figures())
             if rollout.verdict.outcome is Outcome.CORRECT:
                 figures.covered += correct == 0
                 correct += 1
+            judged += rollout.verdict.outcome in JUDGED
             drawn += 1
             figures.count(rollout)
             self._writer.add(arm.ledger, rollout)
 
         try:
-            while not is_satisfied(arm.policy, progress := Progress(done, set(flying.values()), correct)):
+            while not is_satisfied(arm.policy, progress := Progress(done, set(flying.values()), correct, judged)):
                 for sample in _start_now(lease, progress):
                     flying[asyncio.create_task(self._draw(arm, of, sample))] = sample
                 finished, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)

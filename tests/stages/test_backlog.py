@@ -69,12 +69,14 @@ def test_every_problem_is_taken_once_and_a_group_is_of_one_arm(asked: list[tuple
 
 
 def test_a_truncated_sample_is_owed_again_in_the_next_round_once_the_limit_is_raised() -> None:
-    tally = Tally(frozenset({0, 1, 2}), 1, 200, {1: (0, 64), 2: (2, 90)})
+    tally = Tally(frozenset({0, 1, 2}), 1, 200, {1: (0, 64), 2: (2, 90)}, judged=3)
     problem = a_problem()
     before = an_arm().what_is_left(problem, tally)
     assert (before.samples, before.rounds) == (frozenset({0, 1, 2}), {}), "no earlier limit is known"
     after = an_arm(cut_at=frozenset({64})).what_is_left(problem, tally)
-    assert (after.samples, after.rounds) == (frozenset({0, 2}), {1: 1}), "90 tokens: the context cut it, not the limit"
+    assert (after.samples, after.rounds, after.judged) == (frozenset({0, 2}), {1: 1}, 2), (
+        "90 tokens: the context cut it, not the limit"
+    )
 
 
 def test_figures_add_up_and_can_be_taken_away() -> None:
