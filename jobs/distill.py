@@ -17,9 +17,12 @@ def work(run: Run) -> None:
     from reasonray.stages.report import report
     from reasonray.stages.sample import sample
     from reasonray.stages.train import train
+    from reasonray.stages.verify import verify
 
     with Fleet(run) as fleet:
         sample(run, fleet)
+        if run.config.checking.cascades:
+            verify(run, fleet, again=False)
         evaluate(run, fleet, arms_before_training(run))
         if run.config.training.gpus:
             fleet.close()  # training wants the GPUs; on CPU an idle engine costs nothing and saves a minute's start

@@ -1,4 +1,8 @@
-"""Judge the stored rollouts again, drawing none: python jobs/verify.py CONFIG [key=value …]"""
+"""Judge the stored rollouts again, drawing none: python jobs/verify.py CONFIG [key=value …]
+
+With [checking.judge] a language model is asked where the rules cannot decide or disagree; checking.instead names
+another checker: `checking.instead={math_answer="numeric"}`.
+"""
 
 import sys
 
@@ -8,9 +12,13 @@ from reasonray.run import Run
 
 def work(run: Run) -> None:
     """Verify every committed rollout with the checkers as they are now."""
+    from reasonray.stages.fleet import Fleet
+    from reasonray.stages.report import report
     from reasonray.stages.verify import verify
 
-    verify(run)
+    with Fleet(run) as fleet:
+        verify(run, fleet)
+    report(run)
 
 
 if __name__ == "__main__":

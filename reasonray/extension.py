@@ -14,11 +14,11 @@ from typing import Any
 
 _FREE = re.compile(
     r"(root|(teachers\.[^.]+|student)\.(replicas(\.\d)?|gpus|cpus|pipeline)|teachers\.[^.]+\.extend_truncated"
-    r"|training\.(workers|gpus|cpus|max_failures)|checking\.processes|(budget|failures)\..+)$"
+    r"|training\.(workers|gpus|cpus|max_failures)|checking\.(processes|judge\.(replicas(\.\d)?|gpus|cpus|pipeline))|(budget|failures)\..+)$"
 )
 """Keys that say where work runs and what it may cost, not what it yields."""
 _ASKS_FOR_MORE = re.compile(
-    r"(policy\..+|curation\..+|sources(\..+)?|evaluation\.(samples|k(\..+)?)|teachers\.[^.]+\.share)$"
+    r"(policy\..+|checking\..+|curation\..+|sources(\..+)?|evaluation\.(samples|k(\..+)?)|teachers\.[^.]+\.share)$"
 )
 
 

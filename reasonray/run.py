@@ -104,6 +104,16 @@ class Run:
         return Ledger(self.place / "evaluation" / arm)
 
     @property
+    def verified(self) -> Place:
+        """What verify found of the stored rollouts, beside the verdicts that they were committed with."""
+        return self.place / "verified"
+
+    @property
+    def judgements(self) -> Ledger:
+        """What the judge was asked and said."""
+        return Ledger(self.place / "judgements")
+
+    @property
     def events(self) -> Events:
         """What happened so far."""
         return Events(self.place / "events.jsonl")

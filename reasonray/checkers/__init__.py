@@ -29,12 +29,18 @@ CHECKERS = {
     "choice": "reasonray.checkers.choice",
     "text_answer": "reasonray.checkers.text_answer",
     "gym": "reasonray.checkers.gym",
+    "program": "reasonray.checkers.program",
+    "judgement": "reasonray.checkers.judgement",
 }
 """Name → module, loaded on demand, as some are heavy.
 
-Each has `compare(problem, answer) -> Finding` and `unverifiable(problem) -> reason | None`; it may have
-`fast(problem, answer) -> Finding | None`, which decides in microseconds or passes, and `list_of(problem, answers)`,
-which makes one answer of several boxes.
+Each has `compare(problem, answer) -> Finding` and `unverifiable(problem) -> reason | None`. It may have
+
+    fast(problem, answer) -> Finding | None     decides in microseconds, or passes
+    symbolic(problem, answer) -> Finding        what compare does with what `fast` passes
+    list_of(problem, answers) -> str | None     makes one answer of several boxes
+    extract(problem, response) -> Found | None  finds the answer by rules of its own
+    NEEDS_NO_ANSWER                             what is right stands in the metadata alone
 """
 
 _MOST_RIVALS = 8
@@ -58,10 +64,15 @@ def unverifiable(problem: Problem) -> str | None:
         UserError: there is no checker of the problem's.
     """
     checker = find_checker(problem.checker)
-    if problem.answer is None:
+    if problem.answer is None and not needs_no_answer(problem.checker):
         return "the problem has no gold answer"
     reason: str | None = checker.unverifiable(problem)
     return reason
+
+
+def needs_no_answer(name: str) -> bool:
+    """Say whether a checker's problems have what is right in their metadata alone."""
+    return bool(getattr(find_checker(name), "NEEDS_NO_ANSWER", False))
 
 
 def check(problem: Problem, completion: str, finish: Finish) -> Verdict:
@@ -86,12 +97,27 @@ def check_fast(problem: Problem, completion: str, finish: Finish) -> Verdict | N
     return _timed(verdict, begun)
 
 
+def compare_rules(problem: Problem, completion: str, finish: Finish) -> tuple[Outcome | None, Outcome | None]:
+    """Return what the fast path and the algebra find, each by itself, None for what does not apply; run it in the pool.
+
+    For measuring how far the two agree: a verdict takes the first that decides.
+    """
+    found, checker = _before_comparing(problem, completion, finish), find_checker(problem.checker)
+    if isinstance(found, Verdict) or found.rivals or not hasattr(checker, "symbolic"):
+        return None, None
+    fast, symbolic = (_without_fault(step, problem, found) for step in (_fast_finding, _symbolic_finding))
+    return fast and fast[0], symbolic and symbolic[0]
+
+
+def _symbolic_finding(problem: Problem, found: Found) -> Finding:
+    finding: Finding = find_checker(problem.checker).symbolic(problem, found.text)
+    return finding
+
+
 def _before_comparing(problem: Problem, completion: str, finish: Finish) -> Verdict | Found:
     """Settle what the answer's value has no say in; else return the answer found."""
     if finish is Finish.ERROR:
         return _verdict(problem, Outcome.FAILED, "the engine gave no completion")
-    if problem.answer is None:
-        return _verdict(problem, Outcome.UNVERIFIABLE, "the problem has no gold answer")
     cut = finish is Finish.LENGTH
     whole = bool(problem.metadata.get("from_reasoning"))
     if not whole and REASONING_OPEN in completion and REASONING_CLOSE not in completion:
@@ -103,18 +129,16 @@ def _before_comparing(problem: Problem, completion: str, finish: Finish) -> Verd
         return _verdict(problem, Outcome.TRUNCATED, "cut before the answer was complete")
     if found is None:
         return _verdict(problem, Outcome.NO_ANSWER, "no rule finds an answer")
+    if problem.answer is None and not needs_no_answer(problem.checker):
+        return _verdict(problem, Outcome.UNVERIFIABLE, "the problem has no gold answer", found)
     return found
 
 
 def _extract(problem: Problem, response: str) -> Found | None:
-    if problem.checker != "gym":
-        return final_answer(response, last_number=bool(problem.metadata.get("last_number")))
-    # Answers of reasoning-gym may run over lines; its own convention is a tag.
-    before, opened, after = response.rpartition("<answer>")
-    if opened:
-        inside, closed, _ = after.partition("</answer>")
-        return Found(inside.strip(), "tag", bool(closed))
-    return final_answer(before or response)
+    extract: Callable[[Problem, str], Found | None] | None = getattr(find_checker(problem.checker), "extract", None)
+    if extract:
+        return extract(problem, response)
+    return final_answer(response, last_number=bool(problem.metadata.get("last_number")))
 
 
 def _without_fault(step: Callable[[Problem, Found], Finding | None], problem: Problem, found: Found) -> Finding | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from reasonray.answers import Found, final_answer
 from reasonray.records import Outcome, Problem
 
 
@@ -18,6 +19,15 @@ def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     task = problem.metadata["task"]
     score = float(_scorer(str(task)).score_answer(answer=answer, entry=problem.metadata["entry"]))
     return (Outcome.CORRECT if score > 1 - 1e-9 else Outcome.WRONG), f"{task} scores {score:.3g}"
+
+
+def extract(problem: Problem, response: str) -> Found | None:
+    """Return the answer in the tag that is reasoning-gym's convention, as it may run over lines; else by the rules."""
+    before, opened, after = response.rpartition("<answer>")
+    if opened:
+        inside, closed, _ = after.partition("</answer>")
+        return Found(inside.strip(), "tag", bool(closed))
+    return final_answer(before or response)
 
 
 def unverifiable(problem: Problem) -> str | None:

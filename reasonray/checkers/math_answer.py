@@ -23,6 +23,9 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 Finding = tuple[Outcome, str]
 
+UNREAD = "math-verify cannot read the answer"
+"""The detail of a verdict that says less than it seems to: another checker should look (checkers/judgement.py)."""
+
 _LONGEST = 4000
 _LONGEST_PARSED_EARLY = 400
 _LIST = re.compile(r",|;|\\pm|\\cup|\band\b|\bor\b")
@@ -64,8 +67,11 @@ def fast(problem: Problem, answer: str) -> Finding | None:
 
 def compare(problem: Problem, answer: str) -> Finding:
     """Say whether an answer equals the problem's gold answer."""
-    if finding := fast(problem, answer):
-        return finding
+    return fast(problem, answer) or symbolic(problem, answer)
+
+
+def symbolic(problem: Problem, answer: str) -> Finding:
+    """Compare by algebra alone, whatever the fast path would say of it."""
     gold = problem.answer or ""
     if reason := _unreadable(gold):
         return Outcome.UNVERIFIABLE, reason
@@ -83,6 +89,8 @@ def compare(problem: Problem, answer: str) -> Finding:
     if {wanted[:2], given[:2]} >= {r"\{"} and {wanted[:1], given[:1]} & {"(", "["}:
         return Outcome.WRONG, "a set is no pair"
     wanted, given = _in_one_form(wanted, given, problem.metadata.get("ordered") is True)
+    if not _parsed(given):
+        return Outcome.WRONG, UNREAD
     return (Outcome.CORRECT if _equal(wanted, given) else Outcome.WRONG), "math-verify"
 
 

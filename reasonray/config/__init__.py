@@ -32,7 +32,7 @@ from reasonray.config.models import (
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, UntilCorrect
 from reasonray.config.section import Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
-from reasonray.config.stages import Checking, Curation, Evaluation, Training
+from reasonray.config.stages import Checking, Curation, Evaluation, Judge, Training
 from reasonray.errors import ConfigError, UserError
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "GeneratedSource",
     "GymSource",
     "HubSource",
+    "Judge",
     "Policy",
     "Prompt",
     "Proportional",

@@ -29,6 +29,8 @@ class Columns(Section):
     difficulty: str | None = None
     checker: str | None = None
     """Column with the checker's name, where a source mixes kinds."""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """What a checker asks of the metadata → the column that holds it, such as `asserts = "test_list"`."""
 
 
 class FilesSource(Section):
@@ -43,6 +45,8 @@ class FilesSource(Section):
     checker: str = "math_answer"
     checker_args: dict[str, Any] = Field(default_factory=dict)
     """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
+    unanswered: bool = False
+    """Rows may lack a gold answer: nothing of them is judged, unless checking.majority stands in for it."""
     limit_train: int | None = None
     limit_test: int | None = None
     on_duplicate: Literal["error", "drop"] = "error"
@@ -64,6 +68,8 @@ class HubSource(Section):
     checker: str = "math_answer"
     checker_args: dict[str, Any] = Field(default_factory=dict)
     """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
+    unanswered: bool = False
+    """Rows may lack a gold answer: nothing of them is judged, unless checking.majority stands in for it."""
     limit_train: int | None = None
     limit_test: int | None = None
     on_duplicate: Literal["error", "drop"] = "error"

@@ -6,7 +6,14 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from reasonray.config.models import Asked, Sampling
 from reasonray.config.section import Section, Share
+
+
+class Judge(Asked):
+    """A language model that is asked where the rules cannot decide or disagree, and on a sample besides (verify)."""
+
+    sampling: Sampling = Sampling(temperature=0.0, max_tokens=256)
 
 
 class Checking(Section):
@@ -15,6 +22,28 @@ class Checking(Section):
     processes: PositiveInt = 1
     timeout_seconds: float = Field(5.0, gt=0)
     """Running time of one verdict; the process is killed at the limit."""
+    memory_mb: PositiveInt = 4096
+    """Of one checker process."""
+    program_seconds: float = Field(10.0, gt=0)
+    """Wall time of a model's program over all its tests; one that needs longer is wrong."""
+    program_memory_mb: PositiveInt = 1024
+    python: str = ""
+    """The interpreter that runs programs, packages included; "" is the one below ours, without our packages."""
+    instead: dict[str, str] = Field(default_factory=dict)
+    """Checker → the one that jobs/verify.py uses in its place."""
+    judge: Judge | None = None
+    audit: Share = 0.05
+    """Share of rollouts, by hash, that every checker of the cascade judges when they are verified, the judge included:
+    from them comes how far the checkers agree, and how many right answers the rules miss."""
+    majority: Share | None = None
+    """Let the majority stand in for a missing gold answer, where it has this share of at least three answers."""
+    unsandboxed: bool = False
+    """Run programs where no sandbox can be made (checkers/sandbox.py): with limits, but among all that is there."""
+
+    @property
+    def cascades(self) -> bool:
+        """Whether verdicts need more than the rules: then rollouts are verified before they are curated."""
+        return self.judge is not None or self.majority is not None
 
 
 class Curation(Section):

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
+from reasonray.checkers import CHECKERS, needs_no_answer
 from reasonray.config import FilesSource, HubSource
 from reasonray.errors import UserError
 from reasonray.records import Problem, Split
@@ -44,24 +45,38 @@ def problem_of(row: Mapping[str, Any], where: str, source: FilesSource | HubSour
     Raises:
         UserError: a mapped column is missing, or the question or the answer is empty.
     """
-    mapped = {role: column for role, column in source.columns.model_dump().items() if column is not None}
-    for role, column in mapped.items():
+    columns = source.columns
+    mapped = {
+        role: column
+        for role, column in columns.model_dump(exclude={"metadata"}).items()
+        if column is not None and (role != "answer" or column in row)
+    }
+    for role, column in (mapped | columns.metadata).items():
         if column not in row:
             raise UserError(f"{where}: no column {column!r} for the {role}; there are {', '.join(map(str, row))}")
-    question, answer = (_text(row[mapped[name]]) for name in ("question", "answer"))
-    if not question or not answer:
-        raise UserError(f"{where}: the {'question' if not question else 'answer'} is empty; fill it or remove the row")
+    checker = _text(row[mapped["checker"]]) if "checker" in mapped else source.checker
+    question, answer = _text(row[mapped["question"]]), _text(row.get(columns.answer)) or None
+    if not question:
+        raise UserError(f"{where}: the question is empty; fill it or remove the row")
+    if answer is None and not source.unanswered and not (checker in CHECKERS and needs_no_answer(checker)):
+        raise UserError(_without_answer(row, columns.answer, where))
+    metadata = {key: value for key, value in row.items() if key not in mapped.values() and _is_plain(value)}
     return Problem(
         id=Problem.identify(name, question, answer),
         source=name,
         question=question,
         answer=answer,
-        checker=_text(row[mapped["checker"]]) if "checker" in mapped else source.checker,
+        checker=checker,
         difficulty=_text(row[mapped["difficulty"]]) if "difficulty" in mapped else "",
         split=split,
-        metadata=source.checker_args
-        | {key: value for key, value in row.items() if key not in mapped.values() and _is_plain(value)},
+        metadata=source.checker_args | metadata | {name: row[column] for name, column in columns.metadata.items()},
     )
+
+
+def _without_answer(row: Mapping[str, Any], column: str, where: str) -> str:
+    if column not in row:
+        return f"{where}: no column {column!r} for the answer; there are {', '.join(map(str, row))}"
+    return f"{where}: the answer is empty; fill it, remove the row, or set unanswered = true for the source"
 
 
 def _text(value: Any) -> str:

@@ -27,8 +27,9 @@ def load(source: HubSource) -> list[tuple[Problem, str]]:
         rows = _rows(source, part)
         for number, row in enumerate(rows.select(range(min(limit or len(rows), len(rows))))):
             where = f"{source.path}, {part} row {number}"
-            answer = gold(row.get(source.columns.answer), source.gold, where)
-            problem = problem_of({**row, source.columns.answer: answer}, where, source, name, split)
+            if (text := row.get(source.columns.answer)) is not None:
+                row = {**row, source.columns.answer: gold(text, source.gold, where)}
+            problem = problem_of(row, where, source, name, split)
             problems.append((problem, where))
     return problems
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.data
 
 from reasonray.config import UserError
 from reasonray.console import say
@@ -97,3 +98,12 @@ def _submit_once_agents_are_up(client: Any, request: dict[str, Any]) -> None:
 async def _follow(client: object, identifier: str) -> None:
     async for text in client.tail_job_logs(identifier):  # type: ignore[attr-defined]
         print(text, end="", flush=True)
+
+
+def quiet_ray_data() -> None:
+    """Keep Ray Data's own bars and logs off the terminal; the stages say what they are at."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

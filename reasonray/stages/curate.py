@@ -12,8 +12,6 @@ the driver selects from narrow columns alone; the second writes every rollout wi
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +31,8 @@ from reasonray.curation.selection import select
 from reasonray.funnel import count_funnel
 from reasonray.records import Split, content_hash
 from reasonray.run import Run
+from reasonray.stages.cluster import quiet_ray_data
+from reasonray.stages.verify import newer_verdicts, with_verdicts
 from reasonray.storage import Place
 from reasonray.summary import COLUMNS
 from reasonray.tables import ROLLOUT_SCHEMA
@@ -54,17 +54,23 @@ def curate(run: Run) -> None:
         raise UserError(f"run {run.name} holds no rollouts yet; run jobs/sample.py first")
     curation, prompt = run.config.curation, run.config.student.prompt
     check_names(curation)
-    inputs = content_hash(curation.model_dump_json(), prompt.model_dump_json(), *(it.name for it in segments))
+    verdicts = newer_verdicts(run)
+    inputs = content_hash(
+        curation.model_dump_json(),
+        prompt.model_dump_json(),
+        *(it.name for it in segments),
+        *(content_hash(*map(str, row)) for row in zip(*verdicts.to_pydict().values(), strict=True)),
+    )
     manifest = run.curated / "manifest.json"
     if manifest.exists() and json.loads(manifest.read())["inputs"] == inputs:
         say("curate", "done before")
         return
     with Progress("curate", run.events) as progress:
         progress.show("annotating", {"state": "annotating"}, now=True)
-        _be_quiet()
+        quiet_ray_data()
         scratch = run.curated / "annotated"
         scratch.delete()
-        narrow = _annotate(segments, curation, scratch)
+        narrow = _annotate(segments, verdicts, curation, scratch)
         progress.show(f"selecting from {narrow.num_rows:,} rollouts", {"state": "selecting"}, now=True)
         fates = _decide(narrow, curation)
         written = _write(run, inputs, fates, scratch, prompt)
@@ -73,19 +79,13 @@ def curate(run: Run) -> None:
         progress.record({"state": "done"})
 
 
-def _be_quiet() -> None:
-    context = ray.data.DataContext.get_current()
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-
-
-def _annotate(segments: list[Place], curation: Curation, scratch: Place) -> pa.Table:
+def _annotate(segments: list[Place], verdicts: pa.Table, curation: Curation, scratch: Place) -> pa.Table:
     """Write annotated rollouts in parts; return the narrow columns of all, with the part that each row is in."""
+    newer = ray.put(verdicts)
 
     def annotate(batch: pa.Table) -> pa.Table:
-        table = annotate_table(batch.select(ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA))
+        rollouts = with_verdicts(batch.select(ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA), ray.get(newer))
+        table = annotate_table(rollouts)
         dropped = first_drop(table, curation)
         part = f"{content_hash(*table['id'].to_pylist())}.parquet"
         _put(scratch / part, table)

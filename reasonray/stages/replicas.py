@@ -61,7 +61,7 @@ class Replica:
     def __init__(self, spec: EngineSpec, checking: Checking, hang_seconds: float, run: str, *, spread: bool) -> None:
         self._spec, self._spread, self._hang_seconds = spec, spread, hang_seconds
         rollouts_to_table(())  # pyarrow's first table costs a second of imports: now, not at the first commit
-        self._pool = CheckerPool(processes=checking.processes, timeout_seconds=checking.timeout_seconds)
+        self._pool = CheckerPool(checking)
         self._writer = Writer()
         self._meters = Meters(run)
         self._figures: dict[str, Figures] = {}

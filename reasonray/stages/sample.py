@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from reasonray import problems
+from reasonray.checkers import sandbox
 from reasonray.config import Teacher
 from reasonray.console import say
 from reasonray.records import Problem, Split
@@ -25,6 +26,8 @@ def load_problems(run: Run) -> None:
     if run.has_problems and not run.problems_are_stale:
         return
     loaded = problems.load(run.config.sources)
+    if any(problem.checker == "program" for problem in loaded.problems):
+        sandbox.refuse_without(sandbox.Limits.of(run.config.checking))
     before = run.store_problems(loaded.problems)
     counts = Counter(problem.split for problem in loaded.problems)
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""

@@ -1,108 +1,335 @@
-"""Rollouts → verdicts, again: judge what is stored with the checkers as they are now. Nothing is drawn.
+"""Rollouts → verdicts, again: judge what is stored with the checkers as they are now. No solution is drawn.
 
-The old verdicts stay where they are; the new ones are written beside them, with the old outcome in every row.
+A cascade: the rules (fast path, then algebra) judge every rollout; where they cannot decide or disagree, a language
+model is asked, if there is one; where a problem has no gold answer, the majority can stand in for it. A sample of
+rollouts is judged by all of them, whatever the first one says: it tells how far they agree, and what the rules miss.
+
+The verdicts that rollouts were committed with stay where they are; the new ones are written beside them, with what each
+checker found, and curation takes the new ones.
 
     <run>/verified/<name>.parquet, <run>/verified/manifest.json (written last)
+    <run>/judgements/   what the judge was asked and said: a ledger like that of the rollouts
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
+from reasonray.checkers import consensus, find_checker, judgement, math_answer, needs_no_answer
 from reasonray.checkers.pool import CheckerPool
-from reasonray.config import Checking, UserError
+from reasonray.config import Checking, Fixed, Judge, UserError
 from reasonray.console import say
-from reasonray.records import Finish, Verdict, content_hash
+from reasonray.estimators import wilson
+from reasonray.prompts import split_reasoning
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash
 from reasonray.run import Run
+from reasonray.stages.cluster import quiet_ray_data
+from reasonray.stages.draw import draw
+from reasonray.stages.fleet import Fleet
+from reasonray.stages.orders import EngineSpec, Order
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
 
+_LEAST_VOTES = 3
+"""Answers that a majority needs to be one."""
+_UNDECIDED = (Outcome.NO_ANSWER, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
+_VERDICT = [ROLLOUT_SCHEMA.field(f"verdict_{it}") for it in ("outcome", "extracted", "checker", "detail", "seconds")]
 VERIFIED_SCHEMA = pa.schema(
     [
         ROLLOUT_SCHEMA.field("id"),
+        ROLLOUT_SCHEMA.field("problem_id"),
         pa.field("outcome_before", pa.string(), nullable=False),
-        *(ROLLOUT_SCHEMA.field(f"verdict_{name}") for name in ("outcome", "extracted", "checker", "detail", "seconds")),
+        *_VERDICT,
+        pa.field("rules_outcome", pa.string(), nullable=False),
+        pa.field("fast_outcome", pa.string()),
+        pa.field("symbolic_outcome", pa.string()),
+        pa.field("judge_outcome", pa.string()),
+        pa.field("judged_for", pa.string()),
+        pa.field("audited", pa.bool_(), nullable=False),
     ]
 )
+"""One row a rollout. judged_for: undecided, disagreement or audit; null where the judge had no part."""
+_RULED_SCHEMA = pa.schema([*VERIFIED_SCHEMA, pa.field("judgement", pa.string())])
 
 
-class Verifier:
-    """Judges batches of rollouts in a Ray Data actor and writes each as one file."""
+class Rules:
+    """Judges batches of rollouts by rules in a Ray Data actor, writes each as one file, and what a judge is asked."""
 
     def __init__(self, checking: Checking, target: Place) -> None:
-        self._pool = CheckerPool(processes=checking.processes, timeout_seconds=checking.timeout_seconds)
-        self._target = target
+        self._checking, self._target = checking, target
+        self._pool = CheckerPool(checking)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return one row that names the file and counts (outcome before, outcome now) pairs."""
+        """Return one row that names the file."""
         rollouts = table_to_rollouts(batch.cast(ROLLOUT_SCHEMA))
-        judged = [
-            self._pool.submit(it.problem, it.completion, it.finish) if it.finish is not Finish.ERROR else None
-            for it in rollouts
+        problems = [_under(it.problem, self._checking.instead) for it in rollouts]
+        audited = [it.finish is not Finish.ERROR and is_audited(it.id, self._checking.audit) for it in rollouts]
+        verdicts = [
+            self._pool.submit(problem, it.completion, it.finish) if it.finish is not Finish.ERROR else None
+            for problem, it in zip(problems, rollouts, strict=True)
         ]
-        verdicts = [future.result() if future else it.verdict for it, future in zip(rollouts, judged, strict=True)]
-        pairs = list(zip(rollouts, verdicts, strict=True))
-        rows = [_row(it.id, it.verdict, verdict) for it, verdict in pairs]
+        compared = [
+            self._pool.compare_rules(problem, it.completion, it.finish) if wanted else None
+            for problem, it, wanted in zip(problems, rollouts, audited, strict=True)
+        ]
+        rows = [
+            self._row(
+                replace(rollout, problem=problem),
+                verdict.result() if verdict else rollout.verdict,
+                both.result() if both else ("", ""),
+                is_audited=wanted,
+            )
+            for rollout, problem, verdict, both, wanted in zip(
+                rollouts, problems, verdicts, compared, audited, strict=True
+            )
+        ]
         name = f"{content_hash(*(it.id for it in rollouts))}.parquet"
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=VERIFIED_SCHEMA), sink, compression="zstd")
-        (self._target / name).write(sink.getvalue())
-        counts = Counter(f"{it.verdict.outcome.value}>{verdict.outcome.value}" for it, verdict in pairs)
-        return pa.table({"file": [name], "rows": [len(rows)], "counts": [json.dumps(counts)]})
+        _put(self._target / name, pa.Table.from_pylist(rows, schema=_RULED_SCHEMA))
+        return pa.table({"file": [name]})
+
+    def _row(self, rollout: Rollout, verdict: Verdict, both: tuple[str, str], *, is_audited: bool) -> dict[str, Any]:
+        why = _why_judged(rollout, verdict, both, is_audited=is_audited) if self._checking.judge else None
+        response = split_reasoning(rollout.completion)[1]
+        asked = judgement.question(rollout.problem, verdict.extracted, response) if why else None
+        return {
+            "id": rollout.id,
+            "problem_id": rollout.problem.id,
+            "outcome_before": rollout.verdict.outcome.value,
+            **{f"verdict_{name}": value for name, value in asdict(verdict).items()},
+            "rules_outcome": verdict.outcome.value,
+            "fast_outcome": both[0] or None,
+            "symbolic_outcome": both[1] or None,
+            "judge_outcome": None,
+            "judged_for": why,
+            "audited": is_audited,
+            "judgement": asked,
+        }
 
 
-def verify(run: Run) -> dict[str, int]:
-    """Judge every committed rollout again; return how many went from which outcome to which (`wrong>correct`).
+def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
+    """Judge every committed rollout again, and return what the manifest says of it.
+
+    Args:
+        run: the run.
+        fleet: where the judge's replicas come from; none start where nothing is to be asked.
+        again: do so even if the same rollouts were verified under the same configuration before.
 
     Raises:
-        UserError: the run holds no rollouts.
+        UserError: the run holds no rollouts, or a checker is unknown.
     """
     segments = run.rollouts.segments()
     if not segments:
         raise UserError(f"run {run.name} holds no rollouts to verify; run jobs/sample.py first")
-    target = run.place / "verified"
-    target.delete()
+    checking = run.config.checking
+    for name in checking.instead.values():
+        find_checker(name)
+    inputs = content_hash(checking.model_dump_json(), *(segment.name for segment in segments))
+    manifest = run.verified / "manifest.json"
+    if manifest.exists() and not again and (before := json.loads(manifest.read()))["inputs"] == inputs:
+        say("verify", "done before")
+        return dict(before)
+    scratch = run.verified / "rules"
+    scratch.delete()
+    quiet_ray_data()
+    ruled = _by_rules(segments, checking, scratch)
+    if checking.judge:
+        ruled = _with_judgements(run, fleet, checking.judge, ruled)
+    if checking.majority is not None:
+        ruled = _with_majorities(run, checking.majority, ruled)
+    document = _settle(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA))
+    scratch.delete()
+    return document
+
+
+def newer_verdicts(run: Run) -> pa.Table:
+    """Return the verdicts that differ from those which rollouts were committed with: id, and the verdict's columns."""
+    names = ["id", *(field.name for field in _VERDICT)]
+    manifest = run.verified / "manifest.json"
+    if not manifest.exists():
+        return pa.schema([VERIFIED_SCHEMA.field(name) for name in names]).empty_table()
+    files = [run.verified / name for name in json.loads(manifest.read())["files"]]
+    tables = [pq.read_table(file.path, filesystem=file.filesystem) for file in files]
+    verified = pa.concat_tables(tables)
+    changed = pc.not_equal(verified["verdict_outcome"], verified["outcome_before"])
+    return verified.filter(changed).select(names).sort_by("id")
+
+
+def with_verdicts(rollouts: pa.Table, verdicts: pa.Table) -> pa.Table:
+    """Return rollouts with the newer verdicts in place of those that they were committed with."""
+    if not verdicts.num_rows:
+        return rollouts
+    place = pc.index_in(rollouts["id"], value_set=verdicts["id"].combine_chunks())
+    for field in _VERDICT:
+        newer = pc.take(verdicts[field.name].combine_chunks(), place)
+        values = pc.if_else(pc.is_valid(place), newer, rollouts[field.name])
+        rollouts = rollouts.set_column(rollouts.schema.get_field_index(field.name), field, values)
+    return rollouts
+
+
+def is_audited(rollout: str, share: float) -> bool:
+    """Say whether a rollout is in the sample that every checker judges: by its id, so that the sample only grows."""
+    return int(rollout[:12], 16) < share * 16**12
+
+
+def _under(problem: Problem, instead: dict[str, str]) -> Problem:
+    return replace(problem, checker=instead.get(problem.checker, problem.checker))
+
+
+def _why_judged(rollout: Rollout, verdict: Verdict, both: tuple[str, str], *, is_audited: bool) -> str | None:
+    """Return why a judge should look at a rollout, None if it need not, or has nothing to compare with."""
+    problem, is_complete = rollout.problem, rollout.finish is Finish.STOP or verdict.extracted
+    if problem.answer is None or needs_no_answer(problem.checker) or not is_complete:
+        return None
+    if verdict.outcome in _UNDECIDED or verdict.detail.endswith(math_answer.UNREAD):
+        return "undecided"
+    if all(both) and both[0] != both[1]:
+        return "disagreement"
+    return "audit" if is_audited else None
+
+
+def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> pa.Table:
     dataset = ray.data.read_parquet(
         [segment.path for segment in segments], filesystem=segments[0].filesystem, override_num_blocks=len(segments)
     )
-    parts = dataset.map_batches(
-        Verifier,
-        fn_constructor_args=(run.config.checking, target),
+    dataset.map_batches(
+        Rules,
+        fn_constructor_args=(checking, scratch),
         batch_format="pyarrow",
         batch_size=1000,
         num_cpus=0.5,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=4),
-    ).take_all()
-    return _settle(run, target, parts)
+    ).materialize()
+    parts = [pq.read_table(file.path, filesystem=file.filesystem) for file in scratch.list(".parquet")]
+    return pa.concat_tables(parts)
 
 
-def _settle(run: Run, target: Place, parts: list[dict[str, Any]]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for part in parts:
-        counts.update(json.loads(part["counts"]))
-    document = {"files": sorted(part["file"] for part in parts), "rows": sum(part["rows"] for part in parts)}
-    (target / "manifest.json").write(json.dumps(document | {"counts": counts}, indent=2, sort_keys=True).encode())
-    changed = {pair: count for pair, count in counts.items() if len(set(pair.split(">"))) == 2}
-    say("verify", f"{document['rows']:>7,} rollouts judged again   {sum(changed.values()):,} verdicts changed")
-    for pair, count in sorted(changed.items(), key=lambda item: -item[1]):
-        say("verify", f"{count:>7,} {pair.replace('>', ' → ')}")
-    run.events.emit("verify", rows=document["rows"], counts=counts)
-    return dict(counts)
+def _with_judgements(run: Run, fleet: Fleet, judge: Judge, ruled: pa.Table) -> pa.Table:
+    """Ask the judge what it is to be asked, each question once, and let it decide where the rules did not."""
+    asked = ruled["judgement"].to_pylist()
+    questions = {text: judgement.as_problem(text) for text in dict.fromkeys(asked) if text is not None}
+    problems = list(questions.values())
+    spec = EngineSpec.of(run, judge)
+    order = Order("judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.crew)
+    draw(run, "verify", [order], fleet)
+    said = run.judgements.read(["problem_id", "verdict_outcome", "model"])
+    said = said.filter(pc.equal(said["model"], judge.model))
+    outcomes = dict(zip(said["problem_id"].to_pylist(), said["verdict_outcome"].to_pylist(), strict=True))
+    found = pa.array([outcomes.get(questions[text].id) if text is not None else None for text in asked], pa.string())
+    decided = pc.is_in(found, value_set=pa.array([Outcome.CORRECT.value, Outcome.WRONG.value]))
+    decides = pc.and_(decided, pc.is_in(ruled["judged_for"], value_set=pa.array(["undecided", "disagreement"])))
+    return _replaced(
+        _replaced(ruled, pc.is_valid(found), judge_outcome=found),
+        decides,
+        verdict_outcome=found,
+        verdict_checker="judge",
+        verdict_detail=pc.binary_join_element_wise(pa.scalar("judge"), ruled["verdict_detail"], " instead of "),
+    )
 
 
-def _row(identifier: str, before: Verdict, now: Verdict) -> dict[str, Any]:
-    return {
-        "id": identifier,
-        "outcome_before": before.outcome.value,
-        "verdict_outcome": now.outcome.value,
-        "verdict_extracted": now.extracted,
-        "verdict_checker": now.checker,
-        "verdict_detail": now.detail,
-        "verdict_seconds": now.seconds,
+def _with_majorities(run: Run, share: float, ruled: pa.Table) -> pa.Table:
+    """Judge the rollouts of problems without a gold answer by what most of them say."""
+    unanswered = {it.id: it for it in run.problems(Split.TRAIN) if it.answer is None}
+    mask = pc.and_(
+        pc.is_in(ruled["problem_id"], value_set=pa.array(unanswered, pa.string())),
+        pc.is_valid(ruled["verdict_extracted"]),
+    )
+    rows: dict[str, list[tuple[str, str]]] = {}
+    narrow = ruled.filter(mask).select(["problem_id", "id", "verdict_extracted"])
+    for problem, identity, answer in zip(*(narrow[name].to_pylist() for name in narrow.column_names), strict=True):
+        rows.setdefault(problem, []).append((identity, answer))
+    found: dict[str, tuple[str, str]] = {}
+    for identity, them in rows.items():
+        problem, answers = unanswered[identity], [answer for _, answer in sorted(them)]
+        most = consensus.majority(problem, answers)
+        if most is None or most.of < _LEAST_VOTES or most.share < share:
+            continue
+        detail = f"{most.votes} of {most.of} samples answer {most.answer[:80]}"
+        for rollout, answer in them:
+            right = consensus.is_same(problem, most.answer, answer)
+            found[rollout] = (Outcome.CORRECT if right else Outcome.WRONG).value, detail
+    values = [found.get(identity, (None, None)) for identity in ruled["id"].to_pylist()]
+    outcomes, details = (pa.array(column, pa.string()) for column in zip(*values, strict=True))
+    return _replaced(
+        ruled,
+        pc.is_valid(outcomes),
+        verdict_outcome=outcomes,
+        verdict_checker="majority",
+        verdict_detail=details,
+    )
+
+
+def _replaced(table: pa.Table, where: pa.Array, **columns: Any) -> pa.Table:
+    """Return a table with other values in the rows where a mask holds."""
+    for name, values in columns.items():
+        mixed = pc.if_else(pc.fill_null(where, False), values, table[name])
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), mixed)
+    return table
+
+
+def _settle(run: Run, inputs: str, verified: pa.Table) -> dict[str, Any]:
+    name = f"{inputs[:12]}.parquet"
+    target = run.verified / name
+    _put(target, verified)
+    pairs = list(zip(verified["outcome_before"].to_pylist(), verified["verdict_outcome"].to_pylist(), strict=True))
+    changed = Counter(f"{before}>{now}" for before, now in pairs if before != now)
+    document = {
+        "inputs": inputs,
+        "files": [name],
+        "rows": verified.num_rows,
+        "counts": dict(Counter(f"{before}>{now}" for before, now in pairs)),
+        "checkers": dict(Counter(verified["verdict_checker"].to_pylist())),
+        "audit": run.config.checking.audit,
+        "judge": run.config.checking.judge.model if run.config.checking.judge else None,
+        "agreement": agreement(verified),
     }
+    (run.verified / "manifest.json").write(json.dumps(document, indent=2, sort_keys=True).encode())
+    for file in run.verified.list(".parquet"):
+        if file.name != name:
+            file.delete()
+    say("verify", f"{verified.num_rows:>7,} rollouts judged again   {sum(changed.values()):,} verdicts changed")
+    for pair, count in changed.most_common():
+        say("verify", f"{count:>7,} {pair.replace('>', ' → ')}")
+    run.events.emit("verify", rows=document["rows"], counts=document["counts"])
+    return document
+
+
+def agreement(verified: pa.Table) -> dict[str, Any]:
+    """Return how far the checkers agree on the rollouts that several of them judged.
+
+    `missed` and `let_through` are estimates over the audited sample, the judge's word being taken for the truth: the
+    share of answers that the rules refuse and the judge accepts, and of those that they accept and it refuses.
+    """
+    judged = verified.filter(pc.is_valid(verified["judge_outcome"]))
+    audited = judged.filter(judged["audited"])
+    rules, judge = (audited[name].to_pylist() for name in ("rules_outcome", "judge_outcome"))
+    decided = [(one, other) for one, other in zip(rules, judge, strict=True) if other in ("correct", "wrong")]
+    refused = [other == "correct" for one, other in decided if one != "correct"]
+    accepted = [other == "wrong" for one, other in decided if one == "correct"]
+    return {
+        "rules": _pairs(verified, "fast_outcome", "symbolic_outcome"),
+        "judge": _pairs(judged, "rules_outcome", "judge_outcome"),
+        "missed": asdict(wilson(sum(refused), len(refused))) | {"of": len(refused)} if refused else None,
+        "let_through": asdict(wilson(sum(accepted), len(accepted))) | {"of": len(accepted)} if accepted else None,
+    }
+
+
+def _pairs(table: pa.Table, one: str, other: str) -> list[dict[str, Any]]:
+    """Count pairs of outcomes; what one of the two was not asked stands as null."""
+    seen = table.filter(pc.or_(pc.is_valid(table[one]), pc.is_valid(table[other])))
+    counts = Counter(zip(seen[one].to_pylist(), seen[other].to_pylist(), strict=True))
+    return [{"first": first, "second": second, "rollouts": count} for (first, second), count in counts.most_common()]
+
+
+def _put(target: Place, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    target.write(sink.getvalue())

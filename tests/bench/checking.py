@@ -29,6 +29,7 @@ from report import tell
 from reasonray.answers import final_answer
 from reasonray.checkers import check, check_fast, math_answer, notation, numbers, units
 from reasonray.checkers.pool import CheckerPool
+from reasonray.config import Checking
 from reasonray.records import Finish, Outcome, Problem
 
 CASES = Path(__file__).parents[1] / "checkers" / "cases.jsonl"
@@ -183,7 +184,7 @@ def fast_verdicts() -> list[tuple[dict[str, Any], Problem, str, Outcome]]:
 
 def hostile(limit: float) -> dict[str, Any]:
     """Judge hostile answers in a pool; how far beyond the limit does the worst of them take."""
-    pool = CheckerPool(processes=1, timeout_seconds=limit)
+    pool = CheckerPool(Checking(timeout_seconds=limit))
     took = {}
     print(f"hostile answers, limit {limit:g} s")
     for name, (gold, completion) in HOSTILE.items():

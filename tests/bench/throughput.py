@@ -167,6 +167,7 @@ def ray_data_llm(configuration: Config, problems: Sequence[Problem], samples: in
             chat_template_stage=False,
             tokenize_stage=True,
             detokenize_stage=False,
+            log_engine_metrics=False,  # vLLM's exporter needs ray[serve]; ours goes without it, too
             accelerator_type=None,
             placement_group_config={"bundles": [{"CPU": 1}]},
             runtime_env={"env_vars": ENVIRONMENT},

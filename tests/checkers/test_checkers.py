@@ -14,7 +14,7 @@ from reasonray.answers import final_answer
 from reasonray.checkers import CHECKERS, check, check_fast, find_checker, unverifiable
 from reasonray.checkers.numbers import read
 from reasonray.checkers.pool import CheckerPool
-from reasonray.config import GymSource, UserError
+from reasonray.config import Checking, GymSource, UserError
 from reasonray.problems import gym
 from reasonray.problems.hub import gold
 from reasonray.records import Finish, Outcome, Problem
@@ -228,7 +228,7 @@ def test_a_checkers_own_fault_is_not_the_models() -> None:
 
 @pytest.fixture(scope="module")
 def pool() -> Any:
-    pool = CheckerPool(processes=1, timeout_seconds=6.0, memory_mb=3000)
+    pool = CheckerPool(Checking(timeout_seconds=6.0, memory_mb=3000))
     warm = pool.submit(a_problem(answer=r"\sqrt{12}"), r"\boxed{2\sqrt{3}}", Finish.STOP)
     assert warm.result(timeout=60).outcome is Outcome.CORRECT
     yield pool

@@ -1,0 +1,312 @@
+"""Programs that models write, and programs that mean harm."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from factories import a_problem
+
+from reasonray.checkers import check, check_fast, program, sandbox, unverifiable
+from reasonray.checkers.pool import CheckerPool
+from reasonray.checkers.sandbox import Limits
+from reasonray.config import Checking, UserError
+from reasonray.records import Finish, Outcome, Problem, Verdict
+
+LIMITS = Limits(seconds=3.0, memory_mb=512)
+needs_sandbox = pytest.mark.skipif(bool(sandbox.missing()), reason=f"no sandbox: {sandbox.missing()}")
+
+DOUBLE = {"function": "double", "calls": [{"args": [2], "result": 4}, {"args": [-3], "result": -6}]}
+ECHO = {"tests": [{"stdin": "1 2\n", "stdout": "3"}, {"stdin": "5 6", "stdout": "11\n"}]}
+ASSERTS = {"asserts": ["assert double(2) == 4", "assert double(0) == 0"]}
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> Iterator[None]:
+    program.configure(LIMITS)
+    yield
+    program.configure(Limits())
+
+
+def a_task(metadata: dict[str, Any]) -> Problem:
+    return a_problem("Write it.", None, checker="program", metadata=metadata)
+
+
+def judged(code: str, metadata: dict[str, Any], text: str = "Here it is:\n```python\n{code}\n```\nDone.") -> Verdict:
+    return check(a_task(metadata), text.replace("{code}", code), Finish.STOP)
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("code", "metadata", "outcome", "detail"),
+    [
+        ("def double(x):\n    return 2 * x", DOUBLE, Outcome.CORRECT, "2 calls"),
+        ("def double(x):\n    return x * x", DOUBLE, Outcome.WRONG, "call 2 of 2: returns 9, not -6"),
+        ("def double(x):\n    return {x}", DOUBLE, Outcome.WRONG, "call 1 of 2: returns set, which is no JSON"),
+        ("def treble(x):\n    return 3 * x", DOUBLE, Outcome.WRONG, "call 1 of 2: KeyError: 'double'"),
+        ("def double(x):\n    return 1 / 0", DOUBLE, Outcome.WRONG, "ZeroDivisionError"),
+        ("def double(x)\n    return 2", DOUBLE, Outcome.WRONG, "SyntaxError"),
+        ("def double(x):\n    return 2 * x", ASSERTS, Outcome.CORRECT, "2 asserts"),
+        ("def double(x):\n    return x + 2", ASSERTS, Outcome.WRONG, "assert 2 of 2: AssertionError"),
+        ("print(sum(map(int, input().split())))", ECHO, Outcome.CORRECT, "2 tests"),
+        ("print('3  \\n')", ECHO, Outcome.WRONG, 'test 2 of 2: line 1 is "3", not "11"'),
+        ("input(); input(); input()", ECHO, Outcome.WRONG, "test 1 of 2: EOFError"),
+        ("print(3); raise SystemExit(1)", ECHO, Outcome.WRONG, "test 1 of 2: exit status 1"),
+        ("if __name__ == '__main__':\n    print(sum(map(int, input().split())))", ECHO, Outcome.CORRECT, ""),
+    ],
+)
+def test_a_program_is_right_if_it_does_what_its_tests_ask(
+    code: str, metadata: dict[str, Any], outcome: Outcome, detail: str
+) -> None:
+    verdict = judged(code, metadata)
+    assert (verdict.outcome, detail in verdict.detail) == (outcome, True), verdict.detail
+
+
+@needs_sandbox
+def test_methods_numbers_within_a_tolerance_and_other_forms_of_tests_are_known() -> None:
+    solution = "class Solution:\n    def third(self, x):\n        return {'third': x / 3}"
+    calls = {"function": "Solution.third", "calls": [{"kwargs": {"x": 1}, "result": {"third": 0.333333}}]}
+    assert judged(solution, calls).outcome is Outcome.WRONG
+    assert judged(solution, calls | {"float_tolerance": 1e-5}).outcome is Outcome.CORRECT
+    code = "print(1 / float(input()), 'm')"
+    shape = {"tests": json.dumps({"inputs": ["3\n"], "outputs": ["0.3333 m"]})}
+    assert judged(code, shape | {"float_tolerance": 1e-3}).outcome is Outcome.CORRECT
+    assert judged(code, shape).outcome is Outcome.WRONG
+
+
+@pytest.mark.parametrize(
+    ("text", "metadata", "found"),
+    [
+        ("```python\na = 1\n```\nthen\n```py\nb = 2\n```", ECHO, "b = 2\n"),
+        (
+            "```python\ndef double(x): ...\n```\nUse it:\n```python\nprint(double(1))\n```",
+            DOUBLE,
+            "def double(x): ...\n",
+        ),
+        ("```\na = 1\n```", ECHO, "a = 1\n"),
+        ("```python\na = 1\n```\n```bash\nls\n```", ECHO, "a = 1\n"),
+        ("```python\na = 1", ECHO, "a = 1"),
+        ("print(int(input()) + 1)", ECHO, "print(int(input()) + 1)"),
+        ("The answer is 42.", ECHO, None),
+        ("42", ECHO, None),
+        ("```bash\nls\n```", ECHO, None),
+    ],
+)
+def test_the_program_is_the_last_block_or_the_one_that_defines_what_is_called(
+    text: str, metadata: dict[str, Any], found: str | None
+) -> None:
+    extracted = program.extract(a_task(metadata), text)
+    assert (extracted.text if extracted else None) == found
+
+
+def test_a_response_without_a_program_has_no_answer_and_one_that_is_cut_is_truncated() -> None:
+    assert judged("", ECHO, "I cannot.").outcome is Outcome.NO_ANSWER
+    assert check(a_task(ECHO), "```python\nprint(", Finish.LENGTH).outcome is Outcome.TRUNCATED
+    assert check_fast(a_task(ECHO), "```python\nprint(1)\n```", Finish.STOP) is None, (
+        "it is never run beside the engine"
+    )
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        ECHO | ASSERTS,
+        {"tests": []},
+        {"tests": "not JSON"},
+        {"tests": [{"stdin": "1"}]},
+        {"tests": {"inputs": ["1"], "outputs": []}},
+        {"asserts": [1]},
+        {"function": "f"},
+        {"function": "f", "calls": [{"args": [1]}]},
+    ],
+    ids=str,
+)
+def test_metadata_that_cannot_be_tested_by_is_found_when_problems_are_loaded(metadata: dict[str, Any]) -> None:
+    assert unverifiable(a_task(metadata))
+    assert judged("print(1)", metadata).outcome is Outcome.UNVERIFIABLE
+    assert unverifiable(a_task(ECHO)) is None
+
+
+FORK_BOMB = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
+HOSTILE = {
+    "fork bomb": (FORK_BOMB, "time limit"),
+    "memory bomb": ("a = []\nwhile True:\n    a.append(bytes(10 ** 8))", "MemoryError"),
+    "endless print": ("while True:\n    print('x' * 1000)", "more than"),
+    "endless stderr": ("import sys\nwhile True:\n    print('x' * 1000, file=sys.stderr)", "time limit"),
+    "sleep": ("import time\ntime.sleep(60)", "time limit"),
+    "child that stays": (
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\nprint(3)",
+        "test 2 of 2: line 1",
+    ),
+    "full disk": ("open('/tmp/x', 'w').write('x' * 10 ** 8)", "test 1 of 2"),
+    "huge line": ("print('9' * 10 ** 8)", "more than"),
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(("code", "detail"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_program_ends_at_its_limit_and_leaves_nothing(code: str, detail: str) -> None:
+    begun = time.monotonic()
+    verdict = judged(code, ECHO)
+    assert time.monotonic() - begun < LIMITS.seconds + 1
+    assert verdict.outcome is Outcome.WRONG
+    assert detail in verdict.detail
+    time.sleep(0.5)  # the kernel takes the namespace down behind its first process
+    assert not [it for it in psutil.process_iter(["cmdline"]) if "solution.py" in " ".join(it.info["cmdline"] or ())]
+
+
+ESCAPES = {
+    "environment": """
+import os
+print(sorted(set(os.environ) - {"PATH", "LANG", "HOME", "OMP_NUM_THREADS", "PWD", "LC_CTYPE"}))
+""",
+    "home": """
+import os
+def held(place):
+    return os.listdir(place) if os.path.isdir(place) else os.path.exists(place)
+print([place for place in (OURS, "/home", "/etc/passwd", "/etc/hostname", "/proc/1", "/sys") if held(place)])
+""",
+    "socket": """
+import socket
+try:
+    socket.create_connection(("127.0.0.1", PORT), 1)
+    print("reached")
+except OSError:
+    print([])
+""",
+    "parent": """
+import os, signal
+for victim in (os.getppid(), 1):
+    try:
+        os.kill(victim, signal.SIGKILL)
+    except OSError:
+        pass
+print([])
+""",
+    "writing outside": """
+import os
+written = []
+for place in ("/usr", "/usr/lib", "/python", OURS):
+    try:
+        open(os.path.join(place, "reasonray-was-here"), "w")
+        written.append(place)
+    except OSError:
+        pass
+print(written)
+""",
+    "root": """
+import os
+gained = []
+for act in (lambda: os.chroot("/tmp"), lambda: os.nice(-5), lambda: os.mknod("/tmp/null", 0o20666, os.makedev(1, 3))):
+    try:
+        gained.append(str(act()))
+    except OSError:
+        pass
+print(gained)
+""",
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize("code", ESCAPES.values(), ids=ESCAPES)
+def test_a_program_finds_nothing_and_reaches_nothing(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked = code.replace("PORT", str(server.getsockname()[1])).replace("OURS", repr(str(tmp_path)))
+        verdict = judged(asked, {"tests": [{"stdin": "", "stdout": "[]"}]})
+    assert verdict.outcome is Outcome.CORRECT, verdict.detail
+    assert not list(tmp_path.iterdir())
+    assert not Path("/usr/reasonray-was-here").exists()
+    assert not Path("/reasonray-was-here").exists()
+
+
+CHEATS = {
+    "leaves early": "import sys\nsys.exit(0)",
+    "leaves without a word": "import os\nos._exit(0)",
+    "prints success": 'print(\'{"token": "x"}\')\nraise SystemExit',
+    "writes into the channel": """
+import os
+for number in range(3, 64):
+    try:
+        os.write(number, b'{"token": ""}')
+    except OSError:
+        pass
+os._exit(0)
+""",
+    "patches what tells": "import json, os, sys\njson.dumps = lambda it: '{}'\nsys.stdout = None\nos.write = print",
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize("metadata", [ASSERTS, DOUBLE], ids=["asserts", "calls"])
+@pytest.mark.parametrize("code", CHEATS.values(), ids=CHEATS)
+def test_a_program_that_cheats_does_not_pass(code: str, metadata: dict[str, Any]) -> None:
+    assert judged(code + "\ndef double(x):\n    return None", metadata).outcome is Outcome.WRONG
+
+
+def test_where_no_sandbox_can_be_made_programs_are_refused_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "missing", lambda: "there is no bwrap command")
+    with pytest.raises(UserError, match="cannot be checked here: there is no bwrap command; install bubblewrap"):
+        judged("print(1)", ECHO)
+    program.configure(Limits(seconds=3.0, unsandboxed=True))
+    assert judged("print(sum(map(int, input().split())))", ECHO).outcome is Outcome.CORRECT
+    begun = time.monotonic()
+    assert "time limit" in judged("import time\ntime.sleep(60)", ECHO).detail
+    assert time.monotonic() - begun < 4
+
+
+@needs_sandbox
+def test_a_killed_checker_takes_its_program_along_and_the_next_check_goes_on() -> None:
+    pool = CheckerPool(Checking(timeout_seconds=20, program_seconds=30))
+    try:
+        stuck = pool.submit(a_task(ECHO), "```python\nimport time\ntime.sleep(50)\n```", Finish.STOP)
+        for _ in range(300):
+            time.sleep(0.1)
+            if mine := [it for it in psutil.Process().children(recursive=True) if it.name() == "bwrap"]:
+                break
+        os.kill(mine[0].ppid(), 9)
+        assert stuck.result(30).outcome is Outcome.FAILED
+        _, alive = psutil.wait_procs(mine, 5)
+        assert not alive
+        good = "```python\nprint(sum(map(int, input().split())))\n```"
+        assert pool.submit(a_task(ECHO), good, Finish.STOP).result(60).outcome is Outcome.CORRECT
+    finally:
+        pool.close()
+
+
+def test_another_interpreter_brings_its_packages(tmp_path: Path) -> None:
+    if sandbox.missing():
+        pytest.skip(sandbox.missing())
+    program.configure(Limits(seconds=10.0, memory_mb=2048, python=sys.executable))
+    code = "import numpy\nprint(int(numpy.array(list(map(int, input().split()))).sum()))"
+    assert judged(code, ECHO).outcome is Outcome.CORRECT
+    program.configure(Limits(python=str(tmp_path / "no-python")))
+    with pytest.raises(UserError, match="is no Python interpreter that runs here"):
+        judged(code, ECHO)
+
+
+@needs_sandbox
+def test_without_rights_a_user_namespace_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    sandbox._walls.cache_clear()
+    try:
+        if sandbox._walls() is None:
+            pytest.skip("this machine lets nobody make user namespaces")
+        assert "--unshare-all" in sandbox._walls()
+        assert judged("print(sum(map(int, input().split())))", ECHO).outcome is Outcome.CORRECT
+        assert judged(ESCAPES["environment"], {"tests": [{"stdin": "", "stdout": "[]"}]}).outcome is Outcome.CORRECT
+    finally:
+        monkeypatch.undo()
+        sandbox._walls.cache_clear()
