@@ -12,6 +12,8 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
     behaviours    <arm> → verification, backtracking, …, depth; by_difficulty; correct; not_correct
     k_curve       [{k, acceptance, coverage, kept, tokens_per_kept}]
     checkpoints   [{step, pass@1, verification, backtracking, depth, completion_tokens, problems, samples}]
+    verdicts      checkers: <checker> → rollouts whose verdict it gave; judge, unsandboxed; agreement, once verified
+                  (stages/verify.agreement); gold_audit: looked_at, suspected, suspects [{question, majority, …}]
     stages        <stage> → seconds
     versions, config_sha256
 """
@@ -27,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reasonray.checkers.consensus import Suspect
 from reasonray.config import Config
 from reasonray.estimators import wilson
 from reasonray.funnel import Trained, count_funnel
@@ -34,6 +37,7 @@ from reasonray.metrics import Difference, acceptance, behaviours, difficulties, 
 from reasonray.records import UNJUDGED, Outcome, Score
 
 BASE, STUDENT = "base", "student"
+_SHOWN_SUSPECTS = 50
 COLUMNS = (
     "problem_id",
     "problem_difficulty",
@@ -41,6 +45,7 @@ COLUMNS = (
     "model",
     "verdict_outcome",
     "verdict_extracted",
+    "verdict_checker",
     "completion_tokens",
     "annotation_verification",
     "annotation_backtracking",
@@ -79,6 +84,8 @@ def summarise(
     arms: Mapping[str, pa.Table] | None = None,
     test_problems: int | None = None,
     checkpoints: Mapping[int, pa.Table] | None = None,
+    verified: Mapping[str, Any] | None = None,
+    suspects: tuple[Sequence[Suspect], int] = ((), 0),
     stages: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of a run as plain values that JSON can hold. What has not run yet is empty, not an error.
@@ -95,6 +102,8 @@ def summarise(
         arms: the rollouts of the test problems by arm, "base" and "student" among them; annotated, to have behaviours.
         test_problems: how many problems each arm must have; a missing one would shrink the denominator unseen.
         checkpoints: the rollouts of test problems by training step, 0 being the base.
+        verified: what the manifest of a verification says, once there was one.
+        suspects: problems whose gold answers may be wrong, and how many problems were looked at (checkers.consensus).
         stages: seconds that each stage took.
 
     Raises:
@@ -114,6 +123,7 @@ def summarise(
         "behaviours": {arm: behaviours(rollouts) for arm, rollouts in arms.items()},
         "k_curve": k_curve(sampled, config.curation.keep_per_problem) if config.policy.kind == "fixed" else [],
         "checkpoints": [_checkpoint(step, rollouts) for step, rollouts in sorted((checkpoints or {}).items())],
+        "verdicts": _verdicts(config, sampled, verified, suspects),
         "stages": dict(stages or {}),
         "versions": dict(versions),
         "config_sha256": config.sha256(),
@@ -171,6 +181,37 @@ def _cost(cost: Cost | None, sampled: pa.Table) -> dict[str, Any]:
         "idle_fraction": cost.idle_seconds / cost.replica_seconds if cost.replica_seconds else None,
     }
     return {"by_teacher": by_teacher, "cost": figures}
+
+
+def _verdicts(
+    config: Config,
+    sampled: pa.Table,
+    verified: Mapping[str, Any] | None,
+    suspects: tuple[Sequence[Suspect], int],
+) -> dict[str, Any]:
+    checkers = sampled["verdict_checker"].value_counts().to_pylist()
+    found, looked_at = suspects
+    return {
+        "checkers": {it["values"]: it["counts"] for it in sorted(checkers, key=lambda it: -it["counts"])},
+        "unsandboxed": config.checking.unsandboxed and any(it["values"] == "program" for it in checkers),
+        "judge": verified["judge"] if verified else None,
+        "agreement": verified["agreement"] if verified else None,
+        "gold_audit": {
+            "looked_at": looked_at,
+            "suspected": len(found),
+            "suspects": [
+                {
+                    "problem_id": it.problem.id,
+                    "question": it.problem.question[:300],
+                    "answer": it.problem.answer,
+                    "majority": it.majority.answer[:120],
+                    "votes": it.majority.votes,
+                    "of": it.majority.of,
+                }
+                for it in found[:_SHOWN_SUSPECTS]
+            ],
+        },
+    }
 
 
 def _training(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

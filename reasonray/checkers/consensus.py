@@ -7,12 +7,16 @@ al., "Self-Consistency", 2022).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from reasonray.checkers import find_checker
 from reasonray.checkers.text_answer import normalised
 from reasonray.records import Outcome, Problem
+
+LEAST_VOTES = 3
+"""Answers that a majority needs to be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,48 @@ def is_same(problem: Problem, one: str, other: str) -> bool:
         return normalised(one) == normalised(other)
     finding = fast(replace(problem, answer=one), other)
     return finding is not None and finding[0] is Outcome.CORRECT
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A problem whose gold answer no sample gives, while most samples give another."""
+
+    problem: Problem
+    majority: Majority
+
+
+def suspects(
+    problems: Iterable[Problem],
+    verdicts: Iterable[tuple[str, str, str | None]],
+    *,
+    least: int = LEAST_VOTES,
+    share: float = 0.5,
+) -> tuple[list[Suspect], int]:
+    """Return the problems whose gold answers are suspects, the clearest first, and how many were looked at.
+
+    Looked at are the problems with a gold answer, at least so many answers, and none of them correct. On problems that
+    are too hard for a model its samples can agree on a mistake as well: a suspect is to be read, not to be dropped.
+
+    Args:
+        problems: those that were sampled.
+        verdicts: of every rollout its problem's id, its outcome and the answer that was extracted.
+        least: answers that a problem must have.
+        share: of them that must agree.
+    """
+    answers: defaultdict[str, list[str]] = defaultdict(list)
+    solved = set()
+    for problem, outcome, answer in verdicts:
+        if outcome == Outcome.CORRECT:
+            solved.add(problem)
+        elif answer is not None:
+            answers[problem].append(answer)
+    found, looked_at = [], 0
+    for it in problems:
+        given = answers.get(it.id, ())
+        if it.answer is None or it.id in solved or len(given) < least:
+            continue
+        looked_at += 1
+        most = majority(it, given)
+        if most and most.votes >= least and most.share >= share:
+            found.append(Suspect(it, most))
+    return sorted(found, key=lambda it: (-it.majority.share, -it.majority.votes, it.problem.id)), looked_at

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reasonray import summary
+from reasonray.checkers import consensus
 from reasonray.config import UserError
 from reasonray.console import say
 from reasonray.curation.behaviours import annotate_table
@@ -20,6 +21,7 @@ from reasonray.records import Split
 from reasonray.report.page import ReportInputs, render
 from reasonray.run import Run, versions
 
+_AUDITED = ("problem_id", "verdict_outcome", "verdict_extracted")
 _SHOWN_ROLLOUTS = 20_000
 """Rollouts of train problems that the page chooses from, so that a run of any size reports in bounded memory."""
 
@@ -33,11 +35,14 @@ def report(run: Run) -> None:
     if not run.has_problems:
         raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
     arms, training = _arms(run), _training(run)
+    sampled, train = _sampled(run, summary.COLUMNS), run.problems(Split.TRAIN)
+    verdicts = zip(*(sampled[it].to_pylist() for it in _AUDITED), strict=True)
+    manifest = run.verified / "manifest.json"
     metrics = summary.summarise(
         config=run.config,
         versions=versions(),
-        problems=len(run.problems(Split.TRAIN)),
-        sampled=_sampled(run, summary.COLUMNS),
+        problems=len(train),
+        sampled=sampled,
         sampling_seconds=_seconds(run, "sample", "drawing_seconds"),
         cost=_cost(run),
         trained=trained(run),
@@ -45,7 +50,11 @@ def report(run: Run) -> None:
         arms=arms,
         test_problems=len(run.problems(Split.TEST)) if arms else None,
         checkpoints=_checkpoints(run, arms),
-        stages={it: seconds for it in ("sample", "evaluate", "curate", "train") if (seconds := _seconds(run, it))},
+        verified=json.loads(manifest.read()) if manifest.exists() else None,
+        suspects=consensus.suspects(train, verdicts),
+        stages={
+            it: seconds for it in ("sample", "verify", "evaluate", "curate", "train") if (seconds := _seconds(run, it))
+        },
     )
     for arm, scores in metrics["evaluation"].items():
         (run.evaluation(arm).place / "scores.json").write(json.dumps(scores, indent=2, allow_nan=False).encode())

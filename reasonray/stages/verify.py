@@ -39,8 +39,6 @@ from reasonray.stages.orders import EngineSpec, Order
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
 
-_LEAST_VOTES = 3
-"""Answers that a majority needs to be one."""
 _UNDECIDED = (Outcome.NO_ANSWER, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
 _VERDICT = [ROLLOUT_SCHEMA.field(f"verdict_{it}") for it in ("outcome", "extracted", "checker", "detail", "seconds")]
 VERIFIED_SCHEMA = pa.schema(
@@ -145,7 +143,7 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
         ruled = _with_judgements(run, fleet, checking.judge, ruled)
     if checking.majority is not None:
         ruled = _with_majorities(run, checking.majority, ruled)
-    document = _settle(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA))
+    document = _settle(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA).sort_by("id"))
     scratch.delete()
     return document
 
@@ -250,7 +248,7 @@ def _with_majorities(run: Run, share: float, ruled: pa.Table) -> pa.Table:
     for identity, them in rows.items():
         problem, answers = unanswered[identity], [answer for _, answer in sorted(them)]
         most = consensus.majority(problem, answers)
-        if most is None or most.of < _LEAST_VOTES or most.share < share:
+        if most is None or most.of < consensus.LEAST_VOTES or most.share < share:
             continue
         detail = f"{most.votes} of {most.of} samples answer {most.answer[:80]}"
         for rollout, answer in them:
@@ -298,7 +296,7 @@ def _settle(run: Run, inputs: str, verified: pa.Table) -> dict[str, Any]:
     say("verify", f"{verified.num_rows:>7,} rollouts judged again   {sum(changed.values()):,} verdicts changed")
     for pair, count in changed.most_common():
         say("verify", f"{count:>7,} {pair.replace('>', ' → ')}")
-    run.events.emit("verify", rows=document["rows"], counts=document["counts"])
+    run.events.emit("verified", rows=document["rows"], counts=document["counts"])
     return document
 
 

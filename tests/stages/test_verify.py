@@ -1,0 +1,130 @@
+"""Verifying stored rollouts on Ray: rules, a scripted judge, majorities; the old verdicts stay."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from factories import a_problem, a_rollout, a_scripted_config
+
+from reasonray.config import Config, UserError
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split
+from reasonray.run import Run, open_run
+from reasonray.stages.curate import curate
+from reasonray.stages.fleet import Fleet
+from reasonray.stages.report import report
+from reasonray.stages.verify import agreement, is_audited, newer_verdicts, verify
+
+pytestmark = pytest.mark.ray
+
+JUDGE = {"model": "judge", "engine": {"kind": "scripted", "correct": 0.6}, "cpus": 0.1}
+
+
+def a_config(root: Path, **checking: Any) -> Config:
+    return a_scripted_config(root, checking=checking)
+
+
+def a_run(config: Config, rollouts: list[Rollout]) -> Run:
+    run = open_run(config)
+    problems = {it.problem.id: it.problem for it in rollouts}
+    run.store_problems([*problems.values(), a_problem("held out?", split=Split.TEST)])
+    run.rollouts.append(rollouts)
+    return run
+
+
+def answers(problem: Problem, *texts: str, **changes: Any) -> list[Rollout]:
+    return [
+        a_rollout(f"<think> Step 1: think. </think> The answer is {text}.", problem=problem, sample=number, **changes)
+        for number, text in enumerate(texts)
+    ]
+
+
+def verified(run: Run, **options: Any) -> pa.Table:
+    with Fleet(run) as fleet:
+        document = verify(run, fleet, **options)
+    return pa.concat_tables(pq.read_table((run.verified / name).path) for name in document["files"])
+
+
+def test_the_verdict_of_today_stands_beside_that_of_the_commit(ray_cluster: None, tmp_path: Path) -> None:
+    stale = answers(a_problem(), "42", "41", outcome=Outcome.WRONG)
+    failed = [a_rollout("", Outcome.FAILED, sample=9, finish=Finish.ERROR)]
+    run = a_run(a_config(tmp_path), stale + failed)
+    before = run.rollouts.read()
+    table = verified(run).sort_by("id")
+    assert run.rollouts.read().equals(before), "what was committed is not touched"
+    assert Counter(zip(table["outcome_before"].to_pylist(), table["verdict_outcome"].to_pylist(), strict=True)) == {
+        ("wrong", "correct"): 1,
+        ("wrong", "wrong"): 1,
+        ("failed", "failed"): 1,
+    }
+    assert newer_verdicts(run)["verdict_outcome"].to_pylist() == ["correct"]
+    curate(run)
+    fates = pq.read_table((run.curated / "rollouts").path)
+    assert Counter(fates["verdict_outcome"].to_pylist()) == {"correct": 1, "wrong": 1, "failed": 1}
+    assert Counter(fates["annotation_dropped_by"].to_pylist()) == {"": 1, "incorrect": 1, "failed": 1}
+
+
+def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: None, tmp_path: Path) -> None:
+    problems = [a_problem(f"{number} + 1?", str(number + 1)) for number in range(40)]
+    drawn = [it for number, problem in enumerate(problems) for it in answers(problem, str(number + 1), "7000")]
+    drawn += [
+        a_rollout("<think> Hm. </think> It is what it is", Outcome.NO_ANSWER, problem=problem, sample=5)
+        for problem in problems
+    ]
+    drawn += [a_rollout("<think> and so", Outcome.TRUNCATED, problem=problems[0], sample=6, finish=Finish.LENGTH)]
+    run = a_run(a_config(tmp_path, judge=JUDGE, audit=0.5), drawn)
+    table = verified(run)
+    rows = table.to_pylist()
+    undecided = [it for it in rows if it["judged_for"] == "undecided"]
+    assert len(undecided) == 40
+    assert {it["rules_outcome"] for it in undecided} == {"no_answer"}
+    decided = [it for it in undecided if it["judge_outcome"] == "correct"]
+    assert 10 < len(decided) < 38, "the scripted judge says yes to six of ten and nothing to the rest"
+    assert all((it["verdict_outcome"], it["verdict_checker"]) == ("correct", "judge") for it in decided)
+    assert all(it["verdict_outcome"] == "no_answer" for it in undecided if it not in decided)
+    audited = [it for it in rows if it["judged_for"] == "audit"]
+    assert {it["id"] for it in audited} == {it.id for it in drawn if is_audited(it.id, 0.5)} - {
+        it["id"] for it in undecided
+    } - {drawn[-1].id}
+    assert all(it["verdict_outcome"] == it["rules_outcome"] for it in audited), "an audit changes nothing"
+    assert not [it for it in rows if it["rules_outcome"] == "truncated" and it["judged_for"]]
+
+    found = agreement(table)
+    assert sum(it["rollouts"] for it in found["judge"]) == sum(it["judge_outcome"] is not None for it in rows)
+    accepted = [it for it in rows if it["audited"] and it["rules_outcome"] != "correct" and it["judge_outcome"]]
+    said = [it["judge_outcome"] == "correct" for it in accepted if it["judge_outcome"] in ("correct", "wrong")]
+    assert found["missed"]["of"] == len(said) > 0
+    assert found["missed"]["mean"] == sum(said) / len(said)
+    assert {it["first"] for it in found["rules"]} <= {"correct", "wrong"}
+
+    asked = run.judgements.count()
+    assert verify(run, Fleet(run), again=False)["rows"] == len(drawn)
+    assert verified(run).drop("verdict_seconds").equals(table.drop("verdict_seconds"))
+    assert run.judgements.count() == asked, "what was asked is not asked again"
+    report(run)
+    metrics = json.loads((run.place / "metrics.json").read())
+    assert metrics["verdicts"]["agreement"] == json.loads(json.dumps(found))
+
+
+def test_a_majority_stands_in_for_a_missing_gold_answer_and_another_checker_for_the_first(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    open_problem, torn, known = a_problem("open?", None), a_problem("torn?", None), a_problem(checker="text_answer")
+    drawn = answers(open_problem, "7", "7.0", "8", "7", outcome=Outcome.UNVERIFIABLE)
+    drawn += answers(torn, "1", "2", "3", "4", outcome=Outcome.UNVERIFIABLE)
+    drawn += answers(known, "42.0", outcome=Outcome.WRONG)
+    run = a_run(a_config(tmp_path, majority=0.6, instead={"text_answer": "math_answer"}), drawn)
+    found = Counter(
+        (it["problem_id"], it["verdict_outcome"], it["verdict_checker"]) for it in verified(run).to_pylist()
+    )
+    assert found == {
+        (open_problem.id, "correct", "majority"): 3,
+        (open_problem.id, "wrong", "majority"): 1,
+        (torn.id, "unverifiable", "math_answer"): 4,
+        (known.id, "correct", "math_answer"): 1,
+    }
+    with pytest.raises(UserError, match="no checker is called 'vibes'"):
+        verified(a_run(a_config(tmp_path / "other", instead={"text_answer": "vibes"}), answers(known, "42")))
