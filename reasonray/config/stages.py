@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -52,24 +52,67 @@ class Curation(Section):
     rules: tuple[str, ...] = (
         "failed",
         "truncated",
+        "no_answer",
         "incorrect",
         "no_reasoning",
         "broken_tags",
+        "too_short",
         "too_long",
         "repetitive",
+        "mixed_language",
+        "contaminated",
         "duplicate",
     )
-    """Rules in order; the first that fires is the rollout's `dropped_by`.
+    """Rules in order; the first that fires is the rollout's `dropped_by`. Yours go by `package.module:function`.
 
-    Not among them is `false_arithmetic`: it drops right answers reached through a false equation (80 - 5 = 76), and
-    errs where one is meant otherwise (7 + 8 = 3 modulo 12)."""
+    To be asked for by name: `false_arithmetic` drops right answers reached through a false equation (80 - 5 = 76), and
+    errs where one is meant otherwise (7 + 8 = 3 modulo 12); `leaked_answer` (the reasoning speaks of an answer that it
+    was given), `code_blocks`; `pass_rate` (min_pass_rate, max_pass_rate); `same_reasoning` (the same equations as
+    another rollout of the problem); `near_duplicate` (most of its words as in another rollout)."""
+    min_tokens: PositiveInt = 8
     max_tokens: PositiveInt = 16384
+    mixed_language: Share = 0.05
+    """Share of letters outside the main script (Greek is notation) above which a rollout mixes languages."""
+    min_pass_rate: Share = 0.0
+    max_pass_rate: Share = 1.0
+    """Problems outside this band are too hard or too easy to be learned from; both ends are within."""
+    ngrams: tuple[PositiveInt, ...] = (13,)
+    """A train problem that shares so many words in a row with a held-out one is contaminated; (8, 13) is stricter."""
+    benchmarks: tuple[str, ...] = ()
+    """Files (JSON Lines or parquet, with `question`, `problem` or `text`) that must not be trained on, either."""
+    near: Share = 0.8
+    """Jaccard similarity of word 5-grams from which two completions are near-duplicates."""
     repetition_ngram: PositiveInt = 20
     """Words in the n-gram of the repetition rule."""
     repetition_times: PositiveInt = 4
     """How often one n-gram may stand before the rollout counts as repetitive."""
     keep_per_problem: PositiveInt = 4
-    """Shortest distinct first."""
+    prefer: Literal["shortest", "longest", "diverse", "random", "score"] = "shortest"
+    """Which of a problem's good rollouts come first; diverse takes the one least like those taken (n-grams)."""
+    score: str | None = None
+    """`package.module:function` from a table of rollouts to a number each; the highest come first."""
+    quota: Literal["even", "difficulty"] = "even"
+    """difficulty: keep_per_problem of a problem that is never solved, fewer the higher its pass rate, at least one
+    (DART-Math's Prop2Diff, Tong et al. 2024)."""
+    size: PositiveInt | None = None
+    """Examples in all: taken in turns, a first one of every problem before a second of any."""
+    mix: dict[str, Share] = Field(default_factory=dict)
+    """Source → its share of the examples; sources that are not named give none."""
+    seed: int = 0
+    validation: Share = 0.0
+    """Share of the problems, by hash, whose examples are set aside in data/validation-*.parquet."""
+    layouts: tuple[Literal["sharegpt", "alpaca"], ...] = ()
+    """Write the examples as JSON Lines too, as LLaMA-Factory and Axolotl read them."""
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.min_pass_rate > self.max_pass_rate:
+            raise ValueError("min_pass_rate is above max_pass_rate; no problem lies between them")
+        if self.mix and abs(sum(self.mix.values()) - 1) > 1e-6:
+            raise ValueError(f"mix sums to {sum(self.mix.values()):g}; shares must sum to 1")
+        if (self.prefer == "score") != (self.score is not None):
+            raise ValueError('prefer = "score" and score = "module:function" go together')
+        return self
 
 
 class Training(Section):

@@ -1,4 +1,4 @@
-"""The data set made of a run: selected rollouts as training examples, and the card that says how they came about.
+"""The data set made of a run: selected rollouts as training examples, in the layouts that trainers read.
 
 Examples carry the student's prompt, not the teacher's: that is what the student will be asked with. The completion is
 the teacher's text, character by character.
@@ -7,20 +7,19 @@ the teacher's text, character by character.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.config import Config, Prompt, Teacher
-from reasonray.funnel import Funnel
+from reasonray.config import Prompt
 from reasonray.prompts import Message, messages
+from reasonray.records import content_hash
 from reasonray.tables import SCHEMA_VERSION
 
-__all__ = ["CARD_COLUMNS", "EXPORT_SCHEMA", "card", "examples"]
+__all__ = ["EXPORT_SCHEMA", "LAYOUTS", "examples", "json_lines", "split_off"]
 
+LAYOUTS = ("sharegpt", "alpaca")
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 EXPORT_SCHEMA = pa.schema(
@@ -41,14 +40,14 @@ EXPORT_SCHEMA = pa.schema(
         pa.field("depth", pa.int32(), nullable=False),
         pa.field("verification", pa.int32(), nullable=False),
         pa.field("backtracking", pa.int32(), nullable=False),
+        pa.field("subgoals", pa.int32(), nullable=False),
+        pa.field("backward_chaining", pa.int32(), nullable=False),
         pa.field("pass_rate", pa.float64()),
+        pa.field("checker", pa.string(), nullable=False),
     ],
     metadata={"reasonray.schema": SCHEMA_VERSION},
 )
 """One row per training example, in the conversational prompt/completion layout that trainers read."""
-
-CARD_COLUMNS = ("problem_id", "completion_tokens", "depth", "verification", "backtracking", "pass_rate")
-"""What of the examples the card is made from; no text."""
 
 _COPIED = {
     "id": "id",
@@ -64,7 +63,10 @@ _COPIED = {
     "depth": "annotation_depth",
     "verification": "annotation_verification",
     "backtracking": "annotation_backtracking",
+    "subgoals": "annotation_subgoals",
+    "backward_chaining": "annotation_backward_chaining",
     "pass_rate": "annotation_pass_rate",
+    "checker": "verdict_checker",
 }
 
 
@@ -94,153 +96,46 @@ def _as(column: pa.Array | pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.Ch
     return column if column.type == field.type else column.cast(field.type)
 
 
-def card(config: Config, funnel: Funnel, exported: pa.Table) -> str:
-    """Return the data-set card, a README.md that the Hugging Face hub and `datasets` understand.
+def split_off(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Return examples for training, and those of a share of the problems, by hash, for validation."""
+    if not share:
+        return table, table.slice(0, 0)
+    problems = table["problem_id"].to_pylist()
+    aside = {it for it in problems if int(content_hash("validation", seed, it)[:12], 16) < share * 16**12}
+    mask = pa.array([it in aside for it in problems], pa.bool_())
+    return table.filter(pc.invert(mask)), table.filter(mask)
+
+
+def json_lines(table: pa.Table, layout: str) -> bytes:
+    """Return examples as JSON Lines: "sharegpt" or "alpaca", as LLaMA-Factory and Axolotl read them.
 
     Args:
-        config: of the run; where it was stored is left out.
-        funnel: of the run's rollouts, curated.
-        exported: the examples, at least CARD_COLUMNS.
+        table: of EXPORT_SCHEMA.
+        layout: which of the two.
     """
-    sections = [
-        _header(config, exported.num_rows),
-        _recipe(config),
-        "## Teachers\n\n" + "\n\n".join(_teacher(teacher) for teacher in config.teachers),
-        _funnel(funnel),
-        _drops(funnel),
-        _pass_rates(exported),
-        _measures(exported),
-        _reproduce(config),
-    ]
-    return "\n\n".join(sections) + "\n"
+    write = {"sharegpt": _sharegpt, "alpaca": _alpaca}[layout]
+    rows = (write(turns) for turns in table["messages"].to_pylist())
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _header(config: Config, rows: int) -> str:
-    correct = "incorrect" in config.curation.rules
-    found = ", each with an answer that a checker found correct" if correct else ", right and wrong ones"
-    return "\n".join(
-        [
-            "---",
-            f"pretty_name: {json.dumps(config.name)}",
-            "license: unknown",
-            "task_categories:",
-            "- text-generation",
-            "tags:",
-            "- reasoning",
-            "- distillation",
-            "- rejection-sampling",
-            "- synthetic",
-            "- reasonray",
-            "size_categories:",
-            f"- {_size_category(rows)}",
-            "configs:",
-            "- config_name: default",
-            "  data_files:",
-            "  - split: train",
-            "    path: data/*.parquet",
-            "---",
-            "",
-            f"# {config.name}",
-            "",
-            f"{rows:,} reasoning traces by {', '.join(sorted({it.model for it in config.teachers}))}{found}. Made with "
-            "reasonray by rejection sampling. The license is unknown: it follows from those of the problems and of the "
-            "teachers.",
-        ]
-    )
+def _sharegpt(turns: list[Message]) -> dict[str, Any]:
+    system, spoken = _system(turns)
+    names = {"user": "human", "assistant": "gpt"}
+    return {"conversations": [{"from": names[it["role"]], "value": it["content"]} for it in spoken], "system": system}
 
 
-def _size_category(rows: int) -> str:
-    names = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
-    return next((name for power, name in enumerate(names, 3) if rows < 10**power), "10M<n<100M")
-
-
-def _recipe(config: Config) -> str:
-    curation = config.curation
-    parts = {
-        "sources": [source.model_dump(mode="json") for source in config.sources],
-        "policy": config.policy.model_dump(mode="json"),
-        "curation": curation.model_dump(mode="json"),
-        "prompt of the examples": config.student.prompt.model_dump(mode="json"),
+def _alpaca(turns: list[Message]) -> dict[str, Any]:
+    system, spoken = _system(turns)
+    texts = [it["content"] for it in spoken]
+    return {
+        "instruction": texts[-2],
+        "input": "",
+        "output": texts[-1],
+        "system": system,
+        "history": [list(pair) for pair in zip(texts[:-2:2], texts[1:-2:2], strict=True)],
     }
-    return (
-        "## Recipe\n\n"
-        "Every problem is sampled from the teachers, every completion judged by a checker. Rules drop what is not "
-        f"worth learning from ({', '.join(curation.rules)}; the first that fires is the reason). Of what is left at "
-        f"most {curation.keep_per_problem} per problem are selected, the shortest first.\n\n" + _json(parts)
-    )
 
 
-def _teacher(teacher: Teacher) -> str:
-    shown = teacher.model_dump(mode="json", include={"model", "revision", "prompt", "sampling"})
-    return f"### {teacher.name}\n\n{_json(shown)}"
-
-
-def _funnel(funnel: Funnel) -> str:
-    rows: list[tuple[str, int, str]] = [("problems", funnel.problems, "")]
-    for name in ("rollouts", "correct", "kept", "selected"):
-        count = getattr(funnel, name)
-        if count is not None:
-            rows.append((name, count, f"{funnel.tokens[name]:,}"))
-    table = _table(("", "count", "tokens"), ((name, f"{count:,}", tokens) for name, count, tokens in rows))
-    each = f"{funnel.tokens['rollouts'] / funnel.selected:,.0f}" if funnel.selected else "none was accepted"
-    return f"## Funnel\n\n{table}\n\nTokens sampled per accepted trace: {each}."
-
-
-def _drops(funnel: Funnel) -> str:
-    rows = (
-        (reason, f"{count:,}", f"{count / max(funnel.rollouts, 1):.1%}") for reason, count in funnel.dropped.items()
-    )
-    return "## Dropped\n\n" + _table(("reason", "rollouts", "share"), rows)
-
-
-def _pass_rates(exported: pa.Table) -> str:
-    """Count problems, not examples: an easy problem's examples would count it several times."""
-    per_problem = exported.group_by("problem_id").aggregate([("pass_rate", "min")])
-    rates = per_problem["pass_rate_min"].drop_null().to_numpy()
-    counts, edges = np.histogram(rates, bins=10, range=(0.0, 1.0))
-    rows = (
-        (f"{low:.1f}–{high:.1f}", f"{count:,}", "█" * round(20 * count / max(int(counts.max()), 1)))
-        for low, high, count in zip(edges, edges[1:], counts.tolist(), strict=False)
-    )
-    return "## Pass rate of the problems\n\n" + _table(("pass rate", "problems", ""), rows)
-
-
-def _measures(exported: pa.Table) -> str:
-    quantiles = (0.05, 0.25, 0.5, 0.75, 0.95)
-    if not exported.num_rows:
-        return "## Lengths and behaviours\n\nNo examples."
-    lengths = [
-        (title, *(f"{value:,.0f}" for value in np.quantile(exported[name].to_numpy(), quantiles)))
-        for name, title in (("completion_tokens", "completion tokens"), ("depth", "reasoning steps"))
-    ]
-    shares: dict[str, float] = {
-        name: float(np.mean(exported[name].to_numpy() > 0)) for name in ("verification", "backtracking")
-    }
-    return (
-        "## Lengths and behaviours\n\n"
-        + _table(("quantile", *(f"{quantile:.0%}" for quantile in quantiles)), lengths)
-        + "\n\n"
-        + _table(("behaviour", "share of examples"), ((name, f"{share:.1%}") for name, share in shares.items()))
-    )
-
-
-def _reproduce(config: Config) -> str:
-    return (
-        "## How to reproduce\n\n"
-        f"The run's `config.json` holds every knob (sha256 `{config.sha256()}`) and the versions of what decides "
-        "results. With the same configuration as TOML:\n\n"
-        "```sh\npython jobs/sample.py CONFIG.toml\npython jobs/curate.py CONFIG.toml\n```\n\n"
-        "Sampling on other hardware or with another version of the engine draws other completions; curation of the "
-        "same rollouts yields the same examples.\n\n"
-        "```python\nfrom datasets import load_dataset\n\n"
-        'examples = load_dataset("path/to/this/folder", split="train")\n```'
-    )
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return "```json\n" + json.dumps(value, indent=2, ensure_ascii=False) + "\n```"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _system(turns: list[Message]) -> tuple[str, list[Message]]:
+    has_system = turns[0]["role"] == "system"
+    return (turns[0]["content"] if has_system else ""), turns[has_system:]

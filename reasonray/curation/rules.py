@@ -1,7 +1,8 @@
 """Which rollouts are not worth learning from: a table of rules, each one a function of Arrow columns.
 
 A rule is a name, a predicate and examples. The first rule of the configuration that fires is the rollout's
-`dropped_by`; rules run in order on the rows that none has dropped yet, so the dear ones see few.
+`dropped_by`; rules run in order on the rows that none has dropped yet, so the dear ones see few. A user's own rule is
+`package.module:function`, called with the table and the configuration like those here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -22,18 +25,20 @@ from reasonray.config import Curation, UserError
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, split_reasoning
 from reasonray.records import Finish, Outcome
 
-__all__ = ["DUPLICATE", "RULES", "Rule", "check_names", "first_drop"]
+__all__ = ["COMPARING", "RULES", "Rule", "check_names", "first_drop"]
 
-DUPLICATE = "duplicate"
-"""Named among the rules but decided by selection.py: it compares rollouts instead of judging one."""
+Drops = Callable[[pa.Table, Curation], pa.Array | pa.ChunkedArray]
+"""One boolean per row, no nulls; reads finish, verdict_outcome, completion, completion_tokens, problem_question."""
+
+COMPARING = ("contaminated", "pass_rate", "duplicate", "same_reasoning", "near_duplicate")
+"""Named among the rules but decided by selection.py: they compare rollouts, or look at their problem."""
 
 
 @dataclass(frozen=True)
 class Rule:
     """Why a rollout is dropped."""
 
-    drops: Callable[[pa.Table, Curation], pa.Array | pa.ChunkedArray]
-    """One boolean per row, no nulls; reads finish, verdict_outcome, completion, completion_tokens."""
+    drops: Drops
     dropped: tuple[Mapping[str, Any], ...]
     """Examples it drops: the columns that matter, the rest is as in a good rollout."""
     kept: tuple[Mapping[str, Any], ...] = ({},)
@@ -47,8 +52,21 @@ def check_names(curation: Curation) -> None:
         UserError: a rule of the configuration does not exist.
     """
     for name in curation.rules:
-        if name != DUPLICATE and name not in RULES:
-            raise UserError(f"curation.rules: no rule {name!r}; choose from {', '.join([*RULES, DUPLICATE])}")
+        if ":" in name:
+            _of_the_user(name)
+        elif name not in COMPARING and name not in RULES:
+            known = ", ".join([*RULES, *COMPARING])
+            raise UserError(f"curation.rules: no rule {name!r}; choose from {known}, or name one as module:function")
+
+
+@cache
+def _of_the_user(name: str) -> Drops:
+    module, _, function = name.partition(":")
+    try:
+        found: Drops = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"curation.rules: {name} cannot be imported ({error}); put it where Python finds it") from None
+    return found
 
 
 def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
@@ -65,18 +83,22 @@ def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
     fates = np.full(table.num_rows, "", dtype=object)
     alive = np.arange(table.num_rows)
     for name in curation.rules:
-        if name == DUPLICATE or not alive.size:
+        if name in COMPARING or not alive.size:
             continue
         rows = table if alive.size == table.num_rows else table.take(pa.array(alive))
-        fires = _to_numpy(RULES[name].drops(rows, curation))
+        drops = RULES[name].drops if name in RULES else _of_the_user(name)
+        fires = _to_numpy(drops(rows, curation))
+        if fires.shape != alive.shape:
+            raise UserError(f"curation.rules: {name} gave {fires.size} booleans for {alive.size} rollouts")
         fates[alive[fires]] = name
         alive = alive[~fires]
     return pa.array(fates, pa.string())
 
 
-def _to_numpy(mask: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    values = mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)
+def _to_numpy(mask: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    if isinstance(mask, pa.Array | pa.ChunkedArray):
+        mask = mask.to_numpy() if isinstance(mask, pa.ChunkedArray) else mask.to_numpy(zero_copy_only=False)
+    return np.asarray(mask, dtype=bool)
 
 
 def _failed(table: pa.Table, _: Curation) -> pa.ChunkedArray:
@@ -86,6 +108,10 @@ def _failed(table: pa.Table, _: Curation) -> pa.ChunkedArray:
 
 def _truncated(table: pa.Table, _: Curation) -> pa.ChunkedArray:
     return pc.equal(table["finish"], Finish.LENGTH.value)
+
+
+def _no_answer(table: pa.Table, _: Curation) -> pa.ChunkedArray:
+    return pc.equal(table["verdict_outcome"], Outcome.NO_ANSWER.value)
 
 
 def _incorrect(table: pa.Table, _: Curation) -> pa.ChunkedArray:
@@ -109,6 +135,10 @@ def _has_broken_tags(completion: str) -> bool:
     return REASONING_OPEN in after or bool(opened and before.partition(REASONING_OPEN)[0].strip())
 
 
+def _too_short(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
+    return pc.less(table["completion_tokens"], curation.min_tokens)
+
+
 def _too_long(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
     return pc.greater(table["completion_tokens"], curation.max_tokens)
 
@@ -116,6 +146,51 @@ def _too_long(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
 def _repetitive(table: pa.Table, curation: Curation) -> pa.Array:
     size, times = curation.repetition_ngram, curation.repetition_times
     return _each(table, lambda completion: _repeats(completion, size, times))
+
+
+_SCRIPTS = (
+    r"(?<![\\A-Za-z</])[A-Za-z\u00c0-\u024f]{3,}",
+    "[\u0400-\u04ff]+",
+    "[\u0590-\u05ff]+",
+    "[\u0600-\u06ff]+",
+    "[\u0900-\u097f]+",
+    "[\u0e00-\u0e7f]+",
+    "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+",
+)
+"""Latin, Cyrillic, Hebrew, Arabic, Devanagari, Thai, and Chinese, Japanese and Korean. Notation is no language: Greek
+letters, Latin ones by ones and twos, tags and LaTeX commands."""
+_SCRIPT = re.compile("|".join(f"({script})" for script in _SCRIPTS))
+
+
+def _mixed_language(table: pa.Table, curation: Curation) -> pa.Array:
+    return _each(table, lambda completion: _foreign_share(completion) > curation.mixed_language)
+
+
+def _foreign_share(completion: str) -> float:
+    """Return the share of letters that are not of the text's main script."""
+    if completion.isascii():
+        return 0.0
+    letters: Counter[int | None] = Counter()
+    for match in _SCRIPT.finditer(completion):
+        letters[match.lastindex] += len(match.group())
+    return 1 - max(letters.values()) / letters.total() if letters else 0.0
+
+
+def _code_blocks(table: pa.Table, _: Curation) -> pa.Array:
+    return _each(table, lambda completion: "```" in completion)
+
+
+_LEAK = re.compile(
+    r"\b(?:(?:given|provided|reference|ground[- ]truth|known|expected|official) (?:final )?(?:answer|solution)"
+    r"|(?:answer|solution)(?: that)? (?:is|was|were|i was|we are|has been) (?:given|provided|told))\b"
+    r"(?! (?:choices?|options?|format))",
+    re.IGNORECASE,
+)
+
+
+def _leaked_answer(table: pa.Table, _: Curation) -> pa.Array:
+    pairs = zip(table["problem_question"].to_pylist(), table["completion"].to_pylist(), strict=True)
+    return pa.array([bool(_LEAK.search(text)) and not _LEAK.search(asked) for asked, text in pairs], pa.bool_())
 
 
 # One operation between two plain numbers, neither side part of a longer expression.
@@ -179,6 +254,11 @@ RULES: dict[str, Rule] = {
         dropped=({"finish": "length", "verdict_outcome": "truncated"}, {"finish": "length"}),
         kept=({}, {"verdict_outcome": "no_answer"}),
     ),
+    "no_answer": Rule(
+        drops=_no_answer,
+        dropped=({"verdict_outcome": "no_answer"},),
+        kept=({}, {"verdict_outcome": "wrong"}),
+    ),
     "incorrect": Rule(
         drops=_incorrect,
         dropped=({"verdict_outcome": "wrong"}, {"verdict_outcome": "no_answer"}),
@@ -213,6 +293,11 @@ RULES: dict[str, Rule] = {
             {"completion": "<think> -2 + 5 = 3; f(x) - 3 = 9 </think> The answer is 3."},
         ),
     ),
+    "too_short": Rule(
+        drops=_too_short,
+        dropped=({"completion_tokens": 7},),
+        kept=({}, {"completion_tokens": 8}),
+    ),
     "too_long": Rule(
         drops=_too_long,
         dropped=({"completion_tokens": 16385},),
@@ -222,6 +307,36 @@ RULES: dict[str, Rule] = {
         drops=_repetitive,
         dropped=({"completion": _LOOP + "</think> 42"},),
         kept=({}, {"completion": _COUNTING}),
+    ),
+    "mixed_language": Rule(
+        drops=_mixed_language,
+        dropped=(
+            {"completion": "<think> 6 * 7 也就是四十二, so 42. </think> The answer is 42."},
+            {"completion": "<think> Let us multiply: шесть раз по семь. </think> The answer is 42."},
+        ),
+        kept=(
+            {},
+            {"completion": "<think> 六乘以七等于四十二。 </think> 答案是 42。"},
+            {"completion": "<think> Let α = π/6, so Δ = 2α and naïve café. </think> The answer is 42."},
+        ),
+    ),
+    "code_blocks": Rule(
+        drops=_code_blocks,
+        dropped=({"completion": "<think> Run it:\n```python\nprint(6 * 7)\n``` </think> The answer is 42."},),
+        kept=({}, {"completion": "<think> `6 * 7` is 42. </think> The answer is 42."}),
+    ),
+    "leaked_answer": Rule(
+        drops=_leaked_answer,
+        dropped=(
+            {"completion": "<think> It matches the given answer. </think> The answer is 42."},
+            {"completion": "<think> The answer is provided: 42. </think> The answer is 42."},
+            {"completion": "<think> The reference solution says 42. </think> The answer is 42."},
+        ),
+        kept=(
+            {},
+            {"completion": "<think> It is none of the given answer choices. </think> The answer is 42."},
+            {"problem_question": "Is the given answer 42 right?", "completion": "<think> The given answer is 42."},
+        ),
     ),
 }
 """Every rule that judges a rollout by itself, by the name it has in the configuration and the report."""

@@ -1,61 +1,174 @@
-"""Which of the good rollouts become examples: distinct ones, the shortest first, a few per problem.
+"""Which of the good rollouts become examples: distinct ones, the preferred first, a few per problem, in fair shares.
 
 Works on narrow columns of all rollouts at once, never on text, and depends on no order of the rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.curation.rules import DUPLICATE
-from reasonray.records import JUDGED, SURPLUS, Outcome
+from reasonray.config import Curation, UserError
+from reasonray.curation.rules import COMPARING
+from reasonray.records import JUDGED, SURPLUS, Outcome, content_hash
 
 __all__ = ["SURPLUS", "select"]
 
-_Integers = np.ndarray[Any, np.dtype[np.int64]]
-_Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+_Integers = npt.NDArray[np.int64]
+_Booleans = npt.NDArray[np.bool_]
 
 
-def select(narrow: pa.Table, keep_per_problem: int, *, drop_duplicates: bool) -> pa.Table:
-    """Give every rollout its fate: dropped by a rule, "duplicate", "surplus", or selected.
+def select(narrow: pa.Table, curation: Curation, *, contaminated: Collection[str] = ()) -> pa.Table:
+    """Give every rollout its fate: dropped by a rule, "surplus", or selected.
 
     Args:
-        narrow: columns id (unique), problem_id, completion_tokens, text_hash (of the whitespace-normalised completion),
-            verdict_outcome and dropped_by (the rule that already dropped it, "" if none).
-        keep_per_problem: examples per problem at most, the shortest first, equal ones by id.
-        drop_duplicates: whether only the first rollout of a problem and text is kept.
+        narrow: columns id (unique), problem_id, problem_source, completion_tokens, verdict_outcome, dropped_by (the
+            rule that already dropped it, "" if none), text_hash (of the whitespace-normalised completion); reasoning
+            (of its equations, "" for none), near (of its near-duplicates), signature (fixed-size list of integers) and
+            score, where the configuration asks for them.
+        curation: rules in order, and what is preferred.
+        contaminated: ids of problems that overlap with held-out ones.
 
     Returns:
         The rows in their order, with columns id, dropped_by, selected and pass_rate (share of CORRECT among the
         problem's judged rollouts; null if none was judged).
+
+    Raises:
+        UserError: mix names a source that has no examples.
     """
-    problem = _codes(narrow["problem_id"])
-    tokens = narrow["completion_tokens"].to_numpy().astype(np.int64)
+    problem = _ordered_codes(narrow["problem_id"])
+    rates = _pass_rates(problem, narrow["verdict_outcome"])
     fate = narrow["dropped_by"].to_numpy().astype(object)
-    candidates = np.flatnonzero(pc.equal(narrow["dropped_by"], "").to_numpy())
-    by_id = _ranks(narrow["id"])
-    candidates = candidates[np.lexsort((by_id[candidates], tokens[candidates], problem[candidates]))]
-    if drop_duplicates:
-        text = _codes(narrow["text_hash"])
-        first = _firsts(problem[candidates], text[candidates])
-        fate[candidates[~first]] = DUPLICATE
-        candidates = candidates[first]
-    taken = _places(problem[candidates]) < keep_per_problem
-    fate[candidates[~taken]] = SURPLUS
+    candidates = _in_order(narrow, problem, np.flatnonzero(fate == ""), curation)
+    for rule in (name for name in curation.rules if name in COMPARING):
+        fires = _COMPARED[rule](narrow, problem, rates, candidates, curation, contaminated)
+        fate[candidates[fires]] = rule
+        candidates = candidates[~fires]
+    if curation.prefer == "diverse":
+        candidates = _most_different_first(candidates, problem, _signatures(narrow))
+    taken = candidates[_places(problem[candidates]) < _quotas(rates[problem[candidates]], curation)]
+    taken = _fair_share(narrow, taken, problem, curation)
     selected = np.zeros(narrow.num_rows, dtype=bool)
-    selected[candidates[taken]] = True
+    selected[taken] = True
+    fate[(fate == "") & ~selected] = SURPLUS
     return pa.table(
         {
             "id": narrow["id"],
             "dropped_by": pa.array(fate, pa.string()),
             "selected": pa.array(selected),
-            "pass_rate": _pass_rates(problem, narrow["verdict_outcome"]),
+            "pass_rate": pa.array(rates[problem], pa.float64(), mask=np.isnan(rates[problem])),
         }
     )
+
+
+def _in_order(narrow: pa.Table, problem: _Integers, rows: _Integers, curation: Curation) -> _Integers:
+    """Return rows problem by problem, the preferred first, equal ones by id."""
+    tokens = narrow["completion_tokens"].to_numpy().astype(np.int64)
+    first: npt.NDArray[Any]
+    match curation.prefer:
+        case "longest":
+            first = -tokens[rows]
+        case "score":
+            first = -narrow["score"].to_numpy()[rows]
+        case "random":
+            ids = narrow["id"].take(pa.array(rows)).to_pylist()
+            first = np.array([int(content_hash(curation.seed, it)[:15], 16) for it in ids], np.int64)
+        case _:
+            first = tokens[rows]
+    return np.asarray(rows[np.lexsort((_ranks(narrow["id"])[rows], first, problem[rows]))])
+
+
+def _most_different_first(candidates: _Integers, problem: _Integers, signatures: _Integers) -> _Integers:
+    """Order each problem's rows: the first stays, then always the one least like those before it (greedy).
+
+    Likeness is the share of equal entries of two MinHash signatures, an estimate of the n-grams' Jaccard similarity.
+    """
+    groups = np.split(candidates, np.flatnonzero(np.diff(problem[candidates])) + 1) if len(candidates) else []
+    return np.concatenate([_spread_out(rows, signatures[rows]) for rows in groups]) if groups else candidates
+
+
+def _spread_out(rows: _Integers, signatures: _Integers) -> _Integers:
+    order, likeness = [0], np.full(len(rows), -1.0)
+    while len(order) < len(rows):
+        likeness = np.maximum(likeness, (signatures == signatures[order[-1]]).mean(axis=1))
+        likeness[order[-1]] = np.inf
+        order.append(int(np.argmin(likeness)))
+    return np.asarray(rows[order])
+
+
+def _signatures(narrow: pa.Table) -> _Integers:
+    column = narrow["signature"].combine_chunks()
+    return np.asarray(column.flatten().to_numpy().reshape(len(column), -1))
+
+
+def _quotas(rates: npt.NDArray[np.float64], curation: Curation) -> _Integers:
+    if curation.quota == "even":
+        return np.full(len(rates), curation.keep_per_problem, np.int64)
+    hard = curation.keep_per_problem * (1 - np.nan_to_num(rates))
+    return np.asarray(np.maximum(1, np.ceil(hard - 1e-9)), np.int64)
+
+
+def _fair_share(narrow: pa.Table, taken: _Integers, problem: _Integers, curation: Curation) -> _Integers:
+    """Return as many rows as size and mix allow: first ones of every problem before second ones of any."""
+    if curation.size is None and not curation.mix:
+        return taken
+    problems = narrow["problem_id"].take(pa.array(taken)).to_pylist()
+    dice = {it: int(content_hash("turn", curation.seed, it)[:15], 16) for it in dict.fromkeys(problems)}
+    thrown = np.array([dice[it] for it in problems], np.int64)
+    turns = np.asarray(taken[np.lexsort((thrown, _places(problem[taken])))])
+    if not curation.mix:
+        return turns[: curation.size]
+    sources = np.array(narrow["problem_source"].take(pa.array(turns)).to_pylist(), dtype=object)
+    there = {source: int((sources == source).sum()) for source in curation.mix}
+    if missing := [source for source, count in there.items() if not count and curation.mix[source]]:
+        raise UserError(f"curation.mix: source {missing[0]!r} has no rollout to select; take it out, or draw more")
+    most = min(int(count / curation.mix[source]) for source, count in there.items() if curation.mix[source])
+    size = min(most, curation.size or most)
+    return np.concatenate([turns[sources == source][: round(size * share)] for source, share in curation.mix.items()])
+
+
+def _contaminated(
+    narrow: pa.Table, _: _Integers, __: Any, candidates: _Integers, ___: Curation, problems: Collection[str]
+) -> _Booleans:
+    found = pc.is_in(narrow["problem_id"], value_set=pa.array(sorted(problems), pa.string()))
+    return np.asarray(found.to_numpy()[candidates])
+
+
+def _outside_band(
+    _: pa.Table, problem: _Integers, rates: Any, candidates: _Integers, curation: Curation, __: Any
+) -> _Booleans:
+    rate = rates[problem[candidates]]
+    return np.asarray((rate < curation.min_pass_rate - 1e-9) | (rate > curation.max_pass_rate + 1e-9))
+
+
+def _repeated(column: str, *, within_problem: bool, none: str | None = None) -> Callable[..., _Booleans]:
+    """Return a rule that keeps the first of the rows with the same value, in the order of preference."""
+
+    def fires(narrow: pa.Table, problem: _Integers, _: Any, candidates: _Integers, __: Any, ___: Any) -> _Booleans:
+        value = _codes(narrow[column])[candidates]
+        group = problem[candidates] if within_problem else np.zeros(len(candidates), np.int64)
+        pairs = group * (int(value.max(initial=0)) + 1) + value
+        again = np.ones(len(pairs), dtype=bool)
+        again[np.unique(pairs, return_index=True)[1]] = False
+        if none is not None:
+            again &= pc.not_equal(narrow[column], none).to_numpy()[candidates]
+        return again
+
+    return fires
+
+
+_COMPARED: dict[str, Callable[..., _Booleans]] = {
+    "contaminated": _contaminated,
+    "pass_rate": _outside_band,
+    "duplicate": _repeated("text_hash", within_problem=True),
+    "same_reasoning": _repeated("reasoning", within_problem=True, none=""),
+    "near_duplicate": _repeated("near", within_problem=False),
+}
 
 
 def _codes(column: pa.ChunkedArray) -> _Integers:
@@ -64,18 +177,17 @@ def _codes(column: pa.ChunkedArray) -> _Integers:
     return np.asarray(indices.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
+def _ordered_codes(column: pa.ChunkedArray) -> _Integers:
+    """Number the distinct values in their order, so that no order of the rows matters."""
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    indices = encoded.indices.to_numpy(zero_copy_only=False)
+    return np.asarray(_ranks(encoded.dictionary)[indices] if len(indices) else indices, dtype=np.int64)
+
+
 def _ranks(column: pa.ChunkedArray) -> _Integers:
     ranks = np.empty(len(column), dtype=np.int64)
     ranks[pc.sort_indices(column).to_numpy()] = np.arange(len(column))
     return ranks
-
-
-def _firsts(problem: _Integers, text: _Integers) -> _Booleans:
-    """Mark the first row of each (problem, text), in the order given."""
-    pairs = problem * (int(text.max(initial=0)) + 1) + text
-    first = np.zeros(len(pairs), dtype=bool)
-    first[np.unique(pairs, return_index=True)[1]] = True
-    return first
 
 
 def _places(problem: _Integers) -> _Integers:
@@ -85,10 +197,11 @@ def _places(problem: _Integers) -> _Integers:
     return np.asarray(rows - np.maximum.accumulate(np.where(begins, rows, 0)), dtype=np.int64)
 
 
-def _pass_rates(problem: _Integers, outcomes: pa.ChunkedArray) -> pa.Array:
+def _pass_rates(problem: _Integers, outcomes: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Return every problem's pass rate; not a number where no rollout was judged."""
     judged = pc.is_in(outcomes, value_set=pa.array([outcome.value for outcome in JUDGED])).to_numpy()
     correct = pc.equal(outcomes, Outcome.CORRECT.value).to_numpy()
     size = int(problem.max(initial=-1)) + 1
     total = np.bincount(problem[judged], minlength=size)
-    rate = np.bincount(problem[correct], minlength=size) / np.maximum(total, 1)
-    return pa.array(rate[problem], pa.float64(), mask=(total == 0)[problem])
+    passed = np.bincount(problem[correct], minlength=size)
+    return np.where(total == 0, np.nan, passed / np.maximum(total, 1))

@@ -4,7 +4,8 @@ Two passes over the text, none of it on the driver: the first annotates and appl
 the driver selects from narrow columns alone; the second writes every rollout with its fate, and the data set.
 
     <run>/curated/rollouts/*.parquet   every rollout, annotated, with `dropped_by`
-    <run>/curated/data/*.parquet       the selected ones, for training
+    <run>/curated/data/*.parquet       the selected ones: train-*, and validation-* if some are set aside
+    <run>/curated/{sharegpt,alpaca}/   the same as JSON Lines, if asked for
     <run>/curated/README.md            the data-set card
     <run>/curated/manifest.json        names all of them; written last
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,8 +26,11 @@ import ray.data
 from reasonray.config import Curation, Prompt, UserError
 from reasonray.console import Progress, say
 from reasonray.curation.behaviours import annotate_table
-from reasonray.curation.export import CARD_COLUMNS, EXPORT_SCHEMA, card, examples
-from reasonray.curation.rules import check_names, first_drop
+from reasonray.curation.card import CARD_COLUMNS, card
+from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, json_lines, split_off
+from reasonray.curation.intake import read_batches
+from reasonray.curation.narrow import narrow_columns
+from reasonray.curation.rules import check_names
 from reasonray.curation.selection import select
 from reasonray.funnel import count_funnel
 from reasonray.records import Split, content_hash
@@ -38,9 +42,9 @@ from reasonray.summary import COLUMNS
 from reasonray.tables import ROLLOUT_SCHEMA
 
 _BATCH = 4096
+_ANY = [("text_hash", "ascending"), ("part", "ascending")]
 _BLOCK_BYTES = 16 << 20
 """Of compressed segments."""
-_NARROW = ["id", "problem_id", "completion_tokens", "verdict_outcome"]
 
 
 def curate(run: Run) -> None:
@@ -72,60 +76,67 @@ def curate(run: Run) -> None:
         scratch.delete()
         narrow = _annotate(segments, verdicts, curation, scratch)
         progress.show(f"selecting from {narrow.num_rows:,} rollouts", {"state": "selecting"}, now=True)
-        fates = _decide(narrow, curation)
+        fates, faults = _decide(narrow, curation), _faults(scratch)
         written = _write(run, inputs, fates, scratch, prompt)
         scratch.delete()
-        _settle(run, inputs, fates, written)
+        _settle(run, inputs, fates, written, faults)
         progress.record({"state": "done"})
 
 
 def _annotate(segments: list[Place], verdicts: pa.Table, curation: Curation, scratch: Place) -> pa.Table:
     """Write annotated rollouts in parts; return the narrow columns of all, with the part that each row is in."""
-    newer = ray.put(verdicts)
+    newer, filesystem = ray.put(verdicts), segments[0].filesystem
 
-    def annotate(batch: pa.Table) -> pa.Table:
-        rollouts = with_verdicts(batch.select(ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA), ray.get(newer))
-        table = annotate_table(rollouts)
-        dropped = first_drop(table, curation)
-        part = f"{content_hash(*table['id'].to_pylist())}.parquet"
-        _put(scratch / part, table)
-        hashes = [content_hash(" ".join(text.split())) for text in table["completion"].to_pylist()]
-        return (
-            table.select(_NARROW)
-            .append_column("text_hash", pa.array(hashes))
-            .append_column("dropped_by", dropped)
-            .append_column("part", pa.array([part] * table.num_rows))
-        )
+    def annotate(batch: pa.Table) -> Iterator[pa.Table]:
+        faults: Counter[str] = Counter()
+        for path in batch["segment"].to_pylist():
+            for rollouts in read_batches(Place(filesystem, path), _BATCH, faults):
+                table = annotate_table(with_verdicts(rollouts, ray.get(newer)))
+                part = f"{content_hash(*table['id'].to_pylist())}.parquet"
+                _put(scratch / part, table)
+                yield narrow_columns(table, curation).append_column("part", pa.array([part] * table.num_rows))
+        if faults:
+            name = f"{content_hash(*batch['segment'].to_pylist())}.json"
+            (scratch / "faults" / name).write(json.dumps(faults).encode())
 
-    sizes = segments[0].filesystem.get_file_info([segment.path for segment in segments])
-    dataset = ray.data.read_parquet(
-        [segment.path for segment in segments],
-        filesystem=segments[0].filesystem,
+    sizes = filesystem.get_file_info([segment.path for segment in segments])
+    dataset = ray.data.from_items(
+        [{"segment": segment.path} for segment in segments],
         # A worker process costs seconds to start: few blocks for little data, more as there is more.
-        override_num_blocks=1 + sum(info.size for info in sizes) // _BLOCK_BYTES,
+        override_num_blocks=min(len(segments), 1 + sum(info.size for info in sizes) // _BLOCK_BYTES),
     )
-    narrow = dataset.map_batches(annotate, batch_size=_BATCH, batch_format="pyarrow", num_cpus=1)
+    narrow = dataset.map_batches(annotate, batch_size=None, batch_format="pyarrow", num_cpus=1)
     tables = [table for table in ray.get(narrow.to_arrow_refs()) if table.num_rows]
+    if not tables:
+        raise UserError(f"no rollout of {len(segments)} segments can be read: {_faults(scratch)}")
     return pa.concat_tables(tables, promote_options="default")
+
+
+def _faults(scratch: Place) -> dict[str, int]:
+    """Return how many rows were kept out, by what is wrong with them."""
+    total: Counter[str] = Counter()
+    for file in (scratch / "faults").list(".json"):
+        total.update(json.loads(file.read()))
+    return dict(total.most_common())
 
 
 def _decide(narrow: pa.Table, curation: Curation) -> pa.Table:
     """Return one row per rollout: id, part, dropped_by, selected, pass_rate."""
-    # A rollout that was committed twice counts once; which of the two does not depend on the order of blocks.
-    ordered = narrow.sort_by([("id", "ascending"), ("text_hash", "ascending"), ("part", "ascending")])
+    # Of a rollout that was drawn again the newest round counts; of one that was committed twice the same one always.
+    ordered = narrow.sort_by([("id", "ascending"), ("round", "descending"), *_ANY])
     first = pa.array([True]) if ordered.num_rows else pa.array([], pa.bool_())
     if ordered.num_rows > 1:
         ids = ordered["id"].combine_chunks()
         first = pa.concat_arrays([first, pc.not_equal(ids[1:], ids[:-1])])
     distinct = ordered.filter(first)
-    decisions = select(distinct, curation.keep_per_problem, drop_duplicates="duplicate" in curation.rules)
-    return distinct.select(["id", "part", "completion_tokens"]).join(decisions, "id").combine_chunks()
+    decisions = select(distinct, curation)
+    return distinct.select(["id", "round", "part", "completion_tokens"]).join(decisions, "id").combine_chunks()
 
 
 def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Prompt) -> list[dict[str, Any]]:
     """Write every part again with its fates, and its selected rollouts as examples."""
     shared = ray.put(fates)
-    curated = run.curated
+    curated, curation = run.curated, run.config.curation
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
         mine = ray.get(shared).filter(pc.equal(ray.get(shared)["part"], row["part"]))
@@ -134,9 +145,20 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
         name = f"{inputs[:8]}-{row['number']:05d}.parquet"
         _put(curated / "rollouts" / name, table)
         selected = examples(table.filter(table["annotation_selected"]), prompt)
-        if selected.num_rows:
-            _put(curated / "data" / f"train-{name}", selected)
-        return {"rollouts": name, "rows": table.num_rows, "data": f"train-{name}" if selected.num_rows else ""}
+        train, validation = split_off(selected, curation.validation, curation.seed)
+        for split, part in (("train", train), ("validation", validation)):
+            if part.num_rows:
+                _put(curated / "data" / f"{split}-{name}", part)
+                for layout in curation.layouts:
+                    lines = f"{split}-{name.removesuffix('.parquet')}.jsonl"
+                    (curated / layout / lines).write(json_lines(part, layout))
+        return {
+            "rollouts": name,
+            "rows": table.num_rows,
+            "train": f"train-{name}" if train.num_rows else "",
+            "validation": f"validation-{name}" if validation.num_rows else "",
+            "set_aside": validation.num_rows,
+        }
 
     parts = sorted(set(fates["part"].to_pylist()))
     rows = [{"part": part, "number": number} for number, part in enumerate(parts)]
@@ -144,9 +166,13 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
     return sorted(dataset.map(write, num_cpus=1).take_all(), key=lambda row: str(row["rollouts"]))
 
 
+def _key(table: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["id"], table["round"].cast(pa.string()), "/")
+
+
 def _with_fates(table: pa.Table, fates: pa.Table) -> pa.Table:
     """Fill in what selection decided; a second copy of a rollout, which has no fate here, goes."""
-    place_of = pc.index_in(fates["id"], value_set=table["id"].combine_chunks())
+    place_of = pc.index_in(_key(fates), value_set=_key(table).combine_chunks())
     table = table.take(place_of)
     for column in ("dropped_by", "selected", "pass_rate"):
         name = f"annotation_{column}"
@@ -155,31 +181,38 @@ def _with_fates(table: pa.Table, fates: pa.Table) -> pa.Table:
     return table.cast(ROLLOUT_SCHEMA)
 
 
-def _settle(run: Run, inputs: str, fates: pa.Table, written: list[dict[str, Any]]) -> None:
+def _settle(run: Run, inputs: str, fates: pa.Table, written: list[dict[str, Any]], faults: Mapping[str, int]) -> None:
     """Check that the sums balance, write card and manifest, and remove what an earlier curation left."""
     selected = pc.sum(fates["selected"]).as_py() or 0
     dropped = Counter(name for name in fates["dropped_by"].to_pylist() if name)
     rows = sum(row["rows"] for row in written)
     if not fates.num_rows == rows == selected + sum(dropped.values()):
         raise RuntimeError(f"{fates.num_rows} rollouts, {rows} written, {selected} selected, {dropped}: no balance")
-    data = [row["data"] for row in written if row["data"]]
+    data, aside = ([row[split] for row in written if row[split]] for split in ("train", "validation"))
     document = {
         "inputs": inputs,
         "rollouts": [row["rollouts"] for row in written],
         "data": data,
+        "validation": aside,
+        "set_aside": sum(row["set_aside"] for row in written),
         "rows": rows,
         "selected": selected,
         "dropped": dict(dropped.most_common()),
+        "unreadable": dict(faults),
     }
-    (run.curated / "README.md").write(_card(run, document["rollouts"], data).encode())
+    (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside).encode())
     (run.curated / "manifest.json").write(json.dumps(document, indent=2).encode())
-    for folder, named in (("rollouts", document["rollouts"]), ("data", data)):
+    lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in data + aside]
+    kept = {"rollouts": document["rollouts"], "data": data + aside} | dict.fromkeys(LAYOUTS, lines)
+    for folder, named in kept.items():
         for file in (run.curated / folder).list():
-            if file.name not in named:
+            if file.name not in named or (folder in LAYOUTS and folder not in run.config.curation.layouts):
                 file.delete()
     reasons = ", ".join(f"{count:,} {name}" for name, count in dropped.most_common())
     if not selected:
         raise UserError(f"no rollout survived curation: {reasons}; draw more, or loosen the rules of [curation]")
+    for fault, count in faults.items():
+        say("curate", f"{count:>7,} kept out, for {fault} cannot be used")
     say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {reasons or 'none'}")
 
 

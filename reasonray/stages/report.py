@@ -127,11 +127,11 @@ def trained(run: Run) -> Trained | None:
     manifest = run.student / "final" / "manifest.json"
     if not manifest.exists():
         return None
-    figures = json.loads(manifest.read())
+    figures, curated = json.loads(manifest.read()), json.loads((run.curated / "manifest.json").read())
     return Trained(
         examples=figures["examples"],
         tokens=figures["loss_tokens"],
-        left_out=figures["overlong"] + figures["refused"],
+        left_out=figures["overlong"] + figures["refused"] + curated.get("set_aside", 0),
     )
 
 

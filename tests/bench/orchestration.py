@@ -12,19 +12,18 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import ray
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
 sys.path.insert(0, str(Path(__file__).parent))
 import sums
+from memory import Peak
 from report import tell
 
 from reasonray.config import Config, parse
@@ -138,26 +137,6 @@ def store(ledger: Ledger, rollouts: int, a_problem: int = 8, a_segment: int = 50
         ordered = {name: (columns | missing)[name] for name in ROLLOUT_SCHEMA.names}
         ledger.append_table(pa.table(ordered).cast(ROLLOUT_SCHEMA))
     return ledger
-
-
-class Peak:
-    """The largest resident memory of this process (the driver) while the block runs."""
-
-    def __enter__(self) -> Peak:
-        self._over = threading.Event()
-        self.mb = 0.0
-        self._watch = threading.Thread(target=self._look, daemon=True)
-        self._watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._watch.join()
-
-    def _look(self) -> None:
-        me = psutil.Process()
-        while not self._over.wait(0.1):
-            self.mb = max(self.mb, me.memory_info().rss / 1e6)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from factories import a_problem, a_rollout, a_scripted_config
 
 from reasonray.config import Config, Prompt
 from reasonray.curation.behaviours import annotate_table
-from reasonray.curation.export import CARD_COLUMNS, EXPORT_SCHEMA, card, examples
+from reasonray.curation.card import CARD_COLUMNS, card
+from reasonray.curation.export import EXPORT_SCHEMA, examples, json_lines, split_off
 from reasonray.funnel import Funnel, count_funnel
 from reasonray.prompts import messages
 from reasonray.records import Annotation, Outcome
@@ -75,6 +76,33 @@ def test_datasets_loads_the_folder_by_its_card(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "README.md").write_text(card(a_config(tmp_path), a_funnel(), written))
     loaded = datasets.load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["id"][:] == written["id"].to_pylist()
+
+
+def test_examples_of_a_share_of_the_problems_are_set_aside_whole() -> None:
+    chosen = Annotation(selected=True)
+    drawn = [
+        a_rollout(problem=a_problem(f"{number} + 1?"), sample=sample, annotation=chosen)
+        for number in range(60)
+        for sample in range(2)
+    ]
+    table = examples(annotate_table(rollouts_to_table(drawn)), PROMPT)
+    train, validation = split_off(table, 0.2, 0)
+    assert train.num_rows + validation.num_rows == 120
+    assert 8 < validation.num_rows < 48
+    assert not set(train["problem_id"].to_pylist()) & set(validation["problem_id"].to_pylist())
+    assert split_off(table, 0.0, 0)[0].equals(table)
+
+
+def test_other_trainers_layouts_hold_the_same_turns() -> None:
+    prompt = Prompt(system="Think.", examples=({"question": "1 + 1?", "completion": "2"},))
+    table = examples(some_rollouts(), prompt)
+    sharegpt, alpaca = (json.loads(json_lines(table, layout).splitlines()[0]) for layout in ("sharegpt", "alpaca"))
+    assert sharegpt["system"] == alpaca["system"] == "Think."
+    assert [it["from"] for it in sharegpt["conversations"]] == ["human", "gpt", "human", "gpt"]
+    assert [it["value"] for it in sharegpt["conversations"]] == ["1 + 1?", "2", "What is 6 * 7?", RAW]
+    assert alpaca["history"] == [["1 + 1?", "2"]]
+    assert (alpaca["instruction"], alpaca["input"], alpaca["output"]) == ("What is 6 * 7?", "", RAW)
+    assert len(json_lines(table, "alpaca").splitlines()) == 2
 
 
 def a_config(root: Path) -> Config:

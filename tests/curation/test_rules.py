@@ -1,5 +1,6 @@
 """Every rule drops its examples and no good rollout; the first that fires gives the reason."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.config import Curation, UserError
-from reasonray.curation.rules import DUPLICATE, RULES, first_drop
+from reasonray.curation.rules import COMPARING, RULES, first_drop
 from reasonray.records import Finish, Outcome, Verdict
 from reasonray.tables import rollouts_to_table
 
@@ -18,6 +19,7 @@ GOOD = {
     "verdict_outcome": "correct",
     "completion": "<think> 6 * 7 = 42. </think> The answer is 42.",
     "completion_tokens": 12,
+    "problem_question": "What is 6 * 7?",
 }
 
 
@@ -32,9 +34,31 @@ def test_a_rule_drops_its_examples_and_leaves_the_others(name: str) -> None:
     assert rule.drops(a_table(*rule.kept), Curation()).to_pylist() == [False] * len(rule.kept)
 
 
-def test_the_default_rules_are_all_but_the_one_that_errs_on_other_notations() -> None:
-    # A false equation may be meant otherwise, so that rule is asked for by name.
-    assert Curation().rules == (*(name for name in RULES if name != "false_arithmetic"), DUPLICATE)
+def test_the_default_rules_are_there_and_the_doubtful_ones_must_be_asked_for() -> None:
+    assert set(Curation().rules) <= {*RULES, *COMPARING}
+    assert {*RULES, *COMPARING} - set(Curation().rules) == {
+        "false_arithmetic",  # a false equation may be meant otherwise
+        "code_blocks",
+        "leaked_answer",
+        "pass_rate",
+        "same_reasoning",
+        "near_duplicate",
+    }
+
+
+def test_a_rule_of_the_users_is_one_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "my_rules.py").write_text(
+        "import pyarrow.compute as pc\n"
+        "def polite(table, curation):\n    return pc.invert(pc.match_substring(table['completion'], 'please'))\n"
+        "def short(table, curation):\n    return [True]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    table = a_table({}, {"completion": "<think> please </think> 42"})
+    assert first_drop(table, Curation(rules=("my_rules:polite",))).to_pylist() == ["my_rules:polite", ""]
+    with pytest.raises(UserError, match=r"my_rules:rude cannot be imported .*has no attribute 'rude'"):
+        first_drop(table, Curation(rules=("my_rules:rude",)))
+    with pytest.raises(UserError, match="my_rules:short gave 1 booleans for 2 rollouts"):
+        first_drop(table, Curation(rules=("my_rules:short",)))
 
 
 def test_the_first_rule_of_the_configuration_gives_the_reason() -> None:
@@ -56,7 +80,7 @@ def test_an_empty_table_has_no_fates() -> None:
 
 
 def test_an_unknown_rule_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(UserError, match=r"no rule 'to_long'; choose from failed, .*too_long, repetitive, duplicate"):
+    with pytest.raises(UserError, match=r"no rule 'to_long'; choose from failed, .*too_long, repetitive, .*duplicate"):
         first_drop(a_table({}), Curation(rules=("to_long",)))
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reasonray.config import Curation, UserError
 from reasonray.curation.selection import select
 from reasonray.records import Outcome
 
@@ -17,18 +19,26 @@ SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("problem_id", pa.string()),
+        ("problem_source", pa.string()),
         ("completion_tokens", pa.int32()),
         ("text_hash", pa.string()),
         ("verdict_outcome", pa.string()),
         ("dropped_by", pa.string()),
     ]
 )
+MORE = {
+    "reasoning": pa.string(),
+    "near": pa.string(),
+    "score": pa.float64(),
+    "signature": pa.list_(pa.int64(), 4),
+}
 
 
 def a_row(number: int, **changes: Any) -> dict[str, Any]:
     row = {
         "id": f"r{number}",
         "problem_id": "p",
+        "problem_source": "s",
         "completion_tokens": 10 + number,
         "text_hash": f"text {number}",
         "verdict_outcome": "correct",
@@ -37,8 +47,22 @@ def a_row(number: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def fates(rows: list[dict[str, Any]], keep: int = 4, *, drop_duplicates: bool = True) -> dict[str, dict[str, Any]]:
-    table = select(pa.Table.from_pylist(rows, schema=SCHEMA), keep, drop_duplicates=drop_duplicates)
+def table_of(rows: list[dict[str, Any]]) -> pa.Table:
+    more = [(name, kind) for name, kind in MORE.items() if rows and name in rows[0]]
+    return pa.Table.from_pylist(rows, schema=pa.schema([*SCHEMA, *more]))
+
+
+def fates(
+    rows: list[dict[str, Any]],
+    keep: int = 4,
+    *,
+    drop_duplicates: bool = True,
+    contaminated: Sequence[str] = (),
+    **changes: Any,
+) -> dict[str, dict[str, Any]]:
+    rules = ("duplicate",) if drop_duplicates else ()
+    curation = Curation(**{"rules": rules, "keep_per_problem": keep} | changes)
+    table = select(table_of(rows), curation, contaminated=contaminated)
     assert table.column_names == ["id", "dropped_by", "selected", "pass_rate"]
     assert table["id"].to_pylist() == [row["id"] for row in rows]
     return {row["id"]: row for row in table.to_pylist()}
@@ -73,6 +97,81 @@ def test_the_pass_rate_is_over_the_judged_rollouts_of_the_problem() -> None:
     found = fates(rows)
     assert {it["pass_rate"] for name, it in found.items() if name != "r9"} == {0.25}
     assert found["r9"]["pass_rate"] is None
+
+
+def chosen(found: dict[str, dict[str, Any]]) -> list[str]:
+    return [name for name, it in found.items() if it["selected"]]
+
+
+def test_what_is_preferred_comes_first() -> None:
+    rows = [a_row(number, score=float(number % 3)) for number in range(5)]
+    assert chosen(fates(rows, 2)) == ["r0", "r1"]
+    assert chosen(fates(rows, 2, prefer="longest")) == ["r3", "r4"]
+    assert chosen(fates(rows, 1, prefer="score", score="m:f")) == ["r2"]
+    by_seed = [tuple(chosen(fates(rows, 2, prefer="random", seed=seed))) for seed in range(8)]
+    assert len(set(by_seed)) > 2
+    assert by_seed == [tuple(chosen(fates(rows[::-1], 2, prefer="random", seed=seed)))[::-1] for seed in range(8)]
+
+
+def test_the_most_different_is_taken_after_the_shortest() -> None:
+    signatures = [[1, 2, 3, 4], [1, 2, 3, 5], [6, 7, 8, 9], [1, 2, 8, 9]]
+    rows = [a_row(number, signature=signature) for number, signature in enumerate(signatures)]
+    assert chosen(fates(rows, 2, prefer="diverse")) == ["r0", "r2"]
+    assert fates(rows, 3, prefer="diverse")["r3"]["selected"], "half like each of the two; r1 is three quarters like r0"
+
+
+def test_rules_that_compare_fire_in_their_order() -> None:
+    rows = [
+        a_row(0, reasoning="1+1", near="a"),
+        a_row(1, reasoning="1+1", near="b"),
+        a_row(2, reasoning="", near="c"),
+        a_row(3, reasoning="", near="d"),
+        a_row(4, reasoning="2+2", near="a"),
+        a_row(5, reasoning="1+1", near="a", problem_id="q"),
+        a_row(6, reasoning="3+3", near="e", problem_id="dirty"),
+    ]
+    rules = ("contaminated", "same_reasoning", "near_duplicate")
+    found = fates(rows, 9, rules=rules, contaminated=["dirty"])
+    assert [it["dropped_by"] for it in found.values()] == [
+        "", "same_reasoning", "", "", "near_duplicate", "near_duplicate", "contaminated"
+    ]  # fmt: skip
+
+
+def test_problems_outside_the_band_of_pass_rates_are_dropped_and_its_ends_are_within() -> None:
+    rows = [
+        a_row(10 * problem + number, problem_id=f"p{problem}", verdict_outcome=("wrong", "correct")[number < problem])
+        for problem in range(5)
+        for number in range(4)
+    ]
+    found = fates(rows, 9, rules=("pass_rate",), min_pass_rate=0.25, max_pass_rate=0.75)
+    assert {row["problem_id"] for row in rows if found[row["id"]]["dropped_by"] == "pass_rate"} == {"p0", "p4"}
+
+
+def test_hard_problems_get_more_of_the_quota_and_each_at_least_one() -> None:
+    def rows(problem: str, correct: int) -> list[dict[str, Any]]:
+        return [
+            a_row(100 * correct + number, problem_id=problem, dropped_by="" if number < correct else "incorrect",
+                  verdict_outcome="correct" if number < correct else "wrong")
+            for number in range(8)
+        ]  # fmt: skip
+
+    drawn = rows("easy", 8) + rows("fair", 4) + rows("hard", 2)
+    found = fates(drawn, 4, quota="difficulty")
+    taken = Counter(row["problem_id"] for row in drawn if found[row["id"]]["selected"])
+    assert taken == {"easy": 1, "fair": 2, "hard": 2}, "hard would be given 3 of 4, and has 2"
+
+
+def test_a_size_is_dealt_in_turns_and_a_mix_by_source() -> None:
+    rows = [a_row(10 * problem + number, problem_id=f"p{problem}", problem_source="a" if problem < 4 else "b")
+            for problem in range(6) for number in range(3)]  # fmt: skip
+    sized = fates(rows, 3, size=7)
+    taken = Counter(row["problem_id"] for row in rows if sized[row["id"]]["selected"])
+    assert sorted(taken.values()) == [1, 1, 1, 1, 1, 2]
+    mixed = fates(rows, 3, mix={"a": 0.5, "b": 0.5})
+    assert Counter(row["problem_source"] for row in rows if mixed[row["id"]]["selected"]) == {"a": 6, "b": 6}
+    assert all(it["selected"] or it["dropped_by"] == "surplus" for it in mixed.values())
+    with pytest.raises(UserError, match="source 'c' has no rollout to select"):
+        fates(rows, 3, mix={"a": 0.5, "c": 0.5})
 
 
 def test_nothing_to_select_from_is_no_fault() -> None:
@@ -137,10 +236,11 @@ def test_a_million_rollouts_take_seconds(hashed: str) -> None:
             "problem_id": [f"p{number}" for number in dice.integers(0, rows // 16, rows)],
             "completion_tokens": pa.array(dice.integers(10, 4000, rows), pa.int32()),
             "text_hash": text.cast(pa.string()) if hashed == "string" else text,
+            "problem_source": ["s"] * rows,
             "verdict_outcome": dice.choice(["correct", "wrong"], rows),
             "dropped_by": dice.choice(["", "incorrect"], rows),
         }
     )
     begun = time.process_time()
-    assert select(table, 4, drop_duplicates=True).num_rows == rows
+    assert select(table, Curation()).num_rows == rows
     assert time.process_time() - begun < 10

@@ -1,0 +1,121 @@
+"""Stored segments → rollouts that curation can rely on; what is spoilt is named, counted and kept out.
+
+Segments may come from an older version, from another tool, or off a failing disk. Columns that are not ours are passed
+over, columns that are newer than the segment are null, older types are cast. A row that has no value where there must
+be one, text that is not UTF-8, or a completion beyond all measure is kept out, and so is a file that cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reasonray.records import Finish, Outcome, Split
+from reasonray.storage import Place
+from reasonray.tables import ROLLOUT_SCHEMA
+
+LARGEST = 8 << 20
+"""Bytes of a completion; models write no more than some hundred thousand tokens."""
+_NAMED = {"finish": Finish, "verdict_outcome": Outcome, "problem_split": Split}
+"""Columns that hold one of a few names."""
+
+
+def read_batches(segment: Place, rows: int, faults: Counter[str]) -> Iterator[pa.Table]:
+    """Yield a segment's good rollouts in tables of ROLLOUT_SCHEMA, and count the others by what is wrong with them."""
+    try:
+        with pq.ParquetFile(segment.path, filesystem=segment.filesystem, pre_buffer=True) as file:
+            ours = [name for name in file.schema_arrow.names if name in ROLLOUT_SCHEMA.names]
+            for batch in file.iter_batches(rows, columns=ours, use_threads=False):
+                good = keep_good(pa.table(batch), faults)
+                if good.num_rows:
+                    yield good
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise  # a committed segment is lost: that is a fault of the storage, not of the data
+        faults[f"segment cannot be read: {segment.name}"] += 1
+
+
+def keep_good(table: pa.Table, faults: Counter[str]) -> pa.Table:
+    """Return the good rows of a table as ROLLOUT_SCHEMA wants them, and count the others by what is wrong with them."""
+    columns, spoilt = [], {}
+    for field in ROLLOUT_SCHEMA:
+        column, fault = _as_field(table, field)
+        if fault is not None and pc.any(fault).as_py():
+            spoilt[field.name] = fault
+        columns.append(column)
+    good = pa.array([True] * table.num_rows)
+    for name, fault in spoilt.items():
+        new = pc.and_(good, fault)
+        faults[name] += pc.sum(new).as_py() or 0
+        good = pc.and_(good, pc.invert(fault))
+    loose = pa.schema([field.with_nullable(True) for field in ROLLOUT_SCHEMA])
+    return pa.table(columns, schema=loose).filter(good).cast(ROLLOUT_SCHEMA)
+
+
+def _as_field(table: pa.Table, field: pa.Field) -> tuple[pa.Array, pa.Array | None]:
+    """Return a column of the wanted type, and which of its rows cannot be used (None if any can)."""
+    if field.name not in table.column_names:
+        empty = pa.nulls(table.num_rows, field.type)
+        return empty, None if field.nullable else pa.array([True] * table.num_rows)
+    column = table[field.name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+    fault = pa.array([False] * table.num_rows)
+    if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+        column, fault = _as_text(column, field)
+    else:
+        column, fault = _as_type(column, field.type, fault)
+    if not field.nullable:
+        fault = pc.or_(fault, pc.is_null(column))
+    if field.name in _NAMED:
+        known = pa.array([str(name.value) for name in _NAMED[field.name]])
+        fault = pc.or_(fault, pc.invert(pc.is_in(column, value_set=known)))
+    if field.name == "completion":
+        fault = pc.or_(fault, pc.fill_null(pc.greater(pc.binary_length(column), LARGEST), False))
+    return column, fault
+
+
+def _as_type(column: pa.Array, wanted: pa.DataType, fault: pa.Array) -> tuple[pa.Array, pa.Array]:
+    try:
+        return column.cast(wanted), fault
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    # Some of the values do not fit: find out which.
+    values = []
+    for value in column:
+        try:
+            values.append(value.cast(wanted).as_py())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            values.append(None)
+    cast = pa.array(values, wanted)
+    return cast, pc.and_(pc.is_null(cast), pc.is_valid(column))
+
+
+def _as_text(column: pa.Array, field: pa.Field) -> tuple[pa.Array, pa.Array]:
+    """Return a text column whose values are UTF-8, and which rows were not."""
+    column = column.cast(pa.large_binary()) if not _is_text(column.type) else column
+    try:
+        text = column.cast(pa.large_string())
+        text.validate(full=True)
+        return text.cast(field.type), pa.array([False] * len(column))
+    except pa.ArrowInvalid:
+        pass
+    raw = column.cast(pa.large_binary()).to_pylist()
+    decoded = [_decoded(value) for value in raw]
+    spoilt = [value is not None and text is None for value, text in zip(raw, decoded, strict=True)]
+    return pa.array(decoded, field.type), pa.array(spoilt)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return value.decode() if value is not None else None
+    except UnicodeDecodeError:
+        return None

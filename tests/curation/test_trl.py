@@ -1,0 +1,39 @@
+"""Another trainer takes the export as it is: TRL loads it by `datasets` and trains a step on it."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from factories import a_problem, a_rollout
+from students import write_model
+
+from reasonray.config import Prompt
+from reasonray.curation.behaviours import annotate_table
+from reasonray.curation.export import examples
+from reasonray.records import Annotation
+from reasonray.tables import rollouts_to_table
+
+
+def test_trl_trains_a_step_on_the_completions_of_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    trl = pytest.importorskip("trl")
+    drawn = [
+        a_rollout(problem=a_problem(f"{number} + 1?"), annotation=Annotation(selected=True)) for number in range(4)
+    ]
+    table = examples(annotate_table(rollouts_to_table(drawn)), Prompt(system="Add."))
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data" / "train-0.parquet")
+    loaded = datasets.load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
+    wanted = loaded.select_columns(["prompt", "completion"])
+    arguments = trl.SFTConfig(
+        output_dir=str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True,
+        completion_only_loss=True, save_strategy="no", bf16=False, max_length=256, logging_steps=1,
+    )  # fmt: skip
+    trainer = trl.SFTTrainer(str(write_model(tmp_path / "model", vocab=512)), args=arguments, train_dataset=wanted)
+    row = trainer.train_dataset[0]
+    text = trainer.processing_class.decode([label for label in row["labels"] if label != -100])
+    assert text.startswith(drawn[0].completion), "only the teacher's words are trained on, verbatim"
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert trainer.state.log_history[0]["loss"] > 0

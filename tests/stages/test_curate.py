@@ -1,0 +1,112 @@
+"""Curation on Ray Data: one fate for every rollout, the same data set whatever the blocks, spoilt data kept out."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from factories import a_problem, a_rollout, a_scripted_config
+
+from reasonray.config import UserError
+from reasonray.records import Outcome, Rollout, Split
+from reasonray.run import Run, open_run
+from reasonray.stages.curate import curate
+from reasonray.stages.report import report
+
+pytestmark = pytest.mark.ray
+
+CURATION = {
+    "prefer": "random",
+    "keep_per_problem": 2,
+    "quota": "difficulty",
+    "validation": 0.25,
+    "layouts": ["sharegpt", "alpaca"],
+}
+
+
+def drawn() -> list[Rollout]:
+    dice = random.Random(3)
+    found = []
+    for number in range(30):
+        problem = a_problem(f"{number} + 1?", str(number + 1))
+        for sample in range(6):
+            outcome = dice.choice([Outcome.CORRECT, Outcome.CORRECT, Outcome.WRONG])
+            step = f"Step 1: take {number} and then one more of them ({sample % 4})."
+            found.append(a_rollout(f"<think> {step} </think> The answer is {number + 1}.", outcome,
+                                   problem=problem, sample=sample))  # fmt: skip
+    return found
+
+
+def a_run(root: Path, segments: list[list[Rollout]], **curation: Any) -> Run:
+    run = open_run(a_scripted_config(root, curation=CURATION | curation))
+    problems = {it.problem.id: it.problem for rollouts in segments for it in rollouts}
+    run.store_problems([*problems.values(), a_problem("Who painted it?", "Klee", split=Split.TEST)])
+    for rollouts in segments:
+        run.rollouts.append(rollouts)
+    return run
+
+
+def data_of(run: Run, part: str = "data") -> pa.Table:
+    files = sorted((run.curated / part).list(".parquet"), key=lambda it: it.name)
+    return pa.concat_tables([pq.read_table(file.path) for file in files]).sort_by("id")
+
+
+def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_counted(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    rollouts = drawn()
+    again = [a_rollout("<think> Later round. </think> The answer is 1.", problem=rollouts[0].problem, round=1)]
+    one = a_run(tmp_path / "one", [[*rollouts, *again]])
+    mixed = random.Random(1).sample([*rollouts, *rollouts[:20]], 200)
+    other = a_run(tmp_path / "other", [mixed[:7], again, mixed[7:90], mixed[90:]])
+    spoil(other)
+    for run in (one, other):
+        curate(run)
+    tables = [data_of(run) for run in (one, other)]
+    assert tables[0].equals(tables[1])
+    fates = [data_of(run, "rollouts") for run in (one, other)]
+    assert [written(it) for it in (tables[0], fates[0])] == [written(it) for it in (tables[1], fates[1])]
+
+    manifest = json.loads((other.curated / "manifest.json").read())
+    assert manifest["unreadable"] == {"completion": 1, "segment cannot be read: 9-torn.parquet": 1}
+    assert manifest["rows"] == len(rollouts) == manifest["selected"] + sum(manifest["dropped"].values())
+    first = next(it for it in fates[1].to_pylist() if it["id"] == again[0].id)
+    assert first["round"] == 1, "of two rounds the newest counts"
+
+    aside = {it.name for it in (one.curated / "data").list() if it.name.startswith("validation-")}
+    assert aside == set(json.loads((one.curated / "manifest.json").read())["validation"])
+    assert 0 < json.loads((one.curated / "manifest.json").read())["set_aside"] < tables[0].num_rows
+    for layout in ("sharegpt", "alpaca"):
+        lines = [line for file in (one.curated / layout).list(".jsonl") for line in file.read().splitlines()]
+        assert len(lines) == tables[0].num_rows
+    taken = Counter(tables[0]["problem_id"].to_pylist())
+    assert set(taken.values()) == {1, 2}, "an easy problem gives one, a hard one two"
+    report(other)
+
+
+def spoil(run: Run) -> None:
+    """Commit a segment that is no parquet, and one with a rollout that lost its text."""
+    (run.place / "rollouts" / "segments" / "9-torn.parquet").write(b"PAR1, and then the disk was full")
+    table = run.rollouts.read().slice(0, 1)
+    index = table.schema.get_field_index("completion")
+    lost = table.set_column(index, pa.field("completion", pa.large_string()), pa.array([None], pa.large_string()))
+    pq.write_table(lost, f"{run.rollouts.place.path}/segments/9-null.parquet")
+    for name in ("9-torn", "9-null"):
+        facts = {"segment": f"{name}.parquet", "rows": 1, "bytes": 1, "schema": "1"}
+        (run.place / "rollouts" / "manifest" / f"{name}.json").write(json.dumps(facts).encode())
+
+
+def written(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.combine_chunks(), sink)
+    return bytes(sink.getvalue())
+
+
+def test_a_data_set_of_nothing_is_refused_with_the_reasons(ray_cluster: None, tmp_path: Path) -> None:
+    run = a_run(tmp_path, [[a_rollout(outcome=Outcome.WRONG)]])
+    with pytest.raises(UserError, match="no rollout survived curation: 1 incorrect"):
+        curate(run)
