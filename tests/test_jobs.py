@@ -188,7 +188,7 @@ def test_a_mistake_is_one_line_with_status_2_and_no_traceback(
 
 
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
-    arguments = [SMOKE, f"root={tmp_path}", "teachers.0.engine.seconds=1.0", "teachers.0.engine.max_num_seqs=10"]
+    arguments = [SMOKE, f"root={tmp_path}", "teachers.0.engine.seconds=0.5", "teachers.0.engine.max_num_seqs=10"]
     job = subprocess.Popen(
         [sys.executable, "jobs/sample.py", *arguments], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )

@@ -126,9 +126,8 @@ class Arena:
             raise RuntimeError(f"the driver ended with {self.driver.returncode}:\n{log[-3000:]}")
 
     def kill_replica(self, dice: random.Random) -> bool:
-        replicas = [
-            it for it in psutil.process_iter(["cmdline"]) if "ray::Replica" in "".join(it.info["cmdline"] or ())
-        ]
+        ours = psutil.Process().children(recursive=True)  # never another cluster's
+        replicas = [it for it in ours if is_replica(it)]
         if replicas:
             dice.choice(replicas).send_signal(signal.SIGKILL)
         return bool(replicas)
@@ -181,6 +180,14 @@ class Arena:
             "in_flight_at_kills": self.in_flight,
             "committed_twice": on_disk - table.num_rows,
         }
+
+
+def is_replica(process: psutil.Process) -> bool:
+    """Say whether a process holds a replica; one that has just ended does not."""
+    try:
+        return "ray::Replica" in "".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.ray
 def test_whatever_is_killed_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     from bench.chaos import chaos
 
-    figures = chaos(tmp_path, rollouts=1500, kills=5, seed=3, pause=2.5)
-    assert sum(figures["kills"].values()) >= 4
+    figures = chaos(tmp_path, rollouts=1000, kills=4, seed=3, pause=2.0)
+    assert sum(figures["kills"].values()) >= 3
     assert (figures["lost"], figures["duplicated"], figures["blamed"]) == (0, 0, 0)
     assert 0 <= figures["drawn_beyond_plan"] <= figures["in_flight_at_kills"]
