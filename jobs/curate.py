@@ -7,10 +7,14 @@ from reasonray.run import Run
 
 
 def work(run: Run) -> None:
-    """Curate the rollouts that are there."""
+    """Curate the rollouts that are there, and label a sample of them where the configuration asks for it."""
     from reasonray.stages.curate import curate
+    from reasonray.stages.fleet import Fleet
+    from reasonray.stages.label import label
 
     curate(run)
+    with Fleet(run) as fleet:
+        label(run, fleet)
 
 
 if __name__ == "__main__":

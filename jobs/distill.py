@@ -14,6 +14,7 @@ def work(run: Run) -> None:
     from reasonray.stages.curate import curate
     from reasonray.stages.evaluate import arms_before_training, evaluate
     from reasonray.stages.fleet import Fleet
+    from reasonray.stages.label import label
     from reasonray.stages.report import report
     from reasonray.stages.sample import sample
     from reasonray.stages.train import train
@@ -27,6 +28,7 @@ def work(run: Run) -> None:
         if run.config.training.gpus:
             fleet.close()  # training wants the GPUs; on CPU an idle engine costs nothing and saves a minute's start
         curate(run)
+        label(run, fleet)
         train(run)
         evaluate(run, fleet)
     report(run)

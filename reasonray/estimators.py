@@ -216,3 +216,22 @@ def _t_quantile_expanded(probability: float, freedom: int) -> float:
 def _check_draw(samples: int, k: int) -> None:
     if not 1 <= k <= samples:
         raise ValueError(f"k = {k} is not within 1…{samples}, the samples of a problem")
+
+
+def kappa(pairs: Sequence[tuple[bool, bool]]) -> Interval | None:
+    """Return Cohen's kappa of two labellers of the same things; None where chance alone would have them agree on all.
+
+    The interval is from the large-sample standard error sqrt(p (1 - p) / n) / (1 - e), p being the share of agreement
+    and e that of chance (Cohen, "A coefficient of agreement for nominal scales", 1960).
+    """
+    size = len(pairs)
+    if not size:
+        return None
+    one, other = (sum(column) / size for column in zip(*pairs, strict=True))
+    agreed = sum(first == second for first, second in pairs) / size
+    chance = one * other + (1 - one) * (1 - other)
+    if chance > 1 - 1e-12:
+        return None
+    mean = (agreed - chance) / (1 - chance)
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * sqrt(agreed * (1 - agreed) / size) / (1 - chance)
+    return Interval(mean, max(-1.0, mean - half), min(1.0, mean + half))

@@ -114,6 +114,11 @@ class Run:
         return Ledger(self.place / "judgements")
 
     @property
+    def labels(self) -> Ledger:
+        """What the labeller was asked and said."""
+        return Ledger(self.place / "labels")
+
+    @property
     def events(self) -> Events:
         """What happened so far."""
         return Events(self.place / "events.jsonl")

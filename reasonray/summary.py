@@ -14,6 +14,7 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
     checkpoints   [{step, pass@1, verification, backtracking, depth, completion_tokens, problems, samples}]
     verdicts      checkers: <checker> → rollouts whose verdict it gave; judge, unsandboxed; agreement, once verified
                   (stages/verify.agreement); gold_audit: looked_at, suspected, suspects [{question, majority, …}]
+    labels        model, asked, labelled, kappa: <behaviour> → mean, low, high, lexical, model; null if none were
     stages        <stage> → seconds
     versions, config_sha256
 """
@@ -71,6 +72,20 @@ class Cost:
     deaths: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What is known of how good a run's verdicts and annotations are."""
+
+    verified: Mapping[str, Any] | None = None
+    """What the manifest of a verification says."""
+    labels: Mapping[str, Any] | None = None
+    """How far a model's labels of behaviours agree with the detectors'."""
+    suspects: Sequence[Suspect] = ()
+    """Problems whose gold answers may be wrong (checkers.consensus)."""
+    looked_at: int = 0
+    """Problems that were looked at for that."""
+
+
 def summarise(
     *,
     config: Config,
@@ -84,8 +99,7 @@ def summarise(
     arms: Mapping[str, pa.Table] | None = None,
     test_problems: int | None = None,
     checkpoints: Mapping[int, pa.Table] | None = None,
-    verified: Mapping[str, Any] | None = None,
-    suspects: tuple[Sequence[Suspect], int] = ((), 0),
+    trust: Trust | None = None,
     stages: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of a run as plain values that JSON can hold. What has not run yet is empty, not an error.
@@ -102,8 +116,7 @@ def summarise(
         arms: the rollouts of the test problems by arm, "base" and "student" among them; annotated, to have behaviours.
         test_problems: how many problems each arm must have; a missing one would shrink the denominator unseen.
         checkpoints: the rollouts of test problems by training step, 0 being the base.
-        verified: what the manifest of a verification says, once there was one.
-        suspects: problems whose gold answers may be wrong, and how many problems were looked at (checkers.consensus).
+        trust: what is known of how good verdicts and annotations are.
         stages: seconds that each stage took.
 
     Raises:
@@ -123,7 +136,8 @@ def summarise(
         "behaviours": {arm: behaviours(rollouts) for arm, rollouts in arms.items()},
         "k_curve": k_curve(sampled, config.curation.keep_per_problem) if config.policy.kind == "fixed" else [],
         "checkpoints": [_checkpoint(step, rollouts) for step, rollouts in sorted((checkpoints or {}).items())],
-        "verdicts": _verdicts(config, sampled, verified, suspects),
+        "labels": trust.labels if trust else None,
+        "verdicts": _verdicts(config, sampled, trust or Trust()),
         "stages": dict(stages or {}),
         "versions": dict(versions),
         "config_sha256": config.sha256(),
@@ -186,18 +200,17 @@ def _cost(cost: Cost | None, sampled: pa.Table) -> dict[str, Any]:
 def _verdicts(
     config: Config,
     sampled: pa.Table,
-    verified: Mapping[str, Any] | None,
-    suspects: tuple[Sequence[Suspect], int],
+    trust: Trust,
 ) -> dict[str, Any]:
     checkers = sampled["verdict_checker"].value_counts().to_pylist()
-    found, looked_at = suspects
+    verified, found = trust.verified, trust.suspects
     return {
         "checkers": {it["values"]: it["counts"] for it in sorted(checkers, key=lambda it: -it["counts"])},
         "unsandboxed": config.checking.unsandboxed and any(it["values"] == "program" for it in checkers),
         "judge": verified["judge"] if verified else None,
         "agreement": verified["agreement"] if verified else None,
         "gold_audit": {
-            "looked_at": looked_at,
+            "looked_at": trust.looked_at,
             "suspected": len(found),
             "suspects": [
                 {

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonray.estimators import expected_kept, majority_at_k, mean_interval, pass_at_k, t_quantile, wilson
+from reasonray.estimators import expected_kept, kappa, majority_at_k, mean_interval, pass_at_k, t_quantile, wilson
 
 
 def mean(values):
@@ -182,3 +182,16 @@ def test_wilson_agrees_with_scipy(trials, data):
 def test_a_proportion_of_nothing_is_refused():
     with pytest.raises(ValueError, match="not a proportion"):
         wilson(0, 0)
+
+
+def test_kappa_is_that_of_the_textbook() -> None:
+    pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
+    found = kappa(pairs)
+    assert found is not None
+    assert found.mean == pytest.approx(0.4)
+    assert found.low < 0.4 < found.high
+    assert kappa([]) is None
+    assert kappa([(True, True)] * 9) is None, "chance alone would do that"
+    perfect = kappa([(True, True), (False, False)])
+    assert perfect is not None
+    assert perfect.mean == 1

@@ -31,6 +31,7 @@ CHECKERS = {
     "gym": "reasonray.checkers.gym",
     "program": "reasonray.checkers.program",
     "judgement": "reasonray.checkers.judgement",
+    "labels": "reasonray.checkers.labels",
 }
 """Name → module, loaded on demand, as some are heavy.
 

@@ -101,6 +101,10 @@ class Curation(Section):
     seed: int = 0
     validation: Share = 0.0
     """Share of the problems, by hash, whose examples are set aside in data/validation-*.parquet."""
+    labeller: Judge | None = None
+    """A language model that labels the behaviours of a sample, to say how far the lexical detectors agree with it."""
+    labelled: PositiveInt = 200
+    """Rollouts in that sample."""
     layouts: tuple[Literal["sharegpt", "alpaca"], ...] = ()
     """Write the examples as JSON Lines too, as LLaMA-Factory and Axolotl read them."""
 

@@ -35,13 +35,14 @@ _PREFERRED = {
 }
 
 
-def card(config: Config, funnel: Funnel, exported: pa.Table) -> str:
+def card(config: Config, funnel: Funnel, exported: pa.Table, overlaps: pa.Table | None = None) -> str:
     """Return the data-set card, a README.md that the Hugging Face hub and `datasets` understand.
 
     Args:
         config: of the run; where it was stored is left out.
         funnel: of the run's rollouts, curated.
         exported: the examples, at least CARD_COLUMNS.
+        overlaps: train problems that overlap with held-out ones, None if that was not looked at.
     """
     sections = [
         _header(config, exported),
@@ -50,6 +51,7 @@ def card(config: Config, funnel: Funnel, exported: pa.Table) -> str:
         _funnel(funnel),
         _drops(funnel),
         _checkers(exported),
+        _contamination(overlaps, config),
         _pass_rates(exported),
         _measures(exported),
         _reproduce(config),
@@ -142,6 +144,20 @@ def _checkers(exported: pa.Table) -> str:
     counts = exported["checker"].value_counts().to_pylist()
     rows = ((it["values"], f"{it['counts']:,}") for it in sorted(counts, key=lambda it: -it["counts"]))
     return "## Found correct by\n\n" + _table(("checker", "examples"), rows)
+
+
+def _contamination(overlaps: pa.Table | None, config: Config) -> str:
+    title = "## Contamination\n\n"
+    if overlaps is None:
+        return title + "Not looked for: no rule `contaminated`."
+    sizes = " or ".join(map(str, config.curation.ngrams))
+    searched = ", ".join(["the held-out problems", *config.curation.benchmarks])
+    told = f"Problems that share {sizes} words in a row with {searched} were dropped: "
+    counts = overlaps.group_by("benchmark").aggregate([("problem_id", "count_distinct")]).to_pylist()
+    if not counts:
+        return title + told + "there were none."
+    rows = ((it["benchmark"], f"{it['problem_id_count_distinct']:,}") for it in counts)
+    return title + told + "\n\n" + _table(("overlaps with", "problems"), rows)
 
 
 def _pass_rates(exported: pa.Table) -> str:

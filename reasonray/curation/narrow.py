@@ -7,9 +7,12 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reasonray.config import Curation, UserError
+from reasonray.curation.overlap import PERMUTATIONS, near_duplicates, reasoning_key, signatures
 from reasonray.curation.rules import first_drop
 from reasonray.records import content_hash
 
@@ -29,12 +32,34 @@ def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:
     completions = table["completion"].to_pylist()
     narrow = table.select(_COPIED).append_column("dropped_by", first_drop(table, curation))
     narrow = narrow.append_column("text_hash", pa.array([content_hash(" ".join(it.split())) for it in completions]))
+    if "same_reasoning" in curation.rules:
+        narrow = narrow.append_column("reasoning", pa.array([reasoning_key(it) for it in completions]))
+    if "near_duplicate" in curation.rules or curation.prefer == "diverse":
+        signed = signatures(completions)
+        kind = pa.list_(pa.uint32(), PERMUTATIONS)
+        narrow = narrow.append_column(
+            "signature", pa.FixedSizeListArray.from_arrays(pa.array(signed.ravel()), type=kind)
+        )
     if curation.score is not None:
         scores = pa.array(scorer(curation.score)(table), pa.float64())
         if len(scores) != table.num_rows or scores.null_count:
             raise UserError(f"curation.score: {curation.score} must give each of {table.num_rows} rollouts a number")
         narrow = narrow.append_column("score", scores)
     return narrow
+
+
+def with_near_duplicates(narrow: pa.Table, threshold: float) -> pa.Table:
+    """Return narrow columns with `near`: the rollout that each is nearly alike to, among those that no rule dropped.
+
+    Args:
+        narrow: as narrow_columns returns it, sorted by id.
+        threshold: Jaccard similarity of word 5-grams.
+    """
+    alive = np.flatnonzero(pc.equal(narrow["dropped_by"], "").to_numpy())
+    signed = narrow["signature"].combine_chunks().flatten().to_numpy().reshape(-1, PERMUTATIONS)[alive]
+    owner = np.arange(narrow.num_rows)
+    owner[alive] = alive[near_duplicates(signed, threshold)]
+    return narrow.append_column("near", narrow["id"].take(pa.array(owner)))
 
 
 @cache

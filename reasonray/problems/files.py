@@ -31,12 +31,26 @@ def load(source: FilesSource) -> list[tuple[Problem, str]]:
     for split, pattern, limit in parts:
         if pattern is None:
             continue
-        rows = (row for file in _matching(pattern, source.name) for row in _rows(file))
+        rows = read_rows(pattern, source.name)
         problems += [
             (problem_of(row, where, source, source.name, split), where)
             for _, (where, row) in zip(range(limit if limit is not None else 10**12), rows, strict=False)
         ]
     return problems
+
+
+def read_rows(pattern: str, name: str) -> Iterator[Row]:
+    """Yield the rows of the files at a path or glob, each with where it stands.
+
+    Args:
+        pattern: path, glob or URI.
+        name: what messages call the source.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    for file in _matching(pattern, name):
+        yield from _rows(file)
 
 
 def problem_of(row: Mapping[str, Any], where: str, source: FilesSource | HubSource, name: str, split: Split) -> Problem:

@@ -6,6 +6,7 @@ the driver selects from narrow columns alone; the second writes every rollout wi
     <run>/curated/rollouts/*.parquet   every rollout, annotated, with `dropped_by`
     <run>/curated/data/*.parquet       the selected ones: train-*, and validation-* if some are set aside
     <run>/curated/{sharegpt,alpaca}/   the same as JSON Lines, if asked for
+    <run>/curated/contamination.parquet  which problems overlap with held-out ones, and the words that say so
     <run>/curated/README.md            the data-set card
     <run>/curated/manifest.json        names all of them; written last
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -29,13 +30,14 @@ from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
 from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, json_lines, split_off
 from reasonray.curation.intake import read_batches
-from reasonray.curation.narrow import narrow_columns
+from reasonray.curation.narrow import narrow_columns, with_near_duplicates
 from reasonray.curation.rules import check_names
 from reasonray.curation.selection import select
 from reasonray.funnel import count_funnel
 from reasonray.records import Split, content_hash
 from reasonray.run import Run
 from reasonray.stages.cluster import quiet_ray_data
+from reasonray.stages.contamination import contamination
 from reasonray.stages.verify import newer_verdicts, with_verdicts
 from reasonray.storage import Place
 from reasonray.summary import COLUMNS
@@ -76,10 +78,12 @@ def curate(run: Run) -> None:
         scratch.delete()
         narrow = _annotate(segments, verdicts, curation, scratch)
         progress.show(f"selecting from {narrow.num_rows:,} rollouts", {"state": "selecting"}, now=True)
-        fates, faults = _decide(narrow, curation), _faults(scratch)
+        overlaps = contamination(run) if "contaminated" in curation.rules else None
+        dirty = set(overlaps["problem_id"].to_pylist()) if overlaps else ()
+        fates, faults = _decide(narrow, curation, dirty), _faults(scratch)
         written = _write(run, inputs, fates, scratch, prompt)
         scratch.delete()
-        _settle(run, inputs, fates, written, faults)
+        _settle(run, inputs, fates, written, faults, overlaps)
         progress.record({"state": "done"})
 
 
@@ -120,7 +124,7 @@ def _faults(scratch: Place) -> dict[str, int]:
     return dict(total.most_common())
 
 
-def _decide(narrow: pa.Table, curation: Curation) -> pa.Table:
+def _decide(narrow: pa.Table, curation: Curation, contaminated: Collection[str]) -> pa.Table:
     """Return one row per rollout: id, part, dropped_by, selected, pass_rate."""
     # Of a rollout that was drawn again the newest round counts; of one that was committed twice the same one always.
     ordered = narrow.sort_by([("id", "ascending"), ("round", "descending"), *_ANY])
@@ -129,7 +133,9 @@ def _decide(narrow: pa.Table, curation: Curation) -> pa.Table:
         ids = ordered["id"].combine_chunks()
         first = pa.concat_arrays([first, pc.not_equal(ids[1:], ids[:-1])])
     distinct = ordered.filter(first)
-    decisions = select(distinct, curation)
+    if "near_duplicate" in curation.rules:
+        distinct = with_near_duplicates(distinct, curation.near)
+    decisions = select(distinct, curation, contaminated=contaminated)
     return distinct.select(["id", "round", "part", "completion_tokens"]).join(decisions, "id").combine_chunks()
 
 
@@ -181,7 +187,14 @@ def _with_fates(table: pa.Table, fates: pa.Table) -> pa.Table:
     return table.cast(ROLLOUT_SCHEMA)
 
 
-def _settle(run: Run, inputs: str, fates: pa.Table, written: list[dict[str, Any]], faults: Mapping[str, int]) -> None:
+def _settle(
+    run: Run,
+    inputs: str,
+    fates: pa.Table,
+    written: list[dict[str, Any]],
+    faults: Mapping[str, int],
+    overlaps: pa.Table | None,
+) -> None:
     """Check that the sums balance, write card and manifest, and remove what an earlier curation left."""
     selected = pc.sum(fates["selected"]).as_py() or 0
     dropped = Counter(name for name in fates["dropped_by"].to_pylist() if name)
@@ -200,7 +213,9 @@ def _settle(run: Run, inputs: str, fates: pa.Table, written: list[dict[str, Any]
         "dropped": dict(dropped.most_common()),
         "unreadable": dict(faults),
     }
-    (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside).encode())
+    if overlaps is not None:
+        _put(run.curated / "contamination.parquet", overlaps)
+    (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside, overlaps).encode())
     (run.curated / "manifest.json").write(json.dumps(document, indent=2).encode())
     lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in data + aside]
     kept = {"rollouts": document["rollouts"], "data": data + aside} | dict.fromkeys(LAYOUTS, lines)
@@ -216,10 +231,10 @@ def _settle(run: Run, inputs: str, fates: pa.Table, written: list[dict[str, Any]
     say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {reasons or 'none'}")
 
 
-def _card(run: Run, rollouts: list[str], data: list[str]) -> str:
+def _card(run: Run, rollouts: list[str], data: list[str], overlaps: pa.Table | None) -> str:
     narrow = _read_columns(run.curated / "rollouts", rollouts, COLUMNS, ROLLOUT_SCHEMA)
     exported = _read_columns(run.curated / "data", data, CARD_COLUMNS, EXPORT_SCHEMA)
-    return card(run.config, count_funnel(narrow, len(run.problems(Split.TRAIN))), exported)
+    return card(run.config, count_funnel(narrow, len(run.problems(Split.TRAIN))), exported, overlaps)
 
 
 def _read_columns(folder: Place, names: list[str], columns: Sequence[str], schema: pa.Schema) -> pa.Table:

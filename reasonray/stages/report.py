@@ -36,8 +36,6 @@ def report(run: Run) -> None:
         raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
     arms, training = _arms(run), _training(run)
     sampled, train = _sampled(run, summary.COLUMNS), run.problems(Split.TRAIN)
-    verdicts = zip(*(sampled[it].to_pylist() for it in _AUDITED), strict=True)
-    manifest = run.verified / "manifest.json"
     metrics = summary.summarise(
         config=run.config,
         versions=versions(),
@@ -50,8 +48,7 @@ def report(run: Run) -> None:
         arms=arms,
         test_problems=len(run.problems(Split.TEST)) if arms else None,
         checkpoints=_checkpoints(run, arms),
-        verified=json.loads(manifest.read()) if manifest.exists() else None,
-        suspects=consensus.suspects(train, verdicts),
+        trust=_trust(run, sampled),
         stages={
             it: seconds for it in ("sample", "verify", "evaluate", "curate", "train") if (seconds := _seconds(run, it))
         },
@@ -69,6 +66,18 @@ def report(run: Run) -> None:
     target = run.place / "report.html"
     target.write(render(inputs).encode())
     say("report", str(target))
+
+
+def _trust(run: Run, sampled: pa.Table) -> summary.Trust:
+    manifest, labelled = run.verified / "manifest.json", run.place / "labels.json"
+    verdicts = zip(*(sampled[it].to_pylist() for it in _AUDITED), strict=True)
+    suspects, looked_at = consensus.suspects(run.problems(Split.TRAIN), verdicts)
+    return summary.Trust(
+        verified=json.loads(manifest.read()) if manifest.exists() else None,
+        labels=json.loads(labelled.read()) if labelled.exists() else None,
+        suspects=suspects,
+        looked_at=looked_at,
+    )
 
 
 def _sampled(run: Run, columns: Sequence[str] | None, *, most: int | None = None) -> pa.Table:

@@ -95,8 +95,9 @@ class Rules:
         return pa.table({"file": [name]})
 
     def _row(self, rollout: Rollout, verdict: Verdict, both: tuple[str, str], *, is_audited: bool) -> dict[str, Any]:
-        why = _why_judged(rollout, verdict, both, is_audited=is_audited) if self._checking.judge else None
         response = split_reasoning(rollout.completion)[1]
+        can_be_asked = self._checking.judge and (verdict.extracted or response.strip())
+        why = _why_judged(rollout, verdict, both, is_audited=is_audited) if can_be_asked else None
         asked = judgement.question(rollout.problem, verdict.extracted, response) if why else None
         return {
             "id": rollout.id,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from factories import a_problem, a_rollout, a_scripted_config
 
-from reasonray.config import UserError
+from reasonray.config import Curation, UserError
 from reasonray.records import Outcome, Rollout, Split
 from reasonray.run import Run, open_run
 from reasonray.stages.curate import curate
@@ -25,14 +25,17 @@ CURATION = {
     "quota": "difficulty",
     "validation": 0.25,
     "layouts": ["sharegpt", "alpaca"],
+    "rules": [*Curation().rules, "same_reasoning", "near_duplicate"],
+    "near": 0.4,
 }
+KNOWN = "A farmer has seven fields and in each of them there are six old apple trees; how many trees?"
 
 
 def drawn() -> list[Rollout]:
     dice = random.Random(3)
     found = []
     for number in range(30):
-        problem = a_problem(f"{number} + 1?", str(number + 1))
+        problem = a_problem(f"{number} + 1?" if number else KNOWN, str(number + 1))
         for sample in range(6):
             outcome = dice.choice([Outcome.CORRECT, Outcome.CORRECT, Outcome.WRONG])
             step = f"Step 1: take {number} and then one more of them ({sample % 4})."
@@ -60,9 +63,11 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
 ) -> None:
     rollouts = drawn()
     again = [a_rollout("<think> Later round. </think> The answer is 1.", problem=rollouts[0].problem, round=1)]
-    one = a_run(tmp_path / "one", [[*rollouts, *again]])
+    (tmp_path / "bench.jsonl").write_text(json.dumps({"id": "b1", "problem": f"Think hard. {KNOWN.upper()}"}))
+    benchmarks = {"benchmarks": [str(tmp_path / "bench.jsonl")]}
+    one = a_run(tmp_path / "one", [[*rollouts, *again]], **benchmarks)
     mixed = random.Random(1).sample([*rollouts, *rollouts[:20]], 200)
-    other = a_run(tmp_path / "other", [mixed[:7], again, mixed[7:90], mixed[90:]])
+    other = a_run(tmp_path / "other", [mixed[:7], again, mixed[7:90], mixed[90:]], **benchmarks)
     spoil(other)
     for run in (one, other):
         curate(run)
@@ -73,6 +78,10 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
 
     manifest = json.loads((other.curated / "manifest.json").read())
     assert manifest["unreadable"] == {"completion": 1, "segment cannot be read: 9-torn.parquet": 1}
+    assert {"contaminated", "near_duplicate", "surplus", "incorrect"} <= manifest["dropped"].keys()
+    overlaps = pq.read_table((other.curated / "contamination.parquet").path).to_pylist()
+    assert [(it["problem_id"], it["item_id"], it["words"]) for it in overlaps] == [(rollouts[0].problem.id, "b1", 13)]
+    assert f"| {benchmarks['benchmarks'][0]} | 1 |" in (other.curated / "README.md").read().decode()
     assert manifest["rows"] == len(rollouts) == manifest["selected"] + sum(manifest["dropped"].values())
     first = next(it for it in fates[1].to_pylist() if it["id"] == again[0].id)
     assert first["round"] == 1, "of two rounds the newest counts"

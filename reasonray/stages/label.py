@@ -1,0 +1,91 @@
+"""How far do the lexical detectors agree with a language model on which behaviours a reasoning shows?
+
+A sample of the curated rollouts is labelled by a model, through the machinery that draws rollouts; the agreement is
+Cohen's kappa (Cohen, "A coefficient of agreement for nominal scales", 1960), which is 0 where two labellers agree no
+more than chance would have them.
+
+    <run>/labels/            what the labeller was asked and said: a ledger
+    <run>/labels.json        kappa by behaviour
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reasonray.checkers import labels
+from reasonray.config import Fixed, UserError
+from reasonray.console import say
+from reasonray.estimators import kappa
+from reasonray.prompts import split_reasoning
+from reasonray.records import Outcome, content_hash
+from reasonray.run import Run
+from reasonray.stages.draw import draw
+from reasonray.stages.fleet import Fleet
+from reasonray.stages.orders import EngineSpec, Order
+
+
+def label(run: Run, fleet: Fleet) -> None:
+    """Have the labeller of the configuration, if there is one, label its sample, and compare.
+
+    Raises:
+        UserError: nothing has been curated yet.
+    """
+    labeller = run.config.curation.labeller
+    if labeller is None:
+        return
+    sampled = _sample(run, run.config.curation.labelled)
+    problems = {it["id"]: labels.question(split_reasoning(it["completion"])[0]) for it in sampled}
+    asked = list({problem.id: problem for problem in problems.values()}.values())
+    spec, policy = EngineSpec.of(run, labeller), Fixed(samples=1)
+    order = Order("labeller", asked, labeller.prompt, labeller.sampling, policy, run.labels, spec, labeller.crew)
+    draw(run, "label", [order], fleet)
+    said = run.labels.read(["problem_id", "verdict_outcome", "verdict_extracted", "model"])
+    found = {
+        it["problem_id"]: labels.read(it["verdict_extracted"])
+        for it in said.to_pylist()
+        if it["verdict_outcome"] == Outcome.CORRECT.value and it["model"] == labeller.model
+    }
+    pairs = [(it, found[problems[it["id"]].id]) for it in sampled if problems[it["id"]].id in found]
+    document: dict[str, Any] = {
+        "model": labeller.model,
+        "asked": len(sampled),
+        "labelled": len(pairs),
+        "kappa": _agreement(pairs),
+    }
+    (run.place / "labels.json").write(json.dumps(document, indent=2).encode())
+    known = {name: it["mean"] for name, it in document["kappa"].items() if it["mean"] is not None}
+    told = "   ".join(f"{name} {mean:.2f}" for name, mean in known.items())
+    say("label", f"{len(pairs):>7,} of {len(sampled):,} labelled   kappa: {told or 'none'}")
+
+
+def _agreement(pairs: list[tuple[dict[str, Any], dict[str, bool]]]) -> dict[str, Any]:
+    found = {}
+    for name in labels.BEHAVIOURS:
+        both = [(row[f"annotation_{name}"] > 0, said[name]) for row, said in pairs]
+        interval = kappa(both)
+        counts = {"lexical": sum(one for one, _ in both), "model": sum(other for _, other in both)}
+        found[name] = (asdict(interval) if interval else None, counts)
+    return {name: (interval or {"mean": None}) | counts for name, (interval, counts) in found.items()}
+
+
+def _sample(run: Run, size: int) -> list[dict[str, Any]]:
+    """Return the rollouts whose hashed ids are lowest: a larger sample holds a smaller one."""
+    manifest = run.curated / "manifest.json"
+    if not manifest.exists():
+        raise UserError(f"run {run.name} has nothing curated to label; run jobs/curate.py first")
+    files = [run.curated / "rollouts" / name for name in json.loads(manifest.read())["rollouts"]]
+    narrow = pa.concat_tables([pq.read_table(it.path, columns=["id"], filesystem=it.filesystem) for it in files])
+    chosen = pa.array(sorted(narrow["id"].to_pylist(), key=lambda it: content_hash("label", it))[:size], pa.string())
+    columns = ["id", "completion", *(f"annotation_{name}" for name in labels.BEHAVIOURS)]
+    parts = [
+        table.filter(pc.is_in(table["id"], value_set=chosen))
+        for it in files
+        for table in [pq.read_table(it.path, columns=columns, filesystem=it.filesystem)]
+    ]
+    return list(pa.concat_tables(parts).to_pylist())
