@@ -26,7 +26,7 @@ CURATION = {
     "validation": 0.25,
     "layouts": ["sharegpt", "alpaca"],
     "rules": [*Curation().rules, "same_reasoning", "near_duplicate"],
-    "near": 0.4,
+    "near": 0.9,
 }
 KNOWN = "A farmer has seven fields and in each of them there are six old apple trees; how many trees?"
 
@@ -78,7 +78,7 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
 
     manifest = json.loads((other.curated / "manifest.json").read())
     assert manifest["unreadable"] == {"completion": 1, "segment cannot be read: 9-torn.parquet": 1}
-    assert {"contaminated", "near_duplicate", "surplus", "incorrect"} <= manifest["dropped"].keys()
+    assert {"contaminated", "duplicate", "surplus", "incorrect"} <= manifest["dropped"].keys()
     overlaps = pq.read_table((other.curated / "contamination.parquet").path).to_pylist()
     assert [(it["problem_id"], it["item_id"], it["words"]) for it in overlaps] == [(rollouts[0].problem.id, "b1", 13)]
     assert f"| {benchmarks['benchmarks'][0]} | 1 |" in (other.curated / "README.md").read().decode()
