@@ -232,11 +232,13 @@ def _groups(sizes: Sequence[tuple[str, int]], target: int) -> list[list[str]]:
 def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Put tables together up to a size in memory."""
     waiting: list[pa.Table] = []
+    size = 0
     for table in tables:
         waiting.append(table)
-        if sum(it.nbytes for it in waiting) >= _ROW_GROUP:
+        size += table.nbytes
+        if size >= _ROW_GROUP:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 
