@@ -12,7 +12,7 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
     behaviours    <arm> → verification, backtracking, …, depth; by_difficulty; correct; not_correct
     k_curve       [{k, acceptance, coverage, kept, tokens_per_kept}]
     checkpoints   [{step, pass@1, verification, backtracking, depth, completion_tokens, problems, samples}]
-    verdicts      checkers: <checker> → rollouts whose verdict it gave; judge, unsandboxed; agreement, once verified
+    verdicts      checkers: <checker> → rollouts whose verdict it gave; judge, unsandboxed, controls, agreement
                   (stages/verify.agreement); gold_audit: looked_at, suspected, suspects [{question, majority, …}]
     labels        model, asked, labelled, kappa: <behaviour> → mean, low, high, lexical, model; null if none were
     stages        <stage> → seconds
@@ -208,6 +208,7 @@ def _verdicts(
         "checkers": {it["values"]: it["counts"] for it in sorted(checkers, key=lambda it: -it["counts"])},
         "unsandboxed": config.checking.unsandboxed and any(it["values"] == "program" for it in checkers),
         "judge": verified["judge"] if verified else None,
+        "controls": verified["controls"] if verified else None,
         "agreement": verified["agreement"] if verified else None,
         "gold_audit": {
             "looked_at": trust.looked_at,

@@ -44,10 +44,10 @@ def question(problem: Problem, extracted: str | None, response: str) -> str:
     )
 
 
-def as_problem(asked: str) -> Problem:
-    """Return a question to the judge as the problem that its replicas are given."""
+def as_problem(asked: str, answer: str = "yes") -> Problem:
+    """Return a question to the judge as the problem that its replicas are given; of a control, the answer is known."""
     identity = content_hash("judgement", asked)
-    return Problem(id=identity, source="judgement", question=asked, answer="yes", checker="judgement")
+    return Problem(id=identity, source="judgement", question=asked, answer=answer, checker="judgement")
 
 
 def extract(problem: Problem, response: str) -> Found | None:

@@ -39,6 +39,8 @@ from reasonray.stages.orders import EngineSpec, Order
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
 
+_CONTROLS = 50
+"""Questions of each kind to which the answer is known."""
 _UNDECIDED = (Outcome.NO_ANSWER, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
 _VERDICT = [ROLLOUT_SCHEMA.field(f"verdict_{it}") for it in ("outcome", "extracted", "checker", "detail", "seconds")]
 VERIFIED_SCHEMA = pa.schema(
@@ -140,11 +142,12 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
     scratch.delete()
     quiet_ray_data()
     ruled = _by_rules(segments, checking, scratch)
+    controls = None
     if checking.judge:
-        ruled = _with_judgements(run, fleet, checking.judge, ruled)
+        ruled, controls = _with_judgements(run, fleet, checking.judge, ruled)
     if checking.majority is not None:
         ruled = _with_majorities(run, checking.majority, ruled)
-    document = _settle(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA).sort_by("id"))
+    document = _settle(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA).sort_by("id"), controls)
     scratch.delete()
     return document
 
@@ -211,10 +214,16 @@ def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> 
     return pa.concat_tables(parts)
 
 
-def _with_judgements(run: Run, fleet: Fleet, judge: Judge, ruled: pa.Table) -> pa.Table:
-    """Ask the judge what it is to be asked, each question once, and let it decide where the rules did not."""
+def _with_judgements(run: Run, fleet: Fleet, judge: Judge, ruled: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+    """Ask the judge what it is to be asked, each question once, and let it decide where the rules did not.
+
+    Among the questions are controls whose answers are known. A judge that does no better on them than chance would
+    decides nothing.
+    """
     asked = ruled["judgement"].to_pylist()
-    questions = {text: judgement.as_problem(text) for text in dict.fromkeys(asked) if text is not None}
+    accept, refuse = _controls(run.problems(Split.TRAIN))
+    wanted = dict.fromkeys(text for text in (*accept, *refuse, *asked) if text is not None)
+    questions = {text: judgement.as_problem(text, "no" if text in refuse else "yes") for text in wanted}
     problems = list(questions.values())
     spec = EngineSpec.of(run, judge)
     order = Order("judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.crew)
@@ -223,15 +232,50 @@ def _with_judgements(run: Run, fleet: Fleet, judge: Judge, ruled: pa.Table) -> p
     said = said.filter(pc.equal(said["model"], judge.model))
     outcomes = dict(zip(said["problem_id"].to_pylist(), said["verdict_outcome"].to_pylist(), strict=True))
     found = pa.array([outcomes.get(questions[text].id) if text is not None else None for text in asked], pa.string())
+    controls = controlled(*([outcomes.get(questions[text].id) for text in texts] for texts in (accept, refuse)))
     decided = pc.is_in(found, value_set=pa.array([Outcome.CORRECT.value, Outcome.WRONG.value]))
     decides = pc.and_(decided, pc.is_in(ruled["judged_for"], value_set=pa.array(["undecided", "disagreement"])))
-    return _replaced(
+    if not controls["trusted"]:
+        decides = pc.and_(decides, False)
+    ruled = _replaced(
         _replaced(ruled, pc.is_valid(found), judge_outcome=found),
         decides,
         verdict_outcome=found,
         verdict_checker="judge",
         verdict_detail=pc.binary_join_element_wise(pa.scalar("judge"), ruled["verdict_detail"], " instead of "),
     )
+    return ruled, controls
+
+
+def _controls(problems: Sequence[Problem]) -> tuple[list[str], list[str]]:
+    """Return questions that a judge must answer with yes (the gold answer itself), and with no (another's)."""
+    known = [it for it in problems if it.answer is not None and not needs_no_answer(it.checker)]
+    chosen = sorted(known, key=lambda it: content_hash("control", it.id))[:_CONTROLS]
+    accept = [judgement.question(it, it.answer, "") for it in chosen]
+    pairs = zip(chosen, [*chosen[1:], *chosen[:1]], strict=True)
+    others = [
+        (it, other.answer or "")
+        for it, other in pairs
+        if not consensus.is_same(it, it.answer or "", other.answer or "")
+    ]
+    return accept, [judgement.question(it, answer, "") for it, answer in others]
+
+
+def controlled(accept: Sequence[str | None], refuse: Sequence[str | None]) -> dict[str, Any]:
+    """Say how a judge did on its controls, and whether its word counts.
+
+    It does if, at the lower ends of both intervals, it accepts right answers more readily than wrong ones.
+    """
+    right = [outcome == Outcome.CORRECT for outcome in accept]
+    wrong = [outcome == Outcome.WRONG for outcome in refuse]
+    if not right or not wrong:
+        return {"accepts_gold": None, "refuses_others": None, "trusted": True}
+    accepts, refuses = wilson(sum(right), len(right)), wilson(sum(wrong), len(wrong))
+    return {
+        "accepts_gold": asdict(accepts) | {"of": len(right)},
+        "refuses_others": asdict(refuses) | {"of": len(wrong)},
+        "trusted": accepts.low > 1 - refuses.low,
+    }
 
 
 def _with_majorities(run: Run, share: float, ruled: pa.Table) -> pa.Table:
@@ -274,7 +318,7 @@ def _replaced(table: pa.Table, where: pa.Array, **columns: Any) -> pa.Table:
     return table
 
 
-def _settle(run: Run, inputs: str, verified: pa.Table) -> dict[str, Any]:
+def _settle(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any] | None) -> dict[str, Any]:
     name = f"{inputs[:12]}.parquet"
     target = run.verified / name
     _put(target, verified)
@@ -288,12 +332,20 @@ def _settle(run: Run, inputs: str, verified: pa.Table) -> dict[str, Any]:
         "checkers": dict(Counter(verified["verdict_checker"].to_pylist())),
         "audit": run.config.checking.audit,
         "judge": run.config.checking.judge.model if run.config.checking.judge else None,
+        "controls": controls,
         "agreement": agreement(verified),
     }
     (run.verified / "manifest.json").write(json.dumps(document, indent=2, sort_keys=True).encode())
     for file in run.verified.list(".parquet"):
         if file.name != name:
             file.delete()
+    if controls and not controls["trusted"]:
+        shares = [controls[name]["mean"] for name in ("accepts_gold", "refuses_others")]
+        say(
+            "verify",
+            f"the judge accepts {shares[0]:.0%} of right and refuses {shares[1]:.0%} of wrong answers that are known:",
+        )
+        say("verify", "no better than chance, so it decides nothing")
     say("verify", f"{verified.num_rows:>7,} rollouts judged again   {sum(changed.values()):,} verdicts changed")
     for pair, count in changed.most_common():
         say("verify", f"{count:>7,} {pair.replace('>', ' → ')}")

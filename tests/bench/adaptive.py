@@ -5,7 +5,8 @@
 The real SmolLM2 teacher on easy, medium and hard problems. A run at a large fixed K tells what every smaller K would
 have cost and brought; then each adaptive policy is run for real, the tokens of aborted siblings counted. Its saving is
 against the smallest K that covers as many problems and keeps as many distinct correct traces (`--keep` a problem).
-What a teacher never solves costs both the same, so the saving is bounded by the share of problems that it covers.
+What a teacher never solves costs both the same, so the saving is bounded by what it does solve: `bound` is what an
+oracle would save that draws one sample at a time and stops at the last trace wanted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,19 @@ def compare(fixed: Run, adaptive: Run, most: int, keep: int) -> dict[str, Any]:
         "same_as_k": enough,
         "fixed_tokens": cost,
         "saving": 1 - tokens / cost,
+        "bound": 1 - least_tokens(drawn, most, keep) / curve[most][2],
     }
+
+
+def least_tokens(rollouts: Sequence[Rollout], most: int, keep: int) -> int:
+    """Return what drawing one at a time and stopping at the last trace wanted would have cost: no policy costs less."""
+    found: Counter[str] = Counter()
+    tokens = 0
+    for it in sorted(rollouts, key=lambda it: it.sample):
+        if it.sample < most and found[it.problem.id] < keep:
+            tokens += it.completion_tokens
+            found[it.problem.id] += it.verdict.outcome is Outcome.CORRECT
+    return tokens
 
 
 def worth(rollouts: Sequence[Rollout], keep: int) -> tuple[int, int, int]:

@@ -16,11 +16,12 @@ from reasonray.run import Run, open_run
 from reasonray.stages.curate import curate
 from reasonray.stages.fleet import Fleet
 from reasonray.stages.report import report
-from reasonray.stages.verify import agreement, is_audited, newer_verdicts, verify
+from reasonray.stages.verify import agreement, controlled, is_audited, newer_verdicts, verify
 
 pytestmark = pytest.mark.ray
 
-JUDGE = {"model": "judge", "engine": {"kind": "scripted", "correct": 0.6}, "cpus": 0.1}
+JUDGE = {"model": "judge", "engine": {"kind": "scripted", "correct": 1.0}, "cpus": 0.1}
+"""It says yes to all but its controls, which it knows."""
 
 
 def a_config(root: Path, **checking: Any) -> Config:
@@ -81,10 +82,7 @@ def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: No
     undecided = [it for it in rows if it["judged_for"] == "undecided"]
     assert len(undecided) == 40
     assert {it["rules_outcome"] for it in undecided} == {"no_answer"}
-    decided = [it for it in undecided if it["judge_outcome"] == "correct"]
-    assert 10 < len(decided) < 38, "the scripted judge says yes to six of ten and nothing to the rest"
-    assert all((it["verdict_outcome"], it["verdict_checker"]) == ("correct", "judge") for it in decided)
-    assert all(it["verdict_outcome"] == "no_answer" for it in undecided if it not in decided)
+    assert {(it["verdict_outcome"], it["verdict_checker"]) for it in undecided} == {("correct", "judge")}
     audited = [it for it in rows if it["judged_for"] == "audit"]
     assert {it["id"] for it in audited} == {it.id for it in drawn if is_audited(it.id, 0.5)} - {
         it["id"] for it in undecided
@@ -104,9 +102,20 @@ def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: No
     assert verify(run, Fleet(run), again=False)["rows"] == len(drawn)
     assert verified(run).drop("verdict_seconds").equals(table.drop("verdict_seconds"))
     assert run.judgements.count() == asked, "what was asked is not asked again"
+    assert json.loads((run.verified / "manifest.json").read())["controls"]["trusted"]
     report(run)
     metrics = json.loads((run.place / "metrics.json").read())
     assert metrics["verdicts"]["agreement"] == json.loads(json.dumps(found))
+
+
+def test_a_judge_is_trusted_only_if_it_does_better_on_its_controls_than_chance() -> None:
+    right, wrong = ["correct"] * 50, ["wrong"] * 50
+    assert controlled(right, wrong)["trusted"]
+    assert not controlled(right, right)["trusted"], "it says yes to everything"
+    assert not controlled(wrong, wrong)["trusted"], "it says no to everything"
+    assert not controlled(right[:30] + wrong[:20], right[:20] + wrong[:30])["trusted"], "six of ten may be luck"
+    assert controlled(right[:25] + [None] * 25, [*wrong[:49], None])["trusted"], "it says little, and that is right"
+    assert controlled([], [])["trusted"], "there is nothing to ask it"
 
 
 def test_a_majority_stands_in_for_a_missing_gold_answer_and_another_checker_for_the_first(
