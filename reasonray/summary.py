@@ -38,7 +38,7 @@ from reasonray.metrics import Difference, acceptance, behaviours, difficulties, 
 from reasonray.records import UNJUDGED, Outcome, Score
 
 BASE, STUDENT = "base", "student"
-_SHOWN_SUSPECTS = 50
+_SHOWN_SUSPECTS = 20
 COLUMNS = (
     "problem_id",
     "problem_difficulty",
