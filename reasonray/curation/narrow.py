@@ -36,7 +36,7 @@ def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:
         narrow = narrow.append_column("reasoning", pa.array([reasoning_key(it) for it in completions]))
     if "near_duplicate" in curation.rules or curation.prefer == "diverse":
         signed = signatures(completions)
-        kind = pa.list_(pa.uint32(), PERMUTATIONS)
+        kind = pa.list_(pa.from_numpy_dtype(signed.dtype), PERMUTATIONS)
         narrow = narrow.append_column(
             "signature", pa.FixedSizeListArray.from_arrays(pa.array(signed.ravel()), type=kind)
         )

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonray.curation.overlap import Item, hits, index, near_duplicates, normalised, reasoning_key, signatures
+from reasonray.curation.overlap import (
+    PERMUTATIONS,
+    Item,
+    hits,
+    index,
+    near_duplicates,
+    normalised,
+    reasoning_key,
+    signatures,
+)
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfklmnprst" for b in "aeiou" for c in ("ler", "nt", "mo", "sk", "ra")]
 
@@ -25,6 +34,24 @@ def test_the_same_equations_in_other_words_are_the_same_reasoning() -> None:
     assert reasoning_key("6 * 7 = 42, clearly.") == reasoning_key("No equation.") == ""
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"We have $6 \times 7 = 42$, so \(1{,}000 + \frac{42}{7} = 1006\).",
+        "- **6 × 7 = 42**\n- 1,000 + 42/7\n  = 1006",
+        "1. 6 x 7 = 42.\n2. 1000 + 42 ÷ 7 = 1006 apples, as x = 3",
+    ],
+)
+def test_an_equation_is_the_same_however_it_is_typeset(written: str) -> None:
+    assert reasoning_key(written) == reasoning_key("6*7=42 and 1000+42/7=1006") != ""
+
+
+def test_a_value_that_is_only_named_is_no_equation() -> None:
+    assert reasoning_key("x = 5, y = 7, 3 = 3, n = 12") == ""
+    assert reasoning_key("6 * 7 = 42 = 42") == ""
+    assert reasoning_key("2 + 4 = 3 * 2 = 6") == reasoning_key("2 + 4 = 3 * 2. Now 3*2 = 6.") != ""
+
+
 @given(st.text(alphabet="0123456789+-*/=(). x", max_size=200))
 def test_any_text_has_a_key(text: str) -> None:
     assert reasoning_key(text) in ("", reasoning_key(f" {text} "))
@@ -37,6 +64,50 @@ def test_texts_with_few_words_changed_are_near_duplicates_and_others_are_not() -
     owner = near_duplicates(signatures([*texts, *changed]), 0.8)
     assert owner[60:].tolist() == list(range(20))
     assert owner[:60].tolist() == list(range(60))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9])
+def test_a_pair_at_the_threshold_is_missed_at_most_about_once_in_a_hundred_times(threshold: float) -> None:
+    signed, other = of_likeness(threshold, 2000), of_likeness(threshold - 0.2, 2000)
+    pairs = near_duplicates(np.concatenate(signed), threshold)
+    assert np.mean(pairs[2000:] == np.arange(2000)) >= 0.98
+    assert np.mean(near_duplicates(np.concatenate(other), threshold)[2000:] == np.arange(2000)) <= 0.01
+
+
+def of_likeness(share: float, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return signatures, and those of texts of that Jaccard similarity to theirs."""
+    dice = np.random.default_rng(0)
+    one, other = (dice.integers(0, 1 << 16, (pairs, PERMUTATIONS), dtype=np.uint16) for _ in range(2))
+    return one, np.where(dice.random(one.shape) < share, one, other)
+
+
+def test_one_that_stands_between_a_pair_in_every_band_does_not_part_it() -> None:
+    one, other = (it[0] for it in of_likeness(0.85, 1))
+    rows = [one, other]
+    rows += [np.where(one == other, one, np.uint16(filler)) for filler in range(8)]
+    for row in rows[2:]:
+        row[np.flatnonzero(one == other)[:60]] += 1
+    found = {
+        tuple(sorted(order[at] for at in np.flatnonzero(owner == owner[place])))
+        for order in ([0, *range(2, 10), 1], list(range(10)), [*range(2, 10), 1, 0])
+        for owner in [near_duplicates(np.stack([rows[at] for at in order]), 0.8)]
+        for place in [order.index(0)]
+    }
+    assert len(found) == 1
+    assert {0, 1} <= set(found.pop())
+
+
+def test_problems_of_one_wording_are_not_near_duplicates_for_it() -> None:
+    dice = random.Random(5)
+    wording = prose(dice, 60)
+    texts = [f"{wording} {prose(dice, 40)}" for _ in range(500)]
+    assert near_duplicates(signatures(texts), 0.8).tolist() == list(range(500))
+
+
+def test_nothing_has_no_near_duplicates() -> None:
+    assert near_duplicates(signatures([]), 0.8).tolist() == []
+    assert near_duplicates(signatures(["one"]), 0.8).tolist() == [0]
+    assert near_duplicates(signatures(["", "one", " "]), 0.8).tolist() == [0, 1, 0]
 
 
 @given(st.randoms(use_true_random=False))
@@ -80,6 +151,26 @@ def test_a_short_text_that_stands_whole_in_the_other_is_found_in_both_directions
     sums = index([Item("b", "sum", "What is 12 + 7?")], (13,))
     assert hits(sums, [("same", "what is $12 + 7$"), ("other", "What is 12 - 7?")])["problem_id"].to_pylist() == [
         "same"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plain", "dressed"),
+    [
+        ("a well known sum of 1000 - 7 * 3 apples", r"A **well-known** sum of $1{,}000 - 7 \times 3$ *apples*!"),
+        ("x_1 ^ 2 divided by two", r"\left( x_{1}^{2} \right) \text{divided by} two"),
+        ("the final ﬁeld has 12 rows", "The final FIELD has １２ rows ..."),
+    ],
+)
+def test_dress_does_not_hide_words(plain: str, dressed: str) -> None:
+    assert [it for it in normalised(dressed) if it != "*"] == [it for it in normalised(plain) if it != "*"]
+
+
+def test_a_pair_is_told_once_and_by_its_longest_words() -> None:
+    words = prose(random.Random(4), 30)
+    found = hits(index([Item("b", "1", words)], (8, 13)), [("same", words), ("other", prose(random.Random(6), 30))])
+    assert found.select(["problem_id", "item_id", "words"]).to_pylist() == [
+        {"problem_id": "same", "item_id": "1", "words": 13}
     ]
 
 
