@@ -2,8 +2,10 @@
 
     python tests/bench/overlap.py [--items 20000] [--problems 200000] [--planted 2000]
 
-Texts of 20 to 60 words from a vocabulary of some thousand by Zipf's law. Planted: runs of words of a benchmark item
-within other words; and problems with a word or two of an item replaced, alike above the threshold by construction.
+Texts of 20 to 60 words from a vocabulary of some thousand by Zipf's law. Planted: runs of 8 and of 13 words of items
+within problems; items of 5 to 7 words within problems, and problems of 5 to 7 words within items; problems with one or
+two words replaced anywhere, kept if their Jaccard similarity is at the threshold or above, others to see what passes
+below it. Every hit on a problem in which nothing was planted counts as false, whatever made it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parent))
 from memory import Peak
@@ -23,8 +26,15 @@ from report import tell
 from reasonray.curation.overlap import Item, hits, index, near_duplicates, normalised, signatures
 
 NGRAMS = (8, 13)
-THRESHOLD = 0.7
+THRESHOLD = 0.8
 WORDS = 6000
+CHUNK = 5000
+NEAR, BELOW, FAR = (THRESHOLD, 1.0), (THRESHOLD - 0.1, THRESHOLD), (THRESHOLD - 0.3, THRESHOLD - 0.15)
+"""Similarities of planted pairs: those to find, those of which some pass, and those that must not."""
+
+Texts = list[list[str]]
+Planted = dict[str, dict[str, str]]
+"""By kind of plant: the item that each problem must be found to overlap with."""
 
 
 def main() -> None:
@@ -36,14 +46,16 @@ def main() -> None:
     options = parser.parse_args()
     dice = np.random.default_rng(0)
     items, problems = texts(options.items, dice), texts(options.problems, dice)
+    clean = [list(words) for words in problems]
+    planted = plant(items, problems, options.planted, dice)
     peak = Peak()
     with peak:
-        figures = contamination(items, list(problems), options.planted, dice)
-        figures |= duplicates(problems, options.planted, dice)
+        figures = contamination(items, problems, planted)
+        figures |= duplicates(clean, options.planted, dice)
     tell("overlap", {"items": options.items, "problems": options.problems} | figures | {"peak_rss_mb": peak.mb})
 
 
-def texts(count: int, dice: np.random.Generator) -> list[list[str]]:
+def texts(count: int, dice: np.random.Generator) -> Texts:
     """Return texts as lists of words."""
     vocabulary = np.array([f"w{number:x}" for number in range(WORDS)])
     weights = 1 / np.arange(1, WORDS + 1)
@@ -52,75 +64,101 @@ def texts(count: int, dice: np.random.Generator) -> list[list[str]]:
     return [part.tolist() for part in np.split(drawn, np.cumsum(lengths)[:-1])]
 
 
-def contamination(
-    items: list[list[str]], problems: list[list[str]], planted: int, dice: np.random.Generator
-) -> dict[str, Any]:
-    """Plant runs of 13 words of items into the first problems, and look for them in all."""
-    for number in range(planted):
-        source = items[int(dice.integers(len(items)))]
-        start = int(dice.integers(len(source) - 13 + 1))
+def plant(items: Texts, problems: Texts, count: int, dice: np.random.Generator) -> Planted:
+    """Plant into items and problems, `count` of each kind, each into another problem."""
+    planted: Planted = {"8_words": {}, "13_words": {}, "item_in_problem": {}, "problem_in_item": {}}
+    long = len(items)
+    for number in range(4 * count):
+        kind = list(planted)[number % 4]
+        item = int(dice.integers(long))
+        size = {"8_words": 8, "13_words": 13}.get(kind, int(dice.integers(5, 8)))
+        start = int(dice.integers(len(items[item]) - size + 1))
+        run = items[item][start : start + size]
+        if kind == "item_in_problem":
+            run, item = texts(1, dice)[0][:size], len(items)
+            items.append(run)
         at = int(dice.integers(len(problems[number])))
-        problems[number] = problems[number][:at] + source[start : start + 13] + problems[number][at:]
+        dressed = [f"**{run[0].upper()}", *run[1:-1], f"${run[-1]}$,"]
+        around = ([], []) if kind == "problem_in_item" else (problems[number][:at], problems[number][at:])
+        problems[number] = [*around[0], *dressed, *around[1]]
+        planted[kind][str(number)] = str(item)
+    return planted
+
+
+def contamination(items: Texts, problems: Texts, planted: Planted) -> dict[str, Any]:
+    """Look for items in problems, a chunk at a time as curate does."""
     asked = [(str(number), " ".join(words)) for number, words in enumerate(problems)]
     begun = time.perf_counter()
-    known = index((Item("bench", str(at), " ".join(it)) for at, it in enumerate(items)), NGRAMS)
+    lengths = {len(normalised(text)) for _, text in asked}
+    known = index((Item("bench", str(at), " ".join(it)) for at, it in enumerate(items)), NGRAMS, lengths)
     indexed = time.perf_counter()
-    found = hits(known, asked)
+    found = pa.concat_tables([hits(known, asked[start : start + CHUNK]) for start in range(0, len(asked), CHUNK)])
     ended = time.perf_counter()
-    dirty = {int(it) for it in found["problem_id"].to_pylist()}
-    false = {number for number in dirty if number >= planted}
-    real = {number for number in false if shares(items, problems[number], found, number)}
-    return {
-        "exact_recall": sum(number in dirty for number in range(planted)) / planted,
-        "false_hits": len(false - real) / (len(problems) - planted),
+    pairs = set(zip(found["problem_id"].to_pylist(), found["item_id"].to_pylist(), strict=True))
+    sown = {problem for kind in planted.values() for problem in kind}
+    false = {problem for problem, _ in pairs} - sown
+    recall = {
+        f"recall_{kind}": sum(pair in pairs for pair in sources.items()) / len(sources)
+        for kind, sources in planted.items()
+    }
+    return recall | {
+        "false_hits": len(false) / (len(problems) - len(sown)),
         "index_seconds": indexed - begun,
+        "hits_seconds": ended - indexed,
         "problems_per_second": len(problems) / (ended - indexed),
     }
 
 
-def shares(items: list[list[str]], words: list[str], found: Any, number: int) -> bool:
-    """Say whether a problem that nothing was planted in shares eight words in a row all the same: chance made it."""
-    row = next(it for it in found.to_pylist() if int(it["problem_id"]) == number)
-    text = " ".join(normalised(" ".join(items[int(row["item_id"])])))
-    return f" {row['matched']} " in f" {text} " and row["words"] in NGRAMS
-
-
-def duplicates(problems: list[list[str]], planted: int, dice: np.random.Generator) -> dict[str, Any]:
-    """Append copies with a word replaced, alike above the threshold, and look for them among all."""
-    base = [" ".join(words) for words in problems]
-    copies, sources = [], []
-    for number in range(len(problems)):
-        words = problems[number]
-        place = len(words) - 1 if len(words) > 24 else 0
-        copy = [*words[:place], "replaced", *words[place + 1 :]]
-        if similarity(words, copy) >= THRESHOLD + 0.15:
-            copies.append(" ".join(copy))
-            sources.append(number)
-        if len(copies) == planted:
-            break
+def duplicates(problems: Texts, planted: int, dice: np.random.Generator) -> dict[str, Any]:
+    """Add copies with a word or two replaced, in any order, and look for them among all."""
+    kinds = {"near": NEAR, "below": BELOW, "far": FAR}
+    free = iter(dice.permutation(len(problems)).tolist())
+    copies, sources = [], {}
+    for kind, (low, high) in kinds.items():
+        sources[kind] = []
+        while len(sources[kind]) < planted:
+            source = next(free)
+            copy = edited(problems[source], int(dice.integers(1, 3)), dice)
+            if low <= similarity(problems[source], copy) < high:
+                sources[kind].append((source, len(problems) + len(copies)))
+                copies.append(copy)
+    everything = [" ".join(words) for words in [*problems, *copies]]
+    order = dice.permutation(len(everything))
     begun = time.perf_counter()
-    signed = np.concatenate([signatures(part) for part in chunks([*base, *copies], 5000)])
+    parts = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
+    signed = np.concatenate([signatures([everything[at] for at in part]) for part in parts])
     hashed = time.perf_counter()
-    owner = near_duplicates(signed, THRESHOLD)
+    owner = np.empty(len(order), np.int64)
+    owner[order] = order[near_duplicates(signed, THRESHOLD)]
     ended = time.perf_counter()
-    others = np.delete(owner[: len(base)], sources) != np.delete(np.arange(len(base)), sources)
+    touched = {at for pairs in sources.values() for pair in pairs for at in pair}
+    alone = np.array([at for at in range(len(problems)) if at not in touched])
+    found = {kind: float(np.mean([owner[one] == owner[other] for one, other in it])) for kind, it in sources.items()}
     return {
-        "near_recall": float(np.mean(owner[len(base) :] == owner[sources])),
-        "near_false_hits": float(others.mean()),
+        "near_recall": found["near"],
+        "near_similarity": float(
+            np.mean([similarity(everything[a].split(), everything[b].split()) for a, b in sources["near"]])
+        ),
+        "taken_up_to_0.1_below": found["below"],
+        "taken_0.15_to_0.3_below": found["far"],
+        "near_false_hits": float(np.mean(owner[alone] != alone)),
         "signatures_per_second": len(signed) / (hashed - begun),
         "grouping_seconds": ended - hashed,
     }
+
+
+def edited(words: list[str], changes: int, dice: np.random.Generator) -> list[str]:
+    """Replace words at random places."""
+    copy = list(words)
+    for place in dice.choice(len(words), changes, replace=False).tolist():
+        copy[place] = f"other{int(dice.integers(10**6))}"
+    return copy
 
 
 def similarity(one: list[str], other: list[str]) -> float:
     """Return the Jaccard similarity of two texts' word 5-grams."""
     first, second = ({tuple(words[at : at + 5]) for at in range(len(words) - 4)} for words in (one, other))
     return len(first & second) / len(first | second)
-
-
-def chunks(values: list[str], size: int) -> list[list[str]]:
-    """Cut a list into parts."""
-    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 if __name__ == "__main__":
