@@ -19,7 +19,7 @@ from reasonray.prompts import REASONING_CLOSE, split_reasoning
 from reasonray.records import Annotation, Span
 from reasonray.tables import ROLLOUT_SCHEMA, SPANS
 
-__all__ = ["annotate", "annotate_table"]
+__all__ = ["annotate", "annotate_table", "sentences"]
 
 _I = r"(?:let me|let[’']?s|let us|i|we|i[’']ll|we[’']ll|i[’']m going to|i am going to|i[’']d)"
 _WILL = (
@@ -226,15 +226,19 @@ _SAID_AFTER = re.compile(
 _LOOK_BACK = 40
 _JOINED = re.compile(r"[\s,—–-]{1,4}")
 
+_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 # Fenced and inline code, and comments outside fences: `#` only where indented, for at a margin it is a heading.
 _CODE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]{1,200}`|^[ \t]{2,40}#[^\n]{0,400}|^[ \t]{0,40}//[^\n]{0,400}", re.DOTALL | re.MULTILINE
 )
 _WORD = re.compile(r"\w[\w'’]*")
 _STEP = re.compile(r"\bstep\s{1,3}#?(\d{1,4})\b", re.IGNORECASE)
-_MARKER = re.compile(r"^[ \t]{0,8}(?:\d{1,3}[.)]|[-*•])[ \t]", re.MULTILINE)
-_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|approx|dr|mr|mrs|ms|eq|fig)\.", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?…]{1,8}(?=[\s\"'”’)*_]|\Z)|\n")
+_NUMBER = re.compile(r"[ \t]{0,8}\d{1,3}")
+_LONGEST_MARKER = 11
+_ABBREVIATION = re.compile(r"(?<!\w)(?:e\.g|i\.e|etc|vs|cf|approx|dr|mr|mrs|ms|eq|fig)\Z", re.IGNORECASE)
+_LONGEST_ABBREVIATION = 7
+"""With the character before it."""
+_SENTENCE_END = re.compile(r"[.!?…\n](?:(?<=\n)|[.!?…]{0,7}(?=[\s\"'”’)*_]|\Z))")
 
 _QUOTED_WORDS = 5
 """So many words in a row that also stand in the question are a quotation."""
@@ -280,6 +284,29 @@ def annotate_table(table: pa.Table) -> pa.Table:
         field = ROLLOUT_SCHEMA.field(name)
         table = table.append_column(field, values) if index < 0 else table.set_column(index, field, values)
     return table
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each sentence that has a word begins and ends; code in fences has none, a list's marker is none."""
+    prose = _FENCED.sub(_blank, text) if "```" in text else text
+    begun = 0
+    for end in _SENTENCE_END.finditer(prose):
+        start, stop = end.span()
+        if prose[start] == "." and _ends_no_sentence(prose, begun, start):
+            continue
+        if word := _WORD.search(prose, begun, start):
+            yield word.start(), stop
+        begun = stop
+    if word := _WORD.search(prose, begun):
+        yield word.start(), len(prose)
+
+
+def _ends_no_sentence(text: str, begun: int, stop: int) -> bool:
+    """Tell whether a full stop belongs to an abbreviation, or to the number of a list's item."""
+    if text[stop - 1].isalpha():
+        return bool(_ABBREVIATION.search(text, max(begun, stop - _LONGEST_ABBREVIATION), stop))
+    short = stop - begun <= _LONGEST_MARKER and (not begun or text[begun - 1] == "\n")
+    return short and text[stop + 1 : stop + 2] in {" ", "\t"} and bool(_NUMBER.fullmatch(text, begun, stop))
 
 
 def _plain(span: Span) -> dict[str, str | int]:
@@ -355,5 +382,4 @@ def _depth(text: str) -> int:
     steps = {match.group(1).lstrip("0") for match in _STEP.finditer(reasoning if tagged else response)}
     if steps or not tagged:
         return len(steps)
-    prose = _ABBREVIATION.sub("", _MARKER.sub("", reasoning))
-    return sum(1 for sentence in _SENTENCE_END.split(prose) if _WORD.search(sentence))
+    return sum(1 for _ in sentences(reasoning))

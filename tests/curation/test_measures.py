@@ -1,0 +1,146 @@
+"""Measures agree with the rules that look at the same thing, and say of small texts what one counts by hand."""
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+from factories import a_rollout
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonray.curation import rules
+from reasonray.curation.behaviours import annotate, annotate_table
+from reasonray.curation.measures import (
+    MEASURES,
+    code_share,
+    compression_ratio,
+    failed_branch_fraction,
+    foreign_share,
+    measure_table,
+    ngram_loop,
+    reasoning_format,
+)
+from reasonray.prompts import split_reasoning
+from reasonray.tables import rollouts_to_table
+
+_PIECES = st.sampled_from(
+    ["Wait, ", "that's wrong. ", "So 4. ", "Step 2: ", "\n\n", "```", "<think>", "</think>", "шесть ", "六", "é "]
+)
+TEXTS = st.lists(st.one_of(_PIECES, st.text(max_size=6)), max_size=40).map("".join)
+
+
+def _retracted(completion: str) -> float:
+    spans = [{"behaviour": it.behaviour, "start": it.start, "end": it.end} for it in annotate(completion, "").spans]
+    return failed_branch_fraction(completion, spans)
+
+
+@pytest.mark.parametrize(
+    ("completion", "share"),
+    [
+        ("<think>2 + 2 = 4. So 4.</think> 4", 0),
+        ("<think>2 + 2 = 5. Wait, that's wrong. It is 4. So 4.</think> 4", 1 / 4),
+        ("<think>So x is 3. Then 2x is 6. Wait, x is 4. Then 2x is 8.</think> 8", 2 / 4),
+        ("<think>We have 3 boxes.\nEach has 5 pens. That is 18. Wait, it is 15.</think> 15", 2 / 4),
+        ("<think>We have 3 boxes.\n\nThat is 18. So 18.\n\nWait, it is 15.</think> 15", 2 / 4),
+        ("<think>So 3 times 9 is 32 — wait, it is 27. So 27.</think> 27", 1 / 2),
+        ("<think>It is 3. Wait, it is 4. So 8. Wait, it is 5. So 10.</think> 10", 2 / 5),
+        ("<think>Step 1: it is 3. Step 2: it is 9. Wait, it is 8.</think> 8", 1 / 3),
+        ("<think>Wait, what is asked? Only 4.</think> 4", 0),
+        ("It is 3. Wait, it is 4.", 1 / 2),
+        ("<think>It is 3.</think> Wait, it is 4.", 0),
+        ("", 0),
+    ],
+)
+def test_what_is_taken_back_is_the_branch_before_a_change_of_mind(completion: str, share: float) -> None:
+    assert _retracted(completion) == pytest.approx(share)
+
+
+@given(TEXTS)
+def test_what_is_taken_back_is_a_share_and_nothing_without_a_change_of_mind(completion: str) -> None:
+    share = _retracted(completion)
+    assert 0 <= share <= 1
+    if not annotate(completion, "").backtracking:
+        assert share == 0
+
+
+@given(TEXTS)
+def test_other_scripts_count_as_the_rule_counts_them(completion: str) -> None:
+    assert foreign_share(completion) == pytest.approx(rules._foreign_share(completion))
+
+
+def test_the_share_of_another_script_is_by_letters() -> None:
+    assert foreign_share("abcd 六六") == pytest.approx(2 / 6)
+    assert foreign_share("Let α = π/6, naïve café") == 0
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=90))
+def test_loops_are_counted_as_the_rule_counts_them(words: list[str]) -> None:
+    grams = Counter(tuple(words[start : start + 20]) for start in range(len(words) - 19))
+    most = ngram_loop(" ".join(words))
+    assert most == max(grams.values(), default=0)
+    if most > 1:
+        assert rules._repeats(" ".join(words), 20, most)
+        assert not rules._repeats(" ".join(words), 20, most + 1)
+
+
+@given(st.integers(1, 9), st.integers(20, 40))
+def test_a_loop_of_distinct_words_counts_its_rounds(rounds: int, size: int) -> None:
+    assert ngram_loop(" ".join(str(word) for _ in range(rounds) for word in range(size))) == rounds
+
+
+def test_loops_compress_and_prose_does_not() -> None:
+    assert compression_ratio("so we add two and two, " * 100) > 20
+    assert compression_ratio("A short sentence, seen once.") < 1.1
+    assert compression_ratio("") == 0
+
+
+@pytest.mark.parametrize(
+    ("completion", "share"),
+    [("", 0), ("no code", 0), ("ab```cd```ef", 2 / 12), ("ab```cdefg", 5 / 10), ("```a``````b```", 2 / 14)],
+)
+def test_code_is_what_stands_between_fences(completion: str, share: float) -> None:
+    assert code_share(completion) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("completion", "kind"),
+    [
+        ("<think>6</think> 6", "tags"),
+        ("6</think> 6", "lone close"),
+        ("6", "none"),
+        ("", "none"),
+        ("<think>6", "broken"),
+        ("Sure. <think>6</think> 6", "broken"),
+        ("<think>6</think> 6 </think>", "broken"),
+    ],
+)
+def test_the_format_names_what_sets_reasoning_off(completion: str, kind: str) -> None:
+    assert reasoning_format(completion) == kind
+
+
+@given(TEXTS)
+def test_a_format_other_than_broken_is_one_that_splits(completion: str) -> None:
+    kind, (reasoning, response) = reasoning_format(completion), split_reasoning(completion)
+    if kind == "none":
+        assert (reasoning, response) == ("", completion)
+    if kind == "tags":
+        assert completion.lstrip() == f"<think>{reasoning}</think>{response}"
+    if kind == "lone close":
+        assert completion == f"{reasoning}</think>{response}"
+
+
+def test_a_table_gains_every_measure_once() -> None:
+    texts = ["<think>2 + 2 = 5. Wait, that's wrong. It is 4.</think> 4", "", "```x```", "六 and then"]
+    table = annotate_table(rollouts_to_table([a_rollout(it, sample=n) for n, it in enumerate(texts)]))
+    measured = measure_table(measure_table(table))
+    assert measured.column_names == [*table.column_names, *(f"annotation_{name}" for name in MEASURES)]
+    assert measured["annotation_failed_branch_fraction"].to_pylist() == pytest.approx([1 / 3, 0, 0, 0])
+    assert measured["annotation_reasoning_format"].to_pylist() == ["tags", "none", "none", "none"]
+    assert [measured.schema.field(f"annotation_{name}").type for name in MEASURES] == list(MEASURES.values())
+
+
+def test_without_annotations_what_was_taken_back_is_unknown() -> None:
+    measured = measure_table(pa.table({"completion": ["Wait, no."]}))
+    assert measured["annotation_failed_branch_fraction"].to_pylist() == [None]
+    assert measured["annotation_ngram_loop"].to_pylist() == [0]
+    assert measure_table(measured.slice(0, 0)).num_rows == 0
