@@ -11,11 +11,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from reasonray.config import Config, UserError, load
+from reasonray.records import Outcome
 
 if TYPE_CHECKING:
     from reasonray.run import Run
@@ -49,12 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plan", help="check a configuration and say what it would cost, without starting anything"
     )
     _add_config(plan)
-    show = commands.add_parser("show", help="print rollouts of a run")
-    show.add_argument("run", help="directory or URI of the run")
-    show.add_argument("--arm", help="an arm of the evaluation instead of the teachers' rollouts")
-    show.add_argument("--outcome", help="only these, such as correct or truncated")
-    show.add_argument("--difficulty", help="only these")
-    show.add_argument("--count", type=int, default=10, help="how many (default 10)")
+    _add_show(commands.add_parser("show", help="print rollouts of a run, or one problem's samples side by side"))
     options = parser.parse_args(arguments)
     return _guarded(lambda: _COMMANDS[options.command](options))
 
@@ -64,6 +61,24 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="override of one key, such as policy.samples=8"
     )
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="directory or URI of the run")
+    parser.add_argument("--arm", help="an arm of the evaluation instead of the teachers' rollouts")
+    parser.add_argument("--problem", metavar="ID", help="one problem's samples side by side; ID may be cut short")
+    parser.add_argument("--outcome", choices=[str(it) for it in Outcome], help="only these")
+    parser.add_argument("--rule", help="only what this rule dropped; `selected`: only what curation kept")
+    parser.add_argument("--difficulty", help="only these")
+    parser.add_argument(
+        "--behaviour",
+        choices=["verification", "backtracking", "subgoals", "backward_chaining"],
+        help="only rollouts that show it",
+    )
+    parser.add_argument("--teacher", help="only this one's")
+    parser.add_argument("--text", help="only where question or completion holds it, in any case")
+    parser.add_argument("--limit", "--count", type=int, default=10, metavar="N", help="how many (default 10)")
+    parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
 
 
 def _guarded(work: Callable[[], int]) -> int:
@@ -129,9 +144,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from reasonray.run import find_run
-    from reasonray.status import print_rollouts
+    from reasonray.show import Query, show, terminal
 
-    print_rollouts(find_run(options.run), options.arm, options.outcome, options.difficulty, options.count)
+    query = Query(**{field.name: getattr(options, field.name) for field in fields(Query)})
+    show(find_run(options.run), query, terminal(), limit=options.limit, page=options.page)
     return 0
 
 

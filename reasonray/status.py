@@ -1,20 +1,17 @@
-"""What a run holds, what a configuration would cost, and a look at rollouts: for a terminal, by reading alone."""
+"""What a run holds and what a configuration would cost: for a terminal, by reading alone."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pyarrow.compute as pc
-from rich.console import Console
-from rich.text import Text
 
 from reasonray import problems
-from reasonray.config import Config, UserError
+from reasonray.config import Config
 from reasonray.ledger import Ledger
 from reasonray.policy import most
-from reasonray.records import Rollout, Split
+from reasonray.records import Split
 from reasonray.run import Run
-from reasonray.tables import table_to_rollouts
 
 
 def describe(run: Run) -> str:
@@ -62,25 +59,6 @@ def forecast(config: Config) -> str:
     return "\n".join(lines)
 
 
-def print_rollouts(run: Run, arm: str | None, outcome: str | None, difficulty: str | None, count: int) -> None:
-    """Print rollouts that match, whole, with what was found of each.
-
-    Raises:
-        UserError: nothing matches.
-    """
-    ledger = run.evaluation(arm) if arm else run.rollouts
-    table = ledger.read()
-    for column, wanted in (("verdict_outcome", outcome), ("problem_difficulty", difficulty)):
-        if wanted:
-            table = table.filter(pc.equal(table[column], wanted))
-    if not table.num_rows:
-        raise UserError(f"run {run.name} holds no such rollouts; `reasonray status {run.place}` says what it holds")
-    console = Console(highlight=False)
-    for rollout in table_to_rollouts(table.slice(0, count)):
-        console.print(_portrait(rollout))
-    console.print(f"{min(count, table.num_rows):,} of {table.num_rows:,}")
-
-
 def _ledger_line(stage: str, arm: str, ledger: Ledger, teacher: str | None = None) -> str:
     table = ledger.read(["id", "teacher", "verdict_outcome"])
     if teacher:
@@ -88,22 +66,3 @@ def _ledger_line(stage: str, arm: str, ledger: Ledger, teacher: str | None = Non
     outcomes = Counter(table["verdict_outcome"].to_pylist())
     told = "  ".join(f"{name} {count:,}" for name, count in outcomes.most_common())
     return f"{stage:<10} {table.num_rows:>8,} rollouts by {arm}   {told}".rstrip()
-
-
-def _portrait(rollout: Rollout) -> Text:
-    verdict = rollout.verdict
-    fate = f"{verdict.outcome.value} · {rollout.finish.value} · {rollout.completion_tokens} tokens"
-    head = f"{rollout.problem.difficulty} · {fate}"
-    facts = (
-        f"answer {rollout.problem.answer} · extracted {verdict.extracted} · {verdict.checker} {verdict.detail}".rstrip()
-    )
-    return Text.assemble(
-        (rollout.problem.question, "bold"),
-        "\n",
-        (f"{head} · {rollout.teacher} #{rollout.sample}", "dim"),
-        "\n",
-        rollout.completion,
-        "\n",
-        (facts, "dim"),
-        "\n",
-    )
