@@ -1,4 +1,4 @@
-"""The command line: `reasonray submit | status | plan | show`, and what every job script shares.
+"""The command line: `reasonray submit | status | plan | show | push`, and what every job script shares.
 
 A job is `python jobs/x.py CONFIG [key=value …]`, run here or under `ray job submit`. A user's mistake ends with one
 line and exit status 2; an interruption with 130 and a run that resumes.
@@ -30,7 +30,7 @@ def job(work: Callable[[Run], None], description: str, arguments: Sequence[str] 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_config(parser)
     options = parser.parse_args(arguments)
-    return _guarded(lambda: _work(load(options.config, options.overrides), work))
+    return guarded(lambda: _work(load(options.config, options.overrides), work))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,9 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plan", help="check a configuration and say what it would cost, without starting anything"
     )
     _add_config(plan)
+    push = commands.add_parser("push", help="upload a run's data set, or its student, to the Hugging Face hub")
+    push.add_argument("run", help="directory or URI of the run")
+    push.add_argument("repository", metavar="owner/name", help="on the hub; made if it is not there")
+    push.add_argument("--student", action="store_true", help="the trained model instead of the data set")
+    push.add_argument("--public", action="store_true", help="for everybody, where the repository is made")
     _add_show(commands.add_parser("show", help="print rollouts of a run, or one problem's samples side by side"))
     options = parser.parse_args(arguments)
-    return _guarded(lambda: _COMMANDS[options.command](options))
+    return guarded(lambda: _COMMANDS[options.command](options))
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -81,11 +86,13 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int]) -> int:
+    """Return the exit status of some work: a user's mistake is one line, an interruption a promise."""
     try:
         return work()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        raised = getattr(error, "cause", error)  # in a Ray task, without the traceback that Ray writes around it
+        print(f"error: {raised}", file=sys.stderr)
         return _USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
@@ -94,10 +101,11 @@ def _guarded(work: Callable[[], int]) -> int:
 
 def _work(config: Config, work: Callable[[Run], None]) -> int:
     from reasonray.run import exclusive, open_run
-    from reasonray.stages.cluster import connected
+    from reasonray.stages.cluster import connected, machines
 
     run = open_run(config)
     with exclusive(run), connected():
+        run.events.emit("cluster", machines=machines())
         work(run)
     return 0
 
@@ -151,11 +159,20 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _push(options: argparse.Namespace) -> int:
+    from reasonray.push import push
+    from reasonray.run import find_run
+
+    print(push(find_run(options.run), options.repository, student=options.student, public=options.public))
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "submit": _submit,
     "status": _status,
     "plan": _plan,
     "show": _show,
+    "push": _push,
 }
 
 

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 _FREE = re.compile(
-    r"(root|(teachers\.[^.]+|student)\.(replicas(\.\d)?|gpus|cpus|pipeline)|teachers\.[^.]+\.extend_truncated"
-    r"|training\.(workers|gpus|cpus|max_failures)|checking\.(processes|judge\.(replicas(\.\d)?|gpus|cpus|pipeline))|(budget|failures)\..+)$"
+    r"(root|(teachers\.[^.]+|sources\.\d+)\.license"
+    r"|(teachers\.[^.]+|student|evaluation\.arms\.[^.]+)\.(replicas(\.\d)?|gpus|cpus|pipeline)"
+    r"|teachers\.[^.]+\.extend_truncated"
+    r"|training\.(workers(\.\d)?|gpus|cpus|max_failures|save_minutes|trackers(\.\d+)?)|checking\.(processes|judge\.(replicas(\.\d)?|gpus|cpus|pipeline))|(budget|failures)\..+)$"
 )
 """Keys that say where work runs and what it may cost, not what it yields."""
 _ASKS_FOR_MORE = re.compile(
-    r"(policy\..+|checking\..+|curation\..+|sources(\..+)?|evaluation\.(samples|k(\..+)?)|teachers\.[^.]+\.share)$"
+    r"(policy\..+|checking\..+|curation\..+|sources(\..+)?|evaluation\.(samples|cluster|k(\..+)?)|teachers\.[^.]+\.share)$"
 )
 
 
@@ -30,17 +32,17 @@ def refusal(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         after: the one that is asked for.
     """
     old, new = flatten(before), flatten(after)
-    known, asked = _teachers(before), _teachers(after)
+    known, asked = _named(before), _named(after)
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)
         if was == now or _FREE.match(key) or _ASKS_FOR_MORE.match(key):
             continue
-        teacher = key.split(".")[1] if key.startswith("teachers.") else ""
-        if teacher and not (teacher in known and teacher in asked):
-            continue  # a teacher that is new, or gone: what it has drawn stays
-        if teacher and key == f"teachers.{teacher}.sampling.max_tokens" and (now or 0) > (was or 0):
+        owner = next((it for it in known | asked if key.startswith(f"{it}.")), "")
+        if key in ("teachers", "evaluation.arms") or (owner and not (owner in known and owner in asked)):
+            continue  # one that is new, or gone: what it has drawn stays
+        if owner.startswith("teachers.") and key == f"{owner}.sampling.max_tokens" and (now or 0) > (was or 0):
             continue
-        name = "the teacher" if teacher else "the run"
+        name = "the run" if not owner else "the teacher" if owner.startswith("teachers.") else "the arm"
         return (
             f"was begun with {key} = {_show(was)}, now it is {_show(now)}; give {name} another name, "
             "or set the field back (nothing was changed)"
@@ -55,8 +57,10 @@ def is_extension(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's values by dotted key; teachers by their names, other lists by number."""
-    return _flatten(dict(config) | {"teachers": {it["name"]: it for it in config["teachers"]}})
+    """Return a configuration's values by dotted key; teachers and arms by their names, other lists by number."""
+    arms = {it["name"]: it for it in config["evaluation"].get("arms", ())}
+    teachers = {it["name"]: it for it in config["teachers"]}
+    return _flatten(dict(config) | {"teachers": teachers, "evaluation": config["evaluation"] | {"arms": arms}})
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -66,8 +70,10 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name, child in children for key, value in _flatten(child, f"{prefix}{name}.").items()}
 
 
-def _teachers(config: Mapping[str, Any]) -> set[str]:
-    return {it["name"] for it in config["teachers"]}
+def _named(config: Mapping[str, Any]) -> set[str]:
+    """Return the keys of what has a name: each may come or go, but stays what it is under its name."""
+    arms = config["evaluation"].get("arms", ())
+    return {f"teachers.{it['name']}" for it in config["teachers"]} | {f"evaluation.arms.{it['name']}" for it in arms}
 
 
 def _show(value: Any) -> str:

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from reasonray.records import JUDGED, Finish, Outcome, Rollout
 from reasonray.storage import Place
-from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, rollouts_to_table
+from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, complete, rollouts_to_table
 
 T = TypeVar("T")
 Numbers = npt.NDArray[np.int64]
@@ -207,7 +207,8 @@ class Ledger:
         with pq.ParquetFile(
             segment.path, filesystem=segment.filesystem, read_dictionary=list(encoded), pre_buffer=True
         ) as file:
-            return file.read(columns=columns, use_threads=False)
+            found = file.read(columns=columns, use_threads=False)
+        return complete(found, columns or ROLLOUT_SCHEMA.names)
 
 
 def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:

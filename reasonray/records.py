@@ -64,6 +64,11 @@ def content_hash(*parts: str | int) -> str:
     return hasher.hexdigest()
 
 
+def share_of(identity: str) -> float:
+    """Return where a hash in hex lies among all, in [0, 1): a share s of all things lies below s."""
+    return int(identity[:12], 16) / 16**12
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """A question with a known answer. `id` is a content hash, so re-ordering a source changes nothing."""
@@ -117,6 +122,18 @@ class Annotation:
     depth: int = 0
     """Reasoning steps: numbered ones, else sentences of the reasoning."""
     spans: tuple[Span, ...] = ()
+    failed_branch_fraction: float | None = None
+    """Share of the reasoning's sentences that it takes back later."""
+    foreign_share: float | None = None
+    """Share of letters that are not of the text's main script."""
+    compression_ratio: float | None = None
+    """How many times smaller zlib makes the text: high where it repeats itself."""
+    ngram_loop: int | None = None
+    """How often the commonest run of words (curation.repetition_ngram of them) stands in it."""
+    code_share: float | None = None
+    """Share of characters between code fences."""
+    reasoning_format: str | None = None
+    """How the reasoning is set off: tags, lone close, none, broken."""
     pass_rate: float | None = None
     """Share of CORRECT among the problem's judged rollouts (CORRECT + WRONG + NO_ANSWER + TRUNCATED)."""
     dropped_by: str = ""

@@ -18,10 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import fs
-
 from reasonray.config import Config, Teacher, UserError, parse
 from reasonray.extension import is_extension, refusal
 from reasonray.ledger import Ledger
@@ -87,6 +83,13 @@ class Run:
         """The annotated rollouts and the data set made of the selected ones."""
         return self.place / "curated"
 
+    def curated_rollouts(self) -> list[Place] | None:
+        """Return the files that hold every rollout with its fate, None before curation."""
+        manifest = self.curated / "manifest.json"
+        if not manifest.exists():
+            return None
+        return [self.curated / "rollouts" / name for name in json.loads(manifest.read())["rollouts"]]
+
     @property
     def student(self) -> Place:
         """Checkpoints and the final student."""
@@ -94,10 +97,20 @@ class Run:
 
     def checkpoints(self) -> list[Place]:
         """Return the exported checkpoints in order of training steps; one counts once its manifest is there."""
-        found = self.student / "checkpoints"
-        infos = found.filesystem.get_file_info(fs.FileSelector(found.path, allow_not_found=True))
-        places = [Place(found.filesystem, info.path) for info in infos]
-        return sorted((it for it in places if (it / "manifest.json").exists()), key=lambda it: it.name)
+        return self._complete(self.student / "checkpoints")
+
+    def states(self) -> list[Place]:
+        """Return the states saved between checkpoints, in order of training steps."""
+        return self._complete(self.student / "checkpoints" / "states")
+
+    def _complete(self, folder: Place) -> list[Place]:
+        return [it for it in folder.list() if (it / "manifest.json").exists()]
+
+    def chosen_checkpoint(self) -> str:
+        """Return the name of the checkpoint that became the student; before training ends, of the one that would."""
+        manifest = self.student / "final" / "manifest.json"
+        chosen = json.loads(manifest.read()).get("checkpoint") if manifest.exists() else None
+        return str(chosen or max((it.name for it in self.checkpoints()), default=""))
 
     def evaluation(self, arm: str) -> Ledger:
         """The rollouts of one arm on the test problems."""
@@ -156,7 +169,7 @@ class Run:
         source = self.place / "problems" / f"{split.value}.parquet"
         if not source.exists():
             raise UserError(f"run {self.name} has no problems yet; run jobs/sample.py or jobs/distill.py first")
-        return table_to_problems(pq.read_table(source.path, filesystem=source.filesystem))
+        return table_to_problems(source.read_table())
 
     def store_problems(self, problems: list[Problem]) -> int:
         """Write the snapshot of both splits, which later stages and resumes use whatever becomes of the source.
@@ -177,10 +190,8 @@ class Run:
                     f"({problem.id}: {problem.question[:60]!r}); restore it, or give the run another name"
                 )
         for split in Split:
-            sink = pa.BufferOutputStream()
             table = problems_to_table(problem for problem in problems if problem.split is split)
-            pq.write_table(table, sink, compression="zstd")
-            (self.place / "problems" / f"{split.value}.parquet").write(sink.getvalue())
+            (self.place / "problems" / f"{split.value}.parquet").write_table(table)
         (self.place / "problems" / "manifest.json").write(json.dumps({"sources": self._sources()}).encode())
         return len(before)
 

@@ -26,13 +26,13 @@ def describe(run: Run) -> str:
     lines += [f"{stage:<10} {'done' if marker.exists() else 'not done':>8}" for stage, marker in done.items()]
     arms = [
         "base",
-        *(teacher.name for teacher in run.config.teachers),
+        *(it.name for it in (*run.config.teachers, *run.config.evaluation.arms)),
         *(it.name for it in run.checkpoints()),
         "student",
     ]
     lines += [_ledger_line("evaluate", arm, run.evaluation(arm)) for arm in arms if run.evaluation(arm).segments()]
     report = run.place / "report.html"
-    lines.append(f"report     {report if report.exists() else 'not done':>8}")
+    lines.append(f"report     {str(report) if report.exists() else 'not done':>8}")
     return "\n".join(lines)
 
 
@@ -42,19 +42,21 @@ def forecast(config: Config) -> str:
     Raises:
         UserError: a source is wrong.
     """
-    counts = Counter(problem.split for problem in problems.load(config.sources).problems)
+    loaded = problems.load(config.sources, to_distil=bool(config.teachers))
+    counts = Counter(problem.split for problem in loaded.problems)
     rollouts = counts[Split.TRAIN] * most(config.policy)
-    samples = counts[Split.TEST] * config.evaluation.samples * (2 + len(config.teachers))
+    arms = len(config.teachers) + len(config.evaluation.arms) + (2 if config.teachers else 1)
+    samples = counts[Split.TEST] * config.evaluation.samples * arms
     lines = [
         f"problems   {counts[Split.TRAIN]:>10,} to distil   {counts[Split.TEST]:,} held out",
-        f"evaluate   {samples:>10,} samples of {2 + len(config.teachers)} arms",
+        f"evaluate   {samples:>10,} samples of {arms} arms",
     ]
     for teacher in config.teachers:
         tokens = rollouts * teacher.sampling.max_tokens
         lines.insert(1, f"sample     {rollouts:>10,} rollouts at most by {teacher.name}   {tokens:,} tokens at most")
     lines.append(
         f"gpus       {sum(it.crew[1] * it.gpus for it in config.teachers):>10,} for teachers   "
-        f"{config.training.workers * config.training.gpus} for training"
+        f"{config.training.crew[1] * config.training.gpus} for training"
     )
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Where bytes live: a place in a local directory or an object store, behind one small interface.
 
 `place("runs/x")` and `place("s3://bucket/x")` behave alike. `write` is atomic: a reader sees the old bytes, the new
-ones, or none. Nothing here knows what the bytes mean.
+ones, or none. Nothing here knows what the bytes mean, or the rows of a table.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from reasonray.errors import UserError
@@ -72,6 +74,16 @@ class Place:
             file.flush()
             os.fsync(file.fileno())
         torn.replace(target)
+
+    def read_table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the table of a parquet file, or some columns of it."""
+        return pq.read_table(self.path, columns=columns and list(columns), filesystem=self.filesystem)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Put a table there as a parquet file, in one step."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write(sink.getvalue())
 
     def copy(self, target: Place) -> None:
         """Copy a directory with all that is in it; files that the target has already are replaced one by one."""

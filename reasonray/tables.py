@@ -7,15 +7,17 @@ that are not yet known (an annotation before curation) are null.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+"""2 added what curation/measures.py finds; what was written before reads as null there."""
 
 _PROBLEM_FIELDS = [
     pa.field("id", pa.string(), nullable=False),
@@ -42,6 +44,12 @@ _ANNOTATION_FIELDS = [
     pa.field("backward_chaining", pa.int32()),
     pa.field("depth", pa.int32()),
     pa.field("spans", SPANS),
+    pa.field("failed_branch_fraction", pa.float64()),
+    pa.field("foreign_share", pa.float64()),
+    pa.field("compression_ratio", pa.float64()),
+    pa.field("ngram_loop", pa.int32()),
+    pa.field("code_share", pa.float64()),
+    pa.field("reasoning_format", pa.string()),
     pa.field("pass_rate", pa.float64()),
     pa.field("dropped_by", pa.string()),
     pa.field("selected", pa.bool_()),
@@ -72,6 +80,32 @@ ROLLOUT_SCHEMA = pa.schema(
     ],
     metadata={"reasonray.schema": SCHEMA_VERSION},
 )
+
+
+def put(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """Return a table with columns of ROLLOUT_SCHEMA in place of its own, or at its end where it has none."""
+    for name, values in columns.items():
+        index, field = table.schema.get_field_index(name), ROLLOUT_SCHEMA.field(name)
+        table = table.append_column(field, values) if index < 0 else table.set_column(index, field, values)
+    return table
+
+
+def keys(table: pa.Table) -> pa.ChunkedArray:
+    """Return what tells drawn rollouts apart: the id, and the round of those that were drawn again."""
+    return pc.binary_join_element_wise(table["id"], table["round"].cast(pa.string()), "/")
+
+
+def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return the columns named, null where an older version of the schema had none yet.
+
+    Raises:
+        KeyError: a column is missing that must have values.
+    """
+    columns = []
+    for field in (ROLLOUT_SCHEMA.field(name) for name in names):
+        later = field.nullable and field.name not in table.column_names
+        columns.append(pa.nulls(table.num_rows, field.type) if later else table[field.name])
+    return pa.table(columns, names=list(names))
 
 
 def problems_to_table(problems: Iterable[Problem]) -> pa.Table:

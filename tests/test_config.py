@@ -47,6 +47,7 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
         ({"policy": {"kind": "until_correct", "target": 5, "max": 4}}, "max (4) is below target (5)"),
         ({"evaluation": {"samples": 2, "k": [1, 4]}}, "needs at least as many samples"),
         ({"student": {"model": "m", "prompt": {"template": "no placeholder"}}}, "{question}"),
+        ({"training": {"student": "best"}}, "set curation.validation to their share"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_that_names_the_key(change: dict, message: str) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from reasonray.ledger import Ledger, Tally
 from reasonray.records import Finish, Outcome, Rollout
 from reasonray.storage import Place, place
-from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
+from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
 
 
 @pytest.fixture
@@ -143,6 +143,20 @@ def content(ledger: Ledger) -> list[tuple[str, int, str]]:
 
 def names(ledger: Ledger, folder: str = "segments") -> set[str]:
     return {file.name.removesuffix(".parquet").removesuffix(".json") for file in (ledger.place / folder).list()}
+
+
+def test_segments_of_an_earlier_schema_are_read_and_compacted(ledger: Ledger) -> None:
+    rollouts = [a_rollout(sample=sample) for sample in range(8)]
+    for one in rollouts:
+        table = rollouts_to_table([one])
+        ledger.append_table(table.drop_columns(["annotation_ngram_loop", "annotation_reasoning_format"]))
+    assert table_to_rollouts(ledger.read()) == rollouts
+    assert ledger.read(["annotation_ngram_loop"]).to_pylist() == [{"annotation_ngram_loop": None}] * 8
+    assert ledger.compact(least=2) == 8
+    assert sorted(it.id for it in table_to_rollouts(ledger.read())) == sorted(it.id for it in rollouts)
+    ledger.append_table(table.drop_columns(["completion"]))
+    with pytest.raises(KeyError, match="completion"):
+        ledger.read()
 
 
 def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:

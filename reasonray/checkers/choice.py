@@ -24,11 +24,6 @@ _SECOND = re.compile(r"\b(?:or|and|nor|not)\b|[,/&]\s*\(?[A-J]\b")
 _OTHER = re.compile(r"[(\[][A-J][)\]]|\b(?:or|and|nor|not) [A-J]\b")
 
 
-def fast(problem: Problem, answer: str) -> tuple[Outcome, str]:
-    """Decide at once; nothing here can take long."""
-    return compare(problem, answer)
-
-
 def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     """Say whether an answer chooses the option that the gold answer is."""
     if reason := unverifiable(problem):
@@ -38,6 +33,10 @@ def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     if chosen is None:
         return Outcome.WRONG, "chooses no single option"
     return (Outcome.CORRECT if chosen == _gold(problem, options) else Outcome.WRONG), f"option {chosen}"
+
+
+fast = compare
+"""Nothing here can take long."""
 
 
 def unverifiable(problem: Problem) -> str | None:

@@ -58,14 +58,13 @@ def extract(problem: Problem, response: str) -> Found | None:
     return Found(word.lower(), "judgement", True) if word else None
 
 
-def fast(problem: Problem, answer: str) -> tuple[Outcome, str]:
-    """Read a judge's word."""
-    return compare(problem, answer)
-
-
 def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     """Read a judge's word."""
     return (Outcome.CORRECT if answer == "yes" else Outcome.WRONG), f"says {answer}"
+
+
+fast = compare
+"""Nothing here can take long."""
 
 
 def unverifiable(problem: Problem) -> None:

@@ -59,14 +59,13 @@ def extract(problem: Problem, response: str) -> Found | None:
     return Found(" ".join(f"{name}={value}" for name, value in found.items()), "labels", True)
 
 
-def fast(problem: Problem, answer: str) -> tuple[Outcome, str]:
-    """All labels are there, or extract would have found none."""
-    return compare(problem, answer)
-
-
 def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     """All labels are there, or extract would have found none."""
     return Outcome.CORRECT, "four labels"
+
+
+fast = compare
+"""Nothing here can take long."""
 
 
 def unverifiable(problem: Problem) -> None:

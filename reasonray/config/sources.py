@@ -9,6 +9,11 @@ from pydantic import Field
 from reasonray.config.section import Section
 
 
+class _Licensed(Section):
+    license: str = ""
+    """Of the problems, as the hub names licenses (mit, cc-by-4.0); the card says so."""
+
+
 class GeneratedSource(Section):
     """Seeded arithmetic in three difficulties, as many problems as wanted (problems/generated.py)."""
 
@@ -33,7 +38,7 @@ class Columns(Section):
     """What a checker asks of the metadata → the column that holds it, such as `asserts = "test_list"`."""
 
 
-class FilesSource(Section):
+class FilesSource(_Licensed):
     """JSON Lines or parquet files (problems/files.py)."""
 
     kind: Literal["files"]
@@ -52,7 +57,7 @@ class FilesSource(Section):
     on_duplicate: Literal["error", "drop"] = "error"
 
 
-class HubSource(Section):
+class HubSource(_Licensed):
     """A data set of the Hugging Face hub: `owner/name` or `owner/name/config` (problems/hub.py)."""
 
     kind: Literal["hub"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from reasonray.config.models import Asked, Sampling
-from reasonray.config.section import Section, Share
+from reasonray.config.models import Asked, Named, Range, Sampling, ends
+from reasonray.config.section import PATH_PART, Section, Share
 
 
 class Judge(Asked):
@@ -122,7 +123,8 @@ class Curation(Section):
 class Training(Section):
     """SFT of the student on the curated samples, completion tokens only (training/)."""
 
-    workers: PositiveInt = 1
+    workers: Range = 1
+    """How many, or at least and at most: as many as the cluster has room for. The steps stay the same."""
     gpus: int = Field(0, ge=0)
     """GPUs per worker: 0 trains on CPU with gloo."""
     cpus: float = Field(1.0, gt=0)
@@ -141,18 +143,67 @@ class Training(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: fp32 master weights, bf16 forward. Below about 1e-5 short runs lose its updates: use fp32 or more."""
     activation_checkpointing: bool = False
+    cpu_offload: bool = False
+    """Keep weights, gradients and the optimiser in main memory, and bring a layer to the GPU when it is computed."""
+    lora_rank: int = Field(0, ge=0)
+    """Train adapters of this rank on all linear layers but the output (LoRA, Hu et al. 2021) and leave the model as it
+    is; 0 trains all weights. Adapters want about ten times the learning rate. The student is the model with them merged
+    in; the adapter itself is stored beside it."""
+    lora_alpha: float = Field(32.0, gt=0)
+    """Adapters are scaled by lora_alpha / lora_rank."""
     checkpoints: PositiveInt = 3
-    """Checkpoints in a run, evenly spaced; the last one is the student."""
+    """Checkpoints in a run, evenly spaced, each with its model."""
+    keep: PositiveInt | None = None
+    """Checkpoints whose models stay: so many of the newest, and the one with the least loss on the held-out examples.
+    None keeps all: those that are gone cannot be measured afterwards."""
+    student: Literal["last", "best"] = "last"
+    """Which checkpoint becomes the student; best has the least loss on held-out examples (curation.validation)."""
+    save_minutes: float = Field(30.0, gt=0)
+    """How often the state is saved between checkpoints, so that a death costs no more."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where else the steps' figures go; what each needs (an account, an address) it takes from its own environment."""
     max_failures: int = Field(2, ge=0)
     """Worker failures that Ray Train survives by resuming from the last checkpoint."""
 
+    @property
+    def crew(self) -> tuple[int, int]:
+        """The least and the most workers."""
+        return ends(self.workers)
+
+    @property
+    def backend(self) -> str:
+        """What the workers' process group talks by."""
+        if not self.gpus:
+            return "gloo"
+        return "cpu:gloo,cuda:nccl" if self.cpu_offload else "nccl"
+
+    def shards(self, world: int) -> bool:
+        """Say whether weights are split over `world` workers, or kept where only a sharded model can keep them."""
+        return world > 1 or self.cpu_offload
+
+
+class Arm(Named):
+    """A model that is only measured: any model behind any engine, or one that is measured already, asked otherwise."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_path_part(cls, name: str) -> str:
+        if not re.fullmatch(PATH_PART, name) or name in ("all", "base", "student", "train"):
+            raise ValueError("may hold letters, digits, '.', '_' and '-' only; all, base, student and train are taken")
+        return name
+
 
 class Evaluation(Section):
-    """Base, teachers and student on the test problems, by the same sampler."""
+    """Base, teachers, student and further arms on the test problems, by the same sampler."""
 
+    arms: tuple[Arm, ...] = ()
+    """Further models, such as a peer behind an endpoint, or the student at other temperatures."""
     samples: PositiveInt = 4
     """Samples per problem and arm."""
     k: tuple[PositiveInt, ...] = (1, 4)
+    cluster: str | None = None
+    """Key of the problems' metadata that names what a problem is a variant of, such as its template: variants are not
+    counted as independent, and intervals widen accordingly."""
     checkpoint_problems: int = Field(60, ge=0)
     """Test problems on which the training checkpoints are measured; 0 skips them."""
     checkpoint_samples: PositiveInt = 2

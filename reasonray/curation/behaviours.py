@@ -10,219 +10,53 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
+from operator import itemgetter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENING
+from reasonray.curation.phrases import Phrases
 from reasonray.prompts import REASONING_CLOSE, split_reasoning
 from reasonray.records import Annotation, Span
-from reasonray.tables import ROLLOUT_SCHEMA, SPANS
+from reasonray.tables import ROLLOUT_SCHEMA, SPANS, put
 
 __all__ = ["annotate", "annotate_table", "sentences"]
 
-_I = r"(?:let me|let[’']?s|let us|i|we|i[’']ll|we[’']ll|i[’']m going to|i am going to|i[’']d)"
-_WILL = (
-    r"(?:\s+(?:just|now|also|first|quickly|then|will|can|could|should|must|shall"
-    r"|need to|have to|want to|better|go)){0,3}"
-)
-_SELF = rf"\b{_I}{_WILL}\s+"
-_OPENING = r"(?:\A|[.!?:;…>—–(*\"“\n]|\s-)[\s*_#\"“(-]{0,6}"
-_FILLER = r"(?:(?:oh|hmm+|but|no|oops|so|and|now|ok|okay|alright|well|ah|yes|then|just)\b[\s,.…—–-]{1,4}){0,2}"
-_IT = r"(?:that|this|it|the (?:answer|result|total|sum|solution))"
-_IS = r"(?:[’']s| is| was| looks| seems)"
-_ENDS = r"(?=\s*[.,!:;)—–]|\s*\Z)"
-_CHECK = r"(?:(?:double|cross|sanity|re)[-\s]?)?(?:check|verify|validate|confirm|test)"
-# A reasoner tests a formula or a value; 50 lamps are what a problem speaks of.
-_TRIED = r"(?:this|that|it|if|whether|with|by|my|our|the|a (?:few|simple|small|quick)|some|a?n?other|[a-z]\w? ?=)"
-_CHECK_OWN = (
-    rf"(?:{_CHECK}\b(?<!test)(?! (?:out|in|into|for)\b)|test\b(?= {_TRIED})"
-    r"|make sure\b(?= (?:this|that|it|the|my|i|we)\b))"
-)
-_WAY = r"(?:way|approach|method|route|idea|strategy|angle|formula|technique)"
-_MINE = (
-    r"my (?:(?:earlier|previous|first|initial|last|own) )?(?:assumption|index|calculation|answer|count|sum|total"
-    r"|approach|reasoning|formula|equation|arithmetic|result|logic|guess|interpretation|factorization|code|solution|method)"
-)
-_WORK = (
-    r"(?:this|that|it|if|whether|by|again|back|my|our|your"
-    r"|(?:the|each|every)(?: \w+)? (?:answer|result|total|sum|solution|work|math|equation|condition|calculation"
-    r"|arithmetic|value|product|numbers?|steps?|computation|case))\b"
-)
-_ACT = (
-    r"(?:find|compute|calculate|determine|work out|figure out|solve|add|subtract|multiply|divide|convert|count|list"
-    r"|simplify|factor|write|express|identify|set up|isolate|evaluate|note|define|understand)"
-)
-
-_PATTERNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # behaviour: (at the opening of a sentence or clause, anywhere)
-    "verification": (
-        (
-            rf"{_CHECK}(?=\s*:)",
-            rf"{_CHECK}(?=\s+(?:{_WORK}|[a-z] ?=))",
-            r"(?:double|sanity|quick|cross)[-\s]check\b",
-            r"(?:(?:re|double|cross)[-\s]?)?(?:checking|verifying)\b"
-            r"(?=\s*[:,]|\s+(?:this|that|my|our|the|if|it|by)\b)",
-            r"(?:self-)?verification(?=[*_\s]{0,4}:)",
-            rf"(?:yes|yep|great|good|indeed)[,.!]? (?:{_IT}{_IS}? )?(?:indeed )?(?:correct|right|matches|checks out)"
-            rf"{_ENDS}",
-            r"correct(?=\s*[.!]|\s*\Z)",
-            r"(?:plugging|substituting) (?:[^.!?\n]{1,30} )?(?:back\b|in(?:to)? the original\b)",
-            r"is (?:that|this|it) (?:right|correct)(?=\s*\?)",
-            r"does (?:that|this|it) (?:satisfy|match|hold|work|make sense|add up|agree|fit)\b",
-            r"just to (?:be (?:sure|safe|certain)|check|confirm|verify)\b",
-            r"testing (?:this|that|it|(?:the|my|our) (?:function|code|formula|program|solution|answer))\b",
-            r"as an? (?:(?:sanity|quick|double|cross|final)[-\s]){0,2}check\b",
-        ),
-        (
-            rf"{_SELF}{_CHECK_OWN}",
-            rf"{_SELF}see (?:if|whether) (?:that|this|it|everything) (?:makes sense|works|holds|fits|adds up|matches"
-            r"|is (?:right|correct))\b",
-            r"\bthen (?:double|cross|re)[-\s]?check\b",
-            r"\bso (?:the|my|our) (?:code|answer|result|formula|solution) (?:is|must be) (?:right|correct)\b",
-            r"\bwhich is what (?:the (?:problem|question)|we|i) (?:says?|said|gives?|got|had|wanted|expected|found)\b",
-            rf"{_SELF}(?:plug|substitute) (?:[^.!?\n]{{1,30}} )?back\b",
-            rf"\bto (?:(?:double|cross)[-\s]?)?(?:verify|check) {_WORK}",
-            r"\bto (?:be sure|double[-\s]check|verify)(?=\s*[,:])",
-            rf"\b{_IT} checks out\b",
-            rf"\b{_IT}{_IS} (?:indeed )?correct{_ENDS}",
-            r"\b(?:which|this|that) (?:indeed )?(?:matches|agrees with|is consistent with) (?:the|what|our|my)"
-            r" (?:answer|result|total|sum|given|original|expected|earlier|first|i|we|calculation|problem)\b",
-        ),
-    ),
-    "backtracking": (
-        (
-            rf"(?:wait|hold on|hang on)(?!,? (?:but )?{_SELF[2:]}{_CHECK_OWN})"
-            r"(?=\s*[,.!…:—–]|\s+-|\s*\Z|\s+(?:no|that|this|i|actually|but|is|we|maybe|what|it"
-            r"|a (?:minute|moment|second))\b)(?: a (?:minute|moment|second))?",
-            r"actually(?=\s*,|\s+(?:no|wait|that[’']?s|that is|i (?:was|made|need|should|think))\b)",
-            r"(?:scratch that|on second thoughts?|oops|my mistake|my bad|backtracking|going back to)\b",
-            r"correction(?=\s*:)",
-            r"never ?mind(?=\s*[,.!—–])",
-            r"dead end(?=\s*[.,:!])",
-            r"oh,? no(?=\s*[,.!—–])",
-            r"hmm+,? no(?=\s*[,.!—–])",
-            r"no, (?:that|this|it)(?:[’']s| is| was| would)\b",
-            r"sorry,? (?:(?:that|this|it) (?:should|is|was)|i (?:meant|made|was))\b",
-            r"(?:oh|ah)[,.!]? (?:right|i see|wait|yes)\b[\s,.!—–-]{1,4}(?:i|we) (?:used|forgot|missed|counted|added"
-            r"|took|assumed|confused|swapped|dropped|had|should|wrote)\b",
-        ),
-        (
-            rf"{_SELF}(?:reconsider|re-?think|re-?do|re-?calculate|re-?compute|backtrack|start over|start again"
-            r"|try again|re-?examine|re-?read|revise|go back|correct (?:that|this|my|the error)"
-            r"|fix (?:that|this|my|the (?:error|mistake))|try (?:a different|another|something else)"
-            rf"|(?:think of|use|find|look for|consider|switch to) (?:a different|another|some other) {_WAY})\b",
-            r"\b(?:that|this)(?:[’']s| is| was| must be| looks| seems)(?: \w+ly)? "
-            r"(?:wrong|incorrect|not (?:quite |exactly |entirely )?(?:right|correct|it|matching|working)|a mistake"
-            r"|an error)\b",
-            r"\b(?:that|this) (?:can[’']t|cannot|could not|couldn[’']t) be (?:right|correct|it|true)\b",
-            r"\b(?:that|this) (?:isn[’']t|wasn[’']t|doesn[’']t (?:look|seem)|does not (?:look|seem)) "
-            r"(?:right|correct|it)\b",
-            r"\b(?:that|this) (?:doesn[’']t|does not|didn[’']t|won[’']t) (?:work|match|add up|make sense)\b",
-            r"\bi(?:[’']ve| have)? (?:just )?(?:made|see|found|spotted|notice) (?:an?|my) (?:\w+ )?(?:error|mistake)\b",
-            r"\bi (?:was wrong|forgot to|mixed up|messed up|mis-?(?:counted|read|calculated|added|took|interpreted"
-            r"|understood|wrote|copied))\b",
-            rf"\b{_MINE}\b[^.,!?\n]{{0,30}} (?:is|was|must be|has to be) (?:wrong|off|incorrect|mistaken|flawed)\b",
-            rf"\b(?:this|that) {_WAY} (?:fails|failed|breaks|leads nowhere|doesn[’']t|isn[’']t|won[’']t)\b",
-            r"\b(?:this|that|it)(?:[’']s| is) (?:getting|becoming) (?:too |very |quite |really )?"
-            r"(?:messy|complicated|tedious|unwieldy)\b",
-            r"\b(?:isn[’']t|is not|wasn[’']t) getting (?:me|us) (?:any|no)where\b",
-            r"\bi was (?:assuming|treating|misreading|wrongly|mistakenly)\b(?! (?:charged|told|sent|given|billed))",
-            r"\bcontradicts what (?:i|we)\b",
-        ),
-    ),
-    "subgoals": (
-        (
-            rf"(?:first|second|third|next|then|finally|lastly)(?:ly)?,? (?:{_I}{_WILL} )?{_ACT}\b",
-            rf"now,? {_I}{_WILL} {_ACT}\b",
-            rf"(?:first|next|then|now|finally),? to [^.,!?\n]{{1,30}}, (?:{_I}{_WILL} )?{_ACT}\b",
-            rf"\d{{1,2}}[.)] [*_]{{0,2}}{_ACT}\b",
-            r"next up(?=\s*:)",
-            r"once (?:i|we) (?:have|know|find|get) [^.,!?\n]{1,40}, (?:i|we) (?:can|could|will|need)\b",
-            r"(?:i|we) need (?:to (?:find|know|do|work out) )?(?:two|three|four|several) "
-            r"(?:things|quantities|steps|values)\b",
-            rf"(?:first|second|next|finally),? {_I} (?:will|need|must|should|have to|can)\b",
-            r"step (?:\d{1,3}|one|two|three|four|five)(?=[*_]{0,2}\s?[:.)—–-])",
-            r"(?:(?:my|the|here[’']s (?:my|the|a)) )?plan(?=\s*:(?! ?[$€£]?\d+\s)| is to\b)",
-            r"sub-?(?:goal|problem|task)s?(?=[ \d]{0,4}:)",
-            r"(?:the|my|our) (?:first|next|last|final) (?:step|thing|task) is to\b",
-            r"(?:now|then),? (?:i|we) (?:need|have|want) to\b",
-        ),
-        (
-            rf"{_SELF}(?:start|begin) (?:by|with)\b(?! the (?:end|answer|goal|target|desired|final)\b)",
-            r"\b(?:let me|let[’']?s|let us|i[’']ll|we[’']ll|(?:i|we) (?:will|should|must|need to|have to|can)) first\b",
-            rf"{_SELF}break down (?:this|it|the)\b",
-            rf"{_SELF}(?:tackle|handle|deal with|solve|take) [^.,!?\n]{{1,40}} first\b",
-            rf"{_SELF}(?:consider|distinguish|look at) (?:the )?(?:two|three|four|several|following) (?:\w+ )?cases\b",
-            rf"{_SELF}(?:break|split|divide|decompose) (?:this|it|that|the (?:problem|task|question|calculation))\b",
-            r"\bbreaking (?:this|it|the (?:problem|task|question|calculation)) (?:down|up|into)\b",
-            rf"{_SELF}(?:tackle|handle|deal with|take|solve|do|go through|approach) "
-            r"(?:this|it|the \w+|each \w+|one \w+) (?:in (?:\w+ )?(?:parts|stages|steps|pieces)|separately"
-            r"|at a time|step by step)",
-        ),
-    ),
-    "backward_chaining": (
-        (
-            r"(?:in order )?to (?:get|reach|obtain|arrive at|make (?:the|this|it|both|\d+(?=,))|end up with|end at"
-            r"|have|prove|show)(?! (?:to|home|there|here|up|in|on|dressed)\b)[^.,!?\n]{0,40}, "
-            r"(?:(?:i|we)(?:[’']d| would)? (?:need|must|have to|want)|the (?:last|final))\b",
-            r"(?:starting|start|going|reasoning) (?:back(?:wards?)? )?from the "
-            r"(?:end|answer|goal|target|result|conclusion|final \w+)\b"
-            r"(?! of (?:the|a|his|her) (?!problem|story|question|process|chain|sequence))",
-            r"(?:the |my |our )?(?:target|goal) is [^.,!?\n]{1,30}, so (?:i|we) (?:need|want|must|have to|could)\b",
-            r"(?:if|suppose|assume) the (?:final|last|ending) [^.,;!?\n]{1,50}[,;] (?:then )?(?:before (?:it|that|this)"
-            r"|(?:\w+ ){1,5}(?:was|were|must have been|had been))\b",
-            r"what (?:would|must|has to|needs to) (?:have to )?be true\b",
-            r"(?:undo|reverse) the (?:\w+ing|steps?|operations?|last)\b",
-            r"(?:backwards?|in reverse)(?=\s*[:,])",
-            r"(?:work(?:ing)?|thinking|reasoning) (?:this |it )?backwards?\b",
-        ),
-        (
-            rf"{_SELF}(?:work|reason|think|solve) (?:this |it |the problem )?(?:backwards?|in reverse)\b",
-            r"\bby working backwards?\b",
-            rf"{_SELF}(?:start|begin|work back) (?:with|from|at) the (?:end|answer|goal|target|desired|final)\b",
-            rf"{_SELF}(?:undo|reverse) (?:the|each|every|these|those) (?:steps?|operations?|last)\b",
-            r"\b(?:undoing|reversing) (?:the|each|every) (?:steps?|operations?|process|last)\b",
-            r"\bfor (?:that|this|it|[^\s.,!?]{1,8}|the [^.,!?\n]{1,25}) to (?:be|hold|work|happen|equal)\b"
-            r"[^.,!?\n]{0,20}, (?:\w+ ){1,4}(?:must|needs?|has to|have to)\b",
-            r"\bit(?:[’']s| is| would be)? (?:suffices|sufficient|enough) to (?:show|find|prove|know)\b",
-            r"\bwhat (?:do|would|must) (?:i|we) (?:need|have)\b[^.!?\n]{0,30} (?:to get|to reach|before)\b",
-        ),
-    ),
-}
+BEHAVIOURS = tuple(OPENING)
+_Evidence = tuple[str, int, int]
+"""Behaviour, start and end: a Span, of which a long text has hundreds."""
+_LONGEST_OPENING = 40
 
 
-def _any_of(patterns: tuple[str, ...]) -> str:
-    """Return one pattern that tries only the starts of words, and the reasoner's "let me" once for all."""
-    own = "|".join(pattern.removeprefix(_SELF) for pattern in patterns if pattern.startswith(_SELF))
-    others = [pattern for pattern in patterns if not pattern.startswith(_SELF)]
-    return rf"\b(?=[a-z])({'|'.join([*others, f'{_SELF}(?:{own})'])})"
+@cache
+def _phrases() -> Phrases:
+    return Phrases({f"{behaviour} opening": phrases for behaviour, phrases in OPENING.items()} | ANYWHERE)
 
-
-_DETECTORS = {
-    behaviour: (
-        re.compile(rf"{_OPENING}{_FILLER}\b({'|'.join(opening)})", re.IGNORECASE),
-        re.compile(_any_of(anywhere), re.IGNORECASE),
-    )
-    for behaviour, (opening, anywhere) in _PATTERNS.items()
-}
 
 _DENIED = re.compile(
     r"(?:\bno need|\bno reason|\bwithout|n[’']t|\bnot|\bnever|\bcannot)"
     r"(?:\s+(?:need|have|to|even|for|bother)){0,3}\s+\Z",
-    re.IGNORECASE,
 )
 _SAID = re.compile(
     r"\b(?:said|says|shout(?:s|ed)|ask(?:s|ed)|tells?|told|repl(?:ies|ied)|yell(?:s|ed)|wrote|writes|reads)"
     r"[^.!?\n\"“]{0,16}[\"“‘']\s?\Z",
-    re.IGNORECASE,
 )
-_REPORTED = re.compile(
-    r"\b(?:claims|says|thinks|believes|argues|insists|claimed|said|thought)(?: that)?\s\Z", re.IGNORECASE
-)
+_REPORTED = re.compile(r"\b(?:claims|says|thinks|believes|argues|insists|claimed|said|thought)(?: that)?\s\Z")
 _SAID_AFTER = re.compile(
     r"[^\"”\n]{0,40}[\"”]\s?(?:\w+ ){0,2}(?:said|says|ask(?:s|ed)|repl(?:ies|ied)|shout(?:s|ed)|yell(?:s|ed))\b"
 )
+_BEFORE = (_SAID, _REPORTED, _DENIED)
+_TURNING = frozenset(
+    (
+        *("no", "need", "reason", "without", "not", "never", "cannot", "have", "to", "even", "for", "bother"),
+        *("claims", "says", "thinks", "believes", "argues", "insists", "claimed", "said", "thought", "that"),
+    )
+)
+_TURNED = ("n't", "n’t", '"', "“", "‘", "'")
+"""What one of _BEFORE ends in, by which most places are cleared without a look at what stands before."""
 _LOOK_BACK = 40
 _JOINED = re.compile(r"[\s,—–-]{1,4}")
 
@@ -231,8 +65,10 @@ _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _CODE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]{1,200}`|^[ \t]{2,40}#[^\n]{0,400}|^[ \t]{0,40}//[^\n]{0,400}", re.DOTALL | re.MULTILINE
 )
+_CODE_MARKS = ("`", "#", "//")
 _WORD = re.compile(r"\w[\w'’]*")
-_STEP = re.compile(r"\bstep\s{1,3}#?(\d{1,4})\b", re.IGNORECASE)
+# Its literal comes first, for which Python looks much faster than for a border of words.
+_STEP = re.compile(r"step(?<!\wstep)\s{1,3}#?(\d{1,4})\b")
 _NUMBER = re.compile(r"[ \t]{0,8}\d{1,3}")
 _LONGEST_MARKER = 11
 _ABBREVIATION = re.compile(r"(?<!\w)(?:e\.g|i\.e|etc|vs|cf|approx|dr|mr|mrs|ms|eq|fig)\Z", re.IGNORECASE)
@@ -246,19 +82,15 @@ _QUOTED_WORDS = 5
 
 def annotate(completion: str, question: str) -> Annotation:
     """Return the behaviours of one completion, with evidence, and its depth."""
-    text = _hide(completion, question)
-    spans: list[Span] = []
-    for behaviour in _DETECTORS:
-        spans += (Span(behaviour, start, end) for start, end in _hits(behaviour, text))
-    spans.sort(key=lambda span: (span.start, span.end))
-    counts = Counter(span.behaviour for span in spans)
+    depth, spans = _read(completion, question)
+    counts = Counter(behaviour for behaviour, _, _ in spans)
     return Annotation(
         verification=counts["verification"],
         backtracking=counts["backtracking"],
         subgoals=counts["subgoals"],
         backward_chaining=counts["backward_chaining"],
-        depth=_depth(text),
-        spans=tuple(spans),
+        depth=depth,
+        spans=tuple(Span(*it) for it in spans),
     )
 
 
@@ -269,21 +101,31 @@ def annotate_table(table: pa.Table) -> pa.Table:
         table: columns of tables.ROLLOUT_SCHEMA, at least completion and problem_question.
     """
     pairs = zip(table["completion"].to_pylist(), table["problem_question"].to_pylist(), strict=True)
-    found = [annotate(completion, question) for completion, question in pairs]
+    found = [_read(completion, question) for completion, question in pairs]
+    spans = [span for _, spans in found for span in spans]
+    ends = np.cumsum([0, *(len(spans) for _, spans in found)], dtype=np.int32)
+    owners = np.repeat(np.arange(len(found)), np.diff(ends))
+    behaviours = np.array([behaviour for behaviour, _, _ in spans], dtype=object)
     columns: dict[str, pa.Array] = {
-        f"annotation_{name}": pa.array([getattr(annotation, name) for annotation in found], pa.int32())
-        for name in (*_DETECTORS, "depth")
+        f"annotation_{name}": pa.array(np.bincount(owners[behaviours == name], minlength=len(found)), pa.int32())
+        for name in BEHAVIOURS
     }
-    columns["annotation_spans"] = pa.array([[_plain(span) for span in it.spans] for it in found], SPANS)
+    columns["annotation_depth"] = pa.array([depth for depth, _ in found], pa.int32())
+    parts = [pa.array([span[at] for span in spans], SPANS.value_type[at].type) for at in range(3)]
+    columns["annotation_spans"] = pa.ListArray.from_arrays(
+        pa.array(ends), pa.StructArray.from_arrays(parts, fields=list(SPANS.value_type)), type=SPANS
+    )
     for name, default in (("annotation_dropped_by", ""), ("annotation_selected", False)):
         kind = ROLLOUT_SCHEMA.field(name).type
         known = table[name].cast(kind) if name in table.column_names else pa.nulls(table.num_rows, kind)
         columns[name] = pc.fill_null(known, default)
-    for name, values in columns.items():
-        index = table.schema.get_field_index(name)
-        field = ROLLOUT_SCHEMA.field(name)
-        table = table.append_column(field, values) if index < 0 else table.set_column(index, field, values)
-    return table
+    return put(table, columns)
+
+
+def _read(completion: str, question: str) -> tuple[int, list[_Evidence]]:
+    """Return the depth of a completion and its behaviours, in the order of the text."""
+    text = _lower(_hide(completion, question))
+    return _depth(text), sorted(_found(text), key=itemgetter(1, 2))
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -309,20 +151,34 @@ def _ends_no_sentence(text: str, begun: int, stop: int) -> bool:
     return short and text[stop + 1 : stop + 2] in {" ", "\t"} and bool(_NUMBER.fullmatch(text, begun, stop))
 
 
-def _plain(span: Span) -> dict[str, str | int]:
-    return {"behaviour": span.behaviour, "start": span.start, "end": span.end}
+def _found(text: str) -> list[_Evidence]:
+    """Return every behaviour in a text of lower case, with where it begins and ends."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for kind, start, end in _phrases().find(text):
+        behaviour, _, opening = kind.partition(" ")
+        if not opening or OPENED.search(text, max(0, start - _LONGEST_OPENING), start):
+            places.setdefault(behaviour, []).append((start, end))
+    return [
+        (behaviour, start, end)
+        for behaviour, hits in places.items()
+        for start, end in _joined(text, sorted(hits))
+        if not _is_denied_or_said(text, start, end)
+    ]
 
 
-def _hits(behaviour: str, text: str) -> list[tuple[int, int]]:
-    opening, anywhere = _DETECTORS[behaviour]
-    matches = sorted(match.span(1) for pattern in (opening, anywhere) for match in pattern.finditer(text))
-    return [span for span in _joined(text, matches) if not _is_denied_or_said(text, *span)]
+def _lower(text: str) -> str:
+    lowered = text.lower()
+    # One letter has two in lower case, and offsets must stay.
+    return lowered if len(lowered) == len(text) else text.replace("İ", "i").lower()
 
 
 def _is_denied_or_said(text: str, start: int, end: int) -> bool:
     before = text[max(0, start - _LOOK_BACK) : start]
-    said = _SAID.search(before) or _REPORTED.search(before) or _SAID_AFTER.match(text, end)
-    return bool(said or _DENIED.search(before))
+    last = before.split()[-1:]
+    if last and (last[0] in _TURNING or last[0].endswith(_TURNED)) and any(it.search(before) for it in _BEFORE):
+        return True
+    quoted = any(text.find(mark, end, end + _LOOK_BACK + 2) >= 0 for mark in '"”')
+    return quoted and bool(_SAID_AFTER.match(text, end))
 
 
 def _joined(text: str, hits: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -341,7 +197,7 @@ def _joined(text: str, hits: list[tuple[int, int]]) -> Iterator[tuple[int, int]]
 
 def _hide(completion: str, question: str) -> str:
     """Blank code and quotations, character by character, so that offsets stay those of the raw completion."""
-    text = _CODE.sub(_blank, completion)
+    text = _CODE.sub(_blank, completion) if any(mark in completion for mark in _CODE_MARKS) else completion
     phrases = _quotable(question)
     if not phrases:
         return text
@@ -365,7 +221,8 @@ def _hide(completion: str, question: str) -> str:
 @lru_cache(maxsize=1024)
 def _quotable(question: str) -> frozenset[tuple[str, ...]]:
     """Return the runs of words by which a quotation is known; none if the question holds nothing to be fooled by."""
-    if not (_STEP.search(question) or any(_hits(behaviour, question) for behaviour in _DETECTORS)):
+    lowered = _lower(question)
+    if not (_STEP.search(lowered) or _found(lowered)):
         return frozenset()
     words = [match.group().lower() for match in _WORD.finditer(question)]
     size = min(_QUOTED_WORDS, len(words))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reasonray.config import Config, Teacher
+from reasonray.config import Config, FilesSource, HubSource, Teacher
 from reasonray.funnel import Funnel
 
 __all__ = ["CARD_COLUMNS", "card"]
@@ -22,10 +22,22 @@ CARD_COLUMNS = (
     "backtracking",
     "subgoals",
     "backward_chaining",
+    "failed_branch_fraction",
+    "compression_ratio",
+    "code_share",
+    "foreign_share",
     "pass_rate",
     "checker",
 )
 """What of the examples the card is made from; no text."""
+_QUANTIFIED = (
+    ("completion_tokens", "completion tokens", ".0f"),
+    ("depth", "reasoning steps", ".0f"),
+    ("failed_branch_fraction", "share of sentences taken back", ".2f"),
+    ("compression_ratio", "compression ratio", ".2f"),
+    ("code_share", "share of code", ".2f"),
+    ("foreign_share", "share of letters of another script", ".2f"),
+)
 _PREFERRED = {
     "shortest": ", the shortest first",
     "longest": ", the longest first",
@@ -67,7 +79,7 @@ def _header(config: Config, exported: pa.Table) -> str:
         [
             "---",
             f"pretty_name: {json.dumps(config.name)}",
-            "license: unknown",
+            f"license: {_license(config)}",
             "task_categories:",
             "- text-generation",
             "tags:",
@@ -89,10 +101,29 @@ def _header(config: Config, exported: pa.Table) -> str:
             f"# {config.name}",
             "",
             f"{rows:,} reasoning traces by {', '.join(sorted({it.model for it in config.teachers}))}{found}. Made with "
-            "reasonray by rejection sampling. The license is unknown: it follows from those of the problems and of the "
-            "teachers.",
+            "reasonray by rejection sampling.",
+            "",
+            _licenses(config),
         ]
     )
+
+
+def _license(config: Config) -> str:
+    """Return the one license that all it is made of has; "other" where they differ, "unknown" where one is not told."""
+    named = set(_stated(config).values())
+    return "unknown" if "" in named else named.pop() if len(named) == 1 else "other"
+
+
+def _stated(config: Config) -> dict[str, str]:
+    """Return the license of every teacher, and of every source that a program did not make up."""
+    sources = [it for it in config.sources if isinstance(it, FilesSource | HubSource)]
+    named = {f"the problems of {it.name or getattr(it, 'path', '')}": it.license for it in sources}
+    return named | {f"the teacher {it.model}": it.license for it in config.teachers}
+
+
+def _licenses(config: Config) -> str:
+    told = "; ".join(f"{what}: {license or 'not stated'}" for what, license in _stated(config).items())
+    return f"Licenses that it follows from: {told}."
 
 
 def _size_category(rows: int) -> str:
@@ -177,8 +208,9 @@ def _measures(exported: pa.Table) -> str:
     if not exported.num_rows:
         return "## Lengths and behaviours\n\nNo examples."
     lengths = [
-        (title, *(f"{value:,.0f}" for value in np.quantile(exported[name].to_numpy(), quantiles)))
-        for name, title in (("completion_tokens", "completion tokens"), ("depth", "reasoning steps"))
+        (title, *(f"{value:,{form}}" for value in np.quantile(exported[name].drop_null().to_numpy(), quantiles)))
+        for name, title, form in _QUANTIFIED
+        if exported[name].null_count < exported.num_rows
     ]
     shares: dict[str, float] = {
         name: float(np.mean(exported[name].to_numpy() > 0))

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.config import Prompt
+from reasonray.curation.measures import MEASURES
 from reasonray.prompts import Message, messages
-from reasonray.records import content_hash
+from reasonray.records import content_hash, share_of
 from reasonray.tables import SCHEMA_VERSION
 
 __all__ = ["EXPORT_SCHEMA", "LAYOUTS", "examples", "json_lines", "split_off"]
@@ -42,6 +43,7 @@ EXPORT_SCHEMA = pa.schema(
         pa.field("backtracking", pa.int32(), nullable=False),
         pa.field("subgoals", pa.int32(), nullable=False),
         pa.field("backward_chaining", pa.int32(), nullable=False),
+        *(pa.field(name, kind) for name, kind in MEASURES.items()),
         pa.field("pass_rate", pa.float64()),
         pa.field("checker", pa.string(), nullable=False),
     ],
@@ -60,12 +62,10 @@ _COPIED = {
     "teacher": "teacher",
     "model": "model",
     "completion_tokens": "completion_tokens",
-    "depth": "annotation_depth",
-    "verification": "annotation_verification",
-    "backtracking": "annotation_backtracking",
-    "subgoals": "annotation_subgoals",
-    "backward_chaining": "annotation_backward_chaining",
-    "pass_rate": "annotation_pass_rate",
+    **{
+        name: f"annotation_{name}"
+        for name in ("depth", "verification", "backtracking", "subgoals", "backward_chaining", *MEASURES, "pass_rate")
+    },
     "checker": "verdict_checker",
 }
 
@@ -101,7 +101,7 @@ def split_off(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Ta
     if not share:
         return table, table.slice(0, 0)
     problems = table["problem_id"].to_pylist()
-    aside = {it for it in problems if int(content_hash("validation", seed, it)[:12], 16) < share * 16**12}
+    aside = {it for it in problems if share_of(content_hash("validation", seed, it)) < share}
     mask = pa.array([it in aside for it in problems], pa.bool_())
     return table.filter(pc.invert(mask)), table.filter(mask)
 

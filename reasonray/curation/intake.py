@@ -64,11 +64,10 @@ def _as_field(table: pa.Table, field: pa.Field) -> tuple[pa.Array, pa.Array | No
     column = table[field.name].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
-    fault = pa.array([False] * table.num_rows)
-    if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+    if _is_text(field.type):
         column, fault = _as_text(column, field)
     else:
-        column, fault = _as_type(column, field.type, fault)
+        column, fault = _as_type(column, field.type)
     if not field.nullable:
         fault = pc.or_(fault, pc.is_null(column))
     if field.name in _NAMED:
@@ -79,9 +78,10 @@ def _as_field(table: pa.Table, field: pa.Field) -> tuple[pa.Array, pa.Array | No
     return column, fault
 
 
-def _as_type(column: pa.Array, wanted: pa.DataType, fault: pa.Array) -> tuple[pa.Array, pa.Array]:
+def _as_type(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, pa.Array]:
+    """Return a column of the wanted type, and which rows do not fit it."""
     try:
-        return column.cast(wanted), fault
+        return column.cast(wanted), pa.array([False] * len(column))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass
     # Some of the values do not fit: find out which.

@@ -1,4 +1,4 @@
-"""Figures of a completion that no rule needs but every card and report wants: how much was retracted, repeated, code.
+"""Figures of a completion, for rules, card and report: how much was taken back, repeated, foreign, code.
 
 Pure functions of the text and of the evidence that behaviours.py found; `measure_table` writes them all as columns.
 """
@@ -9,49 +9,69 @@ import re
 import struct
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from reasonray.curation.behaviours import sentences
-from reasonray.curation.rules import _foreign_share, _has_broken_tags
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
+from reasonray.tables import ROLLOUT_SCHEMA, put
 
 __all__ = [
     "MEASURES",
+    "NGRAM",
     "code_share",
     "compression_ratio",
     "failed_branch_fraction",
-    "foreign_share",
     "measure_table",
     "ngram_loop",
     "reasoning_format",
 ]
 
-MEASURES: Mapping[str, pa.DataType] = {
-    "failed_branch_fraction": pa.float64(),
-    "foreign_share": pa.float64(),
-    "compression_ratio": pa.float64(),
-    "ngram_loop": pa.int32(),
-    "code_share": pa.float64(),
-    "reasoning_format": pa.string(),
-}
+_NAMES = (
+    "failed_branch_fraction",
+    "foreign_share",
+    "compression_ratio",
+    "ngram_loop",
+    "code_share",
+    "reasoning_format",
+)
+MEASURES: Mapping[str, pa.DataType] = {name: ROLLOUT_SCHEMA.field(f"annotation_{name}").type for name in _NAMES}
 """The columns of measure_table; each has the prefix `annotation_`."""
 
-_NGRAM = 20
+NGRAM = 20
+"""Words in the runs that ngram_loop counts, unless the configuration says otherwise."""
 _FENCE = "```"
 _PLACED = 4
 """So many words before it in its own sentence, and a change of mind takes back that sentence, not earlier ones."""
+
+
+_SCRIPTS = (
+    r"(?<![\\A-Za-z</])[A-Za-z\u00c0-\u024f]{3,}",
+    "[\u0400-\u04ff]+",
+    "[\u0590-\u05ff]+",
+    "[\u0600-\u06ff]+",
+    "[\u0900-\u097f]+",
+    "[\u0e00-\u0e7f]+",
+    "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+",
+)
+"""Latin, Cyrillic, Hebrew, Arabic, Devanagari, Thai, and Chinese, Japanese and Korean. Notation is no language: Greek
+letters, Latin ones by ones and twos, tags and LaTeX commands."""
 _OTHER_SCRIPT = re.compile("[\u0400-\u0e7f\u3040-\ud7af]")
+_SCRIPT = re.compile("|".join(f"({script})" for script in _SCRIPTS))
 
 
-def measure_table(table: pa.Table) -> pa.Table:
+def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
     """Return a table with the columns of MEASURES at its end, or in their place where they are there already.
 
     Args:
         table: column completion; annotation_spans if behaviours are known, else failed_branch_fraction is null.
+        ngram: words in the runs that ngram_loop counts.
     """
     texts = table["completion"].to_pylist()
     annotated = "annotation_spans" in table.column_names
@@ -63,15 +83,11 @@ def measure_table(table: pa.Table) -> pa.Table:
         ],
         "foreign_share": [foreign_share(text) for text in texts],
         "compression_ratio": [compression_ratio(text) for text in texts],
-        "ngram_loop": [ngram_loop(text) for text in texts],
+        "ngram_loop": [ngram_loop(text, ngram) for text in texts],
         "code_share": [code_share(text) for text in texts],
         "reasoning_format": [reasoning_format(text) for text in texts],
     }
-    for name, kind in MEASURES.items():
-        field, values = pa.field(f"annotation_{name}", kind), pa.array(found[name], kind)
-        index = table.schema.get_field_index(field.name)
-        table = table.append_column(field, values) if index < 0 else table.set_column(index, field, values)
-    return table
+    return put(table, {f"annotation_{name}": pa.array(found[name], kind) for name, kind in MEASURES.items()})
 
 
 def failed_branch_fraction(completion: str, spans: Sequence[Mapping[str, Any]]) -> float:
@@ -138,45 +154,53 @@ def _holders(steps: Sequence[tuple[int, int]], places: Collection[int]) -> dict[
 
 
 def foreign_share(completion: str) -> float:
-    """Return the share of letters outside the text's main script, by Unicode blocks, as rule mixed_language has it."""
+    """Return the share of letters that are not of the text's main script, by Unicode blocks."""
     # Latin alone is one script, which is seen much faster than its letters are counted.
-    return _foreign_share(completion) if _OTHER_SCRIPT.search(completion) else 0.0
+    return _foreign_letters(completion) if _OTHER_SCRIPT.search(completion) else 0.0
+
+
+def _foreign_letters(completion: str) -> float:
+    letters: Counter[int | None] = Counter()
+    for match in _SCRIPT.finditer(completion):
+        letters[match.lastindex] += len(match.group())
+    return 1 - max(letters.values()) / letters.total() if letters else 0.0
 
 
 def compression_ratio(completion: str) -> float:
-    """Return how many times smaller zlib makes the text: about 2 for prose of 2 kB, 5 and more for loops."""
+    """Return how many times smaller zlib (at its fastest) makes the text: 2 for prose of 2 kB, 5 and more for loops."""
     raw = completion.encode(errors="surrogatepass")
-    return len(raw) / len(zlib.compress(raw))
+    return len(raw) / len(zlib.compress(raw, 1))
 
 
-def ngram_loop(completion: str) -> int:
-    """Return how often the commonest run of 20 words stands in the text; 0 if it has fewer words.
+def ngram_loop(completion: str, size: int = NGRAM) -> int:
+    """Return how often the commonest run of `size` words stands in the text; 0 if it has fewer words.
 
-    Counts what rule repetitive counts, for every text and so by 64-bit hashes of the runs instead of the runs.
+    Runs are told apart by polynomial hashes of 64 bits (Karp and Rabin, 1987), all those of a text at once.
     """
     words = completion.split()
-    if len(words) < _NGRAM:
+    if len(words) < size:
         return 0
     # The quickest way from Python's integers to NumPy's: this line is most of the function's time.
-    one = np.frombuffer(struct.pack(f"{len(words)}q", *map(hash, words)), np.uint64)
-    two = _paired(one, 1)
-    four = _paired(two, 2)
-    sixteen = _paired(_paired(four, 4), 8)
-    runs = np.sort(sixteen[:-4] * _MULTIPLIER + four[16:])
+    hashes = np.frombuffer(struct.pack(f"{len(words)}q", *map(hash, words)), np.uint64)
+    rising, falling = _powers(1 << len(words).bit_length())
+    sums = np.concatenate([_ZERO, np.cumsum(hashes * rising[: len(words)])])
+    runs = np.sort((sums[size:] - sums[:-size]) * falling[: len(words) - size + 1])
     edges = np.flatnonzero(runs[1:] != runs[:-1])
     if edges.size == runs.size - 1:
         return 1
     return int(np.diff(edges, prepend=-1, append=runs.size - 1).max())
 
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_FOLD = np.uint64(29)
+_ZERO = np.zeros(1, np.uint64)
+_BASE = 0x9E3779B97F4A7C15
 
 
-def _paired(hashes: np.ndarray[Any, np.dtype[np.uint64]], apart: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Return the hashes of runs twice as long."""
-    mixed = (hashes ^ (hashes >> _FOLD)) * _MULTIPLIER
-    return mixed[:-apart] + (hashes[apart:] ^ (mixed[:-apart] >> _FOLD))
+@cache
+def _powers(count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Return the powers of an odd base modulo 2⁶⁴, and of its inverse, from the zeroth on."""
+    bases = (_BASE, pow(_BASE, -1, 1 << 64))
+    steps = [np.array([1] + [base] * (count - 1), np.uint64) for base in bases]
+    return np.cumprod(steps[0], dtype=np.uint64), np.cumprod(steps[1], dtype=np.uint64)
 
 
 def code_share(completion: str) -> float:
@@ -188,11 +212,15 @@ def code_share(completion: str) -> float:
 def reasoning_format(completion: str) -> str:
     """Return how the reasoning is set off.
 
-    "tags": one block at the beginning. "lone close": the opening tag is the prompt's. "none": no tag at all. "broken":
-    anything else, such as a block that never closes, two of them, or words before it; what rule broken_tags drops.
+    "tags": one block at the beginning. "lone close": the opening tag is the prompt's, as some chat templates have it.
+    "none": no tag at all. "broken": anything else, such as a block that never closes, two of them, or words before it.
     """
-    if _has_broken_tags(completion):
+    opened, closed = completion.count(REASONING_OPEN), completion.count(REASONING_CLOSE)
+    if not opened and not closed:
+        return "none"
+    before, _, after = completion.partition(REASONING_CLOSE)
+    if closed != 1 or opened > 1 or REASONING_OPEN in after:
         return "broken"
-    if REASONING_OPEN in completion:
-        return "tags"
-    return "lone close" if REASONING_CLOSE in completion else "none"
+    if not opened:
+        return "lone close"
+    return "broken" if before.partition(REASONING_OPEN)[0].strip() else "tags"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.config import Curation, UserError
 from reasonray.curation.overlap import PERMUTATIONS, near_duplicates, reasoning_key, signatures
-from reasonray.curation.rules import first_drop
+from reasonray.curation.rules import first_drop, of_the_user
 from reasonray.records import content_hash
 
 _COPIED = ["id", "problem_id", "problem_source", "round", "completion_tokens", "verdict_outcome"]
@@ -41,7 +39,7 @@ def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:
             "signature", pa.FixedSizeListArray.from_arrays(pa.array(signed.ravel()), type=kind)
         )
     if curation.score is not None:
-        scores = pa.array(scorer(curation.score)(table), pa.float64())
+        scores = pa.array(of_the_user("score", curation.score)(table), pa.float64())
         if len(scores) != table.num_rows or scores.null_count:
             raise UserError(f"curation.score: {curation.score} must give each of {table.num_rows} rollouts a number")
         narrow = narrow.append_column("score", scores)
@@ -56,22 +54,13 @@ def with_near_duplicates(narrow: pa.Table, threshold: float) -> pa.Table:
         threshold: Jaccard similarity of word 5-grams.
     """
     alive = np.flatnonzero(pc.equal(narrow["dropped_by"], "").to_numpy())
-    signed = narrow["signature"].combine_chunks().flatten().to_numpy().reshape(-1, PERMUTATIONS)[alive]
+    signed = signature_matrix(narrow)[alive]
     owner = np.arange(narrow.num_rows)
     owner[alive] = alive[near_duplicates(signed, threshold)]
     return narrow.append_column("near", narrow["id"].take(pa.array(owner)))
 
 
-@cache
-def scorer(name: str) -> Callable[[pa.Table], Any]:
-    """Return the user's function that scores rollouts.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    module, _, function = name.partition(":")
-    try:
-        found: Callable[[pa.Table], Any] = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"curation.score: {name} cannot be imported ({error}); name it as module:function") from None
-    return found
+def signature_matrix(narrow: pa.Table) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return the column `signature` of narrow columns, a row each."""
+    column = narrow["signature"].combine_chunks()
+    return np.asarray(column.flatten().to_numpy().reshape(len(column), -1))

@@ -8,13 +8,11 @@ A rule is a name, a predicate and examples. The first rule of the configuration 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib import import_module
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,13 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.config import Curation, UserError
-from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, split_reasoning
+from reasonray.prompts import split_reasoning
 from reasonray.records import Finish, Outcome
 
-__all__ = ["COMPARING", "RULES", "Rule", "check_names", "first_drop"]
+__all__ = [
+    "COMPARING",
+    "RULES",
+    "Rule",
+    "check_names",
+    "first_drop",
+    "of_the_user",
+]
 
 Drops = Callable[[pa.Table, Curation], pa.Array | pa.ChunkedArray]
-"""One boolean per row, no nulls; reads finish, verdict_outcome, completion, completion_tokens, problem_question."""
+"""One boolean per row, no nulls, from the columns of an annotated and measured table of tables.ROLLOUT_SCHEMA."""
 
 COMPARING = ("contaminated", "pass_rate", "duplicate", "same_reasoning", "near_duplicate")
 """Named among the rules but decided by selection.py: they compare rollouts, or look at their problem."""
@@ -49,23 +54,31 @@ def check_names(curation: Curation) -> None:
     """Find a misspelt rule before any work is done.
 
     Raises:
-        UserError: a rule of the configuration does not exist.
+        UserError: a rule of the configuration does not exist, or a function of the user's.
     """
+    if curation.score is not None:
+        of_the_user("score", curation.score)
     for name in curation.rules:
         if ":" in name:
-            _of_the_user(name)
+            of_the_user("rules", name)
         elif name not in COMPARING and name not in RULES:
             known = ", ".join([*RULES, *COMPARING])
             raise UserError(f"curation.rules: no rule {name!r}; choose from {known}, or name one as module:function")
 
 
 @cache
-def _of_the_user(name: str) -> Drops:
+def of_the_user(key: str, name: str) -> Callable[..., Any]:
+    """Return the function that a key of [curation] names as `package.module:function`.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
     module, _, function = name.partition(":")
     try:
-        found: Drops = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"curation.rules: {name} cannot be imported ({error}); put it where Python finds it") from None
+        found: Callable[..., Any] = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        cure = "name it as module:function, where Python finds it"
+        raise UserError(f"curation.{key}: {name} cannot be imported ({error}); {cure}") from None
     return found
 
 
@@ -73,7 +86,8 @@ def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
     """Return for each row the name of the first configured rule that fires, "" if none does.
 
     Args:
-        table: columns finish, verdict_outcome, completion and completion_tokens.
+        table: columns finish, verdict_outcome, completion, completion_tokens, problem_question, and the measures of
+            measures.measure_table with curation.repetition_ngram.
         curation: the rules in order and their thresholds.
 
     Raises:
@@ -86,7 +100,7 @@ def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
         if name in COMPARING or not alive.size:
             continue
         rows = table if alive.size == table.num_rows else table.take(pa.array(alive))
-        drops = RULES[name].drops if name in RULES else _of_the_user(name)
+        drops = RULES[name].drops if name in RULES else of_the_user("rules", name)
         fires = _to_numpy(drops(rows, curation))
         if fires.shape != alive.shape:
             raise UserError(f"curation.rules: {name} gave {fires.size} booleans for {alive.size} rollouts")
@@ -122,17 +136,8 @@ def _no_reasoning(table: pa.Table, _: Curation) -> pa.Array:
     return _each(table, lambda completion: not split_reasoning(completion)[0].strip())
 
 
-def _broken_tags(table: pa.Table, _: Curation) -> pa.Array:
-    return _each(table, _has_broken_tags)
-
-
-def _has_broken_tags(completion: str) -> bool:
-    opened, closed = completion.count(REASONING_OPEN), completion.count(REASONING_CLOSE)
-    # Some chat templates put the opening tag into the prompt: a lone closing tag is whole.
-    if closed != 1 or opened > 1:
-        return bool(opened or closed)
-    before, _, after = completion.partition(REASONING_CLOSE)
-    return REASONING_OPEN in after or bool(opened and before.partition(REASONING_OPEN)[0].strip())
+def _broken_tags(table: pa.Table, _: Curation) -> pa.ChunkedArray:
+    return pc.equal(table["annotation_reasoning_format"], "broken")
 
 
 def _too_short(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
@@ -143,41 +148,16 @@ def _too_long(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
     return pc.greater(table["completion_tokens"], curation.max_tokens)
 
 
-def _repetitive(table: pa.Table, curation: Curation) -> pa.Array:
-    size, times = curation.repetition_ngram, curation.repetition_times
-    return _each(table, lambda completion: _repeats(completion, size, times))
+def _repetitive(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
+    return pc.greater_equal(table["annotation_ngram_loop"], curation.repetition_times)
 
 
-_SCRIPTS = (
-    r"(?<![\\A-Za-z</])[A-Za-z\u00c0-\u024f]{3,}",
-    "[\u0400-\u04ff]+",
-    "[\u0590-\u05ff]+",
-    "[\u0600-\u06ff]+",
-    "[\u0900-\u097f]+",
-    "[\u0e00-\u0e7f]+",
-    "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+",
-)
-"""Latin, Cyrillic, Hebrew, Arabic, Devanagari, Thai, and Chinese, Japanese and Korean. Notation is no language: Greek
-letters, Latin ones by ones and twos, tags and LaTeX commands."""
-_SCRIPT = re.compile("|".join(f"({script})" for script in _SCRIPTS))
+def _mixed_language(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
+    return pc.greater(table["annotation_foreign_share"], curation.mixed_language)
 
 
-def _mixed_language(table: pa.Table, curation: Curation) -> pa.Array:
-    return _each(table, lambda completion: _foreign_share(completion) > curation.mixed_language)
-
-
-def _foreign_share(completion: str) -> float:
-    """Return the share of letters that are not of the text's main script."""
-    if completion.isascii():
-        return 0.0
-    letters: Counter[int | None] = Counter()
-    for match in _SCRIPT.finditer(completion):
-        letters[match.lastindex] += len(match.group())
-    return 1 - max(letters.values()) / letters.total() if letters else 0.0
-
-
-def _code_blocks(table: pa.Table, _: Curation) -> pa.Array:
-    return _each(table, lambda completion: "```" in completion)
+def _code_blocks(table: pa.Table, _: Curation) -> pa.ChunkedArray:
+    return pc.match_substring(table["completion"], "```")
 
 
 _LEAK = re.compile(
@@ -216,20 +196,6 @@ def _holds(left: str, sign: str, right: str, stated: str) -> bool:
     decimals = len(stated.partition(".")[2])
     rounding = Fraction(1, 2 * 10**decimals) if decimals else 0
     return abs(value - Fraction(stated)) <= rounding
-
-
-_WORD = re.compile(r"\S+")
-
-
-def _repeats(completion: str, size: int, times: int) -> bool:
-    numbers: dict[str, int] = {}
-    words = [numbers.setdefault(word, len(numbers)) for word in _WORD.findall(completion)]
-    windows = len(words) - size + 1
-    # A pair of words that stands rarely rules out most texts before any n-gram is built.
-    if windows < times or (size > 1 and max(Counter(pairwise(words)).values()) < times):
-        return False
-    seen: Counter[tuple[int, ...]] = Counter(tuple(words[start : start + size]) for start in range(windows))
-    return max(seen.values()) >= times
 
 
 def _each(table: pa.Table, fires: Callable[[str], bool]) -> pa.Array:

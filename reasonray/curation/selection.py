@@ -6,6 +6,7 @@ Works on narrow columns of all rollouts at once, never on text, and depends on n
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.config import Curation, UserError
+from reasonray.curation.narrow import signature_matrix
 from reasonray.curation.rules import COMPARING
 from reasonray.records import JUDGED, SURPLUS, Outcome, content_hash
 
 __all__ = ["SURPLUS", "select"]
 
 _Integers = npt.NDArray[np.int64]
+_Signatures = npt.NDArray[np.unsignedinteger[Any]]
 _Booleans = npt.NDArray[np.bool_]
 
 
@@ -45,12 +48,13 @@ def select(narrow: pa.Table, curation: Curation, *, contaminated: Collection[str
     rates = _pass_rates(problem, narrow["verdict_outcome"])
     fate = narrow["dropped_by"].to_numpy().astype(object)
     candidates = _in_order(narrow, problem, np.flatnonzero(fate == ""), curation)
+    choice = _Choice(narrow, problem, rates, curation, contaminated)
     for rule in (name for name in curation.rules if name in COMPARING):
-        fires = _COMPARED[rule](narrow, problem, rates, candidates, curation, contaminated)
+        fires = _COMPARED[rule](choice, candidates)
         fate[candidates[fires]] = rule
         candidates = candidates[~fires]
     if curation.prefer == "diverse":
-        candidates = _most_different_first(candidates, problem, _signatures(narrow))
+        candidates = _most_different_first(candidates, problem, signature_matrix(narrow))
     taken = candidates[_places(problem[candidates]) < _quotas(rates[problem[candidates]], curation)]
     taken = _fair_share(narrow, taken, problem, curation)
     selected = np.zeros(narrow.num_rows, dtype=bool)
@@ -83,7 +87,7 @@ def _in_order(narrow: pa.Table, problem: _Integers, rows: _Integers, curation: C
     return np.asarray(rows[np.lexsort((_ranks(narrow["id"])[rows], first, problem[rows]))])
 
 
-def _most_different_first(candidates: _Integers, problem: _Integers, signatures: _Integers) -> _Integers:
+def _most_different_first(candidates: _Integers, problem: _Integers, signatures: _Signatures) -> _Integers:
     """Order each problem's rows: the first stays, then always the one least like those before it (greedy).
 
     Likeness is the share of equal entries of two MinHash signatures, an estimate of the n-grams' Jaccard similarity.
@@ -92,18 +96,13 @@ def _most_different_first(candidates: _Integers, problem: _Integers, signatures:
     return np.concatenate([_spread_out(rows, signatures[rows]) for rows in groups]) if groups else candidates
 
 
-def _spread_out(rows: _Integers, signatures: _Integers) -> _Integers:
+def _spread_out(rows: _Integers, signatures: _Signatures) -> _Integers:
     order, likeness = [0], np.full(len(rows), -1.0)
     while len(order) < len(rows):
         likeness = np.maximum(likeness, (signatures == signatures[order[-1]]).mean(axis=1))
         likeness[order[-1]] = np.inf
         order.append(int(np.argmin(likeness)))
     return np.asarray(rows[order])
-
-
-def _signatures(narrow: pa.Table) -> _Integers:
-    column = narrow["signature"].combine_chunks()
-    return np.asarray(column.flatten().to_numpy().reshape(len(column), -1))
 
 
 def _quotas(rates: npt.NDArray[np.float64], curation: Curation) -> _Integers:
@@ -132,37 +131,46 @@ def _fair_share(narrow: pa.Table, taken: _Integers, problem: _Integers, curation
     return np.concatenate([turns[sources == source][: round(size * share)] for source, share in curation.mix.items()])
 
 
-def _contaminated(
-    narrow: pa.Table, _: _Integers, __: Any, candidates: _Integers, ___: Curation, problems: Collection[str]
-) -> _Booleans:
-    found = pc.is_in(narrow["problem_id"], value_set=pa.array(sorted(problems), pa.string()))
-    return np.asarray(found.to_numpy()[candidates])
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a rule that compares rollouts may look at."""
+
+    narrow: pa.Table
+    problem: _Integers
+    """The problem of each row, by number."""
+    rates: npt.NDArray[np.float64]
+    """The pass rate of each problem."""
+    curation: Curation
+    contaminated: Collection[str]
 
 
-def _outside_band(
-    _: pa.Table, problem: _Integers, rates: Any, candidates: _Integers, curation: Curation, __: Any
-) -> _Booleans:
-    rate = rates[problem[candidates]]
-    return np.asarray((rate < curation.min_pass_rate - 1e-9) | (rate > curation.max_pass_rate + 1e-9))
+def _contaminated(choice: _Choice, candidates: _Integers) -> _Booleans:
+    dirty = pa.array(sorted(choice.contaminated), pa.string())
+    return np.asarray(pc.is_in(choice.narrow["problem_id"], value_set=dirty).to_numpy()[candidates])
+
+
+def _outside_band(choice: _Choice, candidates: _Integers) -> _Booleans:
+    rate, band = choice.rates[choice.problem[candidates]], choice.curation
+    return np.asarray((rate < band.min_pass_rate - 1e-9) | (rate > band.max_pass_rate + 1e-9))
 
 
 def _repeated(column: str, *, within_problem: bool, none: str | None = None) -> Callable[..., _Booleans]:
     """Return a rule that keeps the first of the rows with the same value, in the order of preference."""
 
-    def fires(narrow: pa.Table, problem: _Integers, _: Any, candidates: _Integers, __: Any, ___: Any) -> _Booleans:
-        value = _codes(narrow[column])[candidates]
-        group = problem[candidates] if within_problem else np.zeros(len(candidates), np.int64)
+    def fires(choice: _Choice, candidates: _Integers) -> _Booleans:
+        value = _codes(choice.narrow[column])[candidates]
+        group = choice.problem[candidates] if within_problem else np.zeros(len(candidates), np.int64)
         pairs = group * (int(value.max(initial=0)) + 1) + value
         again = np.ones(len(pairs), dtype=bool)
         again[np.unique(pairs, return_index=True)[1]] = False
         if none is not None:
-            again &= pc.not_equal(narrow[column], none).to_numpy()[candidates]
+            again &= pc.not_equal(choice.narrow[column], none).to_numpy()[candidates]
         return again
 
     return fires
 
 
-_COMPARED: dict[str, Callable[..., _Booleans]] = {
+_COMPARED: dict[str, Callable[[_Choice, _Integers], _Booleans]] = {
     "contaminated": _contaminated,
     "pass_rate": _outside_band,
     "duplicate": _repeated("text_hash", within_problem=True),

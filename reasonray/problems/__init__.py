@@ -29,8 +29,12 @@ class Loaded:
     dropped: int = 0
 
 
-def load(sources: Sequence[Source]) -> Loaded:
+def load(sources: Sequence[Source], *, to_distil: bool = True) -> Loaded:
     """Read all sources.
+
+    Args:
+        sources: of a configuration.
+        to_distil: whether some problems must be, as they need not where models are only measured.
 
     Raises:
         UserError: a source cannot be read, a problem has no answer or an unknown checker, two are the same, or one
@@ -51,8 +55,10 @@ def load(sources: Sequence[Source]) -> Loaded:
                 continue
             kept[problem.id] = problem, where
             asked[question] = problem.split, where
-    if not any(problem.split is Split.TRAIN for problem, _ in kept.values()):
+    if to_distil and not any(problem.split is Split.TRAIN for problem, _ in kept.values()):
         raise UserError("the sources hold no problem to distil; give one of them a train part")
+    if not kept:
+        raise UserError("the sources hold no problem at all")
     return Loaded([problem for problem, _ in kept.values()], dropped)
 
 

@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 from typing import Any
 
 import pyarrow.csv as pc
-import pyarrow.parquet as pq
 
 from reasonray.checkers import CHECKERS, needs_no_answer
 from reasonray.config import FilesSource, HubSource
@@ -157,7 +156,7 @@ def _csv(file: Place) -> Iterator[Row]:
 
 
 def _parquet(file: Place) -> Iterator[Row]:
-    return _numbered(file, pq.read_table(file.path, filesystem=file.filesystem).to_pylist())
+    return _numbered(file, file.read_table().to_pylist())
 
 
 def _numbered(file: Place, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:

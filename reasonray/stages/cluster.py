@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -36,6 +39,25 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def machines() -> list[str]:
+    """Return what the cluster is made of: like nodes once, with their number; and the driver's processor."""
+    shapes = Counter(_shape(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    driver = next((line for line in _processor() if line.startswith("model name")), "").partition(":")[2].strip()
+    found = [f"{count} × {shape}" for shape, count in shapes.most_common()]
+    return [*found, f"driver on {driver or platform.machine()}"]
+
+
+def _shape(resources: Mapping[str, float]) -> str:
+    kinds = [name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")]
+    gpus = f", {resources['GPU']:g} GPUs {' '.join(kinds)}".rstrip() if resources.get("GPU") else ""
+    return f"{resources.get('CPU', 0):g} CPUs, {resources.get('memory', 0) / 2**30:.0f} GiB for Ray{gpus}"
+
+
+def _processor() -> list[str]:
+    source = Path("/proc/cpuinfo")
+    return source.read_text().splitlines() if source.exists() else []
 
 
 def submit(entrypoint: str, name: str, address: str | None, working_directory: str, *, wait: bool) -> int:
@@ -104,6 +126,7 @@ def quiet_ray_data() -> None:
     """Keep Ray Data's own bars and logs off the terminal; the stages say what they are at."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -20,7 +20,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 import ray.data
 
@@ -30,6 +29,7 @@ from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
 from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, json_lines, split_off
 from reasonray.curation.intake import read_batches
+from reasonray.curation.measures import measure_table
 from reasonray.curation.narrow import narrow_columns, with_near_duplicates
 from reasonray.curation.rules import check_names
 from reasonray.curation.selection import select
@@ -41,7 +41,7 @@ from reasonray.stages.contamination import contamination
 from reasonray.stages.verify import newer_verdicts, with_verdicts
 from reasonray.storage import Place
 from reasonray.summary import COLUMNS
-from reasonray.tables import ROLLOUT_SCHEMA
+from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, keys, put
 
 _BATCH = 4096
 _ANY = [("text_hash", "ascending"), ("part", "ascending")]
@@ -61,14 +61,17 @@ def curate(run: Run) -> None:
     curation, prompt = run.config.curation, run.config.student.prompt
     check_names(curation)
     verdicts = newer_verdicts(run)
+    found = verdicts.drop("verdict_seconds")  # which differ even where the same is found again
     inputs = content_hash(
+        SCHEMA_VERSION,
         curation.model_dump_json(),
         prompt.model_dump_json(),
         *(it.name for it in segments),
-        *(content_hash(*map(str, row)) for row in zip(*verdicts.to_pydict().values(), strict=True)),
+        *(content_hash(*map(str, row)) for row in zip(*found.to_pydict().values(), strict=True)),
     )
     manifest = run.curated / "manifest.json"
-    if manifest.exists() and json.loads(manifest.read())["inputs"] == inputs:
+    if manifest.exists() and (before := json.loads(manifest.read()))["inputs"] == inputs:
+        _renew_card(run, before)
         say("curate", "done before")
         return
     with Progress("curate", run.events) as progress:
@@ -95,9 +98,10 @@ def _annotate(segments: list[Place], verdicts: pa.Table, curation: Curation, scr
         faults: Counter[str] = Counter()
         for path in batch["segment"].to_pylist():
             for rollouts in read_batches(Place(filesystem, path), _BATCH, faults):
-                table = annotate_table(with_verdicts(rollouts, ray.get(newer)))
+                annotated = annotate_table(with_verdicts(rollouts, ray.get(newer)))
+                table = measure_table(annotated, curation.repetition_ngram)
                 part = f"{content_hash(*table['id'].to_pylist())}.parquet"
-                _put(scratch / part, table)
+                (scratch / part).write_table(table)
                 yield narrow_columns(table, curation).append_column("part", pa.array([part] * table.num_rows))
         if faults:
             name = f"{content_hash(*batch['segment'].to_pylist())}.json"
@@ -146,15 +150,14 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
         mine = ray.get(shared).filter(pc.equal(ray.get(shared)["part"], row["part"]))
-        source = scratch / row["part"]
-        table = _with_fates(pq.read_table(source.path, filesystem=source.filesystem), mine)
+        table = _with_fates((scratch / row["part"]).read_table(), mine)
         name = f"{inputs[:8]}-{row['number']:05d}.parquet"
-        _put(curated / "rollouts" / name, table)
+        (curated / "rollouts" / name).write_table(table)
         selected = examples(table.filter(table["annotation_selected"]), prompt)
         train, validation = split_off(selected, curation.validation, curation.seed)
         for split, part in (("train", train), ("validation", validation)):
             if part.num_rows:
-                _put(curated / "data" / f"{split}-{name}", part)
+                (curated / "data" / f"{split}-{name}").write_table(part)
                 for layout in curation.layouts:
                     lines = f"{split}-{name.removesuffix('.parquet')}.jsonl"
                     (curated / layout / lines).write(json_lines(part, layout))
@@ -172,19 +175,12 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
     return sorted(dataset.map(write, num_cpus=1).take_all(), key=lambda row: str(row["rollouts"]))
 
 
-def _key(table: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(table["id"], table["round"].cast(pa.string()), "/")
-
-
 def _with_fates(table: pa.Table, fates: pa.Table) -> pa.Table:
     """Fill in what selection decided; a second copy of a rollout, which has no fate here, goes."""
-    place_of = pc.index_in(_key(fates), value_set=_key(table).combine_chunks())
-    table = table.take(place_of)
-    for column in ("dropped_by", "selected", "pass_rate"):
-        name = f"annotation_{column}"
-        field = ROLLOUT_SCHEMA.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, fates[column].cast(field.type))
-    return table.cast(ROLLOUT_SCHEMA)
+    place_of = pc.index_in(keys(fates), value_set=keys(table).combine_chunks())
+    decided = {f"annotation_{name}": fates[name] for name in ("dropped_by", "selected", "pass_rate")}
+    found = {name: values.cast(ROLLOUT_SCHEMA.field(name).type) for name, values in decided.items()}
+    return put(table.take(place_of), found).cast(ROLLOUT_SCHEMA)
 
 
 def _settle(
@@ -214,7 +210,7 @@ def _settle(
         "unreadable": dict(faults),
     }
     if overlaps is not None:
-        _put(run.curated / "contamination.parquet", overlaps)
+        (run.curated / "contamination.parquet").write_table(overlaps)
     (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside, overlaps).encode())
     (run.curated / "manifest.json").write(json.dumps(document, indent=2).encode())
     lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in data + aside]
@@ -231,6 +227,15 @@ def _settle(
     say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {reasons or 'none'}")
 
 
+def _renew_card(run: Run, document: Mapping[str, Any]) -> None:
+    """Write the card again: what it tells of licenses may have changed, which is no reason to curate again."""
+    known = "contaminated" in run.config.curation.rules
+    overlaps = (run.curated / "contamination.parquet").read_table() if known else None
+    text = _card(run, document["rollouts"], document["data"] + document["validation"], overlaps).encode()
+    if text != (run.curated / "README.md").read():
+        (run.curated / "README.md").write(text)
+
+
 def _card(run: Run, rollouts: list[str], data: list[str], overlaps: pa.Table | None) -> str:
     narrow = _read_columns(run.curated / "rollouts", rollouts, COLUMNS, ROLLOUT_SCHEMA)
     exported = _read_columns(run.curated / "data", data, CARD_COLUMNS, EXPORT_SCHEMA)
@@ -238,12 +243,5 @@ def _card(run: Run, rollouts: list[str], data: list[str], overlaps: pa.Table | N
 
 
 def _read_columns(folder: Place, names: list[str], columns: Sequence[str], schema: pa.Schema) -> pa.Table:
-    files = [folder / name for name in names]
-    tables = [pq.read_table(it.path, columns=list(columns), filesystem=it.filesystem) for it in files]
+    tables = [(folder / name).read_table(columns) for name in names]
     return pa.concat_tables([pa.schema([schema.field(name) for name in columns]).empty_table(), *tables])
-
-
-def _put(target: Place, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    target.write(sink.getvalue())

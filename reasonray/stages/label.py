@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from reasonray.checkers import labels
 from reasonray.config import Fixed, UserError
@@ -70,22 +69,17 @@ def _agreement(pairs: list[tuple[dict[str, Any], dict[str, bool]]]) -> dict[str,
         both = [(row[f"annotation_{name}"] > 0, said[name]) for row, said in pairs]
         interval = kappa(both)
         counts = {"lexical": sum(one for one, _ in both), "model": sum(other for _, other in both)}
-        found[name] = (asdict(interval) if interval else None, counts)
-    return {name: (interval or {"mean": None}) | counts for name, (interval, counts) in found.items()}
+        found[name] = (asdict(interval) if interval else {"mean": None}) | counts
+    return found
 
 
 def _sample(run: Run, size: int) -> list[dict[str, Any]]:
     """Return the rollouts whose hashed ids are lowest: a larger sample holds a smaller one."""
-    manifest = run.curated / "manifest.json"
-    if not manifest.exists():
+    files = run.curated_rollouts()
+    if files is None:
         raise UserError(f"run {run.name} has nothing curated to label; run jobs/curate.py first")
-    files = [run.curated / "rollouts" / name for name in json.loads(manifest.read())["rollouts"]]
-    narrow = pa.concat_tables([pq.read_table(it.path, columns=["id"], filesystem=it.filesystem) for it in files])
-    chosen = pa.array(sorted(narrow["id"].to_pylist(), key=lambda it: content_hash("label", it))[:size], pa.string())
+    ids = pa.concat_tables([file.read_table(["id"]) for file in files])["id"].to_pylist()
+    chosen = pa.array(sorted(ids, key=lambda it: content_hash("label", it))[:size], pa.string())
     columns = ["id", "completion", *(f"annotation_{name}" for name in labels.BEHAVIOURS)]
-    parts = [
-        table.filter(pc.is_in(table["id"], value_set=chosen))
-        for it in files
-        for table in [pq.read_table(it.path, columns=columns, filesystem=it.filesystem)]
-    ]
-    return list(pa.concat_tables(parts).to_pylist())
+    tables = (file.read_table(columns) for file in files)
+    return [row for table in tables for row in table.filter(pc.is_in(table["id"], value_set=chosen)).to_pylist()]

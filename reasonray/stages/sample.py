@@ -8,9 +8,9 @@ from itertools import accumulate
 
 from reasonray import problems
 from reasonray.checkers import sandbox
-from reasonray.config import Teacher
+from reasonray.config import Teacher, UserError
 from reasonray.console import say
-from reasonray.records import Problem, Split
+from reasonray.records import Problem, Split, share_of
 from reasonray.run import Run
 from reasonray.stages.draw import Drawn, Spent, draw
 from reasonray.stages.fleet import Fleet, fits, refuse_impossible
@@ -25,7 +25,7 @@ def load_problems(run: Run) -> None:
     """
     if run.has_problems and not run.problems_are_stale:
         return
-    loaded = problems.load(run.config.sources)
+    loaded = problems.load(run.config.sources, to_distil=bool(run.config.teachers))
     if any(problem.checker == "program" for problem in loaded.problems):
         sandbox.refuse_without(sandbox.Limits.of(run.config.checking))
     before = run.store_problems(loaded.problems)
@@ -55,6 +55,8 @@ def sample(run: Run, fleet: Fleet) -> None:
     Raises:
         UserError: see stages/draw.py.
     """
+    if not run.config.teachers:
+        raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
     train = run.problems(Split.TRAIN)
     shares = _shares(run.config.teachers, train)
@@ -86,7 +88,7 @@ def _shares(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, 
     """Deal the problems: each teacher's share is an arc of a circle on which ids lie by their hash, arc after arc."""
     starts = accumulate((teacher.share for teacher in teachers), initial=0.0)
     return {
-        teacher.name: [it for it in train if (int(it.id[:12], 16) / 16**12 - start) % 1.0 < teacher.share]
+        teacher.name: [it for it in train if (share_of(it.id) - start) % 1.0 < teacher.share]
         for teacher, start in zip(teachers, starts, strict=False)
     }
 

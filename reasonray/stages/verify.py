@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
 from reasonray.checkers import consensus, find_checker, judgement, math_answer, needs_no_answer
@@ -30,14 +30,14 @@ from reasonray.config import Checking, Fixed, Judge, UserError
 from reasonray.console import say
 from reasonray.estimators import wilson
 from reasonray.prompts import split_reasoning
-from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash, share_of
 from reasonray.run import Run
 from reasonray.stages.cluster import quiet_ray_data
 from reasonray.stages.draw import draw
 from reasonray.stages.fleet import Fleet
 from reasonray.stages.orders import EngineSpec, Order
 from reasonray.storage import Place
-from reasonray.tables import ROLLOUT_SCHEMA, table_to_rollouts
+from reasonray.tables import ROLLOUT_SCHEMA, put, table_to_rollouts
 
 _CONTROLS = 50
 """Questions of each kind to which the answer is known."""
@@ -70,36 +70,30 @@ class Rules:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row that names the file."""
-        rollouts = table_to_rollouts(batch.cast(ROLLOUT_SCHEMA))
-        problems = [_under(it.problem, self._checking.instead) for it in rollouts]
-        audited = [it.finish is not Finish.ERROR and is_audited(it.id, self._checking.audit) for it in rollouts]
-        verdicts = [
-            self._pool.submit(problem, it.completion, it.finish) if it.finish is not Finish.ERROR else None
-            for problem, it in zip(problems, rollouts, strict=True)
-        ]
-        compared = [
-            self._pool.compare_rules(problem, it.completion, it.finish) if wanted else None
-            for problem, it, wanted in zip(problems, rollouts, audited, strict=True)
-        ]
-        rows = [
-            self._row(
-                replace(rollout, problem=problem),
-                verdict.result() if verdict else rollout.verdict,
-                both.result() if both else ("", ""),
-                is_audited=wanted,
-            )
-            for rollout, problem, verdict, both, wanted in zip(
-                rollouts, problems, verdicts, compared, audited, strict=True
-            )
-        ]
+        rollouts = [_under(it, self._checking.instead) for it in table_to_rollouts(batch.cast(ROLLOUT_SCHEMA))]
+        begun = [self._begin(it) for it in rollouts]  # all are under way before the first is waited for
+        rows = [self._row(it, *futures) for it, futures in zip(rollouts, begun, strict=True)]
         name = f"{content_hash(*(it.id for it in rollouts))}.parquet"
-        _put(self._target / name, pa.Table.from_pylist(rows, schema=_RULED_SCHEMA))
+        (self._target / name).write_table(pa.Table.from_pylist(rows, schema=_RULED_SCHEMA))
         return pa.table({"file": [name]})
 
-    def _row(self, rollout: Rollout, verdict: Verdict, both: tuple[str, str], *, is_audited: bool) -> dict[str, Any]:
+    def _begin(self, rollout: Rollout) -> tuple[Future[Verdict] | None, Future[tuple[str, str]] | None]:
+        """Have a rollout judged, and if it is audited by each rule alone; not what the engine failed at."""
+        if rollout.finish is Finish.ERROR:
+            return None, None
+        asked = rollout.problem, rollout.completion, rollout.finish
+        is_audited = share_of(rollout.id) < self._checking.audit
+        return self._pool.submit(*asked), self._pool.compare_rules(*asked) if is_audited else None
+
+    def _row(
+        self, rollout: Rollout, judged: Future[Verdict] | None, compared: Future[tuple[str, str]] | None
+    ) -> dict[str, Any]:
+        verdict = judged.result() if judged else rollout.verdict
+        both = compared.result() if compared else ("", "")
         response = split_reasoning(rollout.completion)[1]
-        can_be_asked = self._checking.judge and (verdict.extracted or response.strip())
-        why = _why_judged(rollout, verdict, both, is_audited=is_audited) if can_be_asked else None
+        has_answer = verdict.extracted or (rollout.finish is Finish.STOP and response.strip())
+        can_be_asked = self._checking.judge and has_answer
+        why = _why_judged(rollout.problem, verdict, both, is_audited=compared is not None) if can_be_asked else None
         asked = judgement.question(rollout.problem, verdict.extracted, response) if why else None
         return {
             "id": rollout.id,
@@ -111,7 +105,7 @@ class Rules:
             "symbolic_outcome": both[1] or None,
             "judge_outcome": None,
             "judged_for": why,
-            "audited": is_audited,
+            "audited": compared is not None,
             "judgement": asked,
         }
 
@@ -158,9 +152,8 @@ def newer_verdicts(run: Run) -> pa.Table:
     manifest = run.verified / "manifest.json"
     if not manifest.exists():
         return pa.schema([VERIFIED_SCHEMA.field(name) for name in names]).empty_table()
-    files = [run.verified / name for name in json.loads(manifest.read())["files"]]
-    tables = [pq.read_table(file.path, filesystem=file.filesystem) for file in files]
-    verified = pa.concat_tables(tables)
+    files = json.loads(manifest.read())["files"]
+    verified = pa.concat_tables([(run.verified / name).read_table() for name in files])
     changed = pc.not_equal(verified["verdict_outcome"], verified["outcome_before"])
     return verified.filter(changed).select(names).sort_by("id")
 
@@ -170,26 +163,22 @@ def with_verdicts(rollouts: pa.Table, verdicts: pa.Table) -> pa.Table:
     if not verdicts.num_rows:
         return rollouts
     place = pc.index_in(rollouts["id"], value_set=verdicts["id"].combine_chunks())
-    for field in _VERDICT:
-        newer = pc.take(verdicts[field.name].combine_chunks(), place)
-        values = pc.if_else(pc.is_valid(place), newer, rollouts[field.name])
-        rollouts = rollouts.set_column(rollouts.schema.get_field_index(field.name), field, values)
-    return rollouts
+    newer = {field.name: pc.take(verdicts[field.name].combine_chunks(), place) for field in _VERDICT}
+    return put(
+        rollouts,
+        {name: pc.if_else(pc.is_valid(place), values, rollouts[name]) for name, values in newer.items()},
+    )
 
 
-def is_audited(rollout: str, share: float) -> bool:
-    """Say whether a rollout is in the sample that every checker judges: by its id, so that the sample only grows."""
-    return int(rollout[:12], 16) < share * 16**12
+def _under(rollout: Rollout, instead: Mapping[str, str]) -> Rollout:
+    """Return a rollout whose problem goes to another checker, where the configuration names one."""
+    checker = instead.get(rollout.problem.checker, rollout.problem.checker)
+    return replace(rollout, problem=replace(rollout.problem, checker=checker))
 
 
-def _under(problem: Problem, instead: dict[str, str]) -> Problem:
-    return replace(problem, checker=instead.get(problem.checker, problem.checker))
-
-
-def _why_judged(rollout: Rollout, verdict: Verdict, both: tuple[str, str], *, is_audited: bool) -> str | None:
-    """Return why a judge should look at a rollout, None if it need not, or has nothing to compare with."""
-    problem, is_complete = rollout.problem, rollout.finish is Finish.STOP or verdict.extracted
-    if problem.answer is None or needs_no_answer(problem.checker) or not is_complete:
+def _why_judged(problem: Problem, verdict: Verdict, both: tuple[str, str], *, is_audited: bool) -> str | None:
+    """Return why a judge should look at an answer, None if it need not, or has nothing to compare with."""
+    if problem.answer is None or needs_no_answer(problem.checker):
         return None
     if verdict.outcome in _UNDECIDED or verdict.detail.endswith(math_answer.UNREAD):
         return "undecided"
@@ -210,8 +199,7 @@ def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> 
         num_cpus=0.5,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=4),
     ).materialize()
-    parts = [pq.read_table(file.path, filesystem=file.filesystem) for file in scratch.list(".parquet")]
-    return pa.concat_tables(parts)
+    return pa.concat_tables([file.read_table() for file in scratch.list(".parquet")])
 
 
 def _with_judgements(run: Run, fleet: Fleet, judge: Judge, ruled: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
@@ -320,15 +308,15 @@ def _replaced(table: pa.Table, where: pa.Array, **columns: Any) -> pa.Table:
 
 def _settle(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any] | None) -> dict[str, Any]:
     name = f"{inputs[:12]}.parquet"
-    target = run.verified / name
-    _put(target, verified)
-    pairs = list(zip(verified["outcome_before"].to_pylist(), verified["verdict_outcome"].to_pylist(), strict=True))
-    changed = Counter(f"{before}>{now}" for before, now in pairs if before != now)
+    (run.verified / name).write_table(verified)
+    pairs = zip(verified["outcome_before"].to_pylist(), verified["verdict_outcome"].to_pylist(), strict=True)
+    counts = Counter(f"{before}>{now}" for before, now in pairs)
+    changed = Counter({pair: count for pair, count in counts.items() if len(set(pair.split(">"))) == 2})
     document = {
         "inputs": inputs,
         "files": [name],
         "rows": verified.num_rows,
-        "counts": dict(Counter(f"{before}>{now}" for before, now in pairs)),
+        "counts": dict(counts),
         "checkers": dict(Counter(verified["verdict_checker"].to_pylist())),
         "audit": run.config.checking.audit,
         "judge": run.config.checking.judge.model if run.config.checking.judge else None,
@@ -378,9 +366,3 @@ def _pairs(table: pa.Table, one: str, other: str) -> list[dict[str, Any]]:
     seen = table.filter(pc.or_(pc.is_valid(table[one]), pc.is_valid(table[other])))
     counts = Counter(zip(seen[one].to_pylist(), seen[other].to_pylist(), strict=True))
     return [{"first": first, "second": second, "rollouts": count} for (first, second), count in counts.most_common()]
-
-
-def _put(target: Place, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    target.write(sink.getvalue())

@@ -26,7 +26,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 import sums
-from report import tell
+from printing import tell
 
 ROOT = Path(__file__).parent.parent.parent
 K = 10

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from factories import a_problem
 from math_verify import parse, verify
-from report import tell
+from printing import tell
 
 from reasonray.answers import final_answer
 from reasonray.checkers import check, check_fast, math_answer, notation, numbers, units

@@ -25,14 +25,14 @@ import ray
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
 sys.path.insert(0, str(Path(__file__).parent))
+import stored
 from memory import Peak
-from report import tell
+from printing import tell
 
 from reasonray.config import parse
 from reasonray.records import Problem, Split, content_hash
 from reasonray.run import Run, open_run
 from reasonray.stages.curate import curate
-from reasonray.tables import ROLLOUT_SCHEMA
 
 SAMPLES, SEGMENT = 16, 5000
 SENTENCES = (
@@ -150,34 +150,17 @@ def segment(numbers: range, questions: list[str], dice: np.random.Generator) -> 
     outcomes = dice.choice(["correct", "wrong", "no_answer", "truncated"], size, p=[0.45, 0.4, 0.05, 0.1])
     lengths = np.minimum(dice.lognormal(7.25, 0.8, size), 65_000).astype(int)
     completions = [written(int(length), outcome, dice) for length, outcome in zip(lengths, outcomes, strict=True)]
-    columns: dict[str, Any] = {
-        "id": [content_hash(problem, number) for problem, number in zip(problems, numbers, strict=True)],
-        "problem_id": problems,
-        "problem_source": ["made up"] * size,
-        "problem_question": [questions[owner] for owner in owners],
-        "problem_answer": ["42"] * size,
-        "problem_checker": ["math_answer"] * size,
-        "problem_difficulty": ["easy"] * size,
-        "problem_split": ["train"] * size,
-        "problem_metadata": ["{}"] * size,
-        "teacher": ["teacher"] * size,
-        "model": ["scripted"] * size,
-        "fingerprint": [content_hash("fingerprint")] * size,
-        "sample": [number % SAMPLES for number in numbers],
-        "seed": dice.integers(2**62, size=size),
-        "round": [0] * size,
-        "completion": completions,
-        "finish": np.where(outcomes == "truncated", "length", "stop"),
-        "prompt_tokens": [40] * size,
-        "completion_tokens": [max(1, len(text) // 4) for text in completions],
-        "verdict_outcome": outcomes,
-        "verdict_extracted": ["42"] * size,
-        "verdict_checker": ["math_answer"] * size,
-        "verdict_detail": [""] * size,
-        "verdict_seconds": [0.0] * size,
-    }
-    missing = {name: pa.nulls(size) for name in ROLLOUT_SCHEMA.names if name not in columns}
-    return pa.table({name: (columns | missing)[name] for name in ROLLOUT_SCHEMA.names}).cast(ROLLOUT_SCHEMA)
+    return stored.rollouts(
+        id=[content_hash(problem, number) for problem, number in zip(problems, numbers, strict=True)],
+        problem_id=problems,
+        problem_question=[questions[owner] for owner in owners],
+        sample=[number % SAMPLES for number in numbers],
+        seed=dice.integers(2**62, size=size),
+        completion=completions,
+        finish=np.where(outcomes == "truncated", "length", "stop"),
+        completion_tokens=[max(1, len(text) // 4) for text in completions],
+        verdict_outcome=outcomes,
+    )
 
 
 def written(length: int, outcome: str, dice: np.random.Generator) -> str:

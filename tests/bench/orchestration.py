@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
 sys.path.insert(0, str(Path(__file__).parent))
+import stored
 import sums
 from memory import Peak
-from report import tell
+from printing import tell
 
 from reasonray.config import Config, parse
 from reasonray.ledger import Ledger
@@ -34,7 +34,6 @@ from reasonray.stages.fleet import Fleet
 from reasonray.stages.orders import EngineSpec
 from reasonray.stages.sample import sample
 from reasonray.storage import place
-from reasonray.tables import ROLLOUT_SCHEMA
 
 
 def main() -> None:
@@ -72,9 +71,9 @@ def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
     }
 
 
-def resume(root: Path, stored: int) -> dict[str, Any]:
+def resume(root: Path, rollouts: int) -> dict[str, Any]:
     """Store a run of so many rollouts, then ask what it owes; the median of three."""
-    ledger = store(Ledger(place(root / "stored")), stored)
+    ledger = store(Ledger(place(root / "stored")), rollouts)
     seconds = []
     peak = Peak()
     with peak:
@@ -82,8 +81,8 @@ def resume(root: Path, stored: int) -> dict[str, Any]:
             begun = time.perf_counter()
             tallies = ledger.tally()
             seconds.append(time.perf_counter() - begun)
-    assert sum(len(it.samples) for it in tallies.values()) == stored
-    return {"stored": stored, "resume_seconds": statistics.median(seconds), "resume_peak_rss_mb": peak.mb}
+    assert sum(len(it.samples) for it in tallies.values()) == rollouts
+    return {"stored": rollouts, "resume_seconds": statistics.median(seconds), "resume_peak_rss_mb": peak.mb}
 
 
 def config(root: Path, name: str, problems: int, replicas: int) -> Config:
@@ -106,36 +105,23 @@ def store(ledger: Ledger, rollouts: int, a_problem: int = 8, a_segment: int = 50
     """Commit rollouts of 300 characters, as wide as real ones, some thousand a segment."""
     text = "Step 1: a plausible line of reasoning that goes on for a while. " * 5
     dice = np.random.default_rng(0)
-    constants = {"source": "generated", "question": text[:120], "answer": "42", "checker": "math_answer"}
-    constants |= {"difficulty": "easy", "split": "train", "metadata": "{}"}
     for start in range(0, rollouts, a_segment):
         numbers = range(start, min(start + a_segment, rollouts))
         size = len(numbers)
         problems = [content_hash("problem", number // a_problem) for number in numbers]
         samples = [number % a_problem for number in numbers]
-        columns: dict[str, Any] = {f"problem_{name}": pa.array([value] * size) for name, value in constants.items()}
-        columns |= {
-            "id": [content_hash(problem, "f", it) for problem, it in zip(problems, samples, strict=True)],
-            "problem_id": problems,
-            "teacher": ["teacher"] * size,
-            "model": ["scripted"] * size,
-            "fingerprint": [content_hash("fingerprint")] * size,
-            "sample": samples,
-            "seed": dice.integers(2**62, size=size),
-            "round": [0] * size,
-            "completion": [f"{text} {number}" for number in numbers],
-            "finish": np.where(dice.random(size) < 0.05, "length", "stop"),
-            "prompt_tokens": [40] * size,
-            "completion_tokens": dice.integers(20, 400, size=size),
-            "verdict_outcome": np.where(dice.random(size) < 0.4, "correct", "wrong"),
-            "verdict_extracted": ["42"] * size,
-            "verdict_checker": ["math_answer"] * size,
-            "verdict_detail": [""] * size,
-            "verdict_seconds": [0.0] * size,
-        }
-        missing = {name: pa.nulls(size) for name in ROLLOUT_SCHEMA.names if name not in columns}
-        ordered = {name: (columns | missing)[name] for name in ROLLOUT_SCHEMA.names}
-        ledger.append_table(pa.table(ordered).cast(ROLLOUT_SCHEMA))
+        table = stored.rollouts(
+            id=[content_hash(problem, "f", it) for problem, it in zip(problems, samples, strict=True)],
+            problem_id=problems,
+            problem_question=[text[:120]] * size,
+            sample=samples,
+            seed=dice.integers(2**62, size=size),
+            completion=[f"{text} {number}" for number in numbers],
+            finish=np.where(dice.random(size) < 0.05, "length", "stop"),
+            completion_tokens=dice.integers(20, 400, size=size),
+            verdict_outcome=np.where(dice.random(size) < 0.4, "correct", "wrong"),
+        )
+        ledger.append_table(table)
     return ledger
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parent))
 from memory import Peak
-from report import tell
+from printing import tell
 
 from reasonray.curation.overlap import Item, hits, index, near_duplicates, normalised, signatures
 

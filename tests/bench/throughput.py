@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from report import tell
+from printing import tell
 from teacher import config
 
 from reasonray import models

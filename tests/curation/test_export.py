@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from factories import a_problem, a_rollout, a_scripted_config
 
-from reasonray.config import Config, Prompt
+from reasonray.config import Config, Prompt, parse
 from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
 from reasonray.curation.export import EXPORT_SCHEMA, examples, json_lines, split_off
@@ -145,6 +145,21 @@ def test_the_card_calls_answers_correct_only_if_wrong_ones_were_dropped(tmp_path
     exported = examples(some_rollouts(), PROMPT)
     assert "found correct" in card(a_config(tmp_path), a_funnel(), exported)
     assert "found correct" not in card(everything, a_funnel(), exported)
+
+
+def test_the_card_names_the_license_that_all_share_and_says_whose_is_not_stated(tmp_path: Path) -> None:
+    exported = examples(some_rollouts(), PROMPT)
+
+    def told(of_the_problems: str, of_the_teacher: str) -> str:
+        config = a_config(tmp_path).model_dump(mode="json")
+        config["sources"] = [{"kind": "files", "train": "x", "license": of_the_problems}, config["sources"][0]]
+        config["teachers"][0]["license"] = of_the_teacher
+        return card(parse(config), a_funnel(), exported)
+
+    assert "license: mit\n" in told("mit", "mit")
+    assert "license: other\n" in told("mit", "apache-2.0")
+    assert "license: unknown\n" in told("mit", "")
+    assert "the problems of files: mit; the teacher scripted: not stated." in told("mit", "")
 
 
 def test_a_card_of_nothing_is_still_a_card(tmp_path: Path) -> None:

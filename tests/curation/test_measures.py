@@ -1,4 +1,4 @@
-"""Measures agree with the rules that look at the same thing, and say of small texts what one counts by hand."""
+"""Measures say of small texts what one counts by hand."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from factories import a_rollout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonray.curation import rules
+from reasonray.curation import measures
 from reasonray.curation.behaviours import annotate, annotate_table
 from reasonray.curation.measures import (
     MEASURES,
@@ -64,8 +64,8 @@ def test_what_is_taken_back_is_a_share_and_nothing_without_a_change_of_mind(comp
 
 
 @given(TEXTS)
-def test_other_scripts_count_as_the_rule_counts_them(completion: str) -> None:
-    assert foreign_share(completion) == pytest.approx(rules._foreign_share(completion))
+def test_a_text_without_other_scripts_needs_no_counting_of_letters(completion: str) -> None:
+    assert foreign_share(completion) == pytest.approx(measures._foreign_letters(completion))
 
 
 def test_the_share_of_another_script_is_by_letters() -> None:
@@ -73,14 +73,10 @@ def test_the_share_of_another_script_is_by_letters() -> None:
     assert foreign_share("Let α = π/6, naïve café") == 0
 
 
-@given(st.lists(st.sampled_from("abc"), max_size=90))
-def test_loops_are_counted_as_the_rule_counts_them(words: list[str]) -> None:
-    grams = Counter(tuple(words[start : start + 20]) for start in range(len(words) - 19))
-    most = ngram_loop(" ".join(words))
-    assert most == max(grams.values(), default=0)
-    if most > 1:
-        assert rules._repeats(" ".join(words), 20, most)
-        assert not rules._repeats(" ".join(words), 20, most + 1)
+@given(st.lists(st.sampled_from("ab"), max_size=90), st.integers(1, 24))
+def test_loops_are_what_counting_every_run_finds(words: list[str], size: int) -> None:
+    runs = Counter(tuple(words[start : start + size]) for start in range(len(words) - size + 1))
+    assert ngram_loop(" ".join(words), size) == max(runs.values(), default=0)
 
 
 @given(st.integers(1, 9), st.integers(20, 40))
@@ -133,7 +129,7 @@ def test_a_table_gains_every_measure_once() -> None:
     texts = ["<think>2 + 2 = 5. Wait, that's wrong. It is 4.</think> 4", "", "```x```", "六 and then"]
     table = annotate_table(rollouts_to_table([a_rollout(it, sample=n) for n, it in enumerate(texts)]))
     measured = measure_table(measure_table(table))
-    assert measured.column_names == [*table.column_names, *(f"annotation_{name}" for name in MEASURES)]
+    assert measured.schema.equals(table.schema)
     assert measured["annotation_failed_branch_fraction"].to_pylist() == pytest.approx([1 / 3, 0, 0, 0])
     assert measured["annotation_reasoning_format"].to_pylist() == ["tags", "none", "none", "none"]
     assert [measured.schema.field(f"annotation_{name}").type for name in MEASURES] == list(MEASURES.values())

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.config import Curation, UserError
+from reasonray.curation.measures import NGRAM, measure_table
 from reasonray.curation.rules import COMPARING, RULES, first_drop
 from reasonray.records import Finish, Outcome, Verdict
 from reasonray.tables import rollouts_to_table
@@ -23,8 +24,8 @@ GOOD = {
 }
 
 
-def a_table(*changes: Any) -> pa.Table:
-    return pa.Table.from_pylist([GOOD | dict(change) for change in changes])
+def a_table(*changes: Any, ngram: int = NGRAM) -> pa.Table:
+    return measure_table(pa.Table.from_pylist([GOOD | dict(change) for change in changes]), ngram)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -85,16 +86,17 @@ def test_an_unknown_rule_is_refused_with_those_that_exist() -> None:
 
 
 def test_repetition_is_measured_by_the_configured_ngram() -> None:
-    table = a_table({"completion": "<think> one two three, one two three, one two three, </think> 3"})
-    assert first_drop(table, Curation(repetition_ngram=3, repetition_times=3)).to_pylist() == ["repetitive"]
-    assert first_drop(table, Curation(repetition_ngram=3, repetition_times=4)).to_pylist() == [""]
-    assert first_drop(table, Curation(repetition_ngram=8, repetition_times=2)).to_pylist() == [""]
+    loop = {"completion": "<think> one two three, one two three, one two three, </think> 3"}
+    three, eight = a_table(loop, ngram=3), a_table(loop, ngram=8)
+    assert first_drop(three, Curation(repetition_times=3)).to_pylist() == ["repetitive"]
+    assert first_drop(three, Curation(repetition_times=4)).to_pylist() == [""]
+    assert first_drop(eight, Curation(repetition_times=2)).to_pylist() == [""]
 
 
 def test_rollouts_of_the_ledger_can_be_judged() -> None:
     wrong = Verdict(outcome=Outcome.WRONG)
     rollouts = [a_rollout(), a_rollout(sample=1, verdict=wrong), a_rollout(sample=2, finish=Finish.ERROR)]
-    assert first_drop(rollouts_to_table(rollouts), Curation()).to_pylist() == ["", "incorrect", "failed"]
+    assert first_drop(measure_table(rollouts_to_table(rollouts)), Curation()).to_pylist() == ["", "incorrect", "failed"]
 
 
 _WORDS = st.lists(st.sampled_from("ab"), max_size=40)
@@ -104,8 +106,8 @@ _WORDS = st.lists(st.sampled_from("ab"), max_size=40)
 def test_repetition_is_what_counting_every_ngram_finds(words: list[str], size: int, times: int) -> None:
     windows = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
     wanted = any(windows.count(window) >= times for window in windows)
-    settings = Curation(repetition_ngram=size, repetition_times=times)
-    assert RULES["repetitive"].drops(a_table({"completion": " ".join(words)}), settings).to_pylist() == [wanted]
+    table = a_table({"completion": " ".join(words)}, ngram=size)
+    assert RULES["repetitive"].drops(table, Curation(repetition_times=times)).to_pylist() == [wanted]
 
 
 @given(

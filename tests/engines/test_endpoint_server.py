@@ -1,6 +1,7 @@
 """The endpoint engine against a real server: SmolLM2-135M behind vLLM's own OpenAI-compatible API, on loopback."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -20,8 +21,10 @@ from reasonray.engines.base import Attempt, Completion
 from reasonray.engines.endpoint import Endpoint
 from reasonray.records import Finish
 from reasonray.run import open_run
+from reasonray.stages.evaluate import evaluate
 from reasonray.stages.fleet import Fleet
-from reasonray.stages.sample import sample
+from reasonray.stages.report import report
+from reasonray.stages.sample import load_problems, sample
 from reasonray.tables import table_to_rollouts
 
 pytestmark = [pytest.mark.engine, pytest.mark.ray]
@@ -109,3 +112,22 @@ def test_a_served_model_is_a_teacher_like_any_other(url: str, ray_cluster: None,
     assert {it.model for it in rollouts} == {"smollm2"}
     assert all(it.completion and it.completion_tokens <= 16 for it in rollouts)
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"Bearer" in file.read_bytes()]
+
+
+def test_a_served_model_is_an_arm_like_any_other(url: str, ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path, train=3).model_dump(mode="json")
+    engine = {"kind": "endpoint", "base_url": url, "max_num_seqs": 8, "api_key_env": "SERVER_KEY"}
+    served = {"name": "served", "model": "smollm2", "engine": engine, "sampling": {"max_tokens": 16}}
+    config["evaluation"]["arms"] = [served]
+    run = open_run(parse(config))
+    load_problems(run)
+    with Fleet(run) as fleet:
+        evaluate(run, fleet, ["served"])
+    report(run)
+    drawn_there = run.evaluation("served").read()
+    assert set(drawn_there["model"].to_pylist()) == {"smollm2"}
+    measured = json.loads((Path(run.place.path) / "metrics.json").read_text())["evaluation"]["served"]["all"]
+    assert (measured["problems"], measured["samples"]) == (12, 2)
+    assert measured["pass@1"]["mean"] == pytest.approx(
+        sum(it == "correct" for it in drawn_there["verdict_outcome"].to_pylist()) / 24
+    )

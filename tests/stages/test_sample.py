@@ -101,6 +101,8 @@ def test_a_poisonous_sample_is_singled_out_and_its_siblings_are_kept(ray_cluster
 
 
 def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tmp_path: Path) -> None:
+    from bench.chaos import is_replica
+
     config = a_scripted_config(tmp_path, train=60, samples=10, replicas=2, engine={"seconds": 0.3, "max_num_seqs": 8})
     killed: list[int] = []
 
@@ -108,7 +110,7 @@ def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tm
         while len(killed) < 3:
             time.sleep(2.5)
             mine = psutil.Process().children(recursive=True)  # never another cluster's
-            alive = [it.pid for it in mine if "ray::Replica" in "".join(it.cmdline())]
+            alive = [it.pid for it in mine if is_replica(it)]
             if alive:
                 os.kill(alive[0], signal.SIGKILL)
                 killed.append(alive[0])
@@ -183,7 +185,9 @@ def test_storage_that_refuses_for_a_while_delays_and_loses_nothing(ray_cluster: 
     manifests = Path(run.place.path) / "rollouts" / "manifest"
 
     def refuse_for_a_while() -> None:
-        time.sleep(4)
+        begun = len(list(manifests.iterdir()))
+        while len(list(manifests.iterdir())) == begun:  # not before the first commit: the stage reads them at its start
+            time.sleep(0.05)
         away = manifests.with_name("away")
         manifests.rename(away)
         manifests.write_text("a file where the directory was: every commit fails")

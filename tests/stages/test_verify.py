@@ -11,12 +11,12 @@ import pytest
 from factories import a_problem, a_rollout, a_scripted_config
 
 from reasonray.config import Config, UserError
-from reasonray.records import Finish, Outcome, Problem, Rollout, Split
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split, share_of
 from reasonray.run import Run, open_run
 from reasonray.stages.curate import curate
 from reasonray.stages.fleet import Fleet
 from reasonray.stages.report import report
-from reasonray.stages.verify import agreement, controlled, is_audited, newer_verdicts, verify
+from reasonray.stages.verify import agreement, controlled, newer_verdicts, verify
 
 pytestmark = pytest.mark.ray
 
@@ -84,7 +84,7 @@ def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: No
     assert {it["rules_outcome"] for it in undecided} == {"no_answer"}
     assert {(it["verdict_outcome"], it["verdict_checker"]) for it in undecided} == {("correct", "judge")}
     audited = [it for it in rows if it["judged_for"] == "audit"]
-    assert {it["id"] for it in audited} == {it.id for it in drawn if is_audited(it.id, 0.5)} - {
+    assert {it["id"] for it in audited} == {it.id for it in drawn if share_of(it.id) < 0.5} - {
         it["id"] for it in undecided
     } - {drawn[-1].id}
     assert all(it["verdict_outcome"] == it["rules_outcome"] for it in audited), "an audit changes nothing"

@@ -1,0 +1,37 @@
+"""Rollouts that were never drawn, as wide as real ones, for benchmarks of what comes after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from reasonray.records import content_hash
+from reasonray.tables import ROLLOUT_SCHEMA
+
+_ALIKE = {
+    "problem_source": "made up",
+    "problem_answer": "42",
+    "problem_checker": "math_answer",
+    "problem_difficulty": "easy",
+    "problem_split": "train",
+    "problem_metadata": "{}",
+    "teacher": "teacher",
+    "model": "scripted",
+    "fingerprint": content_hash("fingerprint"),
+    "round": 0,
+    "prompt_tokens": 40,
+    "verdict_extracted": "42",
+    "verdict_checker": "math_answer",
+    "verdict_detail": "",
+    "verdict_seconds": 0.0,
+}
+
+
+def rollouts(**columns: Any) -> pa.Table:
+    """Return a table of ROLLOUT_SCHEMA: the columns given, those that are alike in all rows, and nulls for the rest."""
+    size = len(columns["id"])
+    alike = {name: [value] * size for name, value in _ALIKE.items()}
+    missing = {name: pa.nulls(size) for name in ROLLOUT_SCHEMA.names}
+    known = missing | alike | columns
+    return pa.table({name: known[name] for name in ROLLOUT_SCHEMA.names}).cast(ROLLOUT_SCHEMA)
