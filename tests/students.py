@@ -6,16 +6,20 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.distributed.fsdp import FSDPModule
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from reasonray.config import Training
 from reasonray.training import examples, loop
-from reasonray.training.examples import Example
+from reasonray.training.examples import Example, collate
+from reasonray.training.plan import learning_rate
 
 VOCAB = 97
 LENGTHS = (9, 1 + 1, 14, 9, 23, 3, 17, 5)
@@ -113,18 +117,75 @@ def train_as(rank: int, world: int, job: loop.TrainingJob, result: Path, resume_
         result.write_text(json.dumps(figures))
 
 
-def gradients_as(rank: int, world: int, job: loop.TrainingJob, result: Path, averaged: bool) -> None:
-    """Write the first step's gradients; `averaged` brings FSDP's own reduction back, as a control."""
+def gradients_as(rank: int, world: int, job: loop.TrainingJob, result: Path, fault: str = "") -> None:
+    """Write the first step's gradients.
+
+    Args:
+        rank: of this worker.
+        world: number of workers.
+        job: what to train.
+        result: file to write.
+        fault: "averaged" brings FSDP's own reduction back, "local" divides each worker's loss by its own loss tokens:
+            both are controls; "swapped" gives each worker the packs of another, which must change nothing.
+    """
     session = loop.open_session(job, rank, world)
-    if averaged:
+    if fault == "averaged":
         for module in session.student.modules():
             if hasattr(module, "set_gradient_divide_factor"):
                 module.set_gradient_divide_factor(float(world))
+    if fault == "swapped":
+        session = replace(session, rank=world - 1 - rank)
+    if fault == "local":
+        counted = session.examples.loss_lengths
+        mine = sum(int(counted[row]) for pack in session.plan.for_rank(0, rank, world) for row in pack)
+        step = replace(session.plan.steps[0], loss_tokens=mine * world)  # a mean of the workers' means
+        session = replace(session, plan=replace(session.plan, steps=(step, *session.plan.steps[1:])))
     loop.backward(session, 0)
     whole = {name: weight.grad for name, weight in session.weights.named.items()}
     whole = {name: grad.full_tensor() if world > 1 else grad for name, grad in whole.items()}
     if rank == 0:
         torch.save(whole, result)
+
+
+def weights_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Write the weights after three steps."""
+    session = loop.open_session(job, rank, world)
+    for index in range(3):
+        loop.take_step(session, index)
+    whole = session.weights.whole()
+    if rank == 0:
+        torch.save(whole, result)
+
+
+def weights_of_first_as(rank: int, world: int, job: loop.TrainingJob, bare: Path, result: Path) -> None:
+    """Write the weights after three steps, the model's weights being there for the first worker only."""
+    weights_as(rank, world, replace(job, model_directory=str(bare)) if rank else job, result)
+
+
+def homes_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Write where each sharded part of the student keeps its weights."""
+    modules = loop.open_session(job, rank, world).student.modules()
+    groups = [it._get_fsdp_state()._fsdp_param_group for it in modules if isinstance(it, FSDPModule)]
+    result.write_text(json.dumps([type(it.offload_policy).__name__ for it in groups]))
+
+
+def replicas_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Write the weights after three steps by DistributedDataParallel, which averages: an oracle of another make."""
+    session = loop.open_session(job, 0, 1)
+    model = torch.nn.parallel.DistributedDataParallel(session.student)
+    for index in range(3):
+        packs = session.plan.for_rank(index, rank, world)
+        for number, pack in enumerate(packs):
+            with model.no_sync() if number < len(packs) - 1 else nullcontext():
+                loss = model(collate(session.examples, pack)) * world / session.plan.steps[index].loss_tokens
+                loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), session.training.clip)
+        for group in session.optimiser.param_groups:
+            group["lr"] = learning_rate(index, len(session.plan.steps), session.training)
+        session.optimiser.step()
+        session.optimiser.zero_grad()
+    if rank == 0:
+        torch.save(session.weights.whole(), result)
 
 
 def poison_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:

@@ -1,8 +1,11 @@
 """Curated samples → student: Ray Train runs the training loop on any number of workers, and it resumes.
 
 <run>/student/examples/*.arrow            the tokenised examples
+<run>/student/held-out/*.arrow            those of curated/data/validation-*, if there are any: measured, never learnt
 <run>/student/checkpoints/step-000123/    state/ and progress.json to resume from, model/ to measure, manifest.json last
+<run>/student/checkpoints/states/step-…/  the same without a model, saved in between; only the newest is kept
 <run>/student/final/                      the student in Hugging Face layout, manifest.json last
+<run>/student/adapter/                    with LoRA: the adapter by itself, in PEFT's layout
 """
 
 from __future__ import annotations
@@ -12,55 +15,35 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 import ray.train
 from pyarrow import fs
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from reasonray import models
 from reasonray.config import Training, UserError
 from reasonray.console import Progress, duration, say
 from reasonray.records import content_hash
 from reasonray.run import Run
+from reasonray.stages.checkpoints import Store, forget, least_loss, resumable
+from reasonray.stages.steps import StepLog
 from reasonray.storage import Place, place
+from reasonray.training import plan
+from reasonray.training.card import card
 
 if TYPE_CHECKING:
     from reasonray.training.examples import Example
 
 _EXAMPLES_A_TASK = 5000
-
-
-class StepLog:
-    """What the workers tell the driver; a Ray actor."""
-
-    def __init__(self) -> None:
-        self._steps: list[dict[str, float]] = []
-        self._fault = ""
-
-    def restart(self, steps: list[dict[str, float]]) -> None:
-        """Begin with the steps that a checkpoint stands for."""
-        self._steps = list(steps)
-
-    def add(self, figures: dict[str, float]) -> None:
-        """Take one step's figures."""
-        self._steps.append(figures)
-
-    def fail(self, message: str) -> None:
-        """Take a fault that the user can cure."""
-        self._fault = message
-
-    def state(self) -> tuple[list[dict[str, float]], str]:
-        """Return all steps so far, and the fault if there is one."""
-        return self._steps, self._fault
 
 
 @dataclass(frozen=True)
@@ -88,9 +71,12 @@ def train(run: Run) -> None:
     _retire_other(run, data)
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
-        lengths, refused = _examples(run, files, selected)
+        lengths, refused = _examples(run, "examples", files, selected)
+        if held_out := _held_out(run):
+            _examples(run, "held-out", held_out, selected)
+        planned = _planned_steps(run.config.training, lengths)
         log = ray.remote(StepLog).options(num_cpus=0).remote()
-        _fit(_Assignment(run, data, log), progress, _planned_steps(run.config.training, lengths))
+        _fit(_Assignment(run, data, log), progress, planned)
         steps, fault = ray.get(log.state.remote())
     if fault:
         raise UserError(fault)
@@ -121,25 +107,32 @@ def _refuse_too_small(training: Training) -> None:
     if ray._private.state.state.get_cluster_config() is not None:  # an autoscaler may add what is missing
         return
     resources = ray.cluster_resources()
+    workers = training.crew[0]
     for what, each in (("GPU", float(training.gpus)), ("CPU", training.cpus)):
-        if each * training.workers > resources.get(what, 0):
+        if each * workers > resources.get(what, 0):
             raise UserError(
-                f"training asks for {training.workers} worker(s) with {each:g} {what}s each; the cluster has "
+                f"training asks for {workers} worker(s) with {each:g} {what}s each; the cluster has "
                 f"{resources.get(what, 0):g}: lower training.workers or training.{what.lower()}s, or add nodes"
             )
 
 
-def _examples(run: Run, files: list[Place], selected: int) -> tuple[list[int], list[str]]:
-    """Write student/examples/ and return the examples' lengths and what was wrong with those that were refused.
+def _held_out(run: Run) -> list[Place]:
+    names = json.loads((run.curated / "manifest.json").read()).get("validation", [])
+    return [run.curated / "data" / name for name in names]
+
+
+def _examples(run: Run, folder: str, files: list[Place], selected: int) -> tuple[list[int], list[str]]:
+    """Write student/<folder>/ and return the examples' lengths and what was wrong with those that were refused.
 
     Plain tasks of some thousand rows each: the rows are independent and lie in files already, so Ray Data would add
     nothing but the ten seconds that one of its executions takes to start on a small machine.
     """
-    (run.student / "examples").delete()
+    target = run.student / folder
+    target.delete()
     tasks = max(1, min(len(files), selected // _EXAMPLES_A_TASK))
     task = ray.remote(_tokenise).options(num_cpus=1)
     parts = [[files[number] for number in part] for part in np.array_split(np.arange(len(files)), tasks)]
-    results = ray.get([task.remote(run, number, part) for number, part in enumerate(parts)])
+    results = ray.get([task.remote(run, target, number, part) for number, part in enumerate(parts)])
     lengths = [length for lengths, _ in results for length in lengths]
     refused = [fault for _, faults in results for fault in faults]
     if not lengths:
@@ -147,7 +140,7 @@ def _examples(run: Run, files: list[Place], selected: int) -> tuple[list[int], l
     return lengths, refused
 
 
-def _tokenise(run: Run, number: int, files: list[Place]) -> tuple[list[int], list[str]]:
+def _tokenise(run: Run, target: Place, number: int, files: list[Place]) -> tuple[list[int], list[str]]:
     """Write one part of the examples; return their lengths and the faults of those that were refused."""
     from transformers import AutoTokenizer
 
@@ -163,7 +156,7 @@ def _tokenise(run: Run, number: int, files: list[Place]) -> tuple[list[int], lis
     def tokenised() -> Iterator[Example]:
         for it in files:
             columns = ["id", "prompt", "completion_text"]
-            for row in pq.read_table(it.path, columns=columns, filesystem=it.filesystem).to_pylist():
+            for row in it.read_table(columns).to_pylist():
                 try:
                     example = encode(turns=row["prompt"], completion=row["completion_text"], id=row["id"])
                 except Refused as fault:
@@ -175,13 +168,12 @@ def _tokenise(run: Run, number: int, files: list[Place]) -> tuple[list[int], lis
     with tempfile.TemporaryDirectory() as scratch:
         part = Path(scratch) / f"part-{number:05d}.arrow"
         write(part, tokenised())
-        (run.student / "examples" / part.name).write(part.read_bytes())
+        (target / part.name).write(part.read_bytes())
     return lengths, refused
 
 
 def _planned_steps(training: Training, lengths: list[int]) -> int:
-    fitting = sum(length <= training.max_tokens for length in lengths)
-    return training.epochs * -(-fitting // training.batch)
+    return training.epochs * -(-len(plan.fitting(lengths, training.max_tokens)) // training.batch)
 
 
 def _fit(assignment: _Assignment, progress: Progress, steps: int) -> None:
@@ -192,6 +184,7 @@ def _fit(assignment: _Assignment, progress: Progress, steps: int) -> None:
     trainer = TorchTrainer(
         _work,
         train_loop_config={"assignment": assignment},
+        torch_config=TorchConfig(backend=training.backend),
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
             use_gpu=training.gpus > 0,
@@ -206,17 +199,45 @@ def _fit(assignment: _Assignment, progress: Progress, steps: int) -> None:
         ),
     )
     # Off the main thread, where Ray Train would take Ctrl-C for itself, for good, and end the job as if all were well.
-    fitting = ThreadPoolExecutor(1).submit(trainer.fit)
-    _watch(fitting, assignment.log, progress, steps)
+    with _tracked(run) as told:
+        fitting = ThreadPoolExecutor(1).submit(trainer.fit)
+        _watch(fitting, assignment.log, progress, steps, told)
     (run.student / "ray").delete()
     fitting.result()
 
 
-def _watch(fitting: Future[Any], log: Any, progress: Progress, steps: int) -> None:
-    """Show the newest step until training is over."""
+@contextmanager
+def _tracked(run: Run) -> Iterator[Callable[[Sequence[Mapping[str, float]]], None]]:
+    """Give what tells the run's trackers of steps that they do not know yet."""
+    if not run.config.training.trackers:
+        yield lambda steps: None
+        return
+    from reasonray.training.trackers import log, tracking
+
+    directory = Path(run.student.path if run.place.is_local else ".") / "tracked"
+    with tracking(run.config.training, run.name, directory) as trackers:
+        known = 0
+
+        def tell(steps: Sequence[Mapping[str, float]]) -> None:
+            nonlocal known
+            log(trackers, [it for it in steps if it["step"] > known])
+            known = max([known, *(int(it["step"]) for it in steps)])
+
+        yield tell
+
+
+def _watch(
+    fitting: Future[Any],
+    log: Any,
+    progress: Progress,
+    steps: int,
+    told: Callable[[Sequence[Mapping[str, float]]], None],
+) -> None:
+    """Show the newest step until training is over, and tell trackers of every one."""
     while True:
         ended = bool(wait([fitting], timeout=1.0).done)
         done, _ = ray.get(log.state.remote())
+        told(done)
         if not done:
             progress.show(f"starting workers  {duration(progress.seconds)}", {"state": "starting"})
         else:
@@ -251,7 +272,6 @@ def _train_here(assignment: _Assignment) -> None:
     rank, world, training = context.get_world_rank(), context.get_world_size(), run.config.training
     if not training.gpus:
         torch.set_num_threads(max(1, int(training.cpus)))
-    scratch = Path(run.student.path) if run.place.is_local else Path(tempfile.mkdtemp(prefix="reasonray-"))
     resume = _newest(run, assignment.data)
     steps: list[dict[str, float]] = json.loads((resume / "steps.json").read()) if resume else []
     if rank == 0:
@@ -262,46 +282,35 @@ def _train_here(assignment: _Assignment) -> None:
         if rank == 0:
             log.add.remote(figures)
 
-    job = TrainingJob(
-        model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
-        examples=str(_fetched(run.student / "examples", scratch)),
-        training=training,
-        seed=run.config.seed,
-        scratch=str(scratch / "checkpoints"),
-    )
-    figures = run_loop(
-        job,
-        rank,
-        world,
-        _fetched(resume, scratch / "resume") if resume else None,
-        on_step,
-        lambda step, path: _store(run, assignment.data, rank, step, path, steps),
-    )
+    with ExitStack() as stack:
+        scratch = Path(run.student.path)
+        if not run.place.is_local:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reasonray-")))
+        store = stack.enter_context(Store(run, assignment.data, rank, world))
+        job = TrainingJob(
+            model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
+            examples=str(_fetched(run.student / "examples", scratch)),
+            training=training,
+            seed=run.config.seed,
+            scratch=str(scratch / "checkpoints"),
+            held_out=str(_fetched(run.student / "held-out", scratch)) if _held_out(run) else "",
+        )
+        figures = run_loop(
+            job,
+            rank,
+            world,
+            _fetched(resume, scratch / "resume") if resume else None,
+            on_step,
+            lambda step, path: store.put(step, path, list(steps)),
+            store.is_due,
+        )
     if rank == 0:
         (run.student / "figures.json").write(json.dumps(figures | {"data": assignment.data}).encode())
 
 
-def _store(run: Run, data: str, rank: int, step: int, path: Path, steps: list[dict[str, float]]) -> None:
-    """Put a checkpoint where the run lives; each rank brings its part, rank 0 completes it."""
-    target = run.student / "checkpoints" / path.name
-    if not run.place.is_local:
-        place(path).copy(target)
-    ray.train.report({"step": step})  # a barrier: no manifest before every rank's part is there
-    if rank == 0:
-        (target / "steps.json").write(json.dumps(steps).encode())
-        (target / "manifest.json").write(json.dumps({"step": step, "data": data}).encode())
-        _forget_states(run, but=target)
-
-
-def _forget_states(run: Run, but: Place | None = None) -> None:
-    """Delete what only a resume needs, three times the weights' size; the models stay."""
-    for checkpoint in run.checkpoints():
-        if but is None or checkpoint.name != but.name:
-            (checkpoint / "state").delete()
-
-
 def _newest(run: Run, data: str) -> Place | None:
-    whole = [it for it in run.checkpoints() if (it / "state").exists()]
+    """Return what to resume from: the newest state of this data."""
+    whole = [it for it in resumable(run) if (it / "state").exists()]
     of_this_data = [it for it in whole if json.loads((it / "manifest.json").read())["data"] == data]
     return of_this_data[-1] if of_this_data else None
 
@@ -319,15 +328,27 @@ def _fetched(source: Place, scratch: Path) -> Path:
     return target
 
 
+def _chosen(run: Run, steps: Sequence[Mapping[str, float]]) -> Place:
+    """Return the checkpoint that becomes the student."""
+    checkpoints = run.checkpoints()
+    if run.config.training.student == "best":
+        best = least_loss(steps)
+        return next((it for it in checkpoints if it.name == best), checkpoints[-1])
+    return checkpoints[-1]
+
+
 def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, refused: list[str]) -> None:
     """Make the newest checkpoint's model the student; its manifest comes last."""
-    newest = _newest(run, data)
-    if newest is None or not steps:
+    if _newest(run, data) is None or not steps:
         raise UserError("training ended without a checkpoint; Ray Train's log in its session directory says why")
+    chosen = _chosen(run, steps)
     figures = json.loads((run.student / "figures.json").read())
     final = run.student / "final"
     final.delete()
-    (newest / "model").copy(final)
+    (chosen / "model").copy(final)
+    (run.student / "adapter").delete()
+    if (chosen / "adapter" / "adapter_config.json").exists():
+        (chosen / "adapter").copy(run.student / "adapter")
     lines = "".join(json.dumps(step) + "\n" for step in steps)
     (run.student / "steps.jsonl").write(lines.encode())
     overlong = len(figures["overlong"])
@@ -337,9 +358,11 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, 
         "loss_tokens": figures["loss_tokens"],
         "overlong": overlong,
         "refused": len(refused),
+        "checkpoint": chosen.name,
     }
+    (final / "README.md").write(card(run.config, figures, steps, chosen.name).encode())
     (final / "manifest.json").write(json.dumps(manifest | {"steps": figures["steps"], "seconds": seconds}).encode())
-    _forget_states(run)
+    forget(run, steps, but=None)
     left_out = f"   {overlong:,} too long, left out" if overlong else ""
     left_out += f"   {len(refused):,} refused, such as {refused[0]}" if refused else ""
     say(

@@ -99,23 +99,30 @@ def packs_safely(config: Any) -> bool:
     return kinds <= {"full_attention", "sliding_attention"} and softcap is None and not recurrent
 
 
-def self_check(logits: Callable[[Batch], torch.Tensor], vocab_size: int) -> None:
-    """Prove on two short random examples that packing them changes nothing.
+def self_check(
+    logits: Callable[[Batch], torch.Tensor], stock: Callable[[Batch], torch.Tensor], vocab_size: int
+) -> None:
+    """Prove on two short random examples that packing them changes nothing, and that this is the model as it was made.
 
     Args:
-        logits: gives the logits of a batch, as (tokens, vocabulary), in the type that the model computes in.
+        logits: gives the logits of a batch as in training: (tokens, vocabulary), in the type of the computation.
+        stock: gives those of a batch of one example by transformers' own attention and output layer.
         vocab_size: token ids are drawn from below it.
 
     Raises:
-        UserError: it does change something.
+        UserError: something differs.
     """
     draw = torch.Generator().manual_seed(0)
     rows = [Example("", torch.randint(vocab_size, (length,), generator=draw).tolist(), 1) for length in (16, 11)]
     together = logits(collate(rows, [0, 1]))
-    apart = torch.cat([logits(collate(rows, [row])) for row in (0, 1)]).float()
-    difference = float((together - apart).abs().max() / apart.std())
-    if not difference <= _TOLERANCE[together.dtype]:
-        raise UserError(
-            f"the student computes other logits for packed examples than for separate ones (off by {difference:.2g} "
-            "of their spread), so packing would mix examples; this model's attention is not supported"
-        )
+    apart, original = (torch.cat([of(collate(rows, [row])) for row in (0, 1)]).float() for of in (logits, stock))
+    for other, fault in (
+        (apart, "for packed examples than for separate ones, so packing would mix examples"),
+        (original, "than transformers does, so it would be trained as another model"),
+    ):
+        difference = float((together - other).abs().max() / other.std())
+        if not difference <= _TOLERANCE[together.dtype]:
+            raise UserError(
+                f"the student computes other logits {fault} (off by {difference:.2g} of their spread); this model's "
+                "attention or output layer is not supported"
+            )

@@ -22,15 +22,19 @@ from reasonray.training.model import Weights
 # One process is a supported case here, not an oversight.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
-_FREE = {"workers", "gpus", "cpus", "activation_checkpointing", "checkpoints", "max_failures"}
+_FREE = {
+    *("workers", "gpus", "cpus", "activation_checkpointing", "cpu_offload", "max_failures", "trackers"),
+    *("checkpoints", "keep", "student", "save_minutes"),
+}
 """What may differ on resuming: it changes where the steps are computed, not what they are."""
 
 
-def identity(training: Training, *, plan: str, examples: str, seed: int) -> dict[str, Any]:
-    """Return what has to be the same on resuming: the settings that shape a step, and hashes of plan and examples."""
+def identity(training: Training, *, model: str, plan: str, examples: str, seed: int) -> dict[str, Any]:
+    """Return what has to be the same on resuming: what shapes a step, and hashes of model, plan and examples."""
     settings = training.model_dump(mode="json", exclude=_FREE)
     return {f"training.{name}": value for name, value in settings.items()} | {
         "seed": seed,
+        "model": model,
         "examples": examples,
         "plan": plan,
     }

@@ -6,6 +6,7 @@ neither packing nor the number of workers enters the result, and no worker has t
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +15,22 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoTokenizer
 
+from reasonray import models
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training import checkpoint, plan
+from reasonray.training import checkpoint, lora, plan
 from reasonray.training.attention import packs_safely, self_check
 from reasonray.training.examples import Batch, Examples, collate, read
 from reasonray.training.model import Student, Weights, export, load
+
+
+class NotSaved(UserError):
+    """A checkpoint could not be written; those before it are untouched."""
 
 
 class NonFinite(UserError):
@@ -40,6 +48,16 @@ class TrainingJob:
     seed: int
     scratch: str
     """Directory for checkpoints, on this worker's machine."""
+    held_out: str = ""
+    """Examples as in `examples`, whose loss is measured and never learnt; "" if there are none."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Examples that are measured, all in one step of a plan."""
+
+    examples: Examples
+    plan: plan.Plan
 
 
 @dataclass(frozen=True)
@@ -56,11 +74,8 @@ class Session:
     device: torch.device
     rank: int
     world: int
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint of this run has to match."""
-        return checkpoint.identity(self.training, plan=self.plan.sha256, examples=self.examples.sha256, seed=self.seed)
+    identity: dict[str, Any]
+    """What a checkpoint of this run has to match."""
 
 
 def run(
@@ -70,6 +85,7 @@ def run(
     resume_from: Path | None,
     on_step: Callable[[dict[str, float]], None],
     on_checkpoint: Callable[[int, Path], None],
+    save_now: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train, as worker `rank` of `world`; with several, the process group exists already.
 
@@ -79,9 +95,12 @@ def run(
         world: number of workers.
         resume_from: a checkpoint's directory to continue from.
         on_step: gets the figures of every step: step, loss, learning_rate, gradient_norm, tokens, tokens_per_second,
-            seconds.
-        on_checkpoint: gets the number of steps done and the directory, which holds `state/`, `progress.json` and, as
-            written by rank 0, `model/`.
+            seconds; at a checkpoint validation_loss too, and at the first step validation_loss_before, if there are
+            held-out examples.
+        on_checkpoint: gets the number of steps done and the directory, which holds `state/`, `progress.json` and, at
+            the checkpoints of the run and as written by rank 0, `model/` and with LoRA `adapter/`; the others lie in
+            `states`.
+        save_now: asked after each step, by every worker; where any of them says so the state is saved at once.
 
     Returns:
         The number of steps, the ids of the examples that were too long, and tokens and learnt tokens of an epoch.
@@ -89,17 +108,24 @@ def run(
     Raises:
         UserError: nothing to train on, a model that cannot be trained, a checkpoint that does not match.
         NonFinite: training diverged.
+        NotSaved: a checkpoint could not be written.
     """
     session = open_session(job, rank, world)
+    held_out = _held_out(job, session)
     start = 0
     if resume_from is not None:
         start = checkpoint.load(resume_from, session.weights, session.optimiser, session.identity)
     steps = len(session.plan.steps)
     due = {-(-steps * (part + 1) // job.training.checkpoints) for part in range(job.training.checkpoints)}
     for index in range(start, steps):
-        on_step(take_step(session, index))
-        if index + 1 in due:
-            on_checkpoint(index + 1, _save(session, job, index + 1))
+        before = {"validation_loss_before": validate(session, held_out)} if held_out and not index else {}
+        figures = take_step(session, index) | before
+        checkpointed = index + 1 in due
+        if checkpointed and held_out:
+            figures["validation_loss"] = validate(session, held_out)
+        on_step(figures)
+        if _any(session, save_now()) or checkpointed:
+            on_checkpoint(index + 1, _save(session, job, index + 1, with_model=checkpointed))
     kept = [row for row, length in enumerate(session.plan.lengths) if length <= job.training.max_tokens]
     return {
         "steps": steps,
@@ -128,11 +154,6 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         seed=job.seed,
         packing=packs_safely(config),
     )
-    if not steps.steps:
-        raise UserError(
-            f"nothing to train on: {len(examples)} examples, {len(steps.overlong)} of them beyond "
-            f"training.max_tokens = {training.max_tokens}"
-        )
     vocabulary = config.get_text_config().vocab_size
     if examples.largest_token >= vocabulary:
         raise UserError(
@@ -140,13 +161,26 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
             "is another model's; put its own there"
         )
     device = torch.device("cuda", torch.cuda.current_device()) if training.gpus else torch.device("cpu")
-    student = load(job.model_directory, training, device, world)
+    torch.manual_seed(job.seed)  # adapters begin at random
+    student = load(job.model_directory, training, device, rank, world)
     weights = Weights.of(student, training.precision)
     if steps.pack_tokens:
         with torch.no_grad():
-            self_check(lambda batch: student.logits(batch.to(device)), vocabulary)
-    optimiser = _optimiser(weights, training, fused=device.type == "cuda" or world == 1)
-    return Session(steps, examples, training, job.seed, student, weights, optimiser, device, rank, world)
+            self_check(
+                lambda batch: student.logits(batch.to(device)),
+                lambda batch: student.stock_logits(batch.to(device)),
+                vocabulary,
+            )
+    whole_or_on_gpu = not training.shards(world) or (device.type == "cuda" and not training.cpu_offload)
+    optimiser = _optimiser(weights, training, fused=whole_or_on_gpu)
+    identity = checkpoint.identity(
+        training,
+        model=models.identity(Path(job.model_directory)),
+        plan=steps.sha256,
+        examples=examples.sha256,
+        seed=job.seed,
+    )
+    return Session(steps, examples, training, job.seed, student, weights, optimiser, device, rank, world, identity)
 
 
 def _optimiser(weights: Weights, training: Training, *, fused: bool) -> torch.optim.Optimizer:
@@ -209,14 +243,66 @@ def backward(session: Session, index: int) -> torch.Tensor:
     return loss
 
 
-def _save(session: Session, job: TrainingJob, step: int) -> Path:
-    directory = Path(job.scratch) / f"step-{step:06d}"
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(directory, session.weights, session.optimiser, step, session.identity)
-    whole = session.weights.whole()
-    if session.rank == 0:
-        tokenizer = AutoTokenizer.from_pretrained(job.model_directory)
-        export(whole, tokenizer, job.model_directory, directory / "model", session.training.precision)
+def _held_out(job: TrainingJob, session: Session) -> HeldOut | None:
+    if not job.held_out:
+        return None
+    examples = read(job.held_out)
+    size, most = len(examples), session.training.max_tokens
+    if not (examples.lengths <= most).any():
+        return None
+    steps = plan.build(
+        *(examples.lengths, examples.loss_lengths),
+        batch=size, max_tokens=most, epochs=1, seed=0, packing=session.plan.pack_tokens > 0,
+    )  # fmt: skip
+    return HeldOut(examples, steps)
+
+
+def validate(session: Session, held_out: HeldOut) -> float:
+    """Return the loss on held-out examples, the mean over their learnt tokens; every worker calls it."""
+    session.student.eval()
+    loss = torch.zeros((), dtype=torch.float32, device=session.device)
+    with torch.no_grad():
+        for pack in held_out.plan.for_rank(0, session.rank, session.world):
+            loss += session.student(collate(held_out.examples, pack).to(session.device))
+    session.student.train()
+    session.weights.refresh()
     if session.world > 1:
-        dist.barrier()
+        dist.all_reduce(loss)
+    return float(loss) / held_out.plan.steps[0].loss_tokens
+
+
+def _any(session: Session, mine: bool) -> bool:
+    """Say whether any worker says so; all of them ask."""
+    if session.world == 1:
+        return mine
+    said = torch.tensor(float(mine), device=session.device)
+    dist.all_reduce(said, dist.ReduceOp.MAX)
+    return bool(said)
+
+
+def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = True) -> Path:
+    """Write a checkpoint; where one worker cannot, all of them stop, and what it wrote is gone.
+
+    Raises:
+        NotSaved: no space is left, or the file system refuses otherwise.
+    """
+    directory = Path(job.scratch, *([] if with_model else ["states"])) / f"step-{step:06d}"
+    whole = session.weights.whole() if with_model else {}
+    fault = ""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(directory, session.weights, session.optimiser, step, session.identity)
+        if with_model and session.rank == 0:
+            if session.training.lora_rank:
+                whole = lora.export(whole, job.model_directory, directory / "adapter", session.training)
+            tokenizer = AutoTokenizer.from_pretrained(job.model_directory)
+            export(whole, tokenizer, job.model_directory, directory / "model", session.training.precision)
+    except (OSError, CheckpointException, SafetensorError) as error:
+        fault = " ".join(str(error).split())[-160:]
+    if _any(session, bool(fault)):
+        shutil.rmtree(directory, ignore_errors=True)
+        raise NotSaved(
+            f"the checkpoint of step {step} cannot be written to {directory.parent} "
+            f"({fault or 'another worker failed'}); the one before it stays: make room, and run the same command again"
+        )
     return directory

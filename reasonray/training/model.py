@@ -13,21 +13,26 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import init_empty_weights
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
-from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from reasonray.config import Training
 from reasonray.errors import UserError
+from reasonray.training import lora
 from reasonray.training.attention import NAME, packs_safely
 from reasonray.training.examples import IGNORED, Batch
-
-CHUNK = 1024
-"""Tokens whose logits exist at the same time: the whole pack's would be the largest tensor of a step by far."""
+from reasonray.training.loss import CHUNK, summed_cross_entropy
 
 
 class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
@@ -45,19 +50,19 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         learnt = (batch.labels[0] != IGNORED).nonzero().squeeze(1)
         if learnt.numel() == 0:  # all parameters take part all the same, so that collectives stay aligned
             return (hidden.float().sum() + weight.float().sum()) * 0.0
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        chunks = learnt.split(self.chunk)
-        for chosen in chunks:
-            arguments = (hidden[chosen], weight, batch.labels[0, chosen])
-            # A single chunk needs no second computation: its logits are all there is.
-            part = _loss(*arguments) if len(chunks) == 1 else checkpoint(_loss, *arguments, use_reentrant=False)
-            loss = loss + part
-        return loss
+        return summed_cross_entropy(hidden[learnt], weight, batch.labels[0, learnt], self.chunk)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits of every token of a batch."""
         hidden = self._hidden(batch)
         return hidden @ self.language_model.get_output_embeddings().weight.T
+
+    def stock_logits(self, batch: Batch) -> torch.Tensor:
+        """Return the logits of a single example as transformers computes them, without any of this package's parts."""
+        self.language_model.set_attn_implementation("eager")
+        logits: torch.Tensor = self.language_model(input_ids=batch.input_ids, use_cache=False).logits[0]
+        self.language_model.set_attn_implementation(NAME)
+        return logits
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
         # Without a mask and without a cache, or else transformers would mix the examples of a pack.
@@ -74,30 +79,68 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         return hidden
 
 
-def _loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return cross_entropy((hidden @ weight.T).float(), labels, reduction="sum")
-
-
-def load(directory: str | Path, training: Training, device: torch.device, world: int = 1) -> Student:
-    """Load a model for training, in fp32; several workers each keep a share of it.
+def load(directory: str | Path, training: Training, device: torch.device, rank: int = 0, world: int = 1) -> Student:
+    """Load a model for training, in fp32; of several workers the first one reads it, and each keeps a share.
 
     Raises:
         UserError: the model cannot be trained faithfully.
     """
     config = AutoConfig.from_pretrained(directory)
     _refuse_altered_logits(config)
-    attention = NAME if packs_safely(config) else None
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation=attention)
+    whole = _language_model(directory, config, training) if rank == 0 else None
+    if not training.shards(world):
+        student = _student(whole, training)
+        student.to(device)
+        return student
+    with init_empty_weights(include_buffers=False):  # buffers that no file holds are computed where they are made
+        empty = _language_model(None, config, training)
+    empty.tie_weights()  # making it empty has untied it
+    student = _shard(_student(empty, training), training, device, world)
+    _fill(student, whole, device, torch.device("cpu") if training.cpu_offload else device)
+    return student
+
+
+def _language_model(directory: str | Path | None, config: Any, training: Training) -> Any:
+    """Read a model, or make its skeleton where there is no directory."""
+    options = {"dtype": torch.float32, "attn_implementation": NAME if packs_safely(config) else None}
+    if directory is None:
+        model = AutoModelForCausalLM.from_config(config, **options)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(directory, **options)
     head = model.get_output_embeddings()
     if head is None or getattr(head, "bias", None) is not None:
         raise UserError("the student's output layer is missing or has a bias; it is not a plain language model")
-    student = Student(model)
+    if training.lora_rank:
+        lora.adapt(model, training)
+        if training.precision == "bf16":  # what never moves needs no fp32 master
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+    return model
+
+
+def _student(language_model: Any, training: Training) -> Student:
     if training.activation_checkpointing:
-        layers = model.base_model.layers
+        layers = language_model.base_model.layers
         for index, layer in enumerate(layers):
             layers[index] = checkpoint_wrapper(layer)
+    student = Student(language_model)
     student.train()
-    return _shard(student, training, device, world) if world > 1 else student.to(device)
+    return student
+
+
+def _fill(student: Student, whole: Any, device: torch.device, home: torch.device) -> None:
+    """Give every worker its share of what the first one has read, a tensor at a time; weights lie at `home`."""
+    student._apply(lambda tensor: torch.empty_like(tensor, device=home) if tensor.is_meta else tensor.to(device))
+    student.language_model.tie_weights()  # and so has making room
+    read = dict(whole.named_parameters()) | dict(whole.named_buffers()) if whole is not None else {}
+    with torch.no_grad():
+        for name, share in student.language_model.named_parameters():
+            full = read[_plain(name)].to(device) if read else torch.empty(share.shape, dtype=share.dtype, device=device)
+            share.copy_(distribute_tensor(full, share.device_mesh, share.placements))  # what rank 0 has counts
+        for name, buffer in student.language_model.named_buffers():
+            if read:
+                buffer.copy_(read[_plain(name)])
+            dist.broadcast(buffer, 0)
 
 
 def _refuse_altered_logits(config: Any) -> None:
@@ -113,21 +156,23 @@ def _shard(student: Student, training: Training, device: torch.device, world: in
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32 if bf16 else None
     )
+    offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if training.cpu_offload else OffloadPolicy()
     for layer in student.language_model.base_model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(student, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload)
+    fully_shard(student, mesh=mesh, mp_policy=policy, offload_policy=offload)
     for module in student.modules():
         if isinstance(module, FSDPModule):
             # The loss is a sum divided by the step's own count of tokens, so gradients are summed, never averaged.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(student, "logits")
+    register_fsdp_forward_method(student, "stock_logits")
     return student
 
 
 @dataclass
 class Weights:
-    """The fp32 weights by name; with bf16 on one worker, masters of which the student holds a rounded copy."""
+    """The fp32 weights that are trained, by name; with bf16 on one worker the student holds a rounded copy of them."""
 
     student: Student
     named: dict[str, nn.Parameter]
@@ -136,13 +181,15 @@ class Weights:
     @classmethod
     def of(cls, student: Student, precision: str) -> Weights:
         """Take a loaded student's weights; with bf16 on one worker this turns the student itself into bf16."""
-        named = {_plain(name): parameter for name, parameter in student.language_model.named_parameters()}
+        model = student.language_model
+        named = {_plain(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         sharded = isinstance(student, FSDPModule)
         if precision == "fp32" or sharded:
             return cls(student, named, rounded=False)
         masters = {name: nn.Parameter(parameter.detach().clone()) for name, parameter in named.items()}
-        for name, parameter in named.items():
+        for parameter in model.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
+        for name, parameter in named.items():
             parameter.register_post_accumulate_grad_hook(_adding_to(masters[name]))
         return cls(student, masters, rounded=True)
 
@@ -152,7 +199,7 @@ class Weights:
             # A forward pass without a backward one, such as the self-check's, leaves the root's weights gathered.
             self.student.reshard()
         if self.rounded:
-            copies = [parameter for _, parameter in self.student.language_model.named_parameters()]
+            copies = [parameter for parameter in self.student.language_model.parameters() if parameter.requires_grad]
             with torch.no_grad():
                 torch._foreach_copy_(copies, list(self.named.values()))
 
@@ -194,6 +241,9 @@ def export(whole: dict[str, torch.Tensor], tokenizer: Any, source: str | Path, t
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict({name: weight.to(dtype) for name, weight in whole.items()}, strict=False, assign=True)
     model.tie_weights()
+    if untrained := [name for name, tensor in model.state_dict().items() if tensor.is_meta]:  # stored buffers
+        read = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).state_dict()
+        model.load_state_dict({name: read[name] for name in untrained}, strict=False, assign=True)
     if (Path(source) / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(source)
     model.save_pretrained(target)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonray.config import Training
+from reasonray.errors import UserError
 
 Pack = tuple[int, ...]
 """Examples, by their row, that one forward pass takes side by side."""
@@ -75,10 +76,13 @@ def build(
         epochs: how often each example is seen.
         seed: of the order.
         packing: False for models that would mix the examples of a pack.
+
+    Raises:
+        UserError: no example fits.
     """
     sizes = tuple(int(length) for length in lengths)
     counted = [int(length) for length in loss_lengths]
-    kept = np.array([row for row, size in enumerate(sizes) if size <= max_tokens], dtype=np.int64)
+    kept = fitting(lengths, max_tokens)
     pack_tokens = max_tokens if packing else 0
     steps = []
     for epoch in range(epochs):
@@ -89,6 +93,21 @@ def build(
     overlong = tuple(row for row, size in enumerate(sizes) if size > max_tokens)
     content = repr((sizes, counted, steps)).encode()
     return Plan(tuple(steps), overlong, sha256(content).hexdigest(), sizes, pack_tokens)
+
+
+def fitting(lengths: Sequence[int] | NDArray[np.int64], max_tokens: int) -> NDArray[np.int64]:
+    """Return the rows of the examples that are not overlong.
+
+    Raises:
+        UserError: there is none.
+    """
+    rows = np.flatnonzero(np.asarray(lengths) <= max_tokens)
+    if not rows.size:
+        raise UserError(
+            f"nothing to train on: {len(lengths)} examples, {len(lengths)} of them beyond "
+            f"training.max_tokens = {max_tokens}"
+        )
+    return rows
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:

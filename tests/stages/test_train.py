@@ -1,52 +1,67 @@
 """Training under Ray Train: two gloo workers, resumed after a death, and mistakes that are told in one line."""
 
 import json
+import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from factories import a_scripted_config
+from peft import PeftModel
 from students import write_model
 from transformers import AutoModelForCausalLM
 
+from reasonray.cli import guarded
 from reasonray.config import UserError
 from reasonray.funnel import Trained
 from reasonray.run import Run, open_run
 from reasonray.stages.report import trained
 from reasonray.stages.train import train
+from tests.test_s3 import s3_server
 
 pytestmark = pytest.mark.ray
 
 TEXTS = [f"<think> {a} plus {b} is {a + b}. </think> The answer is {a + b}." for a in range(6) for b in range(4)]
 
 
-def curated(root: Path, texts: list[str] = TEXTS, *, model: Path | None = None, **training: Any) -> Run:
-    """A run of a tiny student whose curation is done, its data set in two files."""
+def curated(
+    root: Path,
+    texts: list[str] = TEXTS,
+    *,
+    model: Path | None = None,
+    held_out: int = 0,
+    store: str | None = None,
+    **training: Any,
+) -> Run:
+    """A run of a tiny student whose curation is done, its data set in two files; the last texts are held out."""
     model = model or write_model(root / "model", vocab=258)  # all that its tokenizer knows
     settings = {"precision": "fp32", "batch": 8, "max_tokens": 160, "epochs": 2, "learning_rate": 1e-3, "cpus": 1}
     student = {"model": str(model), "engine": {"kind": "scripted"}, "gpus": 0}
-    config = a_scripted_config(root, student=student, training=settings | {"checkpoints": 2} | training)
-    run = open_run(config)
+    aside = {"validation": 0.1} if held_out else {}
+    config = a_scripted_config(root, student=student, training=settings | {"checkpoints": 2} | training, curation=aside)
+    run = open_run(config.model_copy(update={"root": store}) if store else config)
     rows = [
         {"id": f"r{number:03}", "prompt": [{"role": "user", "content": f"q{number}"}], "completion_text": text}
         for number, text in enumerate(texts)
     ]
-    data = Path(run.curated.path) / "data"
-    data.mkdir(parents=True)
-    for name, part in (("b.parquet", rows[::2]), ("a.parquet", rows[1::2])):
+    names = []
+    learnt, measured = (rows[:-held_out], rows[-held_out:]) if held_out else (rows, [])
+    for name, part in (("b.parquet", learnt[::2]), ("a.parquet", learnt[1::2]), ("validation.parquet", measured)):
         if part:
-            pq.write_table(pa.Table.from_pylist(part), data / name)
-    names = [file.name for file in data.iterdir()]
-    (run.curated / "manifest.json").write(json.dumps({"data": names, "selected": len(texts)}).encode())
+            (run.curated / "data" / name).write_table(pa.Table.from_pylist(part))
+            names += [name] if part is not measured else []
+    document = {"data": names, "selected": len(learnt), "validation": ["validation.parquet"] if measured else []}
+    (run.curated / "manifest.json").write(json.dumps(document).encode())
     return run
 
 
@@ -81,34 +96,99 @@ def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_
     assert {file: file.stat().st_mtime_ns for file in Path(run.student.path).rglob("*")} == before
 
 
-def kill_a_worker_after_a_checkpoint(run: Run, killed: list[int]) -> None:
-    """SIGKILL one of this test's own training workers, as soon as there is something to resume from."""
-    while not run.checkpoints():
-        time.sleep(0.02)
-    workers = [
-        it for it in psutil.Process().children(recursive=True) if "RayTrainWorker" in it.name() + str(it.cmdline())
-    ]
-    workers[-1].send_signal(signal.SIGKILL)
-    killed.append(len(steps_so_far(run)))
+def kill_workers(run: Run, killed: list[int]) -> None:
+    """SIGKILL one of this test's own training workers as soon as there is something to resume from, and one later."""
+    for checkpoints in (1, 3):
+        while len(run.checkpoints()) < checkpoints:
+            time.sleep(0.02)
+        workers = [it for it in psutil.Process().children(recursive=True) if is_training(it)]
+        random.Random(checkpoints).choice(workers).send_signal(signal.SIGKILL)
+        killed.append(len(steps_so_far(run)))
+
+
+def is_training(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in process.name() + str(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def steps_so_far(run: Run) -> list[dict[str, float]]:
     return list(json.loads((run.checkpoints()[-1] / "steps.json").read()))
 
 
-def test_a_killed_worker_is_replaced_and_the_student_is_bit_equal(ray_cluster: None, tmp_path: Path) -> None:
-    settings = {"workers": 2, "epochs": 30, "checkpoints": 5}
-    alone = curated(tmp_path / "alone", **settings)
-    train(alone)
-    run = curated(tmp_path / "killed", model=tmp_path / "alone" / "model", **settings)
+LONG: dict[str, Any] = {"workers": 2, "epochs": 30, "checkpoints": 5, "held_out": 2}
+
+
+@pytest.fixture(scope="module")
+def alone(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two workers that nothing befell."""
+    run = curated(tmp_path_factory.mktemp("alone"), **LONG)
+    train(run)
+    return run
+
+
+def agree(run: Run, other: Run) -> bool:
+    """Say whether two runs took the same steps, measured the same and ended with the same student, bit for bit."""
+    figures = [
+        [(row["loss"], row["gradient_norm"], row.get("validation_loss")) for row in steps(it)] for it in (run, other)
+    ]
+    students = [(it.student / "final" / "model.safetensors").read() for it in (run, other)]
+    return len(figures[0]) > 60 and figures[0] == figures[1] and students[0] == students[1]
+
+
+@pytest.mark.timeout(480)
+def test_two_killed_workers_are_replaced_and_the_student_is_bit_equal(alone: Run, tmp_path: Path) -> None:
+    run = curated(tmp_path, model=Path(alone.config.student.model), **LONG)
     killed: list[int] = []
-    killer = threading.Thread(target=kill_a_worker_after_a_checkpoint, args=(run, killed))
+    killer = threading.Thread(target=kill_workers, args=(run, killed))
     killer.start()
     train(run)
     killer.join()
-    assert 0 < killed[0] < 90
-    assert [row["loss"] for row in steps(run)] == [row["loss"] for row in steps(alone)]
-    assert all(torch.equal(weight, weights(alone)[name]) for name, weight in weights(run).items())
+    assert 0 < killed[0] < killed[1] < len(steps(run))
+    assert agree(run, alone)
+
+
+def test_a_student_of_adapters_is_the_model_with_them_merged_in(ray_cluster: None, tmp_path: Path) -> None:
+    run = curated(tmp_path, workers=2, lora_rank=4, learning_rate=1e-2)
+    train(run)
+    source = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    begun = {name: weight.clone() for name, weight in source.state_dict().items()}
+    adapted = PeftModel.from_pretrained(source, Path(run.student.path) / "adapter").merge_and_unload().state_dict()
+    student = weights(run)
+    assert all(torch.allclose(weight, adapted[name], atol=1e-6) for name, weight in student.items())
+    moved = {name for name, weight in student.items() if not torch.equal(weight, begun[name])}
+    assert {name.split(".")[-2] for name in moved} >= {"q_proj", "down_proj"}
+    assert "model.embed_tokens.weight" not in moved
+
+
+def test_the_best_checkpoint_becomes_the_student_and_others_are_forgotten(ray_cluster: None, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 6, "checkpoints": 4, "keep": 1, "student": "best", "learning_rate": 3e-2}
+    run = curated(tmp_path, held_out=4, **settings)
+    train(run)
+    losses = {int(row["step"]): row["validation_loss"] for row in steps(run) if "validation_loss" in row}
+    best = f"step-{min(losses, key=losses.__getitem__):06d}"
+    assert len(losses) == 4
+    assert {it.name for it in run.checkpoints()} == {best, f"step-{max(losses):06d}"}
+    manifest = json.loads((run.student / "final" / "manifest.json").read())
+    assert (manifest["checkpoint"], manifest["examples"]) == (best, 20)
+    chosen = AutoModelForCausalLM.from_pretrained(Path(run.student.path) / "checkpoints" / best / "model").state_dict()
+    assert all(torch.equal(weight, chosen[name]) for name, weight in weights(run).items())
+    told = (run.student / "final" / "README.md").read().decode()
+    assert f"this is {best}" in told
+    assert f"{losses[min(losses)]:.3f} (step {min(losses)})" in told
+    assert str(tmp_path) not in told.replace(str(tmp_path / "model"), "")
+
+
+def test_a_run_in_an_object_store_by_as_many_workers_as_there_is_room_for(alone: Run, tmp_path: Path) -> None:
+    with s3_server() as url:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
+        query = f"endpoint_override={url.removeprefix('http://')}&scheme=http&region=us-east-1"
+        store = f"s3://testing:testing@bucket/runs?{query}"
+        run = curated(tmp_path, model=Path(alone.config.student.model), store=store, **LONG | {"workers": [1, 2]})
+        train(run)
+        assert [it.name for it in run.checkpoints()] == [it.name for it in alone.checkpoints()]
+        assert agree(run, alone)
 
 
 def test_a_diverging_run_ends_with_the_step_and_its_examples(ray_cluster: None, tmp_path: Path) -> None:
@@ -131,13 +211,36 @@ def test_what_cannot_be_trained_is_told_before_any_worker_starts(ray_cluster: No
         train(run)
 
 
+@pytest.mark.parametrize("fault", ["overlong", "no stop token", "another tokenizer"])
+def test_what_only_tasks_and_workers_find_is_one_line_too(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    model = write_model(tmp_path / "model", vocab=100 if fault == "another tokenizer" else 258)
+    if fault == "no stop token":
+        for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+            document = json.loads((model / name).read_text())
+            (model / name).write_text(json.dumps(document | {"eos_token_id": None, "eos_token": None}))
+    run = curated(tmp_path, model=model, max_tokens=1 if fault == "overlong" else 160)
+    assert guarded(lambda: [train(run), 0][1]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        {
+            "overlong": r"^error: nothing to train on: 24 examples, 24 of them beyond training.max_tokens = 1",
+            "no stop token": r"^error: model model: no eos_token_id in generation_config.json; set one",
+            "another tokenizer": r"^error: the examples hold token \d+, the model knows 100: the tokenizer beside it",
+        }[fault],
+        told,
+    )
+    assert not (run.student / "final").exists()
+
+
 def test_ctrl_c_ends_the_job_and_keeps_what_it_can_resume_from(tmp_path: Path) -> None:
     run = curated(tmp_path, epochs=400, checkpoints=100)
     (tmp_path / "config.json").write_text(run.config.as_json())
     script = (
         "import sys; from reasonray import cli, config; from reasonray.stages.train import train\n"
         "run_config = config.parse(__import__('json').load(open(sys.argv[1])))\n"
-        "sys.exit(cli._guarded(lambda: cli._work(run_config, train)))"
+        "sys.exit(cli.guarded(lambda: cli._work(run_config, train)))"
     )
     job = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "config.json")], stderr=subprocess.PIPE)
     while not run.checkpoints():

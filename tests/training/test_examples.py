@@ -59,6 +59,22 @@ def test_what_is_learnt_is_the_text_and_the_stop_token(name: str, text: str) -> 
     assert tokenizer.decode(example.ids).count("<think>") == text.count("<think>")
 
 
+def test_a_model_without_a_chat_template_learns_the_same(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(CHATML, ["<|endoftext|>"], "<|endoftext|>")
+    tokenizer.chat_template = None
+    assert examples.stop_token(tmp_path, tokenizer) == tokenizer.eos_token_id
+    example = examples.tokenise(tokenizer, TURNS, {}, " 4", tokenizer.eos_token_id, id="a")
+    assert tokenizer.decode(example.ids) == "Question: What is 2 + 2?\n\nAnswer: 4<|endoftext|>"
+    assert tokenizer.decode(example.ids[example.start :]) == " 4<|endoftext|>"
+
+
+def test_a_model_without_a_stop_token_is_told(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(CHATML, ["<|endoftext|>"], "<|endoftext|>")
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match="no eos_token_id in generation_config"):
+        examples.stop_token(tmp_path, tokenizer)
+
+
 def test_rendering_the_answer_through_the_template_would_have_lost_its_reasoning() -> None:
     tokenizer = byte_tokenizer(*TEMPLATES["qwen3"])
     answer = {"role": "assistant", "content": "<think>\nsum\n</think>\n\n4"}

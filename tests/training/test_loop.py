@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from students import byte_tokenizer, curve, make_job, random_examples, train, write_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
 
 from reasonray.errors import UserError
 from reasonray.training import examples, loop
 from reasonray.training.examples import collate
+from reasonray.training.model import _compare, export
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,41 @@ def test_the_export_computes_what_was_trained(tmp_path: Path, tied: bool) -> Non
     assert model.state_dict().keys() == AutoModelForCausalLM.from_pretrained(source).state_dict().keys()
     assert model.generation_config.eos_token_id == [2, 5]
     assert AutoTokenizer.from_pretrained(exported).chat_template == AutoTokenizer.from_pretrained(source).chat_template
+
+
+def test_what_a_model_stores_beside_its_weights_is_exported_too(tmp_path: Path) -> None:
+    write_model(tmp_path / "source")
+    config = DeepseekV3Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=32, moe_intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1, first_k_dense_replace=1, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=8,
+        qk_nope_head_dim=8, v_head_dim=8,
+    )  # fmt: skip
+    model = DeepseekV3ForCausalLM(config)
+    (stored,) = [name for name in model.state_dict() if name.endswith("e_score_correction_bias")]
+    model.get_buffer(stored).copy_(torch.arange(4.0))
+    model.save_pretrained(tmp_path / "source")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "source")
+    whole = {name: weight.detach() + 1 for name, weight in model.named_parameters()}
+    export(whole, tokenizer, tmp_path / "source", tmp_path / "target", "fp32")
+    written = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "target").state_dict()
+    assert written[stored].tolist() == [0, 1, 2, 3]
+    assert all(torch.equal(written[name], weight) for name, weight in whole.items())
+
+
+def test_an_export_that_reads_back_otherwise_is_not_accepted(tmp_path: Path) -> None:
+    session = loop.open_session(make_job(tmp_path), 0, 1)
+    whole = session.weights.whole()
+    exported = loop._save(session, make_job(tmp_path), 1) / "model"
+    file = exported / "model.safetensors"
+    stored = load_file(file)
+    name = next(iter(stored))
+    save_file(stored | {name: stored[name] + 1e-7}, file, metadata={"format": "pt"})
+    with pytest.raises(RuntimeError, match="reads back other than it was written"):
+        _compare(whole, exported, torch.float32)
+    save_file({key: stored[key] for key in stored if key != name}, file, metadata={"format": "pt"})
+    with pytest.raises(RuntimeError, match=name):
+        _compare(whole, exported, torch.float32)
 
 
 def test_four_examples_are_learnt_by_heart_and_the_student_stops(tmp_path: Path) -> None:

@@ -40,11 +40,17 @@ def farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[name] - other[name]).abs().max()) for name in one) / max(1.0, largest)
 
 
-def test_packed_logits_are_those_of_separate_examples(student: Student) -> None:
+def without_borders(batch: Batch) -> Batch:
+    whole = torch.tensor([0, batch.input_ids.shape[1]], dtype=torch.int32)
+    return Batch(batch.input_ids, batch.position_ids, batch.labels, whole, batch.input_ids.shape[1])
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_packed_logits_are_those_of_separate_examples(student: Student, implementation: str) -> None:
     with torch.no_grad():
         together = student.logits(collate(ROWS, ALL))
         stock = student.language_model
-        stock.set_attn_implementation("eager")
+        stock.set_attn_implementation(implementation)
         apart = torch.cat([stock(torch.tensor([row.ids])).logits[0] for row in ROWS])
         stock.set_attn_implementation("reasonray")
     assert (together - apart).abs().max() < 1e-5
@@ -78,12 +84,32 @@ def test_loss_and_gradients_of_any_packing_are_those_of_separate_examples(studen
         assert farthest(apart, packed) < 1e-5
 
 
+def test_control_gradients_of_a_pack_without_borders_are_others(student: Student) -> None:
+    _, right = gradients(student, lambda: student(collate(ROWS, ALL)))
+    _, wrong = gradients(student, lambda: student(without_borders(collate(ROWS, ALL))))
+    assert farthest(right, wrong) > 1e-3
+
+
 def test_gradients_add_up_over_packs_as_over_one(student: Student) -> None:
     _, whole = gradients(student, lambda: student(collate(ROWS, ALL)) / 50)
     student.zero_grad()
     for row in ALL:
         (student(collate(ROWS, [row])) / 50).backward()
     assert farthest(whole, {name: weight.grad for name, weight in student.named_parameters()}) < 1e-6
+
+
+@pytest.mark.parametrize("borders", [True, False], ids=["", "control"])
+def test_the_loss_of_one_example_sends_no_gradient_into_another(student: Student, borders: bool) -> None:
+    batch = collate(ROWS, [0, 2, 4])
+    batch.labels[0, : LENGTHS[0]] = IGNORED
+    found: list[torch.Tensor] = []
+    embeddings = student.language_model.get_input_embeddings()
+    hook = embeddings.register_forward_hook(lambda module, ids, states: states.register_hook(found.append) and None)
+    student(batch if borders else without_borders(batch)).backward()
+    hook.remove()
+    first, others = found[0][0].split([LENGTHS[0], LENGTHS[2] + LENGTHS[4]])
+    assert others.norm() > 1e-3
+    assert torch.equal(first, torch.zeros_like(first)) == borders
 
 
 def test_a_token_of_one_example_does_not_reach_another(student: Student) -> None:
@@ -142,13 +168,27 @@ def test_sliding_windows_are_kept_within_a_pack(tmp_path: Path) -> None:
 
 def test_the_start_up_check_passes_this_attention_and_catches_one_that_mixes(student: Student) -> None:
     def mixing(batch: Batch) -> torch.Tensor:
-        whole = torch.tensor([0, batch.input_ids.shape[1]], dtype=torch.int32)
-        return student.logits(Batch(batch.input_ids, batch.position_ids, batch.labels, whole, batch.input_ids.shape[1]))
+        return student.logits(without_borders(batch))
 
     with torch.no_grad():
-        self_check(student.logits, VOCAB)
+        self_check(student.logits, student.stock_logits, VOCAB)
         with pytest.raises(UserError, match="packing would mix"):
-            self_check(mixing, VOCAB)
+            self_check(mixing, student.stock_logits, VOCAB)
+
+
+def test_the_start_up_check_catches_attention_that_packs_well_but_is_not_the_models(student: Student) -> None:
+    scaling = [layer.self_attn.scaling for layer in student.language_model.base_model.layers]
+
+    def warmer(batch: Batch) -> torch.Tensor:
+        for layer, scale in zip(student.language_model.base_model.layers, scaling, strict=True):
+            layer.self_attn.scaling = scale / 2
+        logits = student.logits(batch)
+        for layer, scale in zip(student.language_model.base_model.layers, scaling, strict=True):
+            layer.self_attn.scaling = scale
+        return logits
+
+    with torch.no_grad(), pytest.raises(UserError, match="trained as another model"):
+        self_check(warmer, student.stock_logits, VOCAB)
 
 
 def test_models_with_recurrent_layers_or_soft_capping_are_not_packed() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonray.config import Training
+from reasonray.config import Training, UserError
 from reasonray.training import plan
 
-SIZES = st.lists(st.integers(2, 60), min_size=1, max_size=40)
+SIZES = st.lists(st.integers(2, 60), min_size=1, max_size=40).filter(lambda sizes: min(sizes) <= 50)
 
 
 def build(sizes: list[int], **changes: object) -> plan.Plan:
@@ -42,6 +42,12 @@ def test_ranks_share_a_step_without_loss_in_equally_many_packs(sizes: list[int],
         assert len({len(lane) for lane in lanes}) == 1
         assert sorted(row for lane in lanes for pack in lane for row in pack) == sorted(step.rows)
         assert all(sum(sizes[row] for row in pack) <= 50 for lane in lanes for pack in lane)
+
+
+@pytest.mark.parametrize("sizes", [[], [51, 60]])
+def test_a_plan_of_nothing_that_fits_is_refused(sizes: list[int]) -> None:
+    with pytest.raises(UserError, match=rf"nothing to train on: {len(sizes)} examples, {len(sizes)} of them beyond"):
+        build(sizes)
 
 
 def test_a_plan_without_packing_gives_each_example_a_pack() -> None:

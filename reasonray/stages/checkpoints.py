@@ -1,0 +1,111 @@
+"""Checkpoints where the run lives: brought there beside the training, complete by their manifest, forgotten in time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import ray.train
+
+from reasonray.run import Run
+from reasonray.storage import Place, place
+
+_LOOK_SECONDS = 0.2
+
+
+class Store:
+    """One worker's way to the run's storage; what is under way ends before the block does."""
+
+    def __init__(self, run: Run, data: str, rank: int, world: int) -> None:
+        self._run, self._data, self._rank, self._world = run, data, rank, world
+        self._uploads = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+        self._saved = time.monotonic()
+        self._warned = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._uploads.shutdown()
+        if kind is None and self._last is not None:
+            self._last.result()
+
+    def is_due(self) -> bool:
+        """Say whether to save at once: a node of the workers is about to be taken away, or it has been long enough.
+
+        Every worker has to ask, and as often as the others.
+        """
+        warned = ray.train.get_preemption_info() is not None
+        first, self._warned = warned and not self._warned, warned
+        late = time.monotonic() - self._saved > 60 * self._run.config.training.save_minutes
+        return first or (late and self._rank == 0)
+
+    def put(self, step: int, path: Path, steps: list[dict[str, float]]) -> None:
+        """Bring this worker's part of a checkpoint to the run, in the background; rank 0 completes it with the steps.
+
+        Raises:
+            OSError: the one before could not be brought there.
+        """
+        if self._last is not None:
+            self._last.result()
+        kind = ["checkpoints", "states"] if path.parent.name == "states" else ["checkpoints"]
+        target = self._run.student
+        for part in (*kind, path.name):
+            target = target / part
+        self._saved = time.monotonic()
+        ray.train.report({"step": step})
+        if self._run.place.is_local:
+            self._complete(step, target, steps)  # the parts are there, and every worker has come this far
+        else:
+            self._last = self._uploads.submit(self._upload, step, path, target, steps)
+
+    def _upload(self, step: int, path: Path, target: Place, steps: list[dict[str, float]]) -> None:
+        place(path).copy(target)
+        (target / "parts" / str(self._rank)).write(b"")
+        while self._rank == 0 and len((target / "parts").list()) < self._world:
+            time.sleep(_LOOK_SECONDS)
+        self._complete(step, target, steps)
+
+    def _complete(self, step: int, target: Place, steps: list[dict[str, float]]) -> None:
+        if self._rank == 0:
+            (target / "steps.json").write(json.dumps(steps).encode())
+            (target / "manifest.json").write(json.dumps({"step": step, "data": self._data}).encode())
+            forget(self._run, steps, but=target)
+
+
+def resumable(run: Run) -> list[Place]:
+    """Return the complete checkpoints and the states saved between them, in order of training steps."""
+    return sorted([*run.checkpoints(), *run.states()], key=lambda it: it.name)
+
+
+def forget(run: Run, steps: Sequence[Mapping[str, float]], but: Place | None) -> None:
+    """Delete what nobody needs any more.
+
+    That is the states before `but` (all of them, if that is None), three times the weights' size each, and where
+    training.keep is set the models that are neither among the newest nor the best.
+    """
+    for state in run.states():
+        if but is None or state != but:
+            state.delete()
+    checkpoints = run.checkpoints()
+    for checkpoint in checkpoints:
+        if but is None or checkpoint != but:
+            (checkpoint / "state").delete()
+    keep, best = run.config.training.keep, least_loss(steps)
+    for checkpoint in checkpoints[: -keep if keep else 0]:
+        if checkpoint.name != best:
+            checkpoint.delete()
+
+
+def least_loss(steps: Sequence[Mapping[str, float]]) -> str | None:
+    """Return the name of the checkpoint with the least loss on the held-out examples, None without such."""
+    measured = [it for it in steps if "validation_loss" in it]
+    if not measured:
+        return None
+    best = min(measured, key=lambda it: it["validation_loss"])
+    return f"step-{int(best['step']):06d}"

@@ -1,0 +1,81 @@
+"""Training without Ray, on examples that a run has written; the same steps, the same checkpoints, and it resumes.
+
+torchrun --nproc-per-node 8 -m reasonray.training CONFIG runs/x/student/examples OUT [key=value …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from reasonray import models
+from reasonray.config import Config, load
+from reasonray.errors import UserError
+from reasonray.training import loop
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Be one worker of torchrun, or the only one; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reasonray.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", metavar="CONFIG", help="TOML file; its [student], [training] and seed count")
+    parser.add_argument("examples", metavar="EXAMPLES", help="student/examples of a run, or one Arrow file")
+    parser.add_argument("target", metavar="OUT", type=Path, help="directory for steps.jsonl and checkpoints")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override of one key of the configuration")
+    options = parser.parse_args(arguments)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        _train(load(options.config, options.overrides), options.examples, options.target, rank, world)
+    except UserError as error:
+        if rank == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(config: Config, examples: str, target: Path, rank: int, world: int) -> None:
+    if not Path(examples).exists():
+        raise UserError(f"no examples at {examples}; `python jobs/train.py` writes them to <run>/student/examples")
+    training = config.training.model_copy(update={"workers": world})
+    if training.gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if training.shards(world):
+        alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        dist.init_process_group(training.backend, **alone)
+    directory = models.resolve(config.student.model, config.student.revision)
+    resume = _newest(target)
+    begun = resume is not None and json.loads((resume / "progress.json").read_text())["step"]
+    log = target / "steps.jsonl"
+    target.mkdir(parents=True, exist_ok=True)
+    earlier = log.read_text().splitlines(keepends=True) if log.exists() else []
+    if rank == 0:
+        log.write_text("".join(line for line in earlier if begun and json.loads(line)["step"] <= begun))
+
+    def on_step(figures: dict[str, float]) -> None:
+        if rank == 0:
+            with log.open("a") as file:
+                file.write(json.dumps(figures) + "\n")
+            speed = f"{figures['tokens_per_second']:,.0f} tokens/s"
+            print(f"step {figures['step']:,.0f}   loss {figures['loss']:.3f}   {speed}", flush=True)
+
+    job = loop.TrainingJob(str(directory), examples, training, config.seed, str(target))
+    loop.run(job, rank, world, resume, on_step, lambda step, path: None)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _newest(target: Path) -> Path | None:
+    """Return the newest checkpoint whose state is whole: its progress is written after it."""
+    return max((file.parent for file in target.glob("step-*/progress.json")), default=None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

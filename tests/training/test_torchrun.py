@@ -1,0 +1,75 @@
+"""The loop under torchrun, without Ray: the steps of the loop by itself, resumed after a death, faults in one line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from factories import a_scripted_config
+from safetensors.torch import load_file
+from students import EXACT, make_job, train
+
+COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+SETTINGS = {**EXACT, "batch": 3, "max_tokens": 40, "epochs": 2, "checkpoints": 2}
+
+
+def arguments(root: Path) -> list[str]:
+    """A configuration of the tiny student, its examples, and where to train."""
+    job = make_job(root, **SETTINGS)
+    student = {"model": job.model_directory, "engine": {"kind": "scripted"}, "gpus": 0}
+    config = a_scripted_config(root, student=student, training=SETTINGS)
+    raw = config.model_dump(mode="json", exclude_none=True)
+    (root / "config.toml").write_text("\n".join(f"{name} = {_toml(value)}" for name, value in raw.items()))
+    return ["-m", "reasonray.training", str(root / "config.toml"), job.examples, str(root / "out")]
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(part)}" for name, part in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(part) for part in value) + "]"
+    return json.dumps(value)
+
+
+def losses(root: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (root / "out" / "steps.jsonl").read_text().splitlines()]
+
+
+def exported(root: Path, step: int) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(root / "out" / f"step-{step:06d}" / "model" / "model.safetensors")
+    return found
+
+
+def test_torchrun_takes_the_steps_of_the_loop_and_resumes_bit_equal(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    command = [*COMMAND, *arguments(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    seed = json.loads((tmp_path / "out" / "step-000003" / "progress.json").read_text())["seed"]
+    alone, _ = train(make_job(tmp_path, **SETTINGS, seed=seed))
+    found, ended = losses(tmp_path), exported(tmp_path, 6)
+    assert found == pytest.approx([figures["loss"] for figures in alone], rel=1e-5)
+    assert len(found) == 6
+    assert found[-1] != found[0]
+    shutil.rmtree(tmp_path / "out" / "step-000006")  # as if killed between the checkpoints
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "step 4 " in again.stdout
+    assert "step 3 " not in again.stdout
+    assert losses(tmp_path) == found
+    assert all(torch.equal(weight, ended[name]) for name, weight in exported(tmp_path, 6).items())
+
+
+def test_a_mistake_is_told_in_one_line(tmp_path: Path) -> None:
+    called = [sys.executable, *arguments(tmp_path)]
+    for changed, message in (
+        ([*called[:4], str(tmp_path / "none"), called[5]], "no examples at"),
+        ([*called, "training.max_tokens=1"], "nothing to train on: 8 examples, 8 of them beyond"),
+        ([*called, "training.batches=1"], "batches"),
+    ):
+        ended = subprocess.run(changed, capture_output=True, text=True)
+        assert ended.returncode == 2, ended.stderr
+        assert ended.stderr.splitlines()[-1].startswith("error: ")
+        assert message in ended.stderr.splitlines()[-1]
+        assert "Traceback" not in ended.stderr
