@@ -1,4 +1,8 @@
-"""Measure base, teachers, checkpoints and student on the test problems: python jobs/evaluate.py CONFIG [key=value …]"""
+"""Measure models on the test problems, and report: python jobs/evaluate.py CONFIG [key=value …]
+
+The arms are base, teachers, checkpoints, student and [[evaluation.arms]], as far as their models are there. A
+configuration without teachers measures models alone.
+"""
 
 import sys
 
@@ -10,11 +14,13 @@ def work(run: Run) -> None:
     """Evaluate every arm whose model is there, with a fleet of the job's own."""
     from reasonray.stages.evaluate import evaluate
     from reasonray.stages.fleet import Fleet
+    from reasonray.stages.report import report
     from reasonray.stages.sample import load_problems
 
     load_problems(run)
     with Fleet(run) as fleet:
         evaluate(run, fleet)
+    report(run)
 
 
 if __name__ == "__main__":

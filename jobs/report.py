@@ -1,8 +1,13 @@
-"""Write metrics.json and report.html: python jobs/report.py CONFIG [key=value …]"""
+"""Write metrics.json, report.md and report.html:  python jobs/report.py CONFIG [key=value …]
+The same of a run that is there already:         python jobs/report.py RUN
+Lay runs side by side that were reported before: python jobs/report.py RUN_A RUN_B … [out=DIRECTORY]
+
+The last writes comparison.html, .md and .json below DIRECTORY (default: comparison).
+"""
 
 import sys
 
-from reasonray.cli import job
+from reasonray.cli import guarded, job
 from reasonray.run import Run
 
 
@@ -13,5 +18,21 @@ def work(run: Run) -> None:
     report(run)
 
 
+def of_runs(arguments: list[str]) -> int:
+    """Report the one run at a path, or compare several; needs no cluster."""
+    from reasonray.run import find_run
+    from reasonray.stages.compare import compare
+
+    paths = [it for it in arguments if not it.startswith("out=")]
+    outs = [it.removeprefix("out=") for it in arguments if it.startswith("out=")]
+    if len(paths) == 1:
+        work(find_run(paths[0]))
+    else:
+        compare(paths, outs[-1] if outs else "comparison")
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(job(work, str(__doc__)))
+    given = sys.argv[1:]
+    has_config = not given or given[0].endswith(".toml") or given[0].startswith("-")
+    sys.exit(job(work, str(__doc__)) if has_config else guarded(lambda: of_runs(given)))

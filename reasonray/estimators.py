@@ -7,8 +7,9 @@ tables (that is metrics.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, cos, inf, isfinite, nan, pi, sin, sqrt
+from math import atan, comb, cos, inf, isfinite, nan, pi, sin, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from reasonray.records import Interval
 
 CONFIDENCE = 0.95
+POWER = 0.8
 
 
 def pass_at_k(correct: NDArray[np.int64], samples: int, k: int) -> NDArray[np.float64]:
@@ -150,6 +152,97 @@ def _interval_of_constant(mean: float, units: int, lowest: float, highest: float
         other = wilson(0, units).high
         return Interval(mean, mean - other * (mean - lowest), mean + other * (highest - mean))
     return Interval(mean, mean, mean) if units > 1 else Interval(mean, nan, nan)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """Where the uncertainty of a mean over problems is from, and what could be seen with this much data."""
+
+    between: float
+    """Variance between problems: what more samples of each do not lower."""
+    within: float | None
+    """Variance of one sample (of the pair, for a difference) about its problem's mean; None for one sample each."""
+    within_share: float | None
+    """Share of the variance of the mean that is within problems: the most that samples without end could save."""
+    detectable: float | None
+    """The least true value that a two-sided 5 % test finds in 80 of 100 runs of this size; None for one unit."""
+    detectable_twice_problems: float | None
+    detectable_twice_samples: float | None
+
+
+def power(
+    values: NDArray[np.float64],
+    within: NDArray[np.float64] | None,
+    samples: int,
+    *,
+    clusters: NDArray[np.int64] | None = None,
+) -> Power:
+    """Split the variance of a mean over problems: Var = (between + within / n) / N (Miller 2024, arXiv 2411.00640).
+
+    Args:
+        values: a value a problem, each the mean of n samples, or the difference of two such means.
+        within: for each problem an unbiased estimate of the variance of one sample; None where n = 1 hides it.
+        samples: n.
+        clusters: as for mean_interval; a mean over clusters is as certain as C of them allow.
+    """
+    size = values.size
+    totals = values - values.mean() if clusters is None else _cluster_totals(values, clusters, float(values.mean()))
+    units = totals.size
+    if units < 2:
+        return Power(
+            between=0.0,
+            within=None,
+            within_share=None,
+            detectable=None,
+            detectable_twice_problems=None,
+            detectable_twice_samples=None,
+        )
+    variance = units / (units - 1) * float(totals @ totals) / size
+    one = None if within is None else float(within.mean())
+    noise = 0.0 if one is None else min(variance, one / samples)
+    steps = [t_quantile(probability, units - 1) for probability in ((1 + CONFIDENCE) / 2, POWER)]
+    reach = sum(steps)
+    return Power(
+        between=variance - noise,
+        within=one,
+        within_share=None if one is None or not variance else noise / variance,
+        detectable=reach * sqrt(variance / size),
+        detectable_twice_problems=reach * sqrt(variance / (2 * size)),
+        detectable_twice_samples=None if one is None else reach * sqrt((variance - noise / 2) / size),
+    )
+
+
+def sample_variance(correct: NDArray[np.int64], samples: int) -> NDArray[np.float64] | None:
+    """Return for each problem the unbiased estimate of p (1 - p), the variance of one sample; None for one sample."""
+    if samples < 2:
+        return None
+    return np.asarray(correct * (samples - correct) / (samples * (samples - 1)))
+
+
+def p_value(values: NDArray[np.float64], *, clusters: NDArray[np.int64] | None = None) -> float:
+    """Return the two-sided p-value of the mean being 0, by the t test that belongs to mean_interval.
+
+    Where nothing varies t has nothing to say: all 0 gives 1, a constant otherwise the sign test's 2 / 2^units.
+    """
+    mean = float(values.mean())
+    units = values.size if clusters is None else np.unique(clusters).size
+    totals = values - mean if clusters is None else _cluster_totals(values, clusters, mean)
+    if not values.any():
+        return 1.0
+    if units < 2 or np.abs(totals).max() <= 1e-12 * max(1.0, float(np.abs(values).sum())):
+        return float(min(1.0, 2.0 ** (1 - units)))
+    error = sqrt(units / (units - 1) * float(totals @ totals)) / values.size
+    return max(0.0, 1 - _t_central(atan(abs(mean) / error / sqrt(units - 1)), units - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for being several (Holm 1979): the chance of any false find stays below the level."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def wilson(successes: int, trials: int) -> Interval:

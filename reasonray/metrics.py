@@ -1,4 +1,4 @@
-"""What rollouts say: scores of an arm, paired differences, behaviours, and what fewer samples would have given.
+"""What rollouts say: scores of an arm, paired differences, and what fewer samples would have given.
 
 Works on columns of tables.ROLLOUT_SCHEMA, never on text. Accuracy is strict: CORRECT over all samples. A truncated
 sample, one without an answer and one that could not be judged are not correct, but each is a rate of its own beside it.
@@ -6,7 +6,7 @@ sample, one without an answer and one that could not be judged are not correct, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
@@ -16,14 +16,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reasonray.estimators import expected_kept, majority_at_k, mean_interval, pass_at_k
+from reasonray.estimators import (
+    Power,
+    expected_kept,
+    majority_at_k,
+    mean_interval,
+    p_value,
+    pass_at_k,
+    power,
+    sample_variance,
+)
 from reasonray.funnel import is_annotated
 from reasonray.records import SURPLUS, Interval, Outcome, Score
 
 SHARE = (0.0, 1.0)
 COUNT = (0.0, inf)
 DIFFERENCE = (-1.0, 1.0)
-BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
 ALL = "all"
 _EASY_TO_HARD = ("easy", "medium", "hard")
 
@@ -40,6 +48,9 @@ class Difference:
     """Problems with fewer."""
     transitions: tuple[tuple[int, ...], ...]
     """transitions[b][a]: problems with b correct samples before and a after."""
+    p: float
+    """Of the two-sided t test that the difference is 0."""
+    power: Power
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,16 @@ class _ByProblem:
     """For each row the number of its problem."""
     samples: NDArray[np.int64]
     correct: NDArray[np.int64]
+    clusters: NDArray[np.int64] | None = None
+    """For each problem the number of its cluster, from 0; None if problems are independent."""
+
+    def of_rows(self) -> NDArray[np.int64]:
+        """Return the unit of every row: its problem's cluster, or the problem."""
+        return self.owner if self.clusters is None else self.clusters[self.owner]
+
+
+Clusters = Mapping[str, str]
+"""Problem id → what it is a variant of. Problems that are not named are clusters of their own."""
 
 
 def difficulties(rollouts: pa.Table) -> list[str]:
@@ -60,13 +81,14 @@ def difficulties(rollouts: pa.Table) -> list[str]:
     return [name for name in _EASY_TO_HARD if name in found] + sorted(found - set(_EASY_TO_HARD))
 
 
-def score(rollouts: pa.Table, arm: str, ks: Sequence[int] = (1,)) -> list[Score]:
+def score(rollouts: pa.Table, arm: str, ks: Sequence[int] = (1,), clusters: Clusters | None = None) -> list[Score]:
     """Measure one arm: on all its problems, then on each difficulty.
 
     Args:
-        rollouts: the arm's rollouts of the test problems.
+        rollouts: the arm's rollouts of the test problems; equal answers have equal text (ballots.alike).
         arm: name of the arm, such as "base" or "student".
         ks: for pass@k and maj@k.
+        clusters: which problems are variants of one another.
 
     Raises:
         ValueError: there are no rollouts, the samples of problems differ in number, or some k exceeds them.
@@ -76,17 +98,21 @@ def score(rollouts: pa.Table, arm: str, ks: Sequence[int] = (1,)) -> list[Score]
     model = ", ".join(sorted(pc.unique(rollouts["model"]).to_pylist())) if "model" in rollouts.column_names else ""
     named = difficulties(rollouts)
     return [
-        _score_slice(part, arm, model, name, ks) for name, part in [(ALL, rollouts), *_by_difficulty(rollouts, named)]
+        _score_slice(part, arm, model, name, ks, clusters)
+        for name, part in [(ALL, rollouts), *by_difficulty(rollouts, named)]
     ]
 
 
-def _by_difficulty(rollouts: pa.Table, named: Sequence[str]) -> list[tuple[str, pa.Table]]:
+def by_difficulty(rollouts: pa.Table, named: Sequence[str]) -> list[tuple[str, pa.Table]]:
+    """Return the rollouts of each difficulty."""
     return [(name, rollouts.filter(pc.equal(rollouts["problem_difficulty"], name))) for name in named]
 
 
-def _score_slice(rollouts: pa.Table, arm: str, model: str, difficulty: str, ks: Sequence[int]) -> Score:
-    counted = _count(rollouts)
-    samples = _same_samples(counted, arm)
+def _score_slice(
+    rollouts: pa.Table, arm: str, model: str, difficulty: str, ks: Sequence[int], clusters: Clusters | None
+) -> Score:
+    counted = _count(rollouts, clusters)
+    samples, units = _same_samples(counted, arm), counted.clusters
     outcomes = {entry["values"]: entry["counts"] for entry in pc.value_counts(rollouts["verdict_outcome"]).to_pylist()}
     tokens = rollouts["completion_tokens"].to_numpy().astype(np.float64)
     return Score(
@@ -95,14 +121,16 @@ def _score_slice(rollouts: pa.Table, arm: str, model: str, difficulty: str, ks: 
         difficulty=difficulty,
         problems=len(counted.ids),
         samples=samples,
-        pass_at={k: mean_interval(pass_at_k(counted.correct, samples, k), bounds=SHARE) for k in ks},
-        majority_at={k: mean_interval(_majority(rollouts, counted, k), bounds=SHARE) for k in ks if k > 1},
+        pass_at={k: mean_interval(pass_at_k(counted.correct, samples, k), clusters=units, bounds=SHARE) for k in ks},
+        majority_at={
+            k: mean_interval(_majority(rollouts, counted, k), clusters=units, bounds=SHARE) for k in ks if k > 1
+        },
         outcomes={outcome: outcomes.get(outcome.value, 0) / rollouts.num_rows for outcome in Outcome},
-        completion_tokens=mean_interval(tokens, clusters=counted.owner, bounds=COUNT),
+        completion_tokens=mean_interval(tokens, clusters=counted.of_rows(), bounds=COUNT),
     )
 
 
-def _count(rollouts: pa.Table) -> _ByProblem:
+def _count(rollouts: pa.Table, clusters: Clusters | None = None) -> _ByProblem:
     encoded = pa.chunked_array([rollouts["problem_id"].combine_chunks()]).combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty_like(order, dtype=np.int64)
@@ -111,12 +139,14 @@ def _count(rollouts: pa.Table) -> _ByProblem:
     correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value).to_numpy().astype(np.float64)
     names = np.empty(order.size, dtype=object)
     names[owner] = rollouts["problem_difficulty"].to_numpy()
+    ids = encoded.dictionary.take(pa.array(order)).to_pylist()
     return _ByProblem(
-        ids=encoded.dictionary.take(pa.array(order)).to_pylist(),
+        ids=ids,
         difficulties=names.astype(np.str_),
         owner=owner,
         samples=np.bincount(owner, minlength=order.size),
         correct=np.bincount(owner, correct, order.size).astype(np.int64),
+        clusters=np.unique([clusters.get(it, it) for it in ids], return_inverse=True)[1] if clusters else None,
     )
 
 
@@ -132,7 +162,7 @@ def _same_samples(counted: _ByProblem, arm: str) -> int:
 
 def _majority(rollouts: pa.Table, counted: _ByProblem, k: int) -> NDArray[np.float64]:
     """Return maj@k of each problem. Correct samples are one answer (the checker found them equal), wrong ones are told
-    apart by their extracted text; whatever has none abstains."""
+    apart by their text, in which equal answers are alike (ballots.alike); whatever has none abstains."""
     wrong = pc.and_(
         pc.not_equal(rollouts["verdict_outcome"], Outcome.CORRECT.value), pc.is_valid(rollouts["verdict_extracted"])
     )
@@ -162,7 +192,18 @@ def acceptance(rollouts: pa.Table) -> Interval:
     return mean_interval(correct, clusters=counted.owner, bounds=SHARE)
 
 
-def paired_difference(before: pa.Table, after: pa.Table) -> dict[str, Difference]:
+def rates(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Interval]:
+    """Return the share of each outcome among all rollouts, the problem (or its cluster) being the unit.
+
+    Raises:
+        ValueError: there are no rollouts.
+    """
+    units = _count(rollouts, clusters).of_rows()
+    found = {it: pc.equal(rollouts["verdict_outcome"], it.value).to_numpy().astype(np.float64) for it in Outcome}
+    return {it.value: mean_interval(column, clusters=units, bounds=SHARE) for it, column in found.items()}
+
+
+def paired_difference(before: pa.Table, after: pa.Table, clusters: Clusters | None = None) -> dict[str, Difference]:
     """Compare two arms problem by problem, on all of them and on each difficulty.
 
     The interval is Student's t over the problems' differences. When every difference is 0 it is the point 0: then no
@@ -171,7 +212,7 @@ def paired_difference(before: pa.Table, after: pa.Table) -> dict[str, Difference
     Raises:
         ValueError: the arms have other problems, or other numbers of samples.
     """
-    old, new = _count(before), _count(after)
+    old, new = _count(before, clusters), _count(after, clusters)
     if old.ids != new.ids:
         only = sorted(set(old.ids) ^ set(new.ids))
         raise ValueError(f"a paired difference needs the same problems; {len(only)} are in one arm only: {only[0]}")
@@ -180,54 +221,30 @@ def paired_difference(before: pa.Table, after: pa.Table) -> dict[str, Difference
         raise ValueError(f"a paired difference needs as many samples: {samples} before, {samples_after} after")
     everywhere = np.ones(len(old.ids), dtype=bool)
     slices = {ALL: everywhere} | {name: old.difficulties == name for name in difficulties(before)}
-    return {name: _difference(old.correct[rows], new.correct[rows], samples) for name, rows in slices.items()}
+    return {
+        name: _difference(
+            old.correct[rows], new.correct[rows], samples, None if old.clusters is None else old.clusters[rows]
+        )
+        for name, rows in slices.items()
+    }
 
 
-def _difference(before: NDArray[np.int64], after: NDArray[np.int64], samples: int) -> Difference:
+def _difference(
+    before: NDArray[np.int64], after: NDArray[np.int64], samples: int, clusters: NDArray[np.int64] | None
+) -> Difference:
     change = after - before
     unchanged = Interval(0.0, 0.0, 0.0)
+    noise = [sample_variance(counts, samples) for counts in (before, after)]
+    within = noise[0] + noise[1] if noise[0] is not None and noise[1] is not None else None
     cells = np.bincount(before * (samples + 1) + after, minlength=(samples + 1) ** 2).reshape(samples + 1, samples + 1)
     return Difference(
-        interval=mean_interval(change / samples, bounds=DIFFERENCE) if change.any() else unchanged,
+        interval=mean_interval(change / samples, clusters=clusters, bounds=DIFFERENCE) if change.any() else unchanged,
         problems=change.size,
         gained=int((change > 0).sum()),
         lost=int((change < 0).sum()),
         transitions=tuple(tuple(row) for row in cells.tolist()),
-    )
-
-
-def behaviours(rollouts: pa.Table) -> dict[str, Any]:
-    """Measure how an arm reasons: per response, by difficulty, and apart for correct and other responses.
-
-    Each slice holds `responses`, the share of responses with at least one of each behaviour, the mean `depth` (steps)
-    and the mean `completion_tokens`, with intervals over problems. Long answers hold more of everything: compare at
-    equal length. Empty when the rollouts are not annotated.
-    """
-    if not is_annotated(rollouts):
-        return {}
-    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
-    named = _by_difficulty(rollouts, difficulties(rollouts))
-    return _behaviours_slice(rollouts) | {
-        "by_difficulty": {name: _behaviours_slice(part) for name, part in named},
-        "correct": _behaviours_slice(rollouts.filter(correct)),
-        "not_correct": _behaviours_slice(rollouts.filter(pc.invert(correct))),
-    }
-
-
-def _behaviours_slice(rollouts: pa.Table) -> dict[str, Any]:
-    if rollouts.num_rows == 0:
-        return {"responses": 0}
-    owner = _count(rollouts).owner
-
-    def mean(column: NDArray[Any], bounds: tuple[float, float]) -> dict[str, float]:
-        return asdict(mean_interval(column.astype(np.float64), clusters=owner, bounds=bounds))
-
-    present = {name: rollouts[f"annotation_{name}"].to_numpy() > 0 for name in BEHAVIOURS}
-    return (
-        {"responses": rollouts.num_rows}
-        | {name: mean(column, SHARE) for name, column in present.items()}
-        | {"depth": mean(rollouts["annotation_depth"].to_numpy(), COUNT)}
-        | {"completion_tokens": mean(rollouts["completion_tokens"].to_numpy(), COUNT)}
+        p=p_value(change / samples, clusters=clusters),
+        power=power(change / samples, within, samples, clusters=clusters),
     )
 
 

@@ -6,7 +6,6 @@ markup. Whatever is not a terminal gets plain text, one rollout below the other.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -134,13 +132,12 @@ def _matching(run: Run, query: Query, limit: int) -> tuple[list[dict[str, Any]],
 
 
 def _tables(run: Run, arm: str | None) -> Iterator[pa.Table]:
-    manifest = run.curated / "manifest.json"
-    if arm or not manifest.exists():
+    curated = None if arm else run.curated_rollouts()
+    if curated is None:
         yield (run.evaluation(arm) if arm else run.rollouts).read()
         return
-    for name in json.loads(manifest.read())["rollouts"]:
-        file = run.curated / "rollouts" / name
-        yield pq.read_table(file.path, filesystem=file.filesystem)
+    for file in curated:
+        yield file.read_table()
 
 
 def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:

@@ -7,15 +7,23 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
                   cost: tokens_per_correct (aborted attempts' tokens included), accelerator_seconds_per_correct,
                   idle_fraction of the replicas, deaths
     training      steps, first_loss, last_loss, tokens_per_second, non_finite_step
-    evaluation    <arm> → all | <difficulty> → pass@k, maj@k, outcome rates, completion_tokens, problems, samples
-    difference    "student-<arm>" → all | <difficulty> → mean, low, high, problems, gained, lost, transitions
+    evaluation    <arm> → all | <difficulty> → pass@k, maj@k, outcome rates (rates: with
+                  intervals), completion_tokens, problems, samples
+    difference    "<after>-<before>", any two arms → all | <difficulty> → mean, low, high, problems, gained, lost,
+                  transitions, p, advice; power: between, within, within_share, detectable, … (estimators.Power)
+    sets          <source> → evaluation, difference: as above, of all of its problems; empty for a single source
     behaviours    <arm> → verification, backtracking, …, depth; by_difficulty; correct; not_correct
+    by_pass_rate  [{above, up_to, problems, responses, verification, …, depth, completion_tokens}] of train rollouts
     k_curve       [{k, acceptance, coverage, kept, tokens_per_kept}]
-    checkpoints   [{step, pass@1, verification, backtracking, depth, completion_tokens, problems, samples}]
+    checkpoints   [{step, arm, pass@1, verification, backtracking, depth, completion_tokens, problems, samples;
+                  correct, not_correct; by_difficulty; difference: to step 0, with p_holm}]
     verdicts      checkers: <checker> → rollouts whose verdict it gave; judge, unsandboxed, controls, agreement
                   (stages/verify.agreement); gold_audit: looked_at, suspected, suspects [{question, majority, …}]
     labels        model, asked, labelled, kappa: <behaviour> → mean, low, high, lexical, model; null if none were
     stages        <stage> → seconds
+    provenance    seed; models: reference → hash of its weights; data: hash of the examples trained on; machines: of the
+                  jobs; accelerator_hours: <stage> → hours of replicas, times their GPUs where they have some
+    unfinished    <arm> that is left out → samples drawn, of how many
     versions, config_sha256
 """
 
@@ -31,13 +39,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.checkers.consensus import Suspect
+from reasonray.comparison import clusters_of, evaluation, over_training
 from reasonray.config import Config
 from reasonray.estimators import wilson
 from reasonray.funnel import Trained, count_funnel
-from reasonray.metrics import Difference, acceptance, behaviours, difficulties, k_curve, paired_difference, score
-from reasonray.records import UNJUDGED, Outcome, Score
+from reasonray.metrics import acceptance, difficulties, k_curve
+from reasonray.profiles import behaviours, by_pass_rate
+from reasonray.records import Outcome, Problem
 
-BASE, STUDENT = "base", "student"
 _SHOWN_SUSPECTS = 20
 COLUMNS = (
     "problem_id",
@@ -97,10 +106,12 @@ def summarise(
     trained: Trained | None = None,
     training: Sequence[Mapping[str, float]] = (),
     arms: Mapping[str, pa.Table] | None = None,
-    test_problems: int | None = None,
+    test: Sequence[Problem] | None = None,
     checkpoints: Mapping[int, pa.Table] | None = None,
     trust: Trust | None = None,
     stages: Mapping[str, float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    unfinished: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of a run as plain values that JSON can hold. What has not run yet is empty, not an error.
 
@@ -114,42 +125,37 @@ def summarise(
         trained: what training reports of its data, once it has run.
         training: one row a step: step, loss, learning_rate, gradient_norm, tokens_per_second.
         arms: the rollouts of the test problems by arm, "base" and "student" among them; annotated, to have behaviours.
-        test_problems: how many problems each arm must have; a missing one would shrink the denominator unseen.
+        test: the problems that each arm must have; a missing one would shrink the denominator unseen.
         checkpoints: the rollouts of test problems by training step, 0 being the base.
         trust: what is known of how good verdicts and annotations are.
         stages: seconds that each stage took.
+        provenance: what else decided the figures: seed, models, data, machines, accelerator_hours.
+        unfinished: of arms that are left out, how many samples are drawn of how many.
 
     Raises:
         ValueError: a sum of the funnel does not balance, or problems or sample counts of arms do not match.
     """
     arms = arms or {}
-    ks = sorted({1, *config.evaluation.k})
-    scores = {arm: score(rollouts, arm, ks) for arm, rollouts in arms.items()}
-    _check_problems(scores, test_problems)
-    others = [arm for arm in arms if arm != STUDENT] if STUDENT in arms else []
+    clusters = clusters_of(test or (), config.evaluation.cluster)
     metrics = {
         "funnel": asdict(count_funnel(sampled, problems, trained)),
         "sampling": _sampling(sampled, problems, sampling_seconds) | _cost(cost, sampled),
         "training": _training(training),
-        "evaluation": {arm: {s.difficulty: _score(s) for s in slices} for arm, slices in scores.items()},
-        "difference": {f"{STUDENT}-{arm}": _differences(arms[arm], arms[STUDENT]) for arm in others},
+        **evaluation(arms, sorted({1, *config.evaluation.k}), test, clusters),
         "behaviours": {arm: behaviours(rollouts) for arm, rollouts in arms.items()},
+        "by_pass_rate": by_pass_rate(sampled),
         "k_curve": k_curve(sampled, config.curation.keep_per_problem) if config.policy.kind == "fixed" else [],
-        "checkpoints": [_checkpoint(step, rollouts) for step, rollouts in sorted((checkpoints or {}).items())],
+        "checkpoints": over_training(checkpoints or {}, clusters),
         "labels": trust.labels if trust else None,
         "verdicts": _verdicts(config, sampled, trust or Trust()),
         "stages": dict(stages or {}),
+        "provenance": dict(provenance or {}),
+        "unfinished": dict(unfinished or {}),
         "versions": dict(versions),
         "config_sha256": config.sha256(),
     }
-    plain: dict[str, Any] = _plain(metrics)
-    return plain
-
-
-def _check_problems(scores: Mapping[str, Sequence[Score]], expected: int | None) -> None:
-    for arm, slices in scores.items():
-        if expected is not None and slices[0].problems != expected:
-            raise ValueError(f"arm {arm!r} has {slices[0].problems} problems instead of {expected}; finish evaluating")
+    document: dict[str, Any] = plain(metrics)
+    return document
 
 
 def _sampling(sampled: pa.Table, problems: int, seconds: float | None) -> dict[str, Any]:
@@ -240,47 +246,12 @@ def _training(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def _score(of: Score) -> dict[str, Any]:
-    return (
-        {f"pass@{k}": asdict(interval) for k, interval in of.pass_at.items()}
-        | {f"maj@{k}": asdict(interval) for k, interval in of.majority_at.items()}
-        | {
-            "truncated": of.outcomes[Outcome.TRUNCATED],
-            "no_answer": of.outcomes[Outcome.NO_ANSWER],
-            "unjudged": sum(of.outcomes[outcome] for outcome in UNJUDGED),
-            "outcomes": {outcome.value: share for outcome, share in of.outcomes.items()},
-            "completion_tokens": asdict(of.completion_tokens),
-            "problems": of.problems,
-            "samples": of.samples,
-            "model": of.model,
-        }
-    )
-
-
-def _differences(before: pa.Table, after: pa.Table) -> dict[str, Any]:
-    return {name: _difference(difference) for name, difference in paired_difference(before, after).items()}
-
-
-def _difference(difference: Difference) -> dict[str, Any]:
-    figures = asdict(difference)
-    interval: dict[str, float] = figures.pop("interval")
-    return interval | figures
-
-
-def _checkpoint(step: int, rollouts: pa.Table) -> dict[str, Any]:
-    found = _score(score(rollouts, f"checkpoint at step {step}")[0])
-    wanted = ("pass@1", "completion_tokens", "problems", "samples")
-    figures = behaviours(rollouts)
-    reasoning = {name: figures[name] for name in ("verification", "backtracking", "depth") if name in figures}
-    return {"step": step} | {name: found[name] for name in wanted} | reasoning
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return JSON's own values: enums as text, tuples as lists, and null for a number that is not finite."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(child) for key, child in value.items()}
+        return {str(key): plain(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(child) for child in value]
+        return [plain(child) for child in value]
     if isinstance(value, float):
         return value if isfinite(value) else None
     return value

@@ -10,7 +10,19 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonray.estimators import expected_kept, kappa, majority_at_k, mean_interval, pass_at_k, t_quantile, wilson
+from reasonray.estimators import (
+    expected_kept,
+    holm,
+    kappa,
+    majority_at_k,
+    mean_interval,
+    p_value,
+    pass_at_k,
+    power,
+    sample_variance,
+    t_quantile,
+    wilson,
+)
 
 
 def mean(values):
@@ -141,6 +153,83 @@ def test_intervals_cover_the_truth_in_95_of_100_runs(problems, samples):
     intervals = [mean_interval(row / samples, bounds=(0, 1)) for row in correct]
     covered = mean(interval.low <= 0.4 <= interval.high for interval in intervals)
     assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("problems", [20, 100])
+def test_paired_and_clustered_intervals_cover_the_truth_in_95_of_100_runs(problems):
+    generator = np.random.default_rng(3)
+    rates = generator.beta(2, 3, size=(2000, problems))
+    gains = np.clip(rates + 0.1, 0, 1) - rates
+    change = (generator.binomial(4, rates + gains) - generator.binomial(4, rates)) / 4
+    truth = gains.mean()
+    paired = [mean_interval(row, bounds=(-1, 1)) for row in change]
+    assert 0.93 <= mean(it.low <= truth <= it.high for it in paired) <= 0.97
+    variants = np.repeat(np.arange(problems), 6)
+    tries = generator.binomial(1, np.repeat(rates, 6, axis=1)).astype(float)
+    clustered = [mean_interval(row, clusters=variants, bounds=(0, 1)) for row in tries]
+    assert 0.93 <= mean(it.low <= 0.4 <= it.high for it in clustered) <= 0.97
+    naive = [mean_interval(row, bounds=(0, 1)) for row in tries]
+    assert mean(it.low <= 0.4 <= it.high for it in naive) < 0.92  # what independence would have claimed
+
+
+@pytest.mark.parametrize("samples", [2, 8])
+def test_the_variance_splits_into_that_between_and_that_within_problems(samples):
+    generator = np.random.default_rng(4)
+    rates = generator.beta(2, 3, size=400_000)
+    correct = generator.binomial(samples, rates)
+    found = power(correct / samples, sample_variance(correct, samples), samples)
+    assert found.between == pytest.approx(rates.var(), rel=0.05)
+    assert found.within == pytest.approx((rates * (1 - rates)).mean(), rel=0.05)
+    assert found.within_share == pytest.approx(found.within / samples / (correct / samples).var(), rel=1e-3)
+    assert found.detectable_twice_problems < found.detectable_twice_samples < found.detectable
+
+
+def test_the_detectable_difference_is_found_in_80_of_100_runs():
+    generator = np.random.default_rng(5)
+    size, spread = 60, 0.3
+    detectable = power(generator.normal(0, spread, 10**6)[:size], None, 1).detectable
+    noise = generator.normal(0, spread, (4000, size))
+    exact = (t_quantile(0.975, size - 1) + t_quantile(0.8, size - 1)) * spread / sqrt(size)
+    assert detectable == pytest.approx(exact, rel=0.25)  # its own spread is estimated
+    found = mean(p_value(row + exact) < 0.05 for row in noise)
+    assert 0.77 <= found <= 0.83
+    assert 0.035 <= mean(p_value(row) < 0.05 for row in noise) <= 0.065
+
+
+def test_one_sample_or_one_problem_leaves_the_split_unknown():
+    alone = power(np.array([0.5]), None, 1)
+    assert (alone.detectable, alone.within_share) == (None, None)
+    assert sample_variance(np.array([1, 0]), 1) is None
+    single = power(np.array([0.0, 1.0, 1.0]), None, 1)
+    assert (single.within, single.detectable_twice_samples) == (None, None)
+    assert single.detectable > single.detectable_twice_problems
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=40).filter(lambda values: np.ptp(values) > 1e-3))
+def test_the_p_value_agrees_with_scipy_and_with_the_interval(values):
+    array = np.array(values)
+    assert p_value(array) == pytest.approx(scipy.stats.ttest_1samp(array, 0).pvalue, abs=1e-9)
+    interval = mean_interval(array)
+    if abs(interval.low) > 1e-6 and abs(interval.high) > 1e-6:
+        assert (p_value(array) < 0.05) == (not interval.low <= 0 <= interval.high)
+
+
+def test_where_nothing_varies_the_sign_test_speaks():
+    assert p_value(np.zeros(9)) == 1
+    assert p_value(np.ones(1)) == 1
+    assert p_value(np.full(5, 0.5)) == 2 / 2**5
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_its_steps_reject(ps):
+    for level in (0.01, 0.05, 0.3):
+        rejected = set()
+        for rank, index in enumerate(sorted(range(len(ps)), key=lambda it: ps[it])):
+            if ps[index] * (len(ps) - rank) > level:
+                break
+            rejected.add(index)
+        assert {index for index, p in enumerate(holm(ps)) if p <= level} == rejected
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
 def test_all_wrong_or_all_right_is_not_certainty():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonray.metrics import acceptance, behaviours, difficulties, k_curve, paired_difference, score
+from reasonray.metrics import acceptance, difficulties, k_curve, paired_difference, rates, score
+from reasonray.profiles import behaviours, by_pass_rate
 from reasonray.records import Annotation, Interval, Outcome, Verdict
 from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
@@ -197,3 +198,31 @@ def test_the_k_curve_of_curated_rollouts_counts_those_that_no_rule_dropped():
 def test_an_unfinished_run_has_a_curve_up_to_its_least_samples():
     assert [row["k"] for row in k_curve(table([RIGHT, WRONG, RIGHT], [WRONG, WRONG]), 1)] == [1, 2]
     assert k_curve(ROLLOUT_SCHEMA.empty_table(), 1) == []
+
+
+def test_pass_rate_bands_hold_every_judged_problem_once():
+    rollouts = table(
+        [RIGHT] * 4, [RIGHT] * 3 + [WRONG], [RIGHT, WRONG, WRONG, NONE], [WRONG] * 4, [Outcome.TIMEOUT] * 4
+    )
+    notes = [Annotation(depth=depth) for depth in (5, 4, 3, 2, 1) for _ in range(4)]
+    found = by_pass_rate(with_annotations(rollouts, notes))
+    assert [(it["above"], it["up_to"], it["problems"], it["depth"]["mean"]) for it in found] == [
+        (0, 0, 1, 2),
+        (0, 0.25, 1, 3),
+        (0.5, 0.75, 1, 4),
+        (1, 1, 1, 5),
+    ]
+    assert by_pass_rate(rollouts) == []
+
+
+def test_each_outcome_is_a_rate_with_an_interval_over_problems():
+    rollouts = table([RIGHT, Outcome.TIMEOUT], [WRONG, Outcome.TIMEOUT], [RIGHT, RIGHT], [NONE, NONE])
+    found = rates(rollouts)
+    assert {name: it.mean for name, it in found.items() if it.mean} == {
+        "correct": 3 / 8,
+        "wrong": 1 / 8,
+        "no_answer": 2 / 8,
+        "timeout": 2 / 8,
+    }
+    assert found["correct"] == score(rollouts, "base")[0].pass_at[1]
+    assert 0 < found["failed"].high < 0.6, "none of four problems is not never"

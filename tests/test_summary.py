@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from reasonray.records import Split
 from reasonray.summary import COLUMNS, summarise
 from reasonray.tables import ROLLOUT_SCHEMA
-from tests.synthetic_run import VERSIONS, a_config, curated, synthetic_run
+from tests.synthetic_run import VERSIONS, a_config, curated, problems, synthetic_run
 
 INTERVAL = {"mean", "low", "high"}
 
@@ -81,8 +82,9 @@ def test_a_loss_that_is_not_finite_is_null_and_its_step_named(run):
 
 
 def test_an_arm_that_lacks_problems_is_refused(run):
+    asked = problems(25, Split.TEST)
     with pytest.raises(ValueError, match="'base' has 24 problems instead of 25"):
-        summarise(config=run.config, versions={}, problems=30, sampled=run.sampled, arms=run.arms, test_problems=25)
+        summarise(config=run.config, versions={}, problems=30, sampled=run.sampled, arms=run.arms, test=asked)
 
 
 def test_a_run_that_stops_at_success_has_no_k_curve(run):

@@ -53,6 +53,7 @@ OUTCOME_COLOURS = {
     "failed": "ink",
 }
 _TEACHERS = (("orange", "s"), ("green", "^"), ("purple", "v"), ("yellow", "P"), ("red", "X"))
+_LINES = (("blue", "D"), *_TEACHERS)
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -97,6 +98,15 @@ def marks(arms: Sequence[str]) -> dict[str, Mark]:
     fixed = {"base": Mark("grey", "o"), "student": Mark("blue", "D")}
     others = [arm for arm in arms if arm not in fixed]
     return fixed | {arm: Mark(*_TEACHERS[i % len(_TEACHERS)]) for i, arm in enumerate(others)}
+
+
+def series(names: Sequence[str]) -> dict[str, Mark]:
+    """Return how lines that are no arms are drawn: correct green, not correct red, difficulties in their order."""
+    fixed = {"correct": Mark("green", "o"), "not correct": Mark("red", "X")}
+    others = [name for name in names if name not in fixed]
+    return {name: it for name, it in fixed.items() if name in names} | {
+        name: Mark(*_LINES[i % len(_LINES)]) for i, name in enumerate(others)
+    }
 
 
 def percent(value: float) -> str:
@@ -210,11 +220,15 @@ def against_difficulty(
     return _svg(draw, label)
 
 
-def over_steps(steps: Sequence[int], intervals: Sequence[Mapping[str, float] | None], label: str, form: Form) -> Markup:
-    """Draw a quantity of checkpoints against the training step, with its band."""
+def over_steps(
+    steps: Sequence[int], lines: Mapping[str, Sequence[Mapping[str, float] | None]], label: str, form: Form
+) -> Markup:
+    """Draw quantities of checkpoints against the training step, a line each with its band, marked as `series` says."""
+    styles = series(list(lines))
 
     def draw(axes: Any) -> None:
-        _line_with_band(axes, steps, [_as_interval(interval) for interval in intervals], Mark("blue", "D"))
+        for name, intervals in lines.items():
+            _line_with_band(axes, steps, [_as_interval(interval) for interval in intervals], styles[name])
         axes.set_xticks(steps[:: -(-len(steps) // 5)])
         axes.set_xlabel("training step")
         _value_axis(axes, form)

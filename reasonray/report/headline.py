@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from reasonray.comparison import BASE, STUDENT
 from reasonray.report.numbers import Numbers
-from reasonray.summary import BASE, STUDENT
 
 PAIR = f"{STUDENT}-{BASE}"
 FEW_PROBLEMS = 30
@@ -14,7 +14,7 @@ FEW_PROBLEMS = 30
 def headline(numbers: Numbers) -> Markup:
     """Return the sentence that the page opens with."""
     if numbers.find("evaluation", STUDENT) is None:
-        return _before_evaluation(numbers)
+        return _measured_alone(numbers) if numbers.find("evaluation") else _before_evaluation(numbers)
     after = numbers.one("evaluation", STUDENT, "all", "pass@1", "mean", form="percent")
     problems = numbers.counted("evaluation", STUDENT, "all", "problems", noun="held-out problem")
     low, high = (numbers.find("difference", PAIR, "all", end) for end in ("low", "high"))
@@ -43,6 +43,18 @@ def headline(numbers: Numbers) -> Markup:
     )
 
 
+def _measured_alone(numbers: Numbers) -> Markup:
+    """Return what each model reaches, where no student is among them."""
+    arms = list(numbers.find("evaluation"))
+    each = Markup("; ").join(
+        Markup("{} {}").format(arm, numbers.interval("evaluation", arm, "all", "pass@1", form="percent"))
+        for arm in arms
+    )
+    return Markup("pass@1 on {}: {}, 95\u202f% interval{}.").format(
+        numbers.counted("evaluation", arms[0], "all", "problems", noun="held-out problem"), each, "s" * (len(arms) > 1)
+    )
+
+
 def _before_evaluation(numbers: Numbers) -> Markup:
     rollouts = numbers.counted("funnel", "rollouts", noun="rollout")
     problems = numbers.counted("funnel", "problems", noun="train problem")
@@ -60,6 +72,7 @@ def remarks(numbers: Numbers) -> list[Markup]:
         *_other_arms(numbers),
         _reasoning(numbers),
         _unjudged(numbers),
+        *_unfinished(numbers),
         _few(numbers),
         _broken_loss(numbers),
     ]
@@ -83,7 +96,7 @@ def _other_arms(numbers: Numbers) -> list[Markup]:
     """Compare the student with each arm but the base."""
     sentences = []
     for pair in numbers.find("difference") or {}:
-        if pair == PAIR:
+        if pair == PAIR or not pair.startswith(f"{STUDENT}-"):
             continue
         low, high = (numbers.find("difference", pair, "all", end) for end in ("low", "high"))
         verdict = "not measurably different" if low <= 0 <= high else "above it" if low > 0 else "below it"
@@ -115,6 +128,17 @@ def _unjudged(numbers: Numbers) -> Markup | None:
     return Markup(
         "Samples that could not be judged (a fault of checker or engine) count as not correct: at most {}, in arm {}."
     ).format(numbers.one("evaluation", worst, "all", "unjudged", form="percent"), worst)
+
+
+def _unfinished(numbers: Numbers) -> list[Markup]:
+    return [
+        Markup("Arm {} is left out, as only {} of its {} samples are drawn: run jobs/evaluate.py.").format(
+            arm,
+            numbers.one("unfinished", arm, "samples", form="count"),
+            numbers.one("unfinished", arm, "of", form="count"),
+        )
+        for arm in numbers.find("unfinished") or {}
+    ]
 
 
 def _few(numbers: Numbers) -> Markup | None:

@@ -44,6 +44,10 @@ def _loss(value: float) -> str:
     return f"{value:.3f}"
 
 
+def _p(value: float) -> str:
+    return "≤ 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _duration(value: float) -> str:
     minutes, seconds = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
@@ -57,10 +61,18 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "bare": _bare,
     "points": _points,
     "count": _count,
+    "plain": str,
     "measure": _measure,
     "loss": _loss,
+    "p": _p,
     "duration": _duration,
 }
+
+
+def accuracies(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the names of the accuracies measured, such as pass@1, pass@4 and maj@4."""
+    first: Mapping[str, Any] = next(iter(metrics["evaluation"].values()), {"all": {}})
+    return [name for name in first["all"] if name.startswith(("pass@", "maj@"))]
 
 
 class Numbers:

@@ -37,7 +37,10 @@ def draw(metrics: Mapping[str, Any], training: Sequence[Mapping[str, float]]) ->
         "changes": _changes(metrics["difference"].get(PAIR, {})),
         "k": _k(metrics["k_curve"]),
         "difficulty": _difficulty(metrics["evaluation"], metrics["behaviours"]),
+        "pass_rate": _pass_rate(metrics["by_pass_rate"]),
         "checkpoints": _checkpoints(metrics["checkpoints"]),
+        "checkpoints_by_difficulty": _checkpoints_by_difficulty(metrics["checkpoints"]),
+        "checkpoints_by_correctness": _checkpoints_by_correctness(metrics["checkpoints"]),
         "training": _training(training),
         "outcomes": _outcomes(metrics),
     }
@@ -105,12 +108,61 @@ def _by_arm(annotated: Mapping[str, Any], names: Sequence[str], key: str) -> dic
 
 def _checkpoints(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
     steps = [row["step"] for row in rows]
-    wanted = (("pass@1", "Accuracy", "pass@1", percent), *_REASONING[:3])
+    wanted = (("pass@1", "Accuracy", "pass@1", percent), *_REASONING)
     return [
-        Panel(title, unit, figures.over_steps(steps, [row[name] for row in rows], f"{title} over training", form))
+        Panel(title, unit, figures.over_steps(steps, {"all": [row[name] for row in rows]}, f"{title}, steps", form))
         for name, title, unit, form in wanted
         if rows and name in rows[0]
     ]
+
+
+def _checkpoints_by_difficulty(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    names = list(rows[0]["by_difficulty"]) if len(rows) > 1 else []
+    if len(names) < 2:
+        return []
+    wanted = (("pass@1", "Accuracy", "pass@1", percent), *_REASONING)
+    slices = {name: [row["by_difficulty"][name] for row in rows] for name in names}
+    return _over_steps(rows, slices, wanted, "by difficulty")
+
+
+def _checkpoints_by_correctness(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    if len(rows) < 2 or any("correct" not in row for row in rows):
+        return []
+    slices = {name: [row[name.replace(" ", "_")] for row in rows] for name in ("correct", "not correct")}
+    return _over_steps(rows, slices, _REASONING, "by correctness")
+
+
+def _over_steps(
+    rows: Sequence[Mapping[str, Any]],
+    slices: Mapping[str, Sequence[Mapping[str, Any]]],
+    wanted: Sequence[tuple[str, str, str, Form]],
+    label: str,
+) -> list[Panel]:
+    steps = [row["step"] for row in rows]
+    lines = {key: {name: [it.get(key) for it in found] for name, found in slices.items()} for key, *_ in wanted}
+    return [
+        Panel(title, unit, figures.over_steps(steps, lines[key], f"{title} over training {label}", form))
+        for key, title, unit, form in wanted
+        if any(interval is not None for line in lines[key].values() for interval in line)
+    ]
+
+
+def _pass_rate(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    if len(rows) < 2:
+        return []
+    names = [_band(row["above"], row["up_to"]) for row in rows]
+    lines = {key: {TRAIN: [row[key] for row in rows]} for key, *_ in _REASONING}
+    return [
+        Panel(title, unit, figures.against_difficulty(names, lines[key], f"{title} against the pass rate", form))
+        for key, title, unit, form in _REASONING
+    ]
+
+
+def _band(above: float, up_to: float) -> str:
+    """Name a band of pass rates."""
+    if above == up_to:
+        return "never" if above == 0 else "always"
+    return f"to {up_to:.0%}" if up_to < 1 else f"over {above:.0%}"
 
 
 def _training(rows: Sequence[Mapping[str, float]]) -> list[Panel]:
@@ -121,11 +173,18 @@ def _training(rows: Sequence[Mapping[str, float]]) -> list[Panel]:
         ("tokens_per_second", "Throughput", "tokens per second"),
     )
     steps = [row["step"] for row in rows]
-    return [
+    panels = [
         Panel(title, unit, figures.training_curve(steps, [row[name] for row in rows], f"{title} at each step"))
         for name, title, unit in wanted
         if rows and name in rows[0]
     ]
+    measured = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
+    if measured:
+        before = [(0.0, rows[0]["validation_loss_before"])] if "validation_loss_before" in rows[0] else []
+        at, losses = zip(*before, *measured, strict=True)
+        label = "Loss on held-out examples at each checkpoint"
+        panels.insert(1, Panel("Held-out loss", "nats per completion token", figures.training_curve(at, losses, label)))
+    return panels
 
 
 def _outcomes(metrics: Mapping[str, Any]) -> list[Panel]:

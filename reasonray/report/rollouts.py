@@ -22,8 +22,10 @@ from reasonray.records import Outcome
 
 TRAIN = "train"
 """The arm's name under which the sampled rollouts of train problems are shown."""
-ROW_BYTES, SPAN_BYTES = 400, 32
-"""What a row takes beside its completion, and each of its spans; about."""
+BUDGET = 20_000_000
+"""Bytes of rollouts that a page carries, before packing: it then stays below 20 MB, and a phone can unpack it."""
+ROW_BYTES, SPAN_BYTES, TOKEN_BYTES = 400, 32, 4
+"""What a row takes beside its completion, each of its spans, and a token of text; about."""
 RULE = (
     "Test problems come first: attempt 0 of every problem in every arm, then attempt 1, and so on, the difficulties in "
     "turn; then train rollouts, one of each difficulty, outcome and rule in turn. Within a turn the order is that of "
@@ -40,26 +42,41 @@ class Embedded:
     shown: int
 
 
-def embed(sampled: pa.Table | None, arms: Mapping[str, pa.Table], budget: int) -> Embedded:
+def embed(
+    sampled: pa.Table | None, arms: Mapping[str, pa.Table], budget: int, change: Mapping[str, str] | None = None
+) -> Embedded:
     """Choose and pack the rollouts for the page.
 
     Args:
         sampled: rollouts of train problems.
         arms: rollouts of test problems by arm.
-        budget: bytes of completions and their rows before packing; half of it is for test problems.
+        budget: bytes of completions and their rows before packing; half of it is for test problems, and what train
+            rollouts do not need.
+        change: what `changes` says of the test problems.
     """
-    chosen = _choose_test(arms, budget // 2)
-    spent = sum(_weights(table).sum() for table in chosen.values())
-    if sampled is not None:
-        chosen[TRAIN] = _choose_train(sampled, budget - int(spent))
+    chosen = choose(sampled, arms, budget)
     rows = [row for arm, table in chosen.items() for row in _rows(table, arm)]
     problems = {row["problem_id"]: _problem(row) for table in chosen.values() for row in _problem_rows(table)}
-    for problem_id, change in _changes(arms).items():
+    for problem_id, word in (change or {}).items():
         if problem_id in problems:
-            problems[problem_id]["change"] = change
+            problems[problem_id]["change"] = word
     payload = json.dumps({"problems": problems, "rollouts": rows}, ensure_ascii=False, separators=(",", ":"))
     packed = base64.b64encode(gzip.compress(payload.replace("<", "\\u003c").encode(), mtime=0)).decode()
     return Embedded(packed, len(rows))
+
+
+def choose(sampled: pa.Table | None, arms: Mapping[str, pa.Table], budget: int) -> dict[str, pa.Table]:
+    """Return the rollouts that RULE gives the page, by arm, those of train problems as TRAIN.
+
+    What is chosen is always the beginning of one order, so choosing again from what was chosen with a larger budget
+    comes to the same. Tables without text are weighed by their tokens: choose so first, then read the text of those.
+    """
+    wanted = int(_weights(sampled).sum()) if sampled is not None else 0
+    chosen = _choose_test(arms, max(budget // 2, budget - wanted))
+    spent = sum(_weights(table).sum() for table in chosen.values())
+    if sampled is not None:
+        chosen[TRAIN] = _choose_train(sampled, budget - int(spent))
+    return chosen
 
 
 def _choose_test(arms: Mapping[str, pa.Table], budget: int) -> dict[str, pa.Table]:
@@ -107,6 +124,9 @@ def _within(order: NDArray[np.int64], weights: NDArray[np.int64], budget: int) -
 
 
 def _weights(table: pa.Table) -> NDArray[np.int64]:
+    """Return the bytes of each row; without the text itself, what its tokens come to."""
+    if "completion" not in table.column_names:
+        return np.asarray(table["completion_tokens"].to_numpy(), dtype=np.int64) * TOKEN_BYTES + ROW_BYTES
     texts = np.asarray(pc.binary_length(table["completion"]).to_numpy(), dtype=np.int64)
     spans = np.asarray(pc.fill_null(pc.list_value_length(table["annotation_spans"]), 0).to_numpy(), dtype=np.int64)
     return texts + spans * SPAN_BYTES + ROW_BYTES
@@ -163,7 +183,7 @@ def _problem(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[f"problem_{name}"] for name in ("question", "answer", "difficulty", "source")}
 
 
-def _changes(arms: Mapping[str, pa.Table]) -> dict[str, str]:
+def changes(arms: Mapping[str, pa.Table]) -> dict[str, str]:
     """Say of each test problem whether the student gained or lost it: more or fewer correct samples than the base."""
     if "base" not in arms or "student" not in arms:
         return {}

@@ -1,23 +1,23 @@
 """Models → scores: base, teachers, checkpoints and student solve the held-out problems, by the same sampler.
 
-An arm is a model under a prompt. The base arm is the untrained student asked as the student is, so that the difference
-is what training did; the teacher arm is asked as it was for its rollouts.
+An arm is a model under a prompt and sampling parameters. The base arm is the untrained student asked as the student is,
+so that the difference is what training did; a teacher's arm is asked as it was for its rollouts; [[evaluation.arms]]
+are whatever else is to be measured. Problems of all sets go to an engine in one pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import groupby
 
-from reasonray.config import Asked, Fixed
+from reasonray.comparison import BASE, STUDENT
+from reasonray.config import Arm, Asked, Fixed, Teacher
 from reasonray.console import say
 from reasonray.records import Problem, Split
 from reasonray.run import Run
+from reasonray.stages.arms import annotated
 from reasonray.stages.draw import draw
 from reasonray.stages.fleet import Fleet
 from reasonray.stages.orders import EngineSpec, Order
-
-BASE, STUDENT = "base", "student"
 
 
 def evaluate(run: Run, fleet: Fleet, arms: Collection[str] | None = None) -> None:
@@ -27,19 +27,27 @@ def evaluate(run: Run, fleet: Fleet, arms: Collection[str] | None = None) -> Non
         UserError: there are no problems yet; or see stages/draw.py.
     """
     orders = [order for order in _orders(run) if arms is None or order.arm in arms]
-    for _, group in groupby(orders, key=lambda order: order.spec):
-        together = list(group)
+    specs = list(dict.fromkeys(order.spec for order in orders))
+    for spec in specs:  # one engine for all that it is asked, on all problem sets
+        together = [order for order in orders if order.spec == spec]
         drawn = draw(run, "evaluate", together, fleet)
         names = ", ".join(order.arm for order in together)
         if not drawn.total.rollouts:
             say("evaluate", f"done before   {names}")
         else:
             say("evaluate", f"{drawn.total.rollouts:>7,} samples of {names}   {drawn.seconds:.0f} s")
+    for order in orders:
+        if order.ledger.segments():
+            annotated(order.ledger)  # now, while the cluster is there: reports find the behaviours looked for
 
 
 def arms_before_training(run: Run) -> list[str]:
     """Return the arms that can be measured while the teachers are still up."""
-    return [BASE, *(teacher.name for teacher in run.config.teachers)]
+    return [BASE, *(it.name for it in _further(run))]
+
+
+def _further(run: Run) -> list[Teacher | Arm]:
+    return [*run.config.teachers, *run.config.evaluation.arms]
 
 
 def _orders(run: Run) -> list[Order]:
@@ -48,9 +56,10 @@ def _orders(run: Run) -> list[Order]:
         return []
     few = _spread(test, config.evaluation.checkpoint_problems)
     arms = [_order(run, BASE, config.student, None, test, config.evaluation.samples)]
-    arms += [_order(run, teacher.name, teacher, None, test, config.evaluation.samples) for teacher in config.teachers]
+    arms += [_order(run, it.name, it, None, test, config.evaluation.samples) for it in _further(run)]
     if few:
-        for checkpoint in run.checkpoints()[:-1]:  # the last one is the student, who has an arm of its own
+        chosen = run.chosen_checkpoint()  # the student, who has an arm of its own
+        for checkpoint in (it for it in run.checkpoints() if it.name != chosen):
             model = str(checkpoint / "model")
             arms.append(_order(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples))
     if (run.student / "final" / "manifest.json").exists():

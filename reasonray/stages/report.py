@@ -1,29 +1,38 @@
-"""What a run holds → metrics.json, scores.json of every arm and report.html. Cheap, so it is made anew each time."""
+"""What a run holds → metrics.json, scores.json of every arm, report.md, report.html. Cheap: made anew each time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from reasonray import summary
 from reasonray.checkers import consensus
+from reasonray.comparison import BASE, STUDENT, part
 from reasonray.config import UserError
 from reasonray.console import say
-from reasonray.curation.behaviours import annotate_table
 from reasonray.funnel import Trained
-from reasonray.ledger import Ledger
-from reasonray.records import Split
+from reasonray.records import Problem, Split
+from reasonray.report import rollouts
+from reasonray.report.markdown import render_markdown
 from reasonray.report.page import ReportInputs, render
+from reasonray.report.rollouts import BUDGET
 from reasonray.run import Run, versions
+from reasonray.stages.arms import annotated, measured, measured_checkpoints, step_of
+from reasonray.storage import Place
+from reasonray.tables import ROLLOUT_SCHEMA
 
 _AUDITED = ("problem_id", "verdict_outcome", "verdict_extracted")
-_SHOWN_ROLLOUTS = 20_000
-"""Rollouts of train problems that the page chooses from, so that a run of any size reports in bounded memory."""
+_NAMING = ("id", "sample", "problem_source", "verdict_detail")
+"""What is read of train rollouts beside summary.COLUMNS."""
+TEXT = ("completion", "problem_question", "problem_answer")
+"""What is read only of the rollouts that the page shows."""
+MARGIN = 2
+"""How many times the page's budget is chosen by tokens, before the bytes are known."""
 
 
 def report(run: Run) -> None:
@@ -34,9 +43,63 @@ def report(run: Run) -> None:
     """
     if not run.has_problems:
         raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
-    arms, training = _arms(run), _training(run)
-    sampled, train = _sampled(run, summary.COLUMNS), run.problems(Split.TRAIN)
-    metrics = summary.summarise(
+    arms, unfinished = _arms(run)
+    checkpoints = _checkpoints(run)
+    sampled, training = _sampled(run, (*summary.COLUMNS, *_NAMING)), _training(run)
+    metrics = _metrics(run, sampled, arms, checkpoints, unfinished)
+    for arm, scores in metrics["evaluation"].items():
+        (run.evaluation(arm).place / "scores.json").write(json.dumps(scores, indent=2, allow_nan=False).encode())
+    (run.place / "metrics.json").write(json.dumps(metrics, indent=2, allow_nan=False).encode())
+    (run.place / "report.md").write(render_markdown(metrics, run.name).encode())
+    shown = _shown(run, rollouts.choose(sampled, arms | checkpoints, MARGIN * BUDGET))
+    inputs = ReportInputs(
+        metrics=metrics,
+        config=run.config.model_dump(mode="json"),
+        training=training,
+        sampled=shown.pop(rollouts.TRAIN, None),
+        arms=shown,
+        changes=rollouts.changes(arms),
+        budget=BUDGET,
+    )
+    target = run.place / "report.html"
+    target.write(render(inputs).encode())
+    _tell(metrics)
+    say("report", str(target))
+
+
+def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """Return the rollouts of the arms that are measured whole, and of the others how much of them there is."""
+    problems, samples = len(run.problems(Split.TEST)), run.config.evaluation.samples
+    whole, unfinished = {}, {}
+    for name in measured(run):
+        table = annotated(run.evaluation(name))
+        table = table.filter(pc.less(table["sample"], samples))
+        each = table["problem_id"].value_counts().field("counts")
+        if len(each) == problems and pc.min(each).as_py() == samples:
+            whole[name] = table
+        else:
+            unfinished[name] = {"samples": table.num_rows, "of": problems * samples}
+            say("report", f"{name} is left out: {table.num_rows:,} of {problems * samples:,} samples are drawn")
+    return whole, unfinished
+
+
+def _checkpoints(run: Run) -> dict[str, pa.Table]:
+    """Return the rollouts of the checkpoints that are measured whole, by the arm's name."""
+    few = min(run.config.evaluation.checkpoint_problems, len(run.problems(Split.TEST)))
+    found = {name: annotated(run.evaluation(name)) for name in measured_checkpoints(run)}
+    return {name: it for name, it in found.items() if it.num_rows == few * run.config.evaluation.checkpoint_samples}
+
+
+def _metrics(
+    run: Run,
+    sampled: pa.Table,
+    arms: Mapping[str, pa.Table],
+    checkpoints: Mapping[str, pa.Table],
+    unfinished: Mapping[str, Any],
+) -> dict[str, Any]:
+    train = run.problems(Split.TRAIN)
+    stages = {it: _seconds(run, it) for it in ("sample", "verify", "evaluate", "curate", "train")}
+    return summary.summarise(
         config=run.config,
         versions=versions(),
         problems=len(train),
@@ -44,34 +107,57 @@ def report(run: Run) -> None:
         sampling_seconds=_seconds(run, "sample", "drawing_seconds"),
         cost=_cost(run),
         trained=trained(run),
-        training=training,
+        training=_training(run),
         arms=arms,
-        test_problems=len(run.problems(Split.TEST)) if arms else None,
-        checkpoints=_checkpoints(run, arms),
-        trust=_trust(run, sampled),
-        stages={
-            it: seconds for it in ("sample", "verify", "evaluate", "curate", "train") if (seconds := _seconds(run, it))
-        },
+        test=run.problems(Split.TEST) if arms else None,
+        checkpoints=_with_ends(run, {step_of(name): it for name, it in checkpoints.items()}, arms),
+        trust=_trust(run, train, sampled),
+        stages={it: seconds for it, seconds in stages.items() if seconds},
+        provenance=_provenance(run),
+        unfinished=unfinished,
     )
+
+
+def _tell(metrics: Mapping[str, Any]) -> None:
     for arm, scores in metrics["evaluation"].items():
-        (run.evaluation(arm).place / "scores.json").write(json.dumps(scores, indent=2, allow_nan=False).encode())
-    (run.place / "metrics.json").write(json.dumps(metrics, indent=2, allow_nan=False).encode())
-    inputs = ReportInputs(
-        metrics=metrics,
-        config=run.config.model_dump(mode="json"),
-        training=training,
-        sampled=_sampled(run, None, most=_SHOWN_ROLLOUTS),
-        arms=arms,
-    )
-    target = run.place / "report.html"
-    target.write(render(inputs).encode())
-    say("report", str(target))
+        found, of = scores["all"]["pass@1"], f"{scores['all']['problems']:,} problems × {scores['all']['samples']}"
+        share = f"{100 * found['mean']:5.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+        say("report", f"{share:<22} pass@1 of {arm}, {of}")
 
 
-def _trust(run: Run, sampled: pa.Table) -> summary.Trust:
+def _shown(run: Run, chosen: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Return the rollouts that the page may show, with their texts."""
+    curated = run.curated_rollouts()
+    found = {}
+    for arm, rows in chosen.items():
+        if arm != rollouts.TRAIN:
+            found[arm] = with_columns(rows, run.evaluation(arm).segments(), TEXT)
+        else:
+            files = run.rollouts.segments() if curated is None else curated
+            found[arm] = with_columns(rows, files, (*TEXT, "annotation_spans"))
+    return found
+
+
+def with_columns(rows: pa.Table, files: Iterable[Place], names: Sequence[str]) -> pa.Table:
+    """Return the rows with columns that only their files hold, file by file: memory holds one and what is wanted."""
+    parts = []
+    for file in files:
+        wanted = pc.is_in(file.read_table(["id"])["id"], value_set=rows["id"].combine_chunks())
+        if pc.any(wanted).as_py():
+            parts.append(file.read_table(["id", "round", *names]).filter(wanted))
+    if not parts:
+        return pa.table({name: [] for name in ROLLOUT_SCHEMA.names}, ROLLOUT_SCHEMA)
+    texts = pa.concat_tables(parts, promote_options="permissive").sort_by([("round", "descending")])
+    at = pc.index_in(rows["id"], value_set=texts["id"].combine_chunks())  # the first: of the newest round
+    for name in names:
+        rows = rows.append_column(name, texts[name].take(at))
+    return rows
+
+
+def _trust(run: Run, train: Sequence[Problem], sampled: pa.Table) -> summary.Trust:
     manifest, labelled = run.verified / "manifest.json", run.place / "labels.json"
     verdicts = zip(*(sampled[it].to_pylist() for it in _AUDITED), strict=True)
-    suspects, looked_at = consensus.suspects(run.problems(Split.TRAIN), verdicts)
+    suspects, looked_at = consensus.suspects(train, verdicts)
     return summary.Trust(
         verified=json.loads(manifest.read()) if manifest.exists() else None,
         labels=json.loads(labelled.read()) if labelled.exists() else None,
@@ -80,50 +166,25 @@ def _trust(run: Run, sampled: pa.Table) -> summary.Trust:
     )
 
 
-def _sampled(run: Run, columns: Sequence[str] | None, *, most: int | None = None) -> pa.Table:
+def _sampled(run: Run, columns: Sequence[str]) -> pa.Table:
     """Return the teachers' rollouts: with their fates once curated, else as they were committed."""
-    manifest = run.curated / "manifest.json"
-    if not manifest.exists():
-        return run.rollouts.read(columns).slice(0, most)
-    tables, rows = [], 0
-    for name in json.loads(manifest.read())["rollouts"]:
-        file = run.curated / "rollouts" / name
-        tables.append(pq.read_table(file.path, columns=columns and list(columns), filesystem=file.filesystem))
-        rows += tables[-1].num_rows
-        if most is not None and rows >= most:
-            break
-    return pa.concat_tables(tables).slice(0, most)
+    curated = run.curated_rollouts()
+    if curated is None:
+        return run.rollouts.read(columns)
+    return pa.concat_tables([file.read_table(columns) for file in curated])
 
 
-def _arms(run: Run) -> dict[str, pa.Table]:
-    """Return the rollouts of every arm that is measured, in the order in which people read them."""
-    names = ["base", *(teacher.name for teacher in run.config.teachers), "student"]
-    ledgers = {name: run.evaluation(name) for name in names}
-    return {name: _annotated(ledger) for name, ledger in ledgers.items() if ledger.segments()}
-
-
-def _checkpoints(run: Run, arms: dict[str, pa.Table]) -> dict[int, pa.Table]:
+def _with_ends(run: Run, found: Mapping[int, pa.Table], arms: Mapping[str, pa.Table]) -> dict[int, pa.Table]:
     """Return the rollouts of the checkpoints by training step, base and student at its ends, same problems."""
-    steps = {int(it.name.removeprefix("step-")): run.evaluation(it.name) for it in run.checkpoints()}
-    found = {step: _annotated(ledger) for step, ledger in steps.items() if ledger.segments()}
     if not found:
         return {}
     few = pc.unique(next(iter(found.values()))["problem_id"])
-    ends = {"base": 0, "student": max(steps)}
-    return found | {
-        step: _part(arms[arm], few, run.config.evaluation.checkpoint_samples)
+    ends = {BASE: 0, STUDENT: step_of(run.chosen_checkpoint())}
+    return dict(found) | {
+        step: part(arms[arm], few, run.config.evaluation.checkpoint_samples)
         for arm, step in ends.items()
         if arm in arms
     }
-
-
-def _part(rollouts: pa.Table, problems: pa.Array, samples: int) -> pa.Table:
-    same = pc.is_in(rollouts["problem_id"], value_set=problems)
-    return rollouts.filter(pc.and_(same, pc.less(rollouts["sample"], samples)))
-
-
-def _annotated(ledger: Ledger) -> pa.Table:
-    return annotate_table(ledger.read())
 
 
 def _training(run: Run) -> list[dict[str, float]]:
@@ -150,6 +211,28 @@ def _cost(run: Run) -> summary.Cost | None:
         return None
     totals = {field.name: sum(it.get(field.name, 0) for it in sessions) for field in fields(summary.Cost)}
     return summary.Cost(**totals)
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    manifest, models = run.student / "final" / "manifest.json", run.place / "models.json"
+    clusters = run.events.read("cluster")
+    hours = {
+        stage: sum(it["accelerator_seconds"] for it in sessions) / 3600
+        for stage in ("sample", "evaluate")
+        if (sessions := [it for it in run.events.last_of_sessions(stage) if "accelerator_seconds" in it])
+    }
+    return {
+        "seed": run.config.seed,
+        "models": {_local(run, it): of for it, of in json.loads(models.read()).items()} if models.exists() else {},
+        "data": json.loads(manifest.read())["data"] if manifest.exists() else None,
+        "machines": list(dict.fromkeys(machine for it in clusters for machine in it["machines"])),
+        "accelerator_hours": hours,
+    }
+
+
+def _local(run: Run, reference: str) -> str:
+    """Return a model's reference (reference@revision) as it is read: without its run's place or an empty revision."""
+    return reference.removesuffix("@").rpartition(f"/{run.name}/")[2]
 
 
 def _seconds(run: Run, stage: str, figure: str = "seconds") -> float | None:

@@ -9,7 +9,10 @@ from hashlib import sha256
 import pytest
 
 from reasonray.report.page import render
+from reasonray.stages.compare import compare
+from reasonray.stages.report import report
 from tests.report.test_page import HOSTILE, hostile_run, inputs_of
+from tests.stages.test_report import a_run
 from tests.synthetic_run import synthetic_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -47,8 +50,8 @@ def matches(dom):
 
 def test_it_opens_on_a_gained_problem_with_all_arms_side_by_side(run, tmp_path):
     dom = opened(render(inputs_of(run)), tmp_path)
-    assert "of 768 that match" in matches(dom)
-    assert dom.count('<section class="column') == 3
+    assert "of 864 that match" in matches(dom)
+    assert dom.count('<section class="column') in (3, 5)  # the arms, and two checkpoints that have fewer samples
     assert "· gained</p>" in dom
     assert '<mark class="subgoals"' in dom
 
@@ -66,7 +69,9 @@ def test_filters_and_links_narrow_the_list(run, tmp_path):
     assert matches(opened(html, tmp_path, then=typed)) == "Nothing matches."
 
 
-def test_keys_step_through_the_list(run, tmp_path):
+def test_keys_step_through_the_list_and_nothing_is_requested(run, tmp_path):
+    count = "document.body.dataset.requests = performance.getEntriesByType('resource').length"
+    assert 'data-requests="0"' in opened(render(inputs_of(run)), tmp_path, then=count), "the page asks for nothing"
     press = "for (const key of 'jjk') document.dispatchEvent(new KeyboardEvent('keydown', {key}))"
     html = render(inputs_of(run))
     first, after = (int(matches(opened(html, tmp_path, then=then)).split()[0].replace(",", "")) for then in ("", press))
@@ -86,3 +91,13 @@ def test_hostile_text_stays_text(tmp_path):
     assert "<img" not in dom
     shown = "".join(re.findall(r'<div class="completion">(.*?)</div>', dom, flags=re.DOTALL))
     assert HOSTILE[:20].replace("<", "&lt;").replace(">", "&gt;") in re.sub("</?mark[^>]*>", "", shown)
+
+
+def test_students_of_two_runs_are_read_side_by_side(tmp_path):
+    runs = [a_run(tmp_path, "one", 0.3), a_run(tmp_path, "two", 1.5)]
+    for run in runs:
+        report(run)
+    compare([str(run.place) for run in runs], str(tmp_path))
+    dom = opened((tmp_path / "comparison.html").read_text(), tmp_path)
+    assert "of 96 that match" in matches(dom)
+    assert dom.count('<section class="column') == 2

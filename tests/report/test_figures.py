@@ -19,7 +19,9 @@ def drawings(name="label"):
         "gains": figures.gains_and_losses({name: (1, 9, 20), "none": (0, 0, 0)}, name),
         "k": figures.against_k([1, 2, 4], [INTERVAL, 0.4, None], name, figures.percent),
         "difficulty": figures.against_difficulty([name, "hard"], {name: [INTERVAL, None]}, name, figures.plain),
-        "steps": figures.over_steps([0, 9], [INTERVAL, UNKNOWN], name, figures.percent),
+        "steps": figures.over_steps(
+            [0, 9], {name: [INTERVAL, UNKNOWN], "correct": [None, INTERVAL]}, name, figures.percent
+        ),
         "training": figures.training_curve([1, 2, 3], [2.0, float("nan"), 1.0], name),
         "shares": figures.stacked_shares({name: {"correct": 0.25, "wrong": 0.75}}, name),
     }

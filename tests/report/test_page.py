@@ -11,6 +11,7 @@ import pytest
 
 from reasonray.records import Annotation, Outcome, Problem, Span, Split
 from reasonray.report.page import ReportInputs, render
+from reasonray.report.rollouts import changes
 from reasonray.summary import summarise
 from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
@@ -21,7 +22,7 @@ HOSTILE = (
 )
 PROSE = {"h1", "dd", "li", "td"}
 """Elements in which every digit must be a number of metrics.json, but for the constants below."""
-CONSTANTS = re.compile(r"95\u202f%|that includes 0|pass@\d+|maj@\d+|\d+\.\d+\.\d+")
+CONSTANTS = re.compile(r"95\u202f%|80\u202f%|step 0|that includes 0|pass@\d+|maj@\d+|\d+\.\d+\.\d+")
 
 
 class Page(HTMLParser):
@@ -51,7 +52,7 @@ class Page(HTMLParser):
         tags = [tag for tag, _ in self.open]
         if tags and tags[-1] == "data":
             self.numbers.append((self.open[-1][1]["data-from"], self.open[-1][1]["value"], text))
-        elif PROSE & set(tags):
+        elif PROSE & set(tags) and not {"q", "code"} & set(tags):  # what rollouts say, and names
             self.loose.append(text)
 
 
@@ -74,15 +75,16 @@ def run():
     return synthetic_run(train=30, test=24, steps=9)
 
 
-def inputs_of(run, **changes):
+def inputs_of(run, **other):
     values = {
         "metrics": json.loads(json.dumps(run.metrics)),
         "config": run.config.model_dump(mode="json"),
         "training": run.training,
         "sampled": run.sampled,
-        "arms": run.arms,
+        "arms": run.browsed,
+        "changes": changes(run.arms),
     }
-    return ReportInputs(**(values | changes))
+    return ReportInputs(**(values | other))
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +98,8 @@ def test_every_number_on_the_page_is_that_of_metrics_json(run, html):
     for pointer, value, text in page.numbers:
         stored = resolve(run.metrics, pointer)
         assert float(value) == stored
-        if "min" in text or text.endswith("s"):
-            continue  # a duration
+        if "min" in text or text.endswith("s") or "≤" in text:
+            continue  # a duration, or a bound
         shown, error = shown_value(text)
         assert abs(shown - stored) <= error or abs(shown - 100 * stored) <= error
 
@@ -129,6 +131,11 @@ def test_the_page_loads_nothing(html):
     assert loads == ["data:,"]
     assert not re.search(r"https?:|@import|url\((?!#)", html)
     assert "default-src 'none'" in html
+
+
+def test_paper_is_white_however_dark_the_screen_is(html):
+    dark = re.findall(r"@media([^{]*)\{\s*:root \{[^}]*--paper: #1", html)
+    assert [it.strip() for it in dark] == ["screen and (prefers-color-scheme: dark)"]
 
 
 def test_the_same_run_gives_the_same_page(run, html):
@@ -223,6 +230,13 @@ def test_a_degenerate_run_renders_and_says_so(changes, sentence):
     assert ">None<" not in html
 
 
+def test_the_loss_on_held_out_examples_has_a_curve_where_it_was_measured():
+    step = {"loss": 2.0, "learning_rate": 1e-4, "gradient_norm": 1.0, "tokens_per_second": 9.0}
+    rows = [{"step": 1, "validation_loss_before": 2.5} | step, {"step": 2, "validation_loss": 1.5} | step]
+    assert "Loss on held-out examples at each checkpoint" in render(begun(training=rows))
+    assert "held-out examples at each" not in render(begun(training=[{"step": 1} | step]))
+
+
 def test_what_is_absent_is_said_in_a_sentence():
     html = render(begun())
     assert html.count('class="absent"') >= 8
@@ -231,7 +245,7 @@ def test_what_is_absent_is_said_in_a_sentence():
 
 def test_rollouts_beyond_the_budget_are_sampled_by_a_printed_rule(run):
     html = render(inputs_of(run, budget=100_000))
-    assert re.search(r"data-shown>\d+ of 768<", html)
+    assert re.search(r"data-shown>\d+ of 864<", html)
     assert "the order is that of the ids" in html
 
 

@@ -7,10 +7,11 @@ import random
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from reasonray.records import Annotation, Outcome, Span
-from reasonray.report.rollouts import embed
+from reasonray.report.rollouts import changes, choose, embed
 from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import synthetic_run
@@ -60,6 +61,17 @@ def test_the_choice_does_not_depend_on_the_order_of_rows(run):
     assert embed(run.sampled.take(rows), run.arms, 150_000) == embed(run.sampled, run.arms, 150_000)
 
 
+def test_what_is_chosen_by_tokens_first_is_the_same(run):
+    budget = 150_000
+    bare = {arm: table.drop(["completion", "annotation_spans"]) for arm, table in run.arms.items()}
+    first = choose(run.sampled.drop(["completion", "annotation_spans"]), bare, 4 * budget)
+    assert sum(table.num_rows for table in first.values()) < 768
+    texts = {arm: table.filter(pc.is_in(table["id"], first[arm]["id"])) for arm, table in run.arms.items()}
+    train = run.sampled.filter(pc.is_in(run.sampled["id"], first["train"]["id"]))
+    assert embed(train, texts, budget) == embed(run.sampled, run.arms, budget)
+    assert embed(train.slice(1), texts, budget) != embed(run.sampled, run.arms, budget)
+
+
 def test_spans_are_counted_as_javascript_counts():
     text = "𝛑 is 😀 irrational. Let me check."
     span = Span("verification", text.index("Let"), len(text))
@@ -78,7 +90,7 @@ def test_test_problems_say_whether_they_were_gained_or_lost():
 
     right, wrong = Outcome.CORRECT, Outcome.WRONG
     arms = {"base": arm(right, wrong, wrong), "student": arm(wrong, right, wrong)}
-    found = unpack(embed(None, arms, EVERYTHING))["problems"]
+    found = unpack(embed(None, arms, EVERYTHING, changes(arms)))["problems"]
     assert [found[problem.id]["change"] for problem in problems] == ["lost", "gained", "same"]
 
 

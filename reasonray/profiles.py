@@ -1,0 +1,91 @@
+"""How an arm reasons: behaviours, depth and length, against difficulty, correctness and measured pass rate.
+
+Works on columns of tables.ROLLOUT_SCHEMA, never on text. Long answers hold more of everything: compare within a slice,
+and with its length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import inf
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from reasonray.estimators import mean_interval
+from reasonray.funnel import is_annotated
+from reasonray.metrics import by_difficulty, difficulties
+from reasonray.records import JUDGED, Outcome
+
+SHARE = (0.0, 1.0)
+COUNT = (0.0, inf)
+BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
+PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))
+"""Bands of measured pass rates: never, (0, ¼], (¼, ½], (½, ¾], (¾, 1), always."""
+
+
+def behaviours(rollouts: pa.Table) -> dict[str, Any]:
+    """Measure how an arm reasons: per response, by difficulty, and apart for correct and other responses.
+
+    Each slice holds `responses`, the share of responses with at least one of each behaviour, the mean `depth` (steps)
+    and the mean `completion_tokens`, with intervals over problems. Each difficulty holds `correct` and `not_correct`
+    slices as well. Empty when the rollouts are not annotated.
+    """
+    if not is_annotated(rollouts):
+        return {}
+    named = by_difficulty(rollouts, difficulties(rollouts))
+    return _by_correctness(rollouts) | {"by_difficulty": {name: _by_correctness(part) for name, part in named}}
+
+
+def _by_correctness(rollouts: pa.Table) -> dict[str, Any]:
+    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
+    return _slice(rollouts) | {
+        "correct": _slice(rollouts.filter(correct)),
+        "not_correct": _slice(rollouts.filter(pc.invert(correct))),
+    }
+
+
+def by_pass_rate(rollouts: pa.Table) -> list[dict[str, Any]]:
+    """Measure how an arm reasons on problems that it solves never, seldom, …, always: one slice a band of PASS_RATES.
+
+    The pass rate is the share of CORRECT among a problem's judged rollouts, over the very rollouts that are described:
+    a band says how these went, it does not predict. Each slice holds `above` and `up_to` (both ends of the band; equal
+    for a point), `problems` and what `behaviours` measures. Empty when the rollouts are not annotated.
+    """
+    if not is_annotated(rollouts):
+        return []
+    codes = rollouts["problem_id"].combine_chunks().dictionary_encode()
+    owner = codes.indices.to_numpy()
+    judged = pc.is_in(rollouts["verdict_outcome"], value_set=pa.array([it.value for it in JUDGED])).to_numpy()
+    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value).to_numpy()
+    tried = np.bincount(owner, judged.astype(np.float64), len(codes.dictionary))
+    solved = np.bincount(owner, correct.astype(np.float64), len(codes.dictionary))
+    rate = np.divide(solved, tried, out=np.full(tried.size, np.nan), where=tried > 0)
+    found = []
+    for above, up_to in PASS_RATES:
+        inside = rate == above if above == up_to else (rate > above) & (rate <= up_to) & (rate < 1)
+        if inside.any():
+            part = rollouts.filter(pa.array(inside[owner]))
+            found.append({"above": above, "up_to": up_to, "problems": int(inside.sum())} | _slice(part))
+    return found
+
+
+def _slice(rollouts: pa.Table) -> dict[str, Any]:
+    if rollouts.num_rows == 0:
+        return {"responses": 0}
+    encoded = pa.chunked_array([rollouts["problem_id"].combine_chunks()]).combine_chunks().dictionary_encode()
+    owner = encoded.indices.to_numpy()
+
+    def mean(column: NDArray[Any], bounds: tuple[float, float]) -> dict[str, float]:
+        return asdict(mean_interval(column.astype(np.float64), clusters=owner, bounds=bounds))
+
+    present = {name: rollouts[f"annotation_{name}"].to_numpy() > 0 for name in BEHAVIOURS}
+    return (
+        {"responses": rollouts.num_rows}
+        | {name: mean(column, SHARE) for name, column in present.items()}
+        | {"depth": mean(rollouts["annotation_depth"].to_numpy(), COUNT)}
+        | {"completion_tokens": mean(rollouts["completion_tokens"].to_numpy(), COUNT)}
+    )

@@ -1,0 +1,83 @@
+"""Runs side by side: what each reported, and their students paired where the problems are the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from reasonray.comparison import STUDENT, across_runs
+from reasonray.config import UserError
+from reasonray.console import say
+from reasonray.extension import flatten
+from reasonray.report import rollouts
+from reasonray.report.compared import ComparisonInputs, render, render_markdown
+from reasonray.run import Run, find_run
+from reasonray.stages.arms import annotated
+from reasonray.stages.report import MARGIN, TEXT, with_columns
+from reasonray.storage import place
+from reasonray.summary import plain
+
+_COMPARED = ("funnel", "sampling", "training", "evaluation", "difference", "behaviours", "stages", "config_sha256")
+_NOT_COMPARED = ("name", "root")
+
+
+def compare(paths: Sequence[str], out: str) -> None:
+    """Write comparison.json, comparison.md and comparison.html of runs that have been reported.
+
+    Raises:
+        UserError: a path holds no run, or one that was not reported yet.
+    """
+    runs = _named([find_run(path) for path in paths])
+    students = {
+        name: annotated(run.evaluation(STUDENT)) for name, run in runs.items() if run.evaluation(STUDENT).segments()
+    }
+    metrics = plain(
+        {
+            "runs": {name: _reported(run) for name, run in runs.items()},
+            "pairs": across_runs(students),
+            "config": _differing({name: run.config.model_dump(mode="json") for name, run in runs.items()}),
+        }
+    )
+    target = place(out)
+    (target / "comparison.json").write(json.dumps(metrics, indent=2, allow_nan=False).encode())
+    (target / "comparison.md").write(render_markdown(metrics).encode())
+    inputs = ComparisonInputs(metrics, _shown(runs, students))
+    (target / "comparison.html").write(render(inputs).encode())
+    say("report", str(target / "comparison.html"))
+
+
+def _named(runs: Sequence[Run]) -> dict[str, Run]:
+    """Return the runs by name; those that share a name by their places."""
+    names = [run.name for run in runs]
+    return {run.name if names.count(run.name) == 1 else str(run.place): run for run in runs}
+
+
+def _reported(run: Run) -> dict[str, Any]:
+    stored = run.place / "metrics.json"
+    if not stored.exists():
+        raise UserError(f"run {run.name} has no metrics.json yet; run jobs/report.py with its configuration first")
+    metrics = json.loads(stored.read())
+    return {name: metrics[name] for name in _COMPARED}
+
+
+def _differing(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return key → run → value, of the keys in which configurations differ; a run without the key has a dash."""
+    flattened = {name: flatten(config) for name, config in configs.items()}
+    keys = sorted({key for values in flattened.values() for key in values} - set(_NOT_COMPARED))
+    shown = {
+        key: {name: _short(values[key]) if key in values else "–" for name, values in flattened.items()} for key in keys
+    }
+    return {key: values for key, values in shown.items() if len(set(values.values())) > 1}
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _shown(runs: Mapping[str, Run], students: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    chosen = rollouts.choose(None, students, MARGIN * rollouts.BUDGET)
+    return {name: with_columns(rows, runs[name].evaluation(STUDENT).segments(), TEXT) for name, rows in chosen.items()}

@@ -1,0 +1,53 @@
+"""Quotes are what rollouts say, the most frequent phrases first, and each leads to its rollout."""
+
+from reasonray.records import Annotation, Span
+from reasonray.report.evidence import quotes
+from reasonray.report.page import render
+from reasonray.tables import rollouts_to_table
+from tests.factories import a_rollout
+from tests.report.test_page import hostile_run, inputs_of
+from tests.synthetic_run import synthetic_run
+
+
+def said(text, phrase, sample):
+    start = text.index(phrase)
+    span = Span("verification", start, start + len(phrase))
+    return a_rollout(text, sample=sample, annotation=Annotation(verification=1, spans=(span,)), id=f"r{sample}")
+
+
+def test_the_most_frequent_phrases_come_first_with_what_stands_around_them():
+    long = "We add seven and then eight and carry the one over to the next column of digits. "
+    table = rollouts_to_table(
+        [
+            said("It is 9. Let me check. Yes.", "Let me check", 2),
+            said(f"{long}I verify it. {long}", "I verify it", 0),
+            said("It is 9. let me check. No.", "let me check", 1),
+        ]
+    )
+    first, second = quotes({"student": table})
+    assert (first.id, first.found, first.before, first.after) == ("r1", "let me check", "It is 9. ", ". No.")
+    assert (second.id, second.found) == ("r0", "I verify it")
+    assert second.before.startswith("… ")
+    assert second.before.endswith("column of digits. ")
+    assert second.after.startswith(". We add")
+    assert second.after.endswith(" …")
+    assert len(quotes({"student": table}, each=1)) == 1
+
+
+def test_arms_without_annotations_have_no_quotes():
+    assert quotes({"base": rollouts_to_table([a_rollout()])}) == []
+    assert quotes({}) == []
+
+
+def test_a_quote_on_the_page_leads_to_a_rollout_that_it_carries():
+    run = synthetic_run(train=12, test=12, steps=6)
+    html = render(inputs_of(run))
+    found = quotes(run.arms)
+    assert {it.behaviour for it in found} >= {"verification", "backtracking"}
+    assert all(f'href="#rollout={it.id}"' in html for it in found)
+
+
+def test_a_hostile_quote_is_text():
+    html = render(hostile_run())
+    assert "In its own words" in html
+    assert "<img" not in html.split("In its own words")[1].split("</dl>")[0]

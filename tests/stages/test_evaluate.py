@@ -1,0 +1,87 @@
+"""Models that are only measured: arms of a configuration, several problem sets, a run without teachers."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import a_scripted_config
+
+from reasonray.config import ConfigError, UserError, parse
+from reasonray.extension import refusal
+from reasonray.records import Split
+from reasonray.run import open_run
+from reasonray.stages.evaluate import evaluate
+from reasonray.stages.fleet import Fleet
+from reasonray.stages.report import report
+from reasonray.stages.sample import load_problems, sample
+from reasonray.status import describe
+
+
+def arm(name: str, correct: float, **changes: Any) -> dict[str, Any]:
+    engine = {"kind": "scripted", "correct": correct}
+    return {"name": name, "model": "scripted", "engine": engine, "cpus": 0.1} | changes
+
+
+def raw(root: Path, **changes: Any) -> dict[str, Any]:
+    """Two models on two problem sets, and no teacher."""
+    whole = a_scripted_config(root).model_dump(mode="json")
+    sets = [{"kind": "generated", "name": name, "train": 0, "test": 9, "seed": i} for i, name in enumerate("ab")]
+    arms = [arm("peer", 1.0), arm("warm", 0.5, sampling={"temperature": 1.5})]
+    evaluation = {"samples": 2, "k": [1, 2], "checkpoint_problems": 0, "arms": arms}
+    return whole | {"teachers": [], "sources": sets, "evaluation": evaluation} | changes
+
+
+@pytest.mark.ray
+def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tmp_path: Path) -> None:
+    run = open_run(parse(raw(tmp_path)))
+    load_problems(run)
+    with Fleet(run) as fleet:
+        with pytest.raises(UserError, match="no \\[\\[teachers\\]\\] to sample from"):
+            sample(run, fleet)
+        evaluate(run, fleet)
+        before = [run.evaluation(name).segments() for name in ("base", "peer", "warm")]
+        evaluate(run, fleet)
+    assert [run.evaluation(name).segments() for name in ("base", "peer", "warm")] == before, "what is drawn is kept"
+    report(run)
+    place = Path(run.place.path)
+    metrics = json.loads((place / "metrics.json").read_text())
+    assert list(metrics["evaluation"]) == ["base", "peer", "warm"]
+    assert metrics["evaluation"]["peer"]["all"]["pass@1"]["mean"] == 1
+    assert metrics["evaluation"]["peer"]["all"]["problems"] == len(run.problems(Split.TEST)) == 18
+    assert {name: found["evaluation"]["peer"]["problems"] for name, found in metrics["sets"].items()} == {
+        "a": 9,
+        "b": 9,
+    }
+    assert {"peer-base", "warm-base", "warm-peer"} == metrics["difference"].keys()
+    assert re.search(r"^report +/.*/report.html$", describe(run), flags=re.MULTILINE)
+    page = (place / "report.html").read_text()
+    assert re.findall(r'class="tile"><dt>([^<]*)', page) == ["Base, pass@1", "peer, pass@1", "warm, pass@1"]
+    assert "pass@1 on 18 held-out problems: base" in (place / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ([arm("student", 1.0)], "base, student and train are taken"),
+        ([arm("a/b", 1.0)], "letters, digits"),
+        ([arm("x", 1.0), arm("x", 0.5)], "two arms are called 'x'"),
+    ],
+)
+def test_an_arm_has_a_name_of_its_own(tmp_path: Path, arms: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(raw(tmp_path, evaluation={"samples": 2, "k": [1], "checkpoint_samples": 1, "arms": arms}))
+
+
+def test_arms_can_be_added_to_a_run_but_stay_what_they_are(tmp_path: Path) -> None:
+    def plain(*arms: dict[str, Any]) -> dict[str, Any]:
+        evaluation = {"samples": 2, "k": [1], "checkpoint_samples": 1, "arms": list(arms)}
+        return parse(raw(tmp_path, evaluation=evaluation)).model_dump(mode="json")
+
+    assert refusal(plain(), plain(arm("x", 1.0))) == ""
+    assert refusal(plain(arm("x", 1.0)), plain(arm("x", 1.0, cpus=2), arm("y", 1.0))) == ""
+    assert refusal(plain(arm("x", 1.0), arm("y", 1.0)), plain(arm("y", 1.0))) == ""
+    found = refusal(plain(arm("x", 1.0)), plain(arm("x", 1.0, sampling={"temperature": 0.5})))
+    assert "evaluation.arms.x.sampling.temperature" in found
+    assert "give the arm another name" in found

@@ -1,0 +1,169 @@
+"""Reports of runs on disk: what is written, what is left out, and runs side by side."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from reasonray.config import UserError
+from reasonray.records import Split
+from reasonray.report.compared import traced
+from reasonray.run import Run, open_run
+from reasonray.stages.compare import compare
+from reasonray.stages.report import report
+from tests.report.test_markdown import NUMBER
+from tests.report.test_page import Page, resolve, shown_value
+from tests.synthetic_run import a_config, arm_table, problems
+
+ROOT = Path(__file__).parent.parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def a_run(
+    root: Path, name: str = "a-run", gain: float = 1.0, test: int = 12, samples: int = 4, **changes: object
+) -> Run:
+    """A run of 12 train problems whose base and student were measured."""
+    run = open_run(a_config(root=str(root), name=name, **changes))
+    train, held_out = problems(12, Split.TRAIN), problems(test, Split.TEST)
+    run.store_problems([*train, *held_out])
+    run.rollouts.append_table(bare(arm_table("teacher", train, 4)))
+    for arm in ("base", "student"):
+        run.evaluation(arm).append_table(bare(arm_table(arm, held_out, samples, gain=gain)))
+    return run
+
+
+def bare(table: pa.Table) -> pa.Table:
+    """As sampling leaves rollouts: not annotated."""
+    for field in table.schema:
+        if field.name.startswith("annotation_"):
+            at = table.schema.get_field_index(field.name)
+            table = table.set_column(at, field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
+def read(run: Run, name: str) -> str:
+    return (Path(run.place.path) / name).read_text()
+
+
+def test_a_run_is_reported_in_three_files_that_say_the_same(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    report(run)
+    metrics = json.loads(read(run, "metrics.json"))
+    page = read(run, "report.html")
+    found = Page(page).numbers
+    assert len(found) > 100
+    assert all(float(value) == resolve(metrics, pointer) for pointer, value, _ in found)
+    assert re.sub("<[^>]+>", "", page.split("<h1>")[1].split("</h1>")[0]) in read(run, "report.md")
+    assert json.loads(read(run, "evaluation/student/scores.json")) == metrics["evaluation"]["student"]
+    assert "Every rollout of the run is here" in page
+
+
+def test_a_run_without_rollouts_and_one_of_a_single_problem_are_reported(tmp_path: Path) -> None:
+    empty = open_run(a_config(root=str(tmp_path), name="empty"))
+    with pytest.raises(UserError, match="holds nothing to report"):
+        report(empty)
+    empty.store_problems([*problems(3, Split.TRAIN), *problems(3, Split.TEST)])
+    report(empty)
+    assert "Nothing has been sampled yet" in read(empty, "report.md")
+    single = a_run(tmp_path, "single", test=1)
+    report(single)
+    assert "measure on more" in read(single, "report.md")
+
+
+def test_an_arm_that_is_not_finished_is_left_out_and_told(tmp_path: Path) -> None:
+    run = a_run(tmp_path, evaluation={"samples": 4, "k": [1]})
+    held_out = run.problems(Split.TEST)
+    student = Path(run.evaluation("student").place.path)
+    shutil.rmtree(student)
+    run.evaluation("student").append_table(bare(arm_table("student", held_out, 4)).slice(0, 30))
+    report(run)
+    metrics = json.loads(read(run, "metrics.json"))
+    assert list(metrics["evaluation"]) == ["base"]
+    assert metrics["unfinished"] == {"student": {"samples": 30, "of": 48}}
+    assert "Arm student is left out, as only 30 of its 48 samples are drawn" in read(run, "report.md")
+
+
+def test_fewer_samples_than_were_drawn_can_be_reported(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    run = open_run(a_config(root=str(tmp_path), name="a-run", evaluation={"samples": 2, "k": [1]}))
+    report(run)
+    assert json.loads(read(run, "metrics.json"))["evaluation"]["student"]["all"]["samples"] == 2
+
+
+def test_what_the_page_cannot_hold_is_left_out_by_its_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path, test=60)
+    monkeypatch.setattr("reasonray.stages.report.BUDGET", 60_000)
+    report(run)
+    (shown,) = re.findall(r"data-shown>(\d+) of 528<", read(run, "report.html"))
+    assert 50 < int(shown) < 200
+
+
+def test_runs_are_paired_on_the_problems_that_both_hold_out(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path, "one", 0.3, test=12), a_run(tmp_path, "two", 1.5, test=24, samples=2, seed=3,
+                                                        evaluation={"samples": 2, "k": [1]})]  # fmt: skip
+    for run in runs:
+        report(run)
+    out = tmp_path / "out"
+    compare([str(run.place) for run in runs], str(out))
+    found = json.loads((out / "comparison.json").read_text())
+    pair = found["pairs"]["two-one"]["slices"]
+    assert pair["all"]["problems"] == 12
+    assert pair["all"]["p_holm"] == pair["all"]["p"]
+    assert found["config"]["seed"] == {"one": "0", "two": "3"}
+    assert "evaluation.samples" in found["config"]
+    assert "root" not in found["config"]
+    page = (out / "comparison.html").read_text()
+    numbers = Page(page).numbers
+    assert len(numbers) > 40
+    assert all(float(value) == resolve(found, pointer) for pointer, value, _ in numbers)
+    assert [it for it in Page(page).loads if not it.startswith("#")] == ["data:,"]
+    assert "default-src 'none'" in page
+    printed = {pointer: text for pointer, _, text in numbers}
+    for value, pointer, text in NUMBER.findall(traced(found)):
+        assert printed[pointer] == text
+        if "≤" not in text:
+            shown, error = shown_value(text)
+            assert min(abs(shown - float(value)), abs(shown - 100 * float(value))) <= error
+    assert "## Student against student" in (out / "comparison.md").read_text()
+
+
+def test_runs_without_a_problem_in_common_stand_side_by_side(tmp_path: Path) -> None:
+    one, two = a_run(tmp_path, "one"), open_run(a_config(root=str(tmp_path), name="two"))
+    other = problems(6, Split.TEST, seed=9)
+    two.store_problems([*problems(3, Split.TRAIN), *other])
+    two.evaluation("student").append_table(bare(arm_table("student", other, 4)))
+    for run in (one, two):
+        report(run)
+    compare([str(one.place), str(two.place)], str(tmp_path / "out"))
+    assert "cannot be paired" in (tmp_path / "out" / "comparison.md").read_text()
+    assert "nothing can be paired" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_a_run_that_was_not_reported_is_told(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    with pytest.raises(UserError, match="no metrics"):
+        compare([str(run.place), str(run.place)], str(tmp_path / "out"))
+
+
+def test_the_job_reports_a_run_by_its_place_and_refuses_what_is_none(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+
+    def job(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "jobs/report.py"), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+
+    done = job(str(run.place))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "pass@1 of student, 12 problems × 4" in done.stdout
+    both = job(str(run.place), str(run.place), "out=side")
+    assert both.returncode == 0, both.stderr[-2000:]
+    assert (tmp_path / "side" / "comparison.html").exists()
+    wrong = job(str(run.place), "nowhere")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert wrong.stderr.startswith("error: no run at nowhere")
