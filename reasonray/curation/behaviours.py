@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from operator import itemgetter
 
@@ -32,8 +32,10 @@ _LONGEST_OPENING = 40
 
 
 @cache
-def _phrases() -> Phrases:
-    return Phrases({f"{behaviour} opening": phrases for behaviour, phrases in OPENING.items()} | ANYWHERE)
+def _phrases() -> Phrases[tuple[str, bool]]:
+    """Return the lexicon by behaviour, and whether a phrase counts at an opening only."""
+    opening = {(behaviour, True): phrases for behaviour, phrases in OPENING.items()}
+    return Phrases(opening | {(behaviour, False): phrases for behaviour, phrases in ANYWHERE.items()})
 
 
 _DENIED = re.compile(
@@ -59,6 +61,11 @@ _TURNED = ("n't", "n’t", '"', "“", "‘", "'")
 """What one of _BEFORE ends in, by which most places are cleared without a look at what stands before."""
 _LOOK_BACK = 40
 _JOINED = re.compile(r"[\s,—–-]{1,4}")
+_WIDEST_JOINT = 4
+_PLAINLY_OPEN = frozenset('.!?:;…>—–(*"“\n')
+"""What OPENED begins with: where one of these stands before a phrase, a space between, no expression is needed."""
+_PLAINLY_CLEAR = frozenset(".,!?:;)>*")
+"""What ends no word of _TURNING and nothing of _TURNED."""
 
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 # Fenced and inline code, and comments outside fences: `#` only where indented, for at a margin it is a heading.
@@ -72,6 +79,8 @@ _STEP = re.compile(r"step(?<!\wstep)\s{1,3}#?(\d{1,4})\b")
 _NUMBER = re.compile(r"[ \t]{0,8}\d{1,3}")
 _LONGEST_MARKER = 11
 _ABBREVIATION = re.compile(r"(?<!\w)(?:e\.g|i\.e|etc|vs|cf|approx|dr|mr|mrs|ms|eq|fig)\Z", re.IGNORECASE)
+_ABBREVIATED = frozenset((".g", ".e", "tc", "vs", "cf", "ox", "dr", "mr", "rs", "ms", "eq", "ig"))
+"""How one ends, which few words do."""
 _LONGEST_ABBREVIATION = 7
 """With the character before it."""
 _SENTENCE_END = re.compile(r"[.!?…\n](?:(?<=\n)|[.!?…]{0,7}(?=[\s\"'”’)*_]|\Z))")
@@ -146,7 +155,8 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 def _ends_no_sentence(text: str, begun: int, stop: int) -> bool:
     """Tell whether a full stop belongs to an abbreviation, or to the number of a list's item."""
     if text[stop - 1].isalpha():
-        return bool(_ABBREVIATION.search(text, max(begun, stop - _LONGEST_ABBREVIATION), stop))
+        likely = text[stop - 2 : stop].lower() in _ABBREVIATED
+        return likely and bool(_ABBREVIATION.search(text, max(begun, stop - _LONGEST_ABBREVIATION), stop))
     short = stop - begun <= _LONGEST_MARKER and (not begun or text[begun - 1] == "\n")
     return short and text[stop + 1 : stop + 2] in {" ", "\t"} and bool(_NUMBER.fullmatch(text, begun, stop))
 
@@ -154,16 +164,24 @@ def _ends_no_sentence(text: str, begun: int, stop: int) -> bool:
 def _found(text: str) -> list[_Evidence]:
     """Return every behaviour in a text of lower case, with where it begins and ends."""
     places: dict[str, list[tuple[int, int]]] = {}
-    for kind, start, end in _phrases().find(text):
-        behaviour, _, opening = kind.partition(" ")
-        if not opening or OPENED.search(text, max(0, start - _LONGEST_OPENING), start):
+    for (behaviour, opening), start, end in _phrases().find(text):
+        if not opening or _opens(text, start):
             places.setdefault(behaviour, []).append((start, end))
+    quotes = '"' in text or "”" in text
     return [
         (behaviour, start, end)
         for behaviour, hits in places.items()
         for start, end in _joined(text, sorted(hits))
-        if not _is_denied_or_said(text, start, end)
+        if not _is_denied(text, start) and not (quotes and _is_said(text, end))
     ]
+
+
+def _opens(text: str, start: int) -> bool:
+    """Say whether a sentence or clause opens at a place."""
+    before = text[max(0, start - 2) : start]
+    if before[-1:] in _PLAINLY_OPEN or (before[-1:].isspace() and before[0] in _PLAINLY_OPEN):
+        return True
+    return bool(OPENED.search(text, max(0, start - _LONGEST_OPENING), start))
 
 
 def _lower(text: str) -> str:
@@ -172,27 +190,33 @@ def _lower(text: str) -> str:
     return lowered if len(lowered) == len(text) else text.replace("İ", "i").lower()
 
 
-def _is_denied_or_said(text: str, start: int, end: int) -> bool:
+def _is_denied(text: str, start: int) -> bool:
+    """Say whether what stands before a phrase denies it, or gives it to somebody else."""
+    if text[max(0, start - 2) : start].rstrip()[-1:] in _PLAINLY_CLEAR:
+        return False
     before = text[max(0, start - _LOOK_BACK) : start]
     last = before.split()[-1:]
-    if last and (last[0] in _TURNING or last[0].endswith(_TURNED)) and any(it.search(before) for it in _BEFORE):
-        return True
+    turns = bool(last) and (last[0] in _TURNING or last[0].endswith(_TURNED))
+    return turns and any(it.search(before) for it in _BEFORE)
+
+
+def _is_said(text: str, end: int) -> bool:
+    """Say whether a quotation ends soon after a phrase, and somebody said it."""
     quoted = any(text.find(mark, end, end + _LOOK_BACK + 2) >= 0 for mark in '"”')
     return quoted and bool(_SAID_AFTER.match(text, end))
 
 
-def _joined(text: str, hits: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield hits as events: "Wait, that's wrong" is one change of mind, not two."""
-    current: tuple[int, int] | None = None
+def _joined(text: str, hits: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return hits, in order, as events: "Wait, that's wrong" is one change of mind, not two."""
+    events: list[tuple[int, int]] = []
     for start, end in hits:
-        if current and (start <= current[1] or _JOINED.fullmatch(text, current[1], start)):
-            current = current[0], max(current[1], end)
-            continue
-        if current:
-            yield current
-        current = start, end
-    if current:
-        yield current
+        begun, ended = events[-1] if events else (0, -1)
+        near = start - ended <= _WIDEST_JOINT
+        if events and near and (start <= ended or _JOINED.fullmatch(text, ended, start)):
+            events[-1] = begun, max(ended, end)
+        else:
+            events.append((start, end))
+    return events
 
 
 def _hide(completion: str, question: str) -> str:

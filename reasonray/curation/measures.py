@@ -6,17 +6,18 @@ Pure functions of the text and of the evidence that behaviours.py found; `measur
 from __future__ import annotations
 
 import re
-import struct
 import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reasonray.curation.behaviours import sentences
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
@@ -29,7 +30,7 @@ __all__ = [
     "compression_ratio",
     "failed_branch_fraction",
     "measure_table",
-    "ngram_loop",
+    "ngram_loops",
     "reasoning_format",
 ]
 
@@ -45,7 +46,9 @@ MEASURES: Mapping[str, pa.DataType] = {name: ROLLOUT_SCHEMA.field(f"annotation_{
 """The columns of measure_table; each has the prefix `annotation_`."""
 
 NGRAM = 20
-"""Words in the runs that ngram_loop counts, unless the configuration says otherwise."""
+"""Words in the runs that ngram_loops counts, unless the configuration says otherwise."""
+_BYTES_AT_ONCE = 1 << 20
+"""Of text whose words are numbered at the same time: what is made of them stays in a processor's cache."""
 _FENCE = "```"
 _PLACED = 4
 """So many words before it in its own sentence, and a change of mind takes back that sentence, not earlier ones."""
@@ -71,26 +74,41 @@ def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
 
     Args:
         table: column completion; annotation_spans if behaviours are known, else failed_branch_fraction is null.
-        ngram: words in the runs that ngram_loop counts.
+        ngram: words in the runs that ngram_loops counts.
     """
     texts = table["completion"].to_pylist()
-    annotated = "annotation_spans" in table.column_names
-    evidence = table["annotation_spans"].to_pylist() if annotated else [None] * len(texts)
-    found: dict[str, list[Any]] = {
-        "failed_branch_fraction": [
-            None if spans is None else failed_branch_fraction(text, spans)
-            for text, spans in zip(texts, evidence, strict=True)
-        ],
+    spans = table["annotation_spans"].combine_chunks() if "annotation_spans" in table.column_names else None
+    found: dict[str, Any] = {
+        "failed_branch_fraction": [None] * len(texts) if spans is None else _failed_branch_fractions(texts, spans),
         "foreign_share": [foreign_share(text) for text in texts],
         "compression_ratio": [compression_ratio(text) for text in texts],
-        "ngram_loop": [ngram_loop(text, ngram) for text in texts],
+        "ngram_loop": ngram_loops(table["completion"], ngram),
         "code_share": [code_share(text) for text in texts],
         "reasoning_format": [reasoning_format(text) for text in texts],
     }
     return put(table, {f"annotation_{name}": pa.array(found[name], kind) for name, kind in MEASURES.items()})
 
 
-def failed_branch_fraction(completion: str, spans: Sequence[Mapping[str, Any]]) -> float:
+def _failed_branch_fractions(completions: Sequence[str], spans: pa.ListArray) -> list[float | None]:
+    """Return what failed_branch_fraction gives for each text, None where its spans are not known."""
+    places = zip(_starts(spans, "backtracking"), _starts(spans, "subgoals"), spans.is_valid().to_pylist(), strict=True)
+    return [
+        failed_branch_fraction(text, changes, goals) if known else None
+        for text, (changes, goals, known) in zip(completions, places, strict=True)
+    ]
+
+
+def _starts(spans: pa.ListArray, behaviour: str) -> list[list[int]]:
+    """Return for each text where the spans of a behaviour begin."""
+    evidence = spans.flatten()
+    mine = pc.equal(evidence.field("behaviour"), behaviour)
+    owners = pc.list_parent_indices(spans).filter(mine).to_numpy()
+    starts = evidence.field("start").filter(mine).to_pylist()
+    ends = np.searchsorted(owners, np.arange(len(spans)), side="right").tolist()
+    return [starts[begin:end] for begin, end in pairwise([0, *ends])]
+
+
+def failed_branch_fraction(completion: str, changes: Sequence[int], goals: Sequence[int]) -> float:
     """Return the share of the reasoning's sentences that it takes back later.
 
     A branch begins at a new line, at a subgoal or after a change of mind. A backtracking span takes back what its own
@@ -103,14 +121,13 @@ def failed_branch_fraction(completion: str, spans: Sequence[Mapping[str, Any]]) 
 
     Args:
         completion: the raw text.
-        spans: evidence with behaviour, start and end, as annotation_spans has it.
+        changes: where its spans of backtracking begin, in order.
+        goals: where its spans of subgoals begin, in order.
     """
-    changes = [span["start"] for span in spans if span["behaviour"] == "backtracking"]
     if not changes:
         return 0.0
     begin, end = _reasoning(completion)
     steps = [(begin + start, begin + stop) for start, stop in sentences(completion[begin:end])]
-    goals = [span["start"] for span in spans if span["behaviour"] == "subgoals"]
     changing, planning = _holders(steps, changes), _holders(steps, goals)
     heads = {
         number
@@ -172,35 +189,61 @@ def compression_ratio(completion: str) -> float:
     return len(raw) / len(zlib.compress(raw, 1))
 
 
-def ngram_loop(completion: str, size: int = NGRAM) -> int:
-    """Return how often the commonest run of `size` words stands in the text; 0 if it has fewer words.
+def ngram_loops(completions: pa.ChunkedArray, size: int = NGRAM) -> npt.NDArray[np.int64]:
+    """Return for each text how often its commonest run of `size` words stands in it; 0 if it has fewer words.
 
-    Runs are told apart by polynomial hashes of 64 bits (Karp and Rabin, 1987), all those of a text at once.
+    Words are what white space of ASCII separates. Runs are told apart by polynomial hashes of 64 bits (Karp and Rabin,
+    1987), those of many texts at once: column-wise it takes half the time of text by text.
     """
-    words = completion.split()
-    if len(words) < size:
-        return 0
-    # The quickest way from Python's integers to NumPy's: this line is most of the function's time.
-    hashes = np.frombuffer(struct.pack(f"{len(words)}q", *map(hash, words)), np.uint64)
+    texts = completions.combine_chunks()
+    part = np.cumsum(pc.binary_length(texts).to_numpy()) // _BYTES_AT_ONCE
+    begins = np.flatnonzero(np.diff(part, prepend=-1)).tolist()
+    slices = (texts.slice(begin, end - begin) for begin, end in pairwise([*begins, len(texts)]))
+    return np.concatenate([np.zeros(0, np.int64), *(_ngram_loops(it, size) for it in slices)])
+
+
+def _ngram_loops(completions: pa.Array, size: int) -> npt.NDArray[np.int64]:
+    trimmed = pc.ascii_trim_whitespace(completions)
+    texts = pc.if_else(pc.equal(trimmed, ""), None, trimmed)  # or it would be split into one empty word
+    words = pc.ascii_split_whitespace(texts)
+    lengths = pc.fill_null(pc.list_value_length(words), 0).to_numpy().astype(np.int64)
+    ends, counts = np.cumsum(lengths), np.maximum(lengths - size + 1, 0)
+    loops = np.zeros(len(lengths), np.int64)
+    if not counts.any():
+        return loops
+    runs = _hashes_of_runs(words.flatten().dictionary_encode().indices.to_numpy(), size)
+    runs = runs[np.arange(len(runs)) + size <= np.repeat(ends, lengths)[: len(runs)]]
+    begins = np.cumsum(counts) - counts
+    for begin, count in zip(begins.tolist(), counts.tolist(), strict=True):
+        runs[begin : begin + count].sort()
+    fresh = np.r_[True, runs[1:] != runs[:-1]]
+    filled = np.flatnonzero(counts)
+    fresh[begins[filled]] = True
+    groups = np.flatnonzero(fresh)
+    sizes = np.diff(groups, append=len(runs))
+    loops[filled] = np.maximum.reduceat(sizes, np.searchsorted(groups, begins[filled]))
+    return loops
+
+
+def _hashes_of_runs(words: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint64]:
+    """Return a hash of every run of `size` words, which come as numbers."""
+    mixed = (words.astype(np.uint64) + np.uint64(1)) * _BASE
+    mixed ^= mixed >> np.uint64(29)
     rising, falling = _powers(1 << len(words).bit_length())
-    sums = np.concatenate([_ZERO, np.cumsum(hashes * rising[: len(words)])])
-    runs = np.sort((sums[size:] - sums[:-size]) * falling[: len(words) - size + 1])
-    edges = np.flatnonzero(runs[1:] != runs[:-1])
-    if edges.size == runs.size - 1:
-        return 1
-    return int(np.diff(edges, prepend=-1, append=runs.size - 1).max())
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed * rising[: len(words)])])
+    runs: npt.NDArray[np.uint64] = (sums[size:] - sums[:-size]) * falling[: len(words) - size + 1]
+    return runs
 
 
-_ZERO = np.zeros(1, np.uint64)
-_BASE = 0x9E3779B97F4A7C15
+_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @cache
 def _powers(count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Return the powers of an odd base modulo 2⁶⁴, and of its inverse, from the zeroth on."""
-    bases = (_BASE, pow(_BASE, -1, 1 << 64))
-    steps = [np.array([1] + [base] * (count - 1), np.uint64) for base in bases]
-    return np.cumprod(steps[0], dtype=np.uint64), np.cumprod(steps[1], dtype=np.uint64)
+    rising, falling = (np.full(count, base, np.uint64) for base in (_BASE, pow(int(_BASE), -1, 1 << 64)))
+    rising[0] = falling[0] = 1
+    return np.cumprod(rising), np.cumprod(falling)
 
 
 def code_share(completion: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import pyarrow.compute as pc
 from reasonray.config import Curation, UserError
 from reasonray.curation.overlap import PERMUTATIONS, near_duplicates, reasoning_key, signatures
 from reasonray.curation.rules import first_drop, of_the_user
-from reasonray.records import content_hash
 
+_WHITE = b" \t\n\r\f\v"
 _COPIED = ["id", "problem_id", "problem_source", "round", "completion_tokens", "verdict_outcome"]
 
 
@@ -29,7 +30,7 @@ def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:
     """
     completions = table["completion"].to_pylist()
     narrow = table.select(_COPIED).append_column("dropped_by", first_drop(table, curation))
-    narrow = narrow.append_column("text_hash", pa.array([content_hash(" ".join(it.split())) for it in completions]))
+    narrow = narrow.append_column("text_hash", pa.array([text_hash(it) for it in completions]))
     if "same_reasoning" in curation.rules:
         narrow = narrow.append_column("reasoning", pa.array([reasoning_key(it) for it in completions]))
     if "near_duplicate" in curation.rules or curation.prefer == "diverse":
@@ -44,6 +45,12 @@ def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:
             raise UserError(f"curation.score: {curation.score} must give each of {table.num_rows} rollouts a number")
         narrow = narrow.append_column("score", scores)
     return narrow
+
+
+def text_hash(completion: str) -> str:
+    """Return a hash of a text that is the same however its white space is laid out."""
+    raw = completion.encode().translate(None, _WHITE)
+    return blake2b(raw, digest_size=16).hexdigest()
 
 
 def with_near_duplicates(narrow: pa.Table, threshold: float) -> pa.Table:

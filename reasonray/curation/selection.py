@@ -31,7 +31,7 @@ def select(narrow: pa.Table, curation: Curation, *, contaminated: Collection[str
 
     Args:
         narrow: columns id (unique), problem_id, problem_source, completion_tokens, verdict_outcome, dropped_by (the
-            rule that already dropped it, "" if none), text_hash (of the whitespace-normalised completion); reasoning
+            rule that already dropped it, "" if none), text_hash (narrow.text_hash of the completion); reasoning
             (of its equations, "" for none), near (of its near-duplicates), signature (fixed-size list of integers) and
             score, where the configuration asks for them.
         curation: rules in order, and what is preferred.

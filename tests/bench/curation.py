@@ -3,8 +3,8 @@
     python tests/bench/curation.py [--sizes 200000 1000000] [--loop 20000]
 
 Rollouts are made up of sentences as models write them, 2 kB on average with a tail to 64 kB, 16 a problem. The loop is
-what notebooks do in one process: three regular expressions (verification, backtracking, depth) and a comparison of the
-answer; it reads the same segments.
+what notebooks do in one process: three detectors (verification, backtracking, depth), each a few regular expressions of
+which the first hit counts, and a comparison of the answer; it reads the same segments and stores nothing.
 """
 
 from __future__ import annotations
@@ -49,16 +49,27 @@ SENTENCES = (
     "To get {c}, we need {b} more of them. ",
     "It follows that the number is odd and greater than {a}. ",
 )
-VERIFICATION = re.compile(
-    r"let me (?:verify|check|double-check)|verif(?:y|ying|ication)|check (?:this|that|my|the)"
-    r"|(?:yes|this|that) is correct",
-    re.IGNORECASE,
+VERIFICATION, BACKTRACKING = (
+    [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
+    for patterns in (
+        (
+            r"let me (?:verify|check|double-check)",
+            r"verif(?:y|ying|ication)",
+            r"check (?:this|that|my|the)",
+            r"yes, (?:this|that) is correct",
+            r"correct\.",
+        ),
+        (
+            r"\bwait\b",
+            r"\bactually\b",
+            r"let me reconsider",
+            r"that'?s (?:wrong|incorrect|not right)",
+            r"i made an? (?:error|mistake)",
+            r"let me (?:redo|recalculate)",
+        ),
+    )
 )
-BACKTRACKING = re.compile(
-    r"\b(?:wait|actually)\b|let me (?:reconsider|redo|recalculate)|that'?s (?:wrong|incorrect|not right)"
-    r"|made an? (?:error|mistake)",
-    re.IGNORECASE,
-)
+"""As notebooks write them: one pattern after the other, until one is found."""
 STEP = re.compile(r"\bstep \d+", re.IGNORECASE)
 ANSWER = re.compile(r"answer is (\S+?)\.?$")
 
@@ -102,14 +113,15 @@ def measure(run: Run) -> dict[str, float]:
 
 
 def plain_loop(run: Run, most: int) -> float:
-    """Return how many rollouts a second three regular expressions and a comparison of answers take in one process."""
+    """Return how many rollouts a second three detectors and a comparison of answers do in one process."""
     seen, begun = 0, time.perf_counter()
     kept = []
     for segment in run.rollouts.segments():
         rows = pq.read_table(segment.path, columns=["completion", "problem_answer"]).to_pylist()
         for row in rows:
             text = row["completion"]
-            found = bool(VERIFICATION.search(text)), bool(BACKTRACKING.search(text)), len(STEP.findall(text))
+            shown = [any(it.search(text) for it in patterns) for patterns in (VERIFICATION, BACKTRACKING)]
+            found = *shown, len(STEP.findall(text))
             answer = ANSWER.search(text)
             if answer and answer[1] == row["problem_answer"]:
                 kept.append((text, found))

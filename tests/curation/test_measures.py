@@ -17,7 +17,7 @@ from reasonray.curation.measures import (
     failed_branch_fraction,
     foreign_share,
     measure_table,
-    ngram_loop,
+    ngram_loops,
     reasoning_format,
 )
 from reasonray.prompts import split_reasoning
@@ -30,8 +30,9 @@ TEXTS = st.lists(st.one_of(_PIECES, st.text(max_size=6)), max_size=40).map("".jo
 
 
 def _retracted(completion: str) -> float:
-    spans = [{"behaviour": it.behaviour, "start": it.start, "end": it.end} for it in annotate(completion, "").spans]
-    return failed_branch_fraction(completion, spans)
+    spans = annotate(completion, "").spans
+    places = ([it.start for it in spans if it.behaviour == behaviour] for behaviour in ("backtracking", "subgoals"))
+    return failed_branch_fraction(completion, *places)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +74,23 @@ def test_the_share_of_another_script_is_by_letters() -> None:
     assert foreign_share("Let α = π/6, naïve café") == 0
 
 
-@given(st.lists(st.sampled_from("ab"), max_size=90), st.integers(1, 24))
-def test_loops_are_what_counting_every_run_finds(words: list[str], size: int) -> None:
-    runs = Counter(tuple(words[start : start + size]) for start in range(len(words) - size + 1))
-    assert ngram_loop(" ".join(words), size) == max(runs.values(), default=0)
+def _loops(*completions: str, size: int) -> list[int]:
+    return ngram_loops(pa.chunked_array([completions], pa.large_string()), size).tolist()
+
+
+_WORDS = st.lists(st.sampled_from(["a", "b", "é", "\u00a0"]), max_size=60)
+
+
+@given(st.lists(_WORDS, max_size=6), st.integers(1, 24), st.sampled_from([" ", "\n", " \t "]))
+def test_loops_are_what_counting_every_run_finds(texts: list[list[str]], size: int, space: str) -> None:
+    runs = [Counter(tuple(it[start : start + size]) for start in range(len(it) - size + 1)) for it in texts]
+    completions = [f"{space}{space.join(it)}" for it in texts]
+    assert _loops(*completions, size=size) == [max(it.values(), default=0) for it in runs]
 
 
 @given(st.integers(1, 9), st.integers(20, 40))
 def test_a_loop_of_distinct_words_counts_its_rounds(rounds: int, size: int) -> None:
-    assert ngram_loop(" ".join(str(word) for _ in range(rounds) for word in range(size))) == rounds
+    assert _loops(" ".join(str(word) for _ in range(rounds) for word in range(size)), size=20) == [rounds]
 
 
 def test_loops_compress_and_prose_does_not() -> None:
