@@ -142,6 +142,34 @@ def mean_interval(
     return Interval(mean, max(lowest, mean - reach), min(highest, mean + reach))
 
 
+def ratio_interval(
+    counts: NDArray[np.float64], sizes: NDArray[np.float64], *, clusters: NDArray[np.int64] | None = None
+) -> Interval:
+    """Return events per unit of size, Σ counts / Σ sizes, with its Student-t 95 % interval.
+
+    The error of a ratio of sums is that of the mean of (count - ratio · size) / mean size (linearisation; Cochran,
+    Sampling Techniques, 1977, 6.3), over units as mean_interval has them. Where nothing was counted, no more units than
+    Wilson's upper bound for 0 of N would show it, once each.
+
+    Args:
+        counts: events of each value, 0 or more.
+        sizes: size of each value, 0 or more.
+        clusters: for each value the number of its cluster, from 0.
+
+    Raises:
+        ValueError: the sizes sum to 0.
+    """
+    total = float(sizes.sum())
+    if not total > 0:
+        raise ValueError("a ratio to nothing is not defined")
+    ratio = float(counts.sum()) / total
+    if not counts.any():
+        units = counts.size if clusters is None else np.unique(clusters).size
+        return Interval(0.0, 0.0, wilson(0, units).high * units / total)
+    spread = mean_interval((counts - ratio * sizes) / (total / counts.size), clusters=clusters)
+    return Interval(ratio, max(0.0, ratio + spread.low), ratio + spread.high)
+
+
 def _cluster_totals(values: NDArray[np.float64], clusters: NDArray[np.int64], mean: float) -> NDArray[np.float64]:
     sizes = np.bincount(clusters)
     return (np.bincount(clusters, values) - sizes * mean)[sizes > 0]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reasonray.estimators import mean_interval
+from reasonray.estimators import mean_interval, ratio_interval
 from reasonray.funnel import is_annotated
 from reasonray.metrics import by_difficulty, difficulties
 from reasonray.records import JUDGED, Outcome
@@ -30,9 +30,9 @@ PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1
 def behaviours(rollouts: pa.Table) -> dict[str, Any]:
     """Measure how an arm reasons: per response, by difficulty, and apart for correct and other responses.
 
-    Each slice holds `responses`, the share of responses with at least one of each behaviour, the mean `depth` (steps)
-    and the mean `completion_tokens`, with intervals over problems. Each difficulty holds `correct` and `not_correct`
-    slices as well. Empty when the rollouts are not annotated.
+    Each slice holds `responses`, the share of responses with at least one of each behaviour, how many of each there are
+    `per_1000_tokens`, the mean `depth` (steps) and the mean `completion_tokens`, with intervals over problems. Each
+    difficulty holds `correct` and `not_correct` slices as well. Empty when the rollouts are not annotated.
     """
     if not is_annotated(rollouts):
         return {}
@@ -82,10 +82,16 @@ def _slice(rollouts: pa.Table) -> dict[str, Any]:
     def mean(column: NDArray[Any], bounds: tuple[float, float]) -> dict[str, float]:
         return asdict(mean_interval(column.astype(np.float64), clusters=owner, bounds=bounds))
 
-    present = {name: rollouts[f"annotation_{name}"].to_numpy() > 0 for name in BEHAVIOURS}
+    thousands = rollouts["completion_tokens"].to_numpy() / 1000
+
+    def rate(counts: NDArray[Any]) -> dict[str, float]:
+        return asdict(ratio_interval(counts.astype(np.float64), thousands, clusters=owner))
+
+    counted = {name: rollouts[f"annotation_{name}"].to_numpy() for name in BEHAVIOURS}
     return (
         {"responses": rollouts.num_rows}
-        | {name: mean(column, SHARE) for name, column in present.items()}
+        | {name: mean(counts > 0, SHARE) for name, counts in counted.items()}
+        | {"per_1000_tokens": {name: rate(counts) for name, counts in counted.items()} if thousands.any() else {}}
         | {"depth": mean(rollouts["annotation_depth"].to_numpy(), COUNT)}
         | {"completion_tokens": mean(rollouts["completion_tokens"].to_numpy(), COUNT)}
     )

@@ -19,6 +19,7 @@ from reasonray.estimators import (
     p_value,
     pass_at_k,
     power,
+    ratio_interval,
     sample_variance,
     t_quantile,
     wilson,
@@ -153,6 +154,32 @@ def test_intervals_cover_the_truth_in_95_of_100_runs(problems, samples):
     intervals = [mean_interval(row / samples, bounds=(0, 1)) for row in correct]
     covered = mean(interval.low <= 0.4 <= interval.high for interval in intervals)
     assert 0.93 <= covered <= 0.97
+
+
+def test_a_ratio_of_sums_covers_the_truth_in_95_of_100_runs():
+    generator = np.random.default_rng(4)
+    covered = []
+    for _ in range(2000):
+        rates = generator.gamma(4, 0.25, 120)  # of a problem; 1 on average, and longer where it is higher
+        sizes = generator.gamma(4, 0.25 + 0.25 * rates[:, None], (120, 3))
+        events = generator.poisson(sizes * rates[:, None])
+        found = ratio_interval(events.ravel().astype(float), sizes.ravel(), clusters=np.repeat(np.arange(120), 3))
+        covered.append(found.low <= 1.125 <= found.high)  # E[rate · size] / E[size] = (1 + E[rate²]) / 2
+    assert 0.93 <= mean(covered) <= 0.97
+
+
+def test_what_was_never_seen_has_a_rate_of_nothing_to_a_few_in_all():
+    found = ratio_interval(np.zeros(200), np.full(200, 0.5))
+    assert (found.mean, found.low) == (0, 0)
+    assert found.high * 100 == pytest.approx(3.77, abs=0.01)  # Poisson's exact bound is 3.69 events
+    with pytest.raises(ValueError, match="ratio to nothing"):
+        ratio_interval(np.zeros(3), np.zeros(3))
+
+
+def test_a_ratio_to_equal_sizes_is_the_mean():
+    values = np.random.default_rng(5).poisson(2, 40).astype(float)
+    found, wanted = ratio_interval(values, np.full(40, 2.0)), mean_interval(values / 2)
+    assert (found.mean, found.low, found.high) == pytest.approx((wanted.mean, wanted.low, wanted.high))
 
 
 @pytest.mark.parametrize("problems", [20, 100])

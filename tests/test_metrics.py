@@ -167,6 +167,14 @@ def test_behaviours_are_shares_of_responses_apart_by_correctness():
     assert found["by_difficulty"]["easy"]["responses"] == 4
 
 
+def test_behaviours_are_counted_by_the_thousand_tokens():
+    rollouts = table([RIGHT, WRONG], [RIGHT, WRONG])
+    annotations = [Annotation(verification=v) for v in (2, 0, 1, 0)]
+    found = behaviours(with_annotations(rollouts, annotations))["per_1000_tokens"]
+    assert found["verification"]["mean"] == pytest.approx(3000 / sum(rollouts["completion_tokens"].to_pylist()))
+    assert found["backtracking"]["mean"] == 0 < found["backtracking"]["high"]
+
+
 def test_rollouts_without_annotations_have_no_behaviours():
     assert behaviours(table([RIGHT])) == {}
 

@@ -212,15 +212,18 @@ def _measures(exported: pa.Table) -> str:
         for name, title, form in _QUANTIFIED
         if exported[name].null_count < exported.num_rows
     ]
-    shares: dict[str, float] = {
-        name: float(np.mean(exported[name].to_numpy() > 0))
-        for name in ("verification", "backtracking", "subgoals", "backward_chaining")
+    counts = {
+        name: exported[name].to_numpy() for name in ("verification", "backtracking", "subgoals", "backward_chaining")
     }
+    thousands = max(int(exported["completion_tokens"].to_numpy().sum()), 1) / 1000
+    behaviours = (
+        (name, f"{np.mean(count > 0):.1%}", f"{count.sum() / thousands:.2f}") for name, count in counts.items()
+    )
     return (
         "## Lengths and behaviours\n\n"
         + _table(("quantile", *(f"{quantile:.0%}" for quantile in quantiles)), lengths)
         + "\n\n"
-        + _table(("behaviour", "share of examples"), ((name, f"{share:.1%}") for name, share in shares.items()))
+        + _table(("behaviour", "share of examples", "per 1,000 tokens"), behaviours)
     )
 
 
