@@ -26,7 +26,7 @@ from reasonray.errors import UserError
 from reasonray.training import checkpoint, lora, plan
 from reasonray.training.attention import packs_safely, self_check
 from reasonray.training.examples import Batch, Examples, collate, read
-from reasonray.training.model import Student, Weights, export, load
+from reasonray.training.model import Student, Weights, export, load, probed
 
 
 class NotSaved(UserError):
@@ -288,6 +288,8 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
     """
     directory = Path(job.scratch, *([] if with_model else ["states"])) / f"step-{step:06d}"
     whole = session.weights.whole() if with_model else {}
+    logits = probed(session.student, session.device) if with_model else torch.empty(0)
+    session.weights.refresh()
     fault = ""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -296,7 +298,8 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
             if session.training.lora_rank:
                 whole = lora.export(whole, job.model_directory, directory / "adapter", session.training)
             tokenizer = AutoTokenizer.from_pretrained(job.model_directory)
-            export(whole, tokenizer, job.model_directory, directory / "model", session.training.precision)
+            target, precision = directory / "model", session.training.precision
+            export(whole, tokenizer, job.model_directory, target, precision, logits)
     except (OSError, CheckpointException, SafetensorError) as error:
         fault = " ".join(str(error).split())[-160:]
     if _any(session, bool(fault)):

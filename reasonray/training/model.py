@@ -30,8 +30,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training import lora
-from reasonray.training.attention import NAME, packs_safely
-from reasonray.training.examples import IGNORED, Batch
+from reasonray.training.attention import NAME, TOLERANCE, packs_safely
+from reasonray.training.examples import IGNORED, Batch, Example, collate
 from reasonray.training.loss import CHUNK, summed_cross_entropy
 
 
@@ -224,7 +224,29 @@ def _plain(name: str) -> str:
     return name.replace("_checkpoint_wrapped_module.", "")
 
 
-def export(whole: dict[str, torch.Tensor], tokenizer: Any, source: str | Path, target: Path, precision: str) -> None:
+def probed(student: Student, device: torch.device) -> torch.Tensor:
+    """Return the logits of a few fixed tokens, in fp32 on the CPU, for `export`; every worker has to call it."""
+    ids = _probe(student.language_model)
+    student.eval()
+    with torch.no_grad():
+        logits = student.logits(collate([Example("", ids, 1)], [0]).to(device)).float().cpu()
+    student.train()
+    return logits
+
+
+def _probe(language_model: Any) -> list[int]:
+    vocabulary = language_model.config.get_text_config().vocab_size
+    return [(17 * place + 1) % vocabulary for place in range(16)]
+
+
+def export(
+    whole: dict[str, torch.Tensor],
+    tokenizer: Any,
+    source: str | Path,
+    target: Path,
+    precision: str,
+    logits: torch.Tensor,
+) -> None:
     """Write gathered weights as a Hugging Face model, in the type of the forward pass, and prove that it loads.
 
     Args:
@@ -233,6 +255,10 @@ def export(whole: dict[str, torch.Tensor], tokenizer: Any, source: str | Path, t
         source: the model that training began with; its configuration and generation settings go along.
         target: directory to write.
         precision: of the training.
+        logits: what `probed` gave.
+
+    Raises:
+        RuntimeError: the model reads back with other weights, or computes something else.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     config = AutoConfig.from_pretrained(source)
@@ -248,14 +274,20 @@ def export(whole: dict[str, torch.Tensor], tokenizer: Any, source: str | Path, t
         model.generation_config = GenerationConfig.from_pretrained(source)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    _compare(whole, target, dtype)
+    _compare(whole, target, dtype, logits)
 
 
-def _compare(whole: dict[str, torch.Tensor], target: Path, dtype: torch.dtype) -> None:
-    written = dict(AutoModelForCausalLM.from_pretrained(target, dtype=dtype).named_parameters())
+def _compare(whole: dict[str, torch.Tensor], target: Path, dtype: torch.dtype, logits: torch.Tensor) -> None:
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
+    written = dict(model.named_parameters())
     if written.keys() != whole.keys():
         names = ", ".join(sorted(written.keys() ^ whole.keys())[:3])
         raise RuntimeError(f"{target}: the exported model does not hold the weights that were trained ({names})")
     for name, weight in whole.items():
         if not torch.equal(written[name], weight.to(dtype)):
             raise RuntimeError(f"{target}: {name} reads back other than it was written")
+    with torch.no_grad():
+        computed = model(input_ids=torch.tensor([_probe(model)]), use_cache=False).logits[0].float()
+    difference = float((computed - logits).abs().max() / logits.std())
+    if not difference <= TOLERANCE[dtype]:
+        raise RuntimeError(f"{target}: the export computes other logits, off by {difference:.2g} of their spread")

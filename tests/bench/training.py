@@ -3,8 +3,9 @@
     python tests/bench/training.py [--models small smollm2] [--steps 5] [--rounds 3]
 
 Same model, examples, batches, learning rate and precision (fp32 weights, bf16 forward; fp32 throughout for the loss
-curves). TRL runs padded and padding-free, whichever is faster counts. Every run is a process of its own, in turns; a
-run's tokens a second are those of its median step after the first, its memory the process's peak.
+curves). TRL runs padded and padding-free, all examples of a step at once or by fewer (gradient accumulation), by one
+even, which needs no padding; whichever is fastest in the first round goes on and counts. Every run is a process of its
+own, in turns; a run's tokens a second are those of its median step after the first, its memory the process's peak.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,9 @@ from reasonray.config import Training
 from reasonray.training import examples, loop, plan
 from reasonray.training.examples import Example
 
-BATCH, LONGEST = 16, 512
-TRL = ("trl_padded", "trl_padding_free")
+BATCH, LONGEST, PACK = 16, 512, 2048
+TRL = ("trl_padded_16", "trl_padded_4", "trl_padded_1", "trl_padding_free_16", "trl_padding_free_4")
+"""How TRL lays out examples, and how many a forward pass takes."""
 FLOAT = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -62,39 +65,62 @@ def main() -> None:
 
 def compare(root: Path, steps: int, rounds: int) -> dict[str, Any]:
     """Return what the ways of training one model come to."""
-    ways = ("ours", *TRL)
+    tried = {way: apart(way, root, "bf16", steps) for way in TRL}
+    best = max(TRL, key=lambda way: tried[way]["tokens_per_second"])
+    ways = ("ours", best)
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    limits = []
-    for _ in range(rounds):
-        limits.append(matmul_tokens_per_second(root))
-        for way in ways:
+    possible = []
+    for turn in range(rounds):
+        possible.append(apart("limits", root, "bf16", steps))
+        for way in ways if turn % 2 else reversed(ways):
             runs[way].append(apart(way, root, "bf16", steps))
     rate = {way: [run["tokens_per_second"] for run in those] for way, those in runs.items()}
-    best = max(TRL, key=lambda way: statistics.median(rate[way]))
-    exact = {way: apart(way, root, "fp32", min(steps, 3))["losses"] for way in ("ours", "trl_padded")}
+    exact = {way: apart(way, root, "fp32", min(steps, 3))["losses"] for way in ("ours", best)}
     scaling = [apart(way, root, "bf16", steps) for way in ("one_thread", "two_workers")]
     return {
         "tokens_a_step": round(statistics.mean(runs["ours"][0]["tokens"])),
+        **{f"{way}_once_tokens_per_second": run["tokens_per_second"] for way, run in tried.items()},
         **{f"{way}_tokens_per_second": statistics.median(rate[way]) for way in ways},
         "best_of_trl": best,
         "ratio": statistics.median(mine / theirs for mine, theirs in zip(rate["ours"], rate[best], strict=True)),
-        "share_of_matmul_limit": statistics.median(
-            mine / most for mine, most in zip(rate["ours"], limits, strict=True)
-        ),
+        "share_of_matmul_limit": share(runs["ours"], possible, "tokens_per_second"),
+        "share_of_own_products": share(runs["ours"], possible, "own_products"),
+        **without_amx(root, steps),
         "peak_rss_mb": statistics.median(run["peak_rss_mb"] for run in runs["ours"]),
         "peak_rss_ratio": statistics.median(
             mine["peak_rss_mb"] / theirs["peak_rss_mb"] for mine, theirs in zip(runs["ours"], runs[best], strict=True)
         ),
-        "loss_difference_fp32": max(abs(a - b) for a, b in zip(exact["ours"], exact["trl_padded"], strict=True)),
+        "loss_difference_fp32": max(abs(a - b) for a, b in zip(exact["ours"], exact[best], strict=True)),
         "first_and_last_loss_fp32": [round(exact["ours"][0], 4), round(exact["ours"][-1], 4)],
         "two_workers_over_one": scaling[1]["tokens_per_second"] / scaling[0]["tokens_per_second"],
     }
 
 
-def apart(way: str, root: Path, precision: str, steps: int) -> dict[str, Any]:
+def share(runs: list[dict[str, Any]], possible: list[dict[str, Any]], of: str) -> float:
+    """Return the median share of what is possible, round by round."""
+    return statistics.median(mine["tokens_per_second"] / most[of] for mine, most in zip(runs, possible, strict=True))
+
+
+def without_amx(root: Path, steps: int) -> dict[str, float]:
+    """Return the share of the limit on the same processor without its matrix unit, nothing where it has none.
+
+    The unit makes bf16 products ten times as fast and nothing else, so that a small model is bound by all the rest.
+    """
+    if not torch.cpu._is_amx_tile_supported():
+        return {}
+    plain = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+    most, mine = (apart(way, root, "bf16", min(steps, 3), plain) for way in ("limits", "ours"))
+    return {"share_of_matmul_limit_without_amx": share([mine], [most], "tokens_per_second")}
+
+
+def apart(
+    way: str, root: Path, precision: str, steps: int, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run one way in a process of its own."""
     command = [sys.executable, __file__, "--run", way, str(root), precision, "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | dict(environment or {})
+    )
     if done.returncode:
         raise SystemExit(f"{way}, {precision}: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -104,6 +130,9 @@ def apart(way: str, root: Path, precision: str, steps: int) -> dict[str, Any]:
 
 def one_run(way: str, root: Path, precision: str, steps: int) -> dict[str, Any]:
     """Train some steps in this process; return its speed, memory and losses."""
+    if way == "limits":
+        large, own = limits(root)
+        return {"tokens_per_second": large, "own_products": own}
     if way == "two_workers":
         return two_workers(root, precision, steps)
     if way == "one_thread":
@@ -120,7 +149,7 @@ def one_run(way: str, root: Path, precision: str, steps: int) -> dict[str, Any]:
 
 def settings(precision: str) -> Training:
     """Return what both trainers are told, in our words."""
-    how = {"precision": precision, "batch": BATCH, "max_tokens": 2048, "epochs": 1, "checkpoints": 1}
+    how = {"precision": precision, "batch": BATCH, "max_tokens": PACK, "epochs": 1, "checkpoints": 1}
     return Training(**how, learning_rate=1e-4, schedule="constant", warmup=0.0)
 
 
@@ -177,9 +206,11 @@ def trls(way: str, root: Path, precision: str, steps: int) -> list[tuple[float, 
         def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
             losses.extend([logs["loss"]] if "loss" in logs else [])
 
-    free = way == "trl_padding_free"
+    layout, _, at_once = way.removeprefix("trl_").rpartition("_")
+    free, micro = layout == "padding_free", int(at_once)
     arguments = SFTConfig(
-        output_dir=str(root / way), max_steps=steps, per_device_train_batch_size=BATCH, report_to=[], use_cpu=True,
+        output_dir=str(root / way), max_steps=steps, per_device_train_batch_size=micro, report_to=[], use_cpu=True,
+        gradient_accumulation_steps=BATCH // micro,
         save_strategy="no", bf16=precision == "bf16", max_length=None, logging_steps=1, learning_rate=1e-4,
         lr_scheduler_type="constant", max_grad_norm=1.0, padding_free=free, packing=False, disable_tqdm=True,
         gradient_checkpointing=False, dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
@@ -205,29 +236,48 @@ def steps_of(known: examples.Examples) -> tuple[plan.Step, ...]:
     ).steps
 
 
-def matmul_tokens_per_second(root: Path) -> float:
+def limits(root: Path) -> tuple[float, float]:
     """Return how many tokens a second this machine could train if the model were its matrix products alone.
 
     Forward and backward take six operations for each weight of a matrix and token; attention's own come on top of them
-    and are left out. The rate is that of a bf16 product of the size of the model's largest layer.
+    and are left out. The first is at the rate of one large bf16 product; the second is what the model's own products
+    take, each of its shapes with a pack's tokens, the weights' gradients with an operand transposed as they come.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(root / "model")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings().weight.numel()
-    matrices = sum(it.numel() for name, it in model.named_parameters() if it.ndim == 2 and "embed" not in name)
-    tied = config.tie_word_embeddings
-    weights = matrices + (head if tied else 0)
-    a = torch.randn(2048, 1536, dtype=torch.bfloat16)
-    b = torch.randn(1536, 2048, dtype=torch.bfloat16)
-    rates = []
+    shapes = Counter(it.weight.shape for it in model.modules() if isinstance(it, torch.nn.Linear))
+    weights = sum(count * shape.numel() for shape, count in shapes.items())
+    large = _product_seconds(2048, 1536, 2048)
+    own = sum(
+        count
+        * (
+            _product_seconds(PACK, inner, outer)
+            + _product_seconds(PACK, outer, inner)
+            + _product_seconds(outer, PACK, inner, transposed=True)
+        )
+        for (outer, inner), count in shapes.items()
+    )
+    return 2 * 2048 * 1536 * 2048 / large / (6 * weights), PACK / own
+
+
+def _product_seconds(rows: int, inner: int, columns: int, *, transposed: bool = False) -> float:
+    """Return the seconds of a bf16 product of (rows, inner) by (inner, columns), the median of seven."""
+    a = (
+        torch.randn(inner, rows, dtype=torch.bfloat16).T
+        if transposed
+        else torch.randn(rows, inner, dtype=torch.bfloat16)
+    )
+    b = torch.randn(inner, columns, dtype=torch.bfloat16)
+    out = a @ b
+    taken = []
     for _ in range(7):
         begun = time.perf_counter()
-        a @ b
-        rates.append(2 * a.shape[0] * a.shape[1] * b.shape[1] / (time.perf_counter() - begun))
-    return statistics.median(rates) / (6 * weights)
+        torch.mm(a, b, out=out)
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
 
 
 def prepare(root: Path, name: str, steps: int) -> Path:

@@ -19,7 +19,7 @@ from reasonray.stages.sample import sample
 from reasonray.tables import table_to_rollouts
 from reasonray.training import loop
 from reasonray.training.examples import stop_token, tokenise, write
-from reasonray.training.model import export
+from reasonray.training.model import export, probed
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine]
 
@@ -52,7 +52,8 @@ def learn(config: Config, target: Path) -> None:
     session = loop.open_session(job, 0, 1)
     losses = [loop.take_step(session, step)["loss"] for step in range(how.epochs)]
     assert losses[-1] < 0.1 < losses[0]
-    export(session.weights.whole(), tokenizer, source, target, how.precision)
+    logits = probed(session.student, session.device)
+    export(session.weights.whole(), tokenizer, source, target, how.precision, logits)
     (target / "manifest.json").write_text("{}")
 
 

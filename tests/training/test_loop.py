@@ -8,10 +8,11 @@ from safetensors.torch import load_file, save_file
 from students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
 
+from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training import examples, loop
 from reasonray.training.examples import collate
-from reasonray.training.model import _compare, export
+from reasonray.training.model import _compare, export, load, probed
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +79,13 @@ def test_what_a_model_stores_beside_its_weights_is_exported_too(tmp_path: Path) 
     model.get_buffer(stored).copy_(torch.arange(4.0))
     model.save_pretrained(tmp_path / "source")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "source")
-    whole = {name: weight.detach() + 1 for name, weight in model.named_parameters()}
-    export(whole, tokenizer, tmp_path / "source", tmp_path / "target", "fp32")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 2
+    model.save_pretrained(tmp_path / "learnt")
+    whole = {name: weight.detach() for name, weight in model.named_parameters()}
+    logits = probed(load(tmp_path / "learnt", Training(precision="fp32"), torch.device("cpu")), torch.device("cpu"))
+    export(whole, tokenizer, tmp_path / "source", tmp_path / "target", "fp32", logits)
     written = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "target").state_dict()
     assert written[stored].tolist() == [0, 1, 2, 3]
     assert all(torch.equal(written[name], weight) for name, weight in whole.items())
@@ -92,12 +98,16 @@ def test_an_export_that_reads_back_otherwise_is_not_accepted(tmp_path: Path) -> 
     file = exported / "model.safetensors"
     stored = load_file(file)
     name = next(iter(stored))
+    logits = probed(session.student, session.device)
+    _compare(whole, exported, torch.float32, logits)
+    with pytest.raises(RuntimeError, match="computes other logits"):
+        _compare(whole, exported, torch.float32, logits.roll(1, 0))
     save_file(stored | {name: stored[name] + 1e-7}, file, metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match="reads back other than it was written"):
-        _compare(whole, exported, torch.float32)
+        _compare(whole, exported, torch.float32, logits)
     save_file({key: stored[key] for key in stored if key != name}, file, metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match=name):
-        _compare(whole, exported, torch.float32)
+        _compare(whole, exported, torch.float32, logits)
 
 
 def test_four_examples_are_learnt_by_heart_and_the_student_stops(tmp_path: Path) -> None:
