@@ -6,8 +6,13 @@ cd "$(dirname "$0")/.."
 source jobs/setup.sh cpu,gym,hub,dev
 
 export RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false RAY_DEDUP_LOGS=0
-if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$(id -u)" = 0 ]; then
-    apt-get install -y --no-install-recommends chromium >/dev/null || echo "no chromium: the report is not opened in a browser"
+# What the checks need of the system: a browser to open the report in, a sandbox to run programs in.
+missing=()
+command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium)
+command -v bwrap >/dev/null || missing+=(bubblewrap)
+if [ ${#missing[@]} -gt 0 ]; then
+    { [ "$(id -u)" = 0 ] && apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null; } ||
+        echo "tests that need ${missing[*]} are skipped: install what is missing to run them"
 fi
 ruff check .
 ruff format --check --quiet .
