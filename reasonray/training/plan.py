@@ -121,7 +121,15 @@ def learning_rate(step: int, steps: int, training: Training) -> float:
 
 
 def _packed(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[Pack]:
-    """Pack by best fit decreasing: the longest first, each into the fullest pack that still has room."""
+    """Put rows into as few packs as best fit decreasing needs, of like cost where they go in: memory peaks lower."""
+    packs = _best_fit(rows, lengths, most)
+    even = _dealt(rows, lengths, len(packs))
+    fits = all(sum(lengths[row] for row in pack) <= most for pack in even)
+    return [tuple(pack) for pack in (even if fits else packs)]
+
+
+def _best_fit(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Pack the longest first, each into the fullest pack that still has room."""
     packs: list[list[int]] = []
     room: list[int] = []
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
@@ -133,13 +141,13 @@ def _packed(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[Pack
         else:
             packs.append([row])
             room.append(most - lengths[row])
-    return [tuple(pack) for pack in packs]
+    return packs
 
 
-def _dealt(rows: Sequence[int], lengths: Sequence[int], world: int) -> list[list[int]]:
-    """Deal examples to ranks so that none waits long for another: the costliest first, to the least loaded."""
-    lanes: list[list[int]] = [[] for _ in range(world)]
-    load = [0.0] * world
+def _dealt(rows: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Deal examples to ranks or packs so that none is much dearer: the costliest first, to the least loaded."""
+    lanes: list[list[int]] = [[] for _ in range(count)]
+    load = [0.0] * count
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
         lane = load.index(min(load))
         lanes[lane].append(row)

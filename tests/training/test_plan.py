@@ -34,6 +34,18 @@ def test_no_pack_exceeds_the_limit_and_the_loss_tokens_add_up(sizes: list[int]) 
         assert step.loss_tokens == sum(sizes[row] - 1 for row in step.rows)
 
 
+@given(SIZES)
+def test_packs_are_as_few_as_best_fit_needs(sizes: list[int]) -> None:
+    for step in build(sizes).steps:
+        fitted = plan._best_fit(step.rows, sizes, 50)
+        assert len(step.packs) == len(fitted)
+
+
+def test_two_packs_are_evened_out() -> None:
+    (step,) = build([20, 20, 10, 10, 5, 5], epochs=1).steps
+    assert sorted(sum([20, 20, 10, 10, 5, 5][row] for row in pack) for pack in step.packs) == [35, 35]
+
+
 @given(SIZES, st.integers(1, 5))
 def test_ranks_share_a_step_without_loss_in_equally_many_packs(sizes: list[int], world: int) -> None:
     made = build(sizes)
