@@ -6,7 +6,9 @@ neither packing nor the number of workers enters the result, and no worker has t
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -180,7 +182,15 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         examples=examples.sha256,
         seed=job.seed,
     )
+    _give_back_memory()
     return Session(steps, examples, training, job.seed, student, weights, optimiser, device, rank, world, identity)
+
+
+def _give_back_memory() -> None:
+    """Return to the system what loading has freed: glibc keeps it in holes into which few of a step's tensors fit."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _optimiser(weights: Weights, training: Training, *, fused: bool) -> torch.optim.Optimizer:
