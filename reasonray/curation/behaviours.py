@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENING
+from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENERS, OPENING
 from reasonray.curation.phrases import Phrases
 from reasonray.prompts import REASONING_CLOSE, split_reasoning
 from reasonray.records import Annotation, Span
@@ -60,10 +60,10 @@ _TURNING = frozenset(
 _TURNED = ("n't", "n’t", '"', "“", "‘", "'")
 """What one of _BEFORE ends in, by which most places are cleared without a look at what stands before."""
 _LOOK_BACK = 40
-_JOINED = re.compile(r"[\s,—–-]{1,4}")
 _WIDEST_JOINT = 4
-_PLAINLY_OPEN = frozenset('.!?:;…>—–(*"“\n')
-"""What OPENED begins with: where one of these stands before a phrase, a space between, no expression is needed."""
+_JOINED = re.compile(rf"[\s,—–-]{{1,{_WIDEST_JOINT}}}")
+_PLAINLY_OPEN = frozenset(OPENERS)
+"""Where one of these stands before a phrase, a space between, it is OPENED without a look further back."""
 _PLAINLY_CLEAR = frozenset(".,!?:;)>*")
 """What ends no word of _TURNING and nothing of _TURNED."""
 
@@ -78,10 +78,11 @@ _WORD = re.compile(r"\w[\w'’]*")
 _STEP = re.compile(r"step(?<!\wstep)\s{1,3}#?(\d{1,4})\b")
 _NUMBER = re.compile(r"[ \t]{0,8}\d{1,3}")
 _LONGEST_MARKER = 11
-_ABBREVIATION = re.compile(r"(?<!\w)(?:e\.g|i\.e|etc|vs|cf|approx|dr|mr|mrs|ms|eq|fig)\Z", re.IGNORECASE)
-_ABBREVIATED = frozenset((".g", ".e", "tc", "vs", "cf", "ox", "dr", "mr", "rs", "ms", "eq", "ig"))
+_ABBREVIATIONS = ("e.g", "i.e", "etc", "vs", "cf", "approx", "dr", "mr", "mrs", "ms", "eq", "fig")
+_ABBREVIATION = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _ABBREVIATIONS))})\Z", re.IGNORECASE)
+_ABBREVIATED = frozenset(it[-2:] for it in _ABBREVIATIONS)
 """How one ends, which few words do."""
-_LONGEST_ABBREVIATION = 7
+_LONGEST_ABBREVIATION = 1 + max(map(len, _ABBREVIATIONS))
 """With the character before it."""
 _SENTENCE_END = re.compile(r"[.!?…\n](?:(?<=\n)|[.!?…]{0,7}(?=[\s\"'”’)*_]|\Z))")
 

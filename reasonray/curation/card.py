@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from reasonray.config import Config, FilesSource, HubSource, Teacher
 from reasonray.funnel import Funnel
+from reasonray.profiles import BEHAVIOURS
 
 __all__ = ["CARD_COLUMNS", "card"]
 
@@ -212,9 +213,7 @@ def _measures(exported: pa.Table) -> str:
         for name, title, form in _QUANTIFIED
         if exported[name].null_count < exported.num_rows
     ]
-    counts = {
-        name: exported[name].to_numpy() for name in ("verification", "backtracking", "subgoals", "backward_chaining")
-    }
+    counts = {name: exported[name].to_numpy() for name in BEHAVIOURS}
     thousands = max(int(exported["completion_tokens"].to_numpy().sum()), 1) / 1000
     behaviours = (
         (name, f"{np.mean(count > 0):.1%}", f"{count.sum() / thousands:.2f}") for name, count in counts.items()

@@ -12,7 +12,9 @@ _WILL = (
     r"|need to|have to|want to|better|go)){0,3}"
 )
 _SELF = rf"\b{_I}{_WILL}\s+"
-_OPENING = r"(?:\A|[.!?:;…>—–(*\"“\n]|\s-)[\s*_#\"“(-]{0,6}"
+OPENERS = '.!?:;…>—–(*"“\n'
+"""Characters after which a sentence or clause opens."""
+_OPENING = rf"(?:\A|[{OPENERS}]|\s-)[\s*_#\"“(-]{{0,6}}"
 _FILLER = r"(?:(?:oh|hmm+|but|no|oops|so|and|now|ok|okay|alright|well|ah|yes|then|just)\b[\s,.…—–-]{1,4}){0,2}"
 _IT = r"(?:that|this|it|the (?:answer|result|total|sum|solution))"
 _IS = r"(?:[’']s| is| was| looks| seems)"

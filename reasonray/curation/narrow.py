@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from reasonray.config import Curation, UserError
 from reasonray.curation.overlap import PERMUTATIONS, near_duplicates, reasoning_key, signatures
 from reasonray.curation.rules import first_drop, of_the_user
+from reasonray.records import content_hash
 
 _WHITE = b" \t\n\r\f\v"
 _COPIED = ["id", "problem_id", "problem_source", "round", "completion_tokens", "verdict_outcome"]
@@ -49,8 +49,7 @@ def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:
 
 def text_hash(completion: str) -> str:
     """Return a hash of a text that is the same however its white space is laid out."""
-    raw = completion.encode().translate(None, _WHITE)
-    return blake2b(raw, digest_size=16).hexdigest()
+    return content_hash(completion.encode().translate(None, _WHITE).decode())
 
 
 def with_near_duplicates(narrow: pa.Table, threshold: float) -> pa.Table:

@@ -20,7 +20,7 @@ from reasonray.training.examples import Batch, Example, collate
 NAME = "reasonray"
 """The implementation's name in transformers."""
 
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 """Largest difference of logits, relative to their spread; mixed examples differ by as much as the logits themselves."""
 
 _SHORT = 224
@@ -104,6 +104,17 @@ def packs_safely(config: Any) -> bool:
     return kinds <= {"full_attention", "sliding_attention"} and softcap is None and not recurrent
 
 
+def off(logits: torch.Tensor, wanted: torch.Tensor) -> float | None:
+    """Return how far logits are from those wanted, relative to their spread; None if no farther than rounding explains.
+
+    Args:
+        logits: in the type of the computation, which says how much it rounds.
+        wanted: the same in any type.
+    """
+    difference = float((logits - wanted).abs().max() / wanted.std())
+    return None if difference <= _TOLERANCE[logits.dtype] else difference
+
+
 def self_check(
     logits: Callable[[Batch], torch.Tensor], stock: Callable[[Batch], torch.Tensor], vocab_size: int
 ) -> None:
@@ -125,8 +136,7 @@ def self_check(
         (apart, "for packed examples than for separate ones, so packing would mix examples"),
         (original, "than transformers does, so it would be trained as another model"),
     ):
-        difference = float((together - other).abs().max() / other.std())
-        if not difference <= TOLERANCE[together.dtype]:
+        if (difference := off(together, other)) is not None:
             raise UserError(
                 f"the student computes other logits {fault} (off by {difference:.2g} of their spread); this model's "
                 "attention or output layer is not supported"

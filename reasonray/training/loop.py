@@ -297,9 +297,10 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
         NotSaved: no space is left, or the file system refuses otherwise.
     """
     directory = Path(job.scratch, *([] if with_model else ["states"])) / f"step-{step:06d}"
-    whole = session.weights.whole() if with_model else {}
-    logits = probed(session.student, session.device) if with_model else torch.empty(0)
-    session.weights.refresh()
+    whole, logits = {}, torch.empty(0)
+    if with_model:
+        whole, logits = session.weights.whole(), probed(session.student, session.device)
+        session.weights.refresh()
     fault = ""
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training import lora
-from reasonray.training.attention import NAME, TOLERANCE, packs_safely
+from reasonray.training.attention import NAME, off, packs_safely
 from reasonray.training.examples import IGNORED, Batch, Example, collate
 from reasonray.training.loss import CHUNK, summed_cross_entropy
 
@@ -287,7 +287,6 @@ def _compare(whole: dict[str, torch.Tensor], target: Path, dtype: torch.dtype, l
         if not torch.equal(written[name], weight.to(dtype)):
             raise RuntimeError(f"{target}: {name} reads back other than it was written")
     with torch.no_grad():
-        computed = model(input_ids=torch.tensor([_probe(model)]), use_cache=False).logits[0].float()
-    difference = float((computed - logits).abs().max() / logits.std())
-    if not difference <= TOLERANCE[dtype]:
+        computed = model(input_ids=torch.tensor([_probe(model)]), use_cache=False).logits[0]
+    if (difference := off(computed, logits)) is not None:
         raise RuntimeError(f"{target}: the export computes other logits, off by {difference:.2g} of their spread")

@@ -41,7 +41,6 @@ BATCH, LONGEST, PACK = 16, 512, 1024
 """Examples a step, tokens of the longest, and tokens that a pack of ours holds at most."""
 TRL = ("trl_padded_16", "trl_padded_4", "trl_padded_1", "trl_padding_free_16", "trl_padding_free_4")
 """How TRL lays out examples, and how many a forward pass takes."""
-FLOAT = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def main() -> None:
