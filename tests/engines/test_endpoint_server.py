@@ -40,6 +40,7 @@ def url() -> Iterator[str]:
     serve = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1", f"--port={port}"]
     limits = [f"--max-model-len={CONTEXT}", "--max-num-seqs=16", "--dtype=bfloat16", "--enforce-eager"]
     name = ["--model", str(models.resolve(MODEL, None)), "--served-model-name=smollm2", "--no-enable-chunked-prefill"]
+    name += ["--no-enable-prefix-caching"]  # a prompt read from a cache is another product of matrices
     cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
     server = subprocess.Popen(
         [*serve, *limits, *name, "--max-num-batched-tokens=2048", f"--api-key={os.environ['SERVER_KEY']}"],
@@ -58,11 +59,13 @@ def url() -> Iterator[str]:
 
 
 def drawn(url: str, *attempts: Attempt, **config: object) -> list[Completion]:
+    """Draw one after the other: what is computed beside a sample rounds it differently, and may turn a token."""
+
     async def ask() -> list[Completion]:
         settings = {"kind": "endpoint", "base_url": url, "api_key_env": "SERVER_KEY"} | config
         engine = Endpoint("smollm2", EndpointEngine.model_validate(settings))
         await engine.start()
-        return await asyncio.gather(*(engine.complete(it) for it in attempts))
+        return [await engine.complete(it) for it in attempts]
 
     return asyncio.run(ask())
 
