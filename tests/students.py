@@ -169,6 +169,17 @@ def homes_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None
     result.write_text(json.dumps([type(it.offload_policy).__name__ for it in groups]))
 
 
+def talks_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Write how many packs the first step has, and how often its workers gather weights and add up gradients."""
+    session = loop.open_session(job, rank, world)
+    with torch.profiler.profile() as seen:
+        loop.backward(session, 0)
+    counts = {row.key: row.count for row in seen.key_averages() if row.key.startswith("c10d::")}
+    packs = len(session.plan.for_rank(0, rank, world))
+    if rank == 0:
+        result.write_text(json.dumps({"packs": packs} | counts))
+
+
 def replicas_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
     """Write the weights after three steps by DistributedDataParallel, which averages: an oracle of another make."""
     session = loop.open_session(job, 0, 1)

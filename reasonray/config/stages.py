@@ -145,6 +145,10 @@ class Training(Section):
     activation_checkpointing: bool = False
     cpu_offload: bool = False
     """Keep weights, gradients and the optimiser in main memory, and bring a layer to the GPU when it is computed."""
+    zero_stage: Literal[1, 3] | None = None
+    """What several workers share (ZeRO, Rajbhandari et al. 2020). 3: all of it, gathered a layer at a time. 1: master
+    weights and optimiser; each worker holds weights and gradients whole through a step and talks to the others once in
+    it, which a slow network wants, at 6 bytes more a weight in bf16. None: 1 on CPUs, 3 on GPUs."""
     lora_rank: int = Field(0, ge=0)
     """Train adapters of this rank on all linear layers but the output (LoRA, Hu et al. 2021) and leave the model as it
     is; 0 trains all weights. Adapters want about ten times the learning rate. The student is the model with them merged
@@ -176,6 +180,11 @@ class Training(Section):
         if not self.gpus:
             return "gloo"
         return "cpu:gloo,cuda:nccl" if self.cpu_offload else "nccl"
+
+    @property
+    def talks_once_a_step(self) -> bool:
+        """Say whether workers gather weights and add up gradients once a step, or for every pack."""
+        return (self.zero_stage or (3 if self.gpus else 1)) == 1
 
     def shards(self, world: int) -> bool:
         """Say whether weights are split over `world` workers, or kept where only a sharded model can keep them."""

@@ -23,8 +23,8 @@ from reasonray.training.model import Weights
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 _FREE = {
-    *("workers", "gpus", "cpus", "activation_checkpointing", "cpu_offload", "max_failures", "trackers"),
-    *("checkpoints", "keep", "student", "save_minutes"),
+    *("workers", "gpus", "cpus", "activation_checkpointing", "cpu_offload", "zero_stage"),
+    *("checkpoints", "keep", "student", "save_minutes", "max_failures", "trackers"),
 }
 """What may differ on resuming: it changes where the steps are computed, not what they are."""
 

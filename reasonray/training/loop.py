@@ -28,7 +28,7 @@ from reasonray.errors import UserError
 from reasonray.training import checkpoint, lora, plan
 from reasonray.training.attention import packs_safely, self_check
 from reasonray.training.examples import Batch, Examples, collate, read
-from reasonray.training.model import Student, Weights, export, load, probed
+from reasonray.training.model import Student, Weights, expect, export, load, probed
 
 
 class NotSaved(UserError):
@@ -243,7 +243,10 @@ def backward(session: Session, index: int) -> torch.Tensor:
     """Add up the gradients of this worker's packs and return the loss of the step, over all workers."""
     loss_tokens = session.plan.steps[index].loss_tokens
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
-    for pack in session.plan.for_rank(index, session.rank, session.world):
+    packs = session.plan.for_rank(index, session.rank, session.world)
+    for left, pack in zip(range(len(packs) - 1, -1, -1), packs, strict=True):
+        if session.training.talks_once_a_step:
+            expect(session.student, last_of_step=not left)
         batch: Batch = collate(session.examples, pack).to(session.device)
         part = session.student(batch) / loss_tokens
         part.backward()

@@ -158,16 +158,28 @@ def _shard(student: Student, training: Training, device: torch.device, world: in
     )
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if training.cpu_offload else OffloadPolicy()
     for layer in student.language_model.base_model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload)
+        lets_go = not training.talks_once_a_step
+        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=lets_go)
     fully_shard(student, mesh=mesh, mp_policy=policy, offload_policy=offload)
-    for module in student.modules():
-        if isinstance(module, FSDPModule):
-            # The loss is a sum divided by the step's own count of tokens, so gradients are summed, never averaged.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+    for module in _sharded(student):
+        # The loss is a sum divided by the step's own count of tokens, so gradients are summed, never averaged.
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(student, "logits")
     register_fsdp_forward_method(student, "stock_logits")
     return student
+
+
+def _sharded(student: Student) -> list[FSDPModule]:
+    """Return the parts of a student whose weights are split among workers: its layers and itself, or none."""
+    return [module for module in student.modules() if isinstance(module, FSDPModule)]
+
+
+def expect(student: Student, *, last_of_step: bool) -> None:
+    """Tell a student of ZeRO stage 1 whether the next pack is its step's last: only then its workers talk."""
+    if isinstance(student, FSDPModule):
+        student.set_requires_gradient_sync(last_of_step)
+        student.set_reshard_after_backward(last_of_step)
 
 
 @dataclass
@@ -195,9 +207,8 @@ class Weights:
 
     def refresh(self) -> None:
         """Let the next forward pass see the weights as they are now; to be called whenever they moved."""
-        if isinstance(self.student, FSDPModule):
-            # A forward pass without a backward one, such as the self-check's, leaves the root's weights gathered.
-            self.student.reshard()
+        for module in _sharded(self.student):
+            module.reshard()  # a forward pass without a backward one, such as the self-check's, leaves it gathered
         if self.rounded:
             copies = [parameter for parameter in self.student.language_model.parameters() if parameter.requires_grad]
             with torch.no_grad():

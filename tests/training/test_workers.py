@@ -17,6 +17,7 @@ from students import (
     poison_as,
     random_examples,
     replicas_as,
+    talks_as,
     train,
     train_as,
     weights_as,
@@ -41,6 +42,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures, saved = train(steps)
     (root / "one.json").write_text(json.dumps(figures))
     wide = make_job(root / "wide", max_tokens=24)
+    split = make_job(root / "split", max_tokens=24, zero_stage=3)
     skewed = make_job(root / "skewed", random_examples(LONG_AND_SHORT))
     again = replace(steps, scratch=str(root / "continued"))
     gradients_as(0, 1, wide, root / "one.pt")
@@ -57,6 +59,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     in_workers(
         2,
         (gradients_as, (wide, root / "two.pt")),
+        (gradients_as, (split, root / "split.pt")),
+        (talks_as, (wide, root / "wide talks.json")),
+        (talks_as, (split, root / "split talks.json")),
         (gradients_as, (wide, root / "averaged.pt", "averaged")),
         (gradients_as, (skewed, root / "skewed.pt")),
         (gradients_as, (skewed, root / "swapped.pt", "swapped")),
@@ -96,9 +101,18 @@ def exported(scratch: Path, step: int) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("workers", ["two", "three"])
+@pytest.mark.parametrize("workers", ["two", "three", "split"])
 def test_gradients_of_several_workers_are_those_of_one(done: Path, workers: str) -> None:
     assert farthest(gradients(done, "one"), gradients(done, workers)) < 1e-6
+
+
+def test_workers_talk_once_a_step_or_once_a_pack(done: Path) -> None:
+    once, each = (json.loads((done / f"{name} talks.json").read_text()) for name in ("wide", "split"))
+    parts, packs = 3, once["packs"]  # two layers and the root
+    assert packs == each["packs"] > 1
+    assert once["c10d::_reduce_scatter_base_"] == parts
+    assert each["c10d::_reduce_scatter_base_"] == parts * packs
+    assert once.get("c10d::_allgather_base_", 0) < each["c10d::_allgather_base_"]
 
 
 @pytest.mark.parametrize("arrangement", ["skewed", "swapped"])
