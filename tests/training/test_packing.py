@@ -1,17 +1,18 @@
 """T1-T5: packing and chunking change nothing but speed."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from students import LENGTHS, VOCAB, random_examples, write_model
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, LlamaConfig
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config
 
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training.attention import packs_safely, self_check
+from reasonray.training.attention import by_example, by_kernel, packs_safely, self_check
 from reasonray.training.examples import IGNORED, Batch, collate
 from reasonray.training.model import Student, load
 
@@ -166,6 +167,54 @@ def test_sliding_windows_are_kept_within_a_pack(tmp_path: Path) -> None:
     assert (together - apart).abs().max() < 1e-5
 
 
+def varlen_on_cpu(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    borders: torch.Tensor,
+    borders_of_keys: torch.Tensor,
+    *longest: int,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """What FlashAttention-2 computes, after the checks of its entry into torch (mha_varlen_fwd)."""
+    heads, size = key.shape[1:]
+    assert query.shape[1:] == (4, size)
+    assert value.shape == key.shape, "v must have shape (total_k, num_heads_k, head_size_og)"
+    assert size % 8 == 0
+    assert all(states.stride(-1) == 1 for states in (query, key, value))
+    assert borders.dtype == torch.int32
+    assert torch.equal(borders, borders_of_keys)
+    assert longest == (int(borders.diff().max()),) * 2
+    assert enable_gqa == (heads != 4)
+    pieces = []
+    for begin, end in pairwise(borders.tolist()):
+        place = torch.arange(end - begin)
+        behind = place[:, None] - place[None]
+        seen = (behind >= -window_size[1]) & ((behind <= window_size[0]) | (window_size[0] < 0))
+        q, k, v = (states[begin:end].transpose(0, 1) for states in (query, key, value))
+        pieces.append(scaled_dot_product_attention(q, k, v, seen, scale=scale, enable_gqa=enable_gqa).transpose(0, 1))
+    return torch.cat(pieces)
+
+
+@pytest.mark.parametrize("window", [None, 3, 1])
+@pytest.mark.parametrize(("heads", "value_size"), [(4, 16), (2, 16), (2, 8)])
+def test_the_kernel_for_gpus_is_asked_for_what_one_example_at_a_time_gives(
+    monkeypatch: pytest.MonkeyPatch, heads: int, value_size: int, window: int | None
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_on_cpu)
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 4, 19, 16), torch.randn(1, heads, 19, 16), torch.randn(1, heads, 19, value_size)
+    borders = torch.tensor([0, 7, 8, 19], dtype=torch.int32)
+    together = by_kernel(query, key, value, 0.3, window, borders, 11)
+    apart = by_example(query, key, value, 0.3, window, borders)
+    assert together.shape == apart.shape == (1, 19, 4, value_size)
+    assert (together - apart).abs().max() < 1e-6
+    mixed = by_kernel(query, key, value, 0.3, window, torch.tensor([0, 19], dtype=torch.int32), 19)
+    assert (mixed - apart).abs().max() > 1e-3 or window == 1
+
+
 def test_the_start_up_check_passes_this_attention_and_catches_one_that_mixes(student: Student) -> None:
     def mixing(batch: Batch) -> torch.Tensor:
         return student.logits(without_borders(batch))
@@ -199,6 +248,44 @@ def test_models_with_recurrent_layers_or_soft_capping_are_not_packed() -> None:
     capped.attn_logit_softcapping = 50.0
     assert not packs_safely(hybrid)
     assert not packs_safely(capped)
+
+
+def test_embeddings_that_stretch_with_the_longest_example_keep_a_model_from_being_packed(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    rope = {"rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    config = Phi3Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        initializer_range=0.2, max_position_embeddings=64, original_max_position_embeddings=16, pad_token_id=0,
+        rope_scaling=rope | {"rope_type": "longrope", "type": "longrope", "original_max_position_embeddings": 16},
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    assert not packs_safely(config)
+    places = torch.cat([torch.arange(30), torch.arange(10)])[None]
+    ids = torch.randint(VOCAB, (1, 40))
+    with torch.no_grad():
+        packed = model(input_ids=ids, position_ids=places, use_cache=False).logits[0, 30:]
+        alone = model(input_ids=ids[:, 30:], use_cache=False).logits[0]
+    assert (packed - alone).abs().max() > 0.1, "control: the short example's positions turn with the long one's"
+
+
+def test_a_model_with_dropout_is_no_other_model_and_its_attention_drops_out_in_training(tmp_path: Path) -> None:
+    config = LlamaConfig.from_pretrained(write_model(tmp_path))
+    config.attention_dropout = 0.5
+    config.save_pretrained(tmp_path)
+    dropping = load(tmp_path, FP32, CPU)
+    batch = collate(ROWS, ALL)
+    with torch.no_grad():
+        assert not torch.equal(dropping.logits(batch), dropping.logits(batch))
+        dropping.eval()
+        assert torch.equal(dropping.logits(batch), dropping.logits(batch))
+        self_check(dropping.logits, dropping.stock_logits, VOCAB)
+
+
+def test_a_model_that_is_not_packed_is_held_against_transformers_too(student: Student) -> None:
+    with torch.no_grad():
+        self_check(student.logits, student.stock_logits, VOCAB, packing=False)
+        with pytest.raises(UserError, match="trained as another model"):
+            self_check(lambda batch: 2 * student.logits(batch), student.stock_logits, VOCAB, packing=False)
 
 
 def test_altered_logits_are_refused(tmp_path: Path) -> None:
