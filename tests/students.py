@@ -204,13 +204,13 @@ def poison_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> Non
     session = loop.open_session(job, rank, world)
     if rank == world - 1:
         session.student.register_forward_hook(lambda module, arguments, loss: loss * float("nan"))
-    before = session.weights.whole()
+    before = {name: weight.to_local().clone() for name, weight in session.weights.named.items()}
     stopped = torch.zeros(world)
     try:
         loop.take_step(session, 0)
     except loop.NonFinite:
-        after = session.weights.whole()
-        stopped[rank] = float(all(torch.equal(before[name], after[name]) for name in before))
+        after = session.weights.named
+        stopped[rank] = float(all(torch.equal(before[name], after[name].to_local()) for name in before))
     torch.distributed.all_reduce(stopped)
     if rank == 0:
         torch.save(stopped, result)

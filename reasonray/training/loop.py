@@ -166,15 +166,16 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
     torch.manual_seed(job.seed)  # adapters begin at random
     student = load(job.model_directory, training, device, rank, world)
     weights = Weights.of(student, training.precision)
-    if steps.pack_tokens:
-        with torch.no_grad():
-            self_check(
-                lambda batch: student.logits(batch.to(device)),
-                lambda batch: student.stock_logits(batch.to(device)),
-                vocabulary,
-            )
-    whole_or_on_gpu = not training.shards(world) or (device.type == "cuda" and not training.cpu_offload)
-    optimiser = _optimiser(weights, training, fused=whole_or_on_gpu)
+    student.eval()  # or dropout would be taken for a fault
+    with torch.no_grad():
+        self_check(
+            lambda batch: student.logits(batch.to(device)),
+            lambda batch: student.stock_logits(batch.to(device)),
+            vocabulary,
+            packing=steps.pack_tokens > 0,
+        )
+    student.train()
+    optimiser = _optimiser(weights, training)
     identity = checkpoint.identity(
         training,
         model=models.identity(Path(job.model_directory)),
@@ -193,12 +194,12 @@ def _give_back_memory() -> None:
         trim(0)
 
 
-def _optimiser(weights: Weights, training: Training, *, fused: bool) -> torch.optim.Optimizer:
+def _optimiser(weights: Weights, training: Training) -> torch.optim.Optimizer:
     # Decay pulls matrices towards zero; a norm's scale or a bias has no reason to go there.
     matrices = [weight for weight in weights.named.values() if weight.ndim > 1]
     others = [weight for weight in weights.named.values() if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=fused)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
 def take_step(session: Session, index: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ makes it on several workers, `Weights` on one.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +60,10 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
 
     def stock_logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits of a single example as transformers computes them, without any of this package's parts."""
+        ours = self.language_model.config._attn_implementation
         self.language_model.set_attn_implementation("eager")
         logits: torch.Tensor = self.language_model(input_ids=batch.input_ids, use_cache=False).logits[0]
-        self.language_model.set_attn_implementation(NAME)
+        self.language_model.set_attn_implementation(ours)
         return logits
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
@@ -120,12 +122,25 @@ def _language_model(directory: str | Path | None, config: Any, training: Trainin
 
 def _student(language_model: Any, training: Training) -> Student:
     if training.activation_checkpointing:
-        layers = language_model.base_model.layers
+        layers = _layers(language_model)
         for index, layer in enumerate(layers):
             layers[index] = checkpoint_wrapper(layer)
     student = Student(language_model)
     student.train()
     return student
+
+
+def _layers(language_model: Any) -> nn.ModuleList:
+    """Return a model's layers, wherever its class keeps them."""
+    count = language_model.config.get_text_config().num_hidden_layers
+    lists = (it for it in language_model.base_model.modules() if isinstance(it, nn.ModuleList) and len(it) == count)
+    layers = next(lists, None)
+    if layers is None:
+        raise UserError(
+            f"the student is a {type(language_model).__name__}, whose {count} layers are not in one list: it can be "
+            "trained by one worker without activation_checkpointing and cpu_offload only"
+        )
+    return layers
 
 
 def _fill(student: Student, whole: Any, device: torch.device, home: torch.device) -> None:
@@ -144,7 +159,7 @@ def _fill(student: Student, whole: Any, device: torch.device, home: torch.device
 
 
 def _refuse_altered_logits(config: Any) -> None:
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+    for name in ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling", "lm_head_multiplier"):
         if getattr(config, name, None) not in (None, 1.0):
             raise UserError(f"the student's configuration sets {name}, which training does not apply to its logits")
 
@@ -157,7 +172,7 @@ def _shard(student: Student, training: Training, device: torch.device, world: in
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32 if bf16 else None
     )
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if training.cpu_offload else OffloadPolicy()
-    for layer in student.language_model.base_model.layers:
+    for layer in _layers(student.language_model):
         lets_go = not training.talks_once_a_step
         fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=lets_go)
     fully_shard(student, mesh=mesh, mp_policy=policy, offload_policy=offload)
@@ -215,11 +230,14 @@ class Weights:
                 torch._foreach_copy_(copies, list(self.named.values()))
 
     def whole(self) -> dict[str, torch.Tensor]:
-        """Gather the weights on the CPU; every worker has to call it."""
-        return {
-            name: (weight.full_tensor() if isinstance(weight, DTensor) else weight.detach()).detach().cpu()
-            for name, weight in self.named.items()
-        }
+        """Gather the weights on the CPU of the first worker; every worker has to call it, the others get nothing."""
+        first = not dist.is_initialized() or dist.get_rank() == 0
+        whole = {}
+        for name, weight in self.named.items():
+            gathered = weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
+            if first:
+                whole[name] = gathered.cpu()
+        return whole
 
 
 def _adding_to(master: nn.Parameter) -> Callable[[torch.Tensor], None]:
@@ -281,9 +299,12 @@ def export(
     if untrained := [name for name, tensor in model.state_dict().items() if tensor.is_meta]:  # stored buffers
         read = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).state_dict()
         model.load_state_dict({name: read[name] for name in untrained}, strict=False, assign=True)
-    if (Path(source) / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_pretrained(source)
+    settings = Path(source) / "generation_config.json"
+    if settings.exists():  # as it stands: transformers writes none that it would warn of, and many models come with one
+        model.generation_config = GenerationConfig()
     model.save_pretrained(target)
+    if settings.exists():
+        shutil.copyfile(settings, target / settings.name)
     tokenizer.save_pretrained(target)
     _compare(whole, target, dtype, logits)
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    GPT2Config,
+    Lfm2Config,
+    PreTrainedConfig,
+)
 
 from reasonray.config import Training
 from reasonray.errors import UserError
@@ -64,6 +72,40 @@ def test_the_export_computes_what_was_trained(tmp_path: Path, tied: bool) -> Non
     assert model.state_dict().keys() == AutoModelForCausalLM.from_pretrained(source).state_dict().keys()
     assert model.generation_config.eos_token_id == [2, 5]
     assert AutoTokenizer.from_pretrained(exported).chat_template == AutoTokenizer.from_pretrained(source).chat_template
+
+
+def test_generation_settings_go_along_as_they_stand_even_those_that_transformers_would_not_write(
+    tmp_path: Path,
+) -> None:
+    source = write_model(tmp_path / "model")
+    settings = '{"eos_token_id": 2, "do_sample": false, "temperature": 0.0, "top_p": 0.8}'
+    (source / "generation_config.json").write_text(settings)
+    _, saved = train(make_job(tmp_path, epochs=1))
+    (exported,) = saved.values()
+    assert (exported / "model" / "generation_config.json").read_text() == settings
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(
+            vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=None, eos_token_id=2
+        ),
+        Lfm2Config(
+            vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False,
+            bos_token_id=None, eos_token_id=2, pad_token_id=0,
+        ),
+    ],
+    ids=["dropout, layers by another name", "hybrid"],
+)  # fmt: skip
+def test_models_of_other_makes_learn(tmp_path: Path, config: PreTrainedConfig) -> None:
+    write_model(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    figures, _ = train(make_job(tmp_path, activation_checkpointing=True, epochs=20))
+    assert figures[-1]["loss"] < 0.8 * figures[0]["loss"]
 
 
 def test_what_a_model_stores_beside_its_weights_is_exported_too(tmp_path: Path) -> None:
