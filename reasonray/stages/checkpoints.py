@@ -18,7 +18,11 @@ _LOOK_SECONDS = 0.2
 
 
 class Store:
-    """One worker's way to the run's storage; what is under way ends before the block does."""
+    """One worker's way to the run's storage; what is under way ends before the block does.
+
+    The first worker begins by deleting what an earlier attempt left unfinished: its parts would count as this one's. No
+    other can save before that, as it takes a step together with the first.
+    """
 
     def __init__(self, run: Run, data: str, rank: int, world: int) -> None:
         self._run, self._data, self._rank, self._world = run, data, rank, world
@@ -28,6 +32,8 @@ class Store:
         self._warned = False
 
     def __enter__(self) -> Self:
+        if self._rank == 0:
+            forget_torn(self._run)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -81,6 +87,14 @@ class Store:
 def resumable(run: Run) -> list[Place]:
     """Return the complete checkpoints and the states saved between them, in order of training steps."""
     return sorted([*run.checkpoints(), *run.states()], key=lambda it: it.name)
+
+
+def forget_torn(run: Run) -> None:
+    """Delete the checkpoints and states that are not complete."""
+    folder = run.student / "checkpoints"
+    for it in [*folder.list(), *(folder / "states").list()]:
+        if it.name.startswith("step-") and not (it / "manifest.json").exists():
+            it.delete()
 
 
 def forget(run: Run, steps: Sequence[Mapping[str, float]], but: Place | None) -> None:
