@@ -1,8 +1,8 @@
 """What may change in the configuration of a run that has begun: extend it, don't redo it. Pure.
 
 Where work runs and what it may cost is free. More can be asked of a run: another policy, a larger K, a larger
-max_tokens, more problems, more teachers, other curation. What is part of a rollout's identity, or of the student's
-training, cannot change under the same name.
+max_tokens, more problems, more teachers, other curation, other training: a student that was trained otherwise is put
+aside (stages/train.py). What is part of a rollout's identity cannot change under the same name.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from reasonray.config import Training
+
 _FREE = re.compile(
     r"(root|(teachers\.[^.]+|sources\.\d+)\.license"
     r"|(teachers\.[^.]+|student|evaluation\.arms\.[^.]+)\.(replicas(\.\d)?|gpus|cpus|pipeline)"
     r"|teachers\.[^.]+\.extend_truncated"
-    r"|training\.(workers(\.\d)?|gpus|cpus|max_failures|save_minutes|trackers(\.\d+)?)|checking\.(processes|judge\.(replicas(\.\d)?|gpus|cpus|pipeline))|(budget|failures)\..+)$"
+    rf"|training\.({'|'.join(sorted(Training.PLACES))})(\.\d+)?"
+    r"|checking\.(processes|judge\.(replicas(\.\d)?|gpus|cpus|pipeline))|(budget|failures)\..+)$"
 )
 """Keys that say where work runs and what it may cost, not what it yields."""
 _ASKS_FOR_MORE = re.compile(
-    r"(policy\..+|checking\..+|curation\..+|sources(\..+)?|evaluation\.(samples|cluster|k(\..+)?)|teachers\.[^.]+\.share)$"
+    r"(policy\..+|checking\..+|curation\..+|training\..+|sources(\..+)?|evaluation\.(samples|cluster|k(\..+)?)|teachers\.[^.]+\.share)$"
 )
 
 

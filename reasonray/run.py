@@ -219,9 +219,9 @@ class Run:
         ]
         return frozenset(earlier) - {teacher.sampling.max_tokens}
 
-    def retire_student(self, data: str) -> None:
-        """Put a student that was trained on other data aside, with how it was measured, for one trained anew."""
-        aside = self.place / "earlier" / data[:12]
+    def retire_student(self, identity: str) -> None:
+        """Put a student aside, with how it was measured, for one trained anew; its identity names where."""
+        aside = self.place / "earlier" / identity[:12]
         arms = ["student", *(it.name for it in self.checkpoints())]
         moves = [(self.evaluation(arm).place, aside / "evaluation" / arm) for arm in arms]
         for source, target in [*moves, (self.student, aside / "student")]:

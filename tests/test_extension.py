@@ -32,6 +32,8 @@ def config(root: Path, **changes: Any) -> Config:
         {"sources": [{"kind": "generated", "train": 400}]},
         {"curation": {"keep_per_problem": 2}},
         {"evaluation": {"samples": 8}},
+        {"training": {"learning_rate": 1e-6, "max_tokens": 8192}},
+        {"training": {"checkpoints": 7, "keep": 2, "student": "best"}, "curation": {"validation": 0.1}},
     ],
 )
 def test_more_can_be_asked_of_a_run(changes: dict[str, Any]) -> None:
@@ -44,7 +46,8 @@ def test_more_can_be_asked_of_a_run(changes: dict[str, Any]) -> None:
     [
         {"teachers": [TEACHER | {"replicas": [1, 8], "gpus": 4, "pipeline": 2}]},
         {"budget": {"tokens": 5}, "failures": {"hang_seconds": 5}},
-        {"training": {"workers": 2}},
+        {"training": {"workers": [2, 4], "trackers": ["wandb", "mlflow"], "save_minutes": 5}},
+        {"training": {"activation_checkpointing": True, "cpu_offload": True, "zero_stage": 3}},
     ],
 )
 def test_other_places_and_budgets_are_free(changes: dict[str, Any]) -> None:
@@ -62,12 +65,13 @@ def test_other_places_and_budgets_are_free(changes: dict[str, Any]) -> None:
         ({"teachers": [TEACHER | {"model": "n"}]}, 'teachers.a.model = "m", now it is "n"; give the teacher another'),
         ({"teachers": [TEACHER | {"prompt": {"system": "Think."}}]}, "teachers.a.prompt.system"),
         ({"teachers": [TEACHER | {"sampling": {"max_tokens": 64, "temperature": 0.5}}]}, "sampling.temperature"),
-        ({"training": {"epochs": 9}}, "training.epochs = 3, now it is 9; give the run another name"),
         ({"student": {"model": "n"}}, "student.model"),
         ({"seed": 1}, "seed = 0, now it is 1"),
     ],
 )
-def test_what_identifies_rollouts_or_the_student_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_what_identifies_rollouts_or_the_students_model_is_refused_by_name(
+    changes: dict[str, Any], message: str
+) -> None:
     assert message in refusal(plain(), plain(**changes))
 
 

@@ -159,9 +159,9 @@ def test_a_submitted_job_runs_and_hands_its_exit_status_on(distilled: tuple[Path
     good = submitted()
     assert good.returncode == 0, good.stdout[-3000:] + good.stderr[-3000:]
     assert "report" in good.stdout
-    bad = submitted("training.epochs=7")
+    bad = submitted("seed=7")
     assert bad.returncode == 2, bad.stdout[-3000:]
-    assert "training.epochs = 1, now it is 7" in bad.stdout + bad.stderr
+    assert "seed = 0, now it is 7" in bad.stdout + bad.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -123,6 +123,14 @@ class Curation(Section):
 class Training(Section):
     """SFT of the student on the curated samples, completion tokens only (training/)."""
 
+    PLACES: ClassVar = frozenset(
+        {
+            *("workers", "gpus", "cpus", "activation_checkpointing", "cpu_offload", "zero_stage"),
+            *("save_minutes", "max_failures", "trackers"),
+        }
+    )
+    """Settings that say where the steps are computed and what is told of them, not what they are."""
+
     workers: Range = 1
     """How many, or at least and at most: as many as the cluster has room for. The steps stay the same."""
     gpus: int = Field(0, ge=0)
@@ -173,6 +181,11 @@ class Training(Section):
     def crew(self) -> tuple[int, int]:
         """The least and the most workers."""
         return ends(self.workers)
+
+    @property
+    def step_settings(self) -> dict[str, Any]:
+        """What decides the steps, as plain values; neither their places nor what is kept of them is among it."""
+        return self.model_dump(mode="json", exclude={*self.PLACES, "checkpoints", "keep", "student"})
 
     @property
     def backend(self) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import ray.train
 
@@ -80,13 +80,25 @@ class Store:
     def _complete(self, step: int, target: Place, steps: list[dict[str, float]]) -> None:
         if self._rank == 0:
             (target / "steps.json").write(json.dumps(steps).encode())
-            (target / "manifest.json").write(json.dumps({"step": step, "data": self._data}).encode())
+            made_of = {"data": self._data, "training": self._run.config.training.step_settings}
+            (target / "manifest.json").write(json.dumps({"step": step} | made_of).encode())
             forget(self._run, steps, but=target)
 
 
 def resumable(run: Run) -> list[Place]:
     """Return the complete checkpoints and the states saved between them, in order of training steps."""
     return sorted([*run.checkpoints(), *run.states()], key=lambda it: it.name)
+
+
+def made_of_other(run: Run, data: str) -> dict[str, Any]:
+    """Return the data set and settings that a student or a state was made of, if they are not those asked for."""
+    asked = {"data": data} | run.config.training.step_settings
+    marks = [it / "manifest.json" for it in (run.student / "final", *resumable(run))]
+    for manifest in [json.loads(it.read()) for it in marks if it.exists()]:
+        made_of: dict[str, Any] = {"data": manifest["data"]} | manifest.get("training", {})
+        if any(asked.get(name) != was for name, was in made_of.items()):
+            return made_of
+    return {}
 
 
 def forget_torn(run: Run) -> None:

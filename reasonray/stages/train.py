@@ -34,7 +34,7 @@ from reasonray.config import Training, UserError
 from reasonray.console import Progress, duration, say
 from reasonray.records import content_hash
 from reasonray.run import Run
-from reasonray.stages.checkpoints import Store, forget, least_loss, resumable
+from reasonray.stages.checkpoints import Store, forget, least_loss, made_of_other, resumable
 from reasonray.stages.steps import StepLog
 from reasonray.storage import Place, place
 from reasonray.training import plan
@@ -60,15 +60,18 @@ def train(run: Run) -> None:
     """Fine-tune the student on the curated samples, or find it done.
 
     Raises:
-        UserError: there is no data set, nothing to train on, or the cluster is too small; or see training/loop.py.
+        UserError: there is no data set, nothing to train on, or the cluster is too small; the student is chosen
+            already, and by another rule; or see training/loop.py.
     """
     data, files, selected = _data_set(run)
-    final = run.student / "final" / "manifest.json"
-    if final.exists() and json.loads(final.read())["data"] == data:
+    other = made_of_other(run, data)
+    if not other and (run.student / "final" / "manifest.json").exists():
+        _refuse_other_choice(run)
         say("train", "done before")
         return
     _refuse_too_small(run.config.training)
-    _retire_other(run, data)
+    if other:
+        _retire(run, other)
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
         lengths, refused = _examples(run, "examples", files, selected)
@@ -83,13 +86,25 @@ def train(run: Run) -> None:
     _finish(run, data, steps, progress.seconds, refused)
 
 
-def _retire_other(run: Run, data: str) -> None:
-    """Put aside what was trained on other data: the run was extended, or curated anew."""
-    marks = [it / "manifest.json" for it in (run.student / "final", *run.checkpoints())]
-    others = {json.loads(it.read())["data"] for it in marks if it.exists()} - {data}
-    if others:
-        run.retire_student(sorted(others)[0])
-        say("train", f"the data set has changed: the earlier student is below {run.place / 'earlier'}")
+def _retire(run: Run, other: dict[str, Any]) -> None:
+    """Put aside what was made of other data or by other settings: the run was extended, or curated anew."""
+    run.retire_student(content_hash(json.dumps(other, sort_keys=True)))
+    now = run.config.training.step_settings
+    changes = [
+        f"training.{name} was {was}, now it is {now[name]}" for name, was in other.items() if now.get(name, was) != was
+    ]
+    why = changes[0] if changes else "the data set has changed"
+    say("train", f"{why}: the earlier student is below {run.place / 'earlier'}")
+
+
+def _refuse_other_choice(run: Run) -> None:
+    asked = run.config.training.student
+    was = json.loads((run.student / "final" / "manifest.json").read()).get("student", asked)
+    if was != asked:
+        raise UserError(
+            f"run {run.name}: the student was chosen by training.student = {was}, now it is {asked}; set it back, or "
+            f"take the model of a checkpoint below {run.student / 'checkpoints'}"
+        )
 
 
 def _data_set(run: Run) -> tuple[str, list[Place], int]:
@@ -359,9 +374,11 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, 
         "overlong": overlong,
         "refused": len(refused),
         "checkpoint": chosen.name,
+        "student": run.config.training.student,
     }
     (final / "README.md").write(card(run.config, figures, steps, chosen.name).encode())
-    (final / "manifest.json").write(json.dumps(manifest | {"steps": figures["steps"], "seconds": seconds}).encode())
+    made = {"steps": figures["steps"], "seconds": seconds, "training": run.config.training.step_settings}
+    (final / "manifest.json").write(json.dumps(manifest | made).encode())
     forget(run, steps, but=None)
     left_out = f"   {overlong:,} too long, left out" if overlong else ""
     left_out += f"   {len(refused):,} refused, such as {refused[0]}" if refused else ""

@@ -22,17 +22,10 @@ from reasonray.training.model import Weights
 # One process is a supported case here, not an oversight.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
-_FREE = {
-    *("workers", "gpus", "cpus", "activation_checkpointing", "cpu_offload", "zero_stage"),
-    *("checkpoints", "keep", "student", "save_minutes", "max_failures", "trackers"),
-}
-"""What may differ on resuming: it changes where the steps are computed, not what they are."""
-
 
 def identity(training: Training, *, model: str, plan: str, examples: str, seed: int) -> dict[str, Any]:
     """Return what has to be the same on resuming: what shapes a step, and hashes of model, plan and examples."""
-    settings = training.model_dump(mode="json", exclude=_FREE)
-    return {f"training.{name}": value for name, value in settings.items()} | {
+    return {f"training.{name}": value for name, value in training.step_settings.items()} | {
         "seed": seed,
         "model": model,
         "examples": examples,
@@ -58,7 +51,7 @@ def load(directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, of
         if progress.get(field) != value:
             raise UserError(
                 f"cannot resume from {directory.name}: {field} was {progress.get(field)!r} and is now {value!r}; "
-                "restore it, or train under a new run name"
+                "restore it, or train elsewhere (another run name, or under torchrun another OUT)"
             )
     state = _state(weights, optimiser)
     dcp.load(state, checkpoint_id=str(directory / "state"), no_dist=not dist.is_initialized())

@@ -10,7 +10,7 @@ import pytest
 from factories import a_scripted_config
 
 from reasonray.run import Run, open_run
-from reasonray.stages.checkpoints import Store
+from reasonray.stages.checkpoints import Store, made_of_other
 from reasonray.storage import Place, place
 from tests.test_s3 import s3_server
 
@@ -62,3 +62,20 @@ def test_what_a_dead_attempt_brought_is_no_part_of_the_next_ones_state(stored: R
     assert set(contents(states / "step-000005" / "state").values()) == {"of 2"}
     assert json.loads((states / "step-000005" / "steps.json").read()) == [{"step": 5}]
     assert not (stored.student / "checkpoints" / "step-000004").exists()
+
+
+def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(tmp_path: Path) -> None:
+    run = open_run(a_scripted_config(tmp_path))
+    assert made_of_other(run, "data") == {}
+    with Store(run, "data", 0, 1) as store:
+        store.put(2, Path(run.student.path) / "checkpoints" / "states" / "step-000002", [{"step": 2}])
+    assert made_of_other(run, "data") == {}
+    assert made_of_other(run, "other data")["data"] == "data"
+    for update, other in (
+        ({"max_tokens": 77}, True),
+        ({"lora_rank": 4}, True),
+        ({"workers": 3, "cpu_offload": True, "keep": 1, "checkpoints": 9, "student": "best"}, False),
+    ):
+        training = run.config.training.model_copy(update=update)
+        changed = Run(run.place, run.config.model_copy(update={"training": training}))
+        assert bool(made_of_other(changed, "data")) is other

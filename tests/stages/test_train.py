@@ -149,6 +149,24 @@ def test_two_killed_workers_are_replaced_and_the_student_is_bit_equal(alone: Run
     assert agree(run, alone)
 
 
+def test_other_settings_put_the_student_aside_and_train_it_anew(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = curated(tmp_path, epochs=1, held_out=2)
+    train(run)
+    first = (run.student / "final" / "model.safetensors").read()
+    changed = run.config.training.model_copy(update={"learning_rate": 1e-4, "activation_checkpointing": True})
+    other = open_run(run.config.model_copy(update={"training": changed}))
+    train(other)
+    assert "training.learning_rate was 0.001, now it is 0.0001: the earlier student is below" in capsys.readouterr().out
+    (earlier,) = (other.place / "earlier").list()
+    assert (earlier / "student" / "final" / "model.safetensors").read() == first
+    assert (other.student / "final" / "model.safetensors").read() != first
+    best = open_run(run.config.model_copy(update={"training": changed.model_copy(update={"student": "best"})}))
+    with pytest.raises(UserError, match=r"chosen by training\.student = last, now it is best; set it back"):
+        train(best)
+
+
 def test_a_student_of_adapters_is_the_model_with_them_merged_in(ray_cluster: None, tmp_path: Path) -> None:
     run = curated(tmp_path, workers=2, lora_rank=4, learning_rate=1e-2)
     train(run)
