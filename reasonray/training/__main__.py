@@ -1,6 +1,9 @@
 """Training without Ray, on examples that a run has written; the same steps, the same checkpoints, and it resumes.
 
 torchrun --nproc-per-node 8 -m reasonray.training CONFIG runs/x/student/examples OUT [key=value …]
+
+Checkpoints lie in OUT, complete by their manifest.json, and all of them stay. No state is saved in between and no
+held-out loss is measured: training.keep, student, save_minutes and trackers are for jobs/train.py.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", metavar="CONFIG", help="TOML file; its [student], [training] and seed count")
     parser.add_argument("examples", metavar="EXAMPLES", help="student/examples of a run, or one Arrow file")
-    parser.add_argument("target", metavar="OUT", type=Path, help="directory for steps.jsonl and checkpoints")
+    parser.add_argument(
+        "target", metavar="OUT", type=Path, help="directory for steps.jsonl and checkpoints, which all workers see"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override of one key of the configuration")
     options = parser.parse_args(arguments)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -66,15 +71,19 @@ def _train(config: Config, examples: str, target: Path, rank: int, world: int) -
             speed = f"{figures['tokens_per_second']:,.0f} tokens/s"
             print(f"step {figures['step']:,.0f}   loss {figures['loss']:.3f}   {speed}", flush=True)
 
+    def on_checkpoint(step: int, path: Path) -> None:
+        if rank == 0:
+            (path / "manifest.json").write_text(json.dumps({"step": step}))
+
     job = loop.TrainingJob(str(directory), examples, training, config.seed, str(target))
-    loop.run(job, rank, world, resume, on_step, lambda step, path: None)
+    loop.run(job, rank, world, resume, on_step, on_checkpoint)
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def _newest(target: Path) -> Path | None:
-    """Return the newest checkpoint whose state is whole: its progress is written after it."""
-    return max((file.parent for file in target.glob("step-*/progress.json")), default=None)
+    """Return the newest checkpoint that is whole: the manifest is written after state and model."""
+    return max((file.parent for file in target.glob("step-*/manifest.json")), default=None)
 
 
 if __name__ == "__main__":

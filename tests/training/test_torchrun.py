@@ -61,6 +61,20 @@ def test_torchrun_takes_the_steps_of_the_loop_and_resumes_bit_equal(tmp_path: Pa
     assert all(torch.equal(weight, ended[name]) for name, weight in exported(tmp_path, 6).items())
 
 
+def test_a_death_while_a_model_is_written_costs_the_steps_since_the_checkpoint_before_not_the_model(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, *arguments(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    ended, last = exported(tmp_path, 6), tmp_path / "out" / "step-000006"
+    for path in last.iterdir():  # what is there when rank 0 is about to write the model
+        if path.name not in ("state", "progress.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert again.stdout.startswith("step 4 ")
+    assert all(torch.equal(weight, ended[name]) for name, weight in exported(tmp_path, 6).items())
+
+
 def test_a_mistake_is_told_in_one_line(tmp_path: Path) -> None:
     called = [sys.executable, *arguments(tmp_path)]
     for changed, message in (
