@@ -4,15 +4,18 @@ A replica is an engine, a pool of checker processes and a writer. It is handed l
 already drawn of each) and works on several at once. Data never flows through the driver: a lease's report holds counts.
 
 Whatever breaks (engine dead or hung, storage gone) becomes one fault: what is finished is committed if it can be, every
-lease in hand fails with the fault, and the driver puts another replica in this one's place.
+lease in hand fails with the fault, and the driver puts another replica in this one's place; a fault that no other
+replica would cure ends the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -69,7 +72,9 @@ class Replica:
         self._begun: set[Key] = set()
         """Problems with an attempt in the engine, or through it."""
         self._released: set[Key] = set()
-        self._fault: Exception | None = None
+        self._fault: BaseException | None = None
+        self._minding: list[asyncio.Task[None]] = []
+        """What goes on beside the leases, for as long as the replica is up."""
         self._flying = 0
         self._idle, self._up = 0.0, time.monotonic()
         self._since = time.monotonic()
@@ -87,9 +92,14 @@ class Replica:
         """
         spec = self._spec
         directory = models.resolve(model, revision) if engines.needs_weights(spec.engine) else None
-        if self._engine is None:
-            self._minding = [asyncio.create_task(self._commit_now_and_then()), asyncio.create_task(self._watch())]
-        elif self._served != (model, revision) and not (directory and await self._engine.swap(directory)):
+        if not self._minding:
+            self._mind(self._commit_now_and_then())
+            self._mind(self._watch())
+        if (
+            self._engine
+            and self._served != (model, revision)
+            and not (directory and await self._engine.swap(directory))
+        ):
             self._engine.close()
             self._engine = None
         if self._engine is None:
@@ -114,6 +124,8 @@ class Replica:
             EngineDied: the engine is gone, or hangs.
             OSError: the storage is gone.
         """
+        if self._fault:  # it came when no lease was in hand
+            raise self._fault
         mine = {(lease.arm.name, it.problem.id): asyncio.create_task(self._settle(lease, it)) for it in lease.problems}
         self._settling |= mine
         results = await asyncio.gather(*mine.values(), return_exceptions=True)
@@ -227,7 +239,18 @@ class Replica:
         if self._flying == 0:
             self._since = time.monotonic()
 
-    def _fail(self, fault: Exception) -> None:
+    def _mind(self, what: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside the leases; whatever it dies of is the replica's fault."""
+
+        def heed(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (fault := task.exception()):
+                self._fail(fault)
+
+        task = asyncio.create_task(what)
+        task.add_done_callback(heed)
+        self._minding.append(task)
+
+    def _fail(self, fault: BaseException) -> None:
         """Give up: every lease in hand ends, with the fault."""
         self._fault = self._fault or fault
         for task in self._settling.values():
@@ -236,11 +259,7 @@ class Replica:
     async def _commit_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_COMMIT_SECONDS)
-            try:
-                await self._writer.commit()
-            except OSError as error:
-                self._fail(error)
-                return
+            await self._writer.commit()
             self._meters.update(self._figures, self._flying)
 
     async def _watch(self) -> None:
@@ -250,8 +269,7 @@ class Replica:
                 continue
             quiet = time.monotonic() - max(self._engine.pulse().at, self._since)
             if quiet > self._hang_seconds:
-                self._fail(EngineHung(f"no token for {quiet:.0f} s with {self._flying} requests in flight"))
-                return
+                raise EngineHung(f"no token for {quiet:.0f} s with {self._flying} requests in flight")
 
 
 def _start_now(lease: Lease, progress: Progress) -> list[int]:
@@ -272,19 +290,16 @@ class Writer:
         self._waiting.setdefault(ledger, []).append(rollout)
 
     async def commit(self) -> None:
-        """Commit everything taken so far.
+        """Commit everything taken so far; whatever this raises, nothing taken is forgotten.
 
         Raises:
-            OSError: the storage still refuses after several tries; nothing taken is forgotten.
+            OSError: the storage still refuses after several tries.
         """
         async with self._one_at_a_time:
-            for ledger in list(self._waiting):
-                rollouts = self._waiting.pop(ledger)
-                try:
+            for ledger, waiting in list(self._waiting.items()):
+                if rollouts := list(waiting):
                     await _append(ledger, rollouts)
-                except OSError:
-                    self._waiting[ledger] = rollouts + self._waiting.get(ledger, [])
-                    raise
+                    del waiting[: len(rollouts)]  # not before they are safe; others have come meanwhile
 
 
 async def _append(ledger: Ledger, rollouts: list[Rollout]) -> None:
