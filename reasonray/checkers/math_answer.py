@@ -86,7 +86,8 @@ def symbolic(problem: Problem, answer: str) -> Finding:
         return Outcome.WRONG, fault
     if _HALF.search(given) and not _HALF.search(wanted):
         return Outcome.WRONG, "a bound or half a formula"
-    if {wanted[:2], given[:2]} >= {r"\{"} and {wanted[:1], given[:1]} & {"(", "["}:
+    sides = (wanted, given)
+    if any(it.startswith(r"\{") for it in sides) and any(it.startswith(("(", "[")) for it in sides):
         return Outcome.WRONG, "a set is no pair"
     wanted, given = _in_one_form(wanted, given, problem.metadata.get("ordered") is True)
     if not _parsed(given):

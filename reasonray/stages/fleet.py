@@ -94,8 +94,8 @@ class Fleet:
             self.close()
 
     def _dismiss(self, crew: list[Any]) -> None:
-        stopping = [replica.stop.remote() for replica in crew]
-        ray.wait(stopping, num_returns=len(stopping), timeout=30) if stopping else None
+        if crew:
+            ray.wait([replica.stop.remote() for replica in crew], num_returns=len(crew), timeout=30)
         for replica in list(crew):
             self.dismiss(replica)
 
