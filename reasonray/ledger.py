@@ -194,7 +194,7 @@ class Ledger:
         return {name for manifest in merged for name in manifest["replaces"]}
 
     def _manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        return _in_threads(lambda name: dict(json.loads(self._manifest(name).read())), names)
+        return _in_threads(lambda name: self._manifest(name).read_json(), names)
 
     def _manifest(self, name: str) -> Place:
         return self.place / "manifest" / f"{name}.json"

@@ -85,10 +85,8 @@ class Run:
 
     def curated_rollouts(self) -> list[Place] | None:
         """Return the files that hold every rollout with its fate, None before curation."""
-        manifest = self.curated / "manifest.json"
-        if not manifest.exists():
-            return None
-        return [self.curated / "rollouts" / name for name in json.loads(manifest.read())["rollouts"]]
+        manifest = (self.curated / "manifest.json").read_json_if_there()
+        return [self.curated / "rollouts" / name for name in manifest["rollouts"]] if manifest else None
 
     @property
     def student(self) -> Place:
@@ -108,9 +106,8 @@ class Run:
 
     def chosen_checkpoint(self) -> str:
         """Return the name of the checkpoint that became the student; before training ends, of the one that would."""
-        manifest = self.student / "final" / "manifest.json"
-        chosen = json.loads(manifest.read()).get("checkpoint") if manifest.exists() else None
-        return str(chosen or max((it.name for it in self.checkpoints()), default=""))
+        manifest = (self.student / "final" / "manifest.json").read_json_if_there() or {}
+        return str(manifest.get("checkpoint") or max((it.name for it in self.checkpoints()), default=""))
 
     def evaluation(self, arm: str) -> Ledger:
         """The rollouts of one arm on the test problems."""
@@ -157,8 +154,7 @@ class Run:
             (self.place / "models.json").write(json.dumps(identities, indent=2, sort_keys=True).encode())
 
     def _identities(self) -> dict[str, str]:
-        stored = self.place / "models.json"
-        return dict(json.loads(stored.read())) if stored.exists() else {}
+        return (self.place / "models.json").read_json_if_there() or {}
 
     def problems(self, split: Split) -> list[Problem]:
         """Return the snapshot of the problems of one split.
@@ -203,8 +199,8 @@ class Run:
     @property
     def problems_are_stale(self) -> bool:
         """Whether the sources have been written otherwise since the snapshot was taken."""
-        manifest = self.place / "problems" / "manifest.json"
-        return manifest.exists() and json.loads(manifest.read())["sources"] != self._sources()
+        manifest = (self.place / "problems" / "manifest.json").read_json_if_there()
+        return manifest is not None and manifest["sources"] != self._sources()
 
     def _sources(self) -> str:
         return content_hash(*(source.model_dump_json() for source in self.config.sources))
@@ -213,7 +209,7 @@ class Run:
         """Return the limits that cut a teacher's rollouts before the run was extended."""
         earlier = [
             it["sampling"]["max_tokens"]
-            for config in json.loads((self.place / "config.json").read()).get("earlier", [])
+            for config in (self.place / "config.json").read_json().get("earlier", [])
             for it in config["teachers"]
             if it["name"] == teacher.name
         ]

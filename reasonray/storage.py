@@ -6,12 +6,14 @@ ones, or none. Nothing here knows what the bytes mean, or the rows of a table.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,6 +61,14 @@ class Place:
         """Return the whole content."""
         with self.filesystem.open_input_stream(self.path) as stream:
             return bytes(stream.read())
+
+    def read_json(self) -> dict[str, Any]:
+        """Return the object of a JSON file."""
+        return dict(json.loads(self.read()))
+
+    def read_json_if_there(self) -> dict[str, Any] | None:
+        """Return the object of a JSON file, None where no file is."""
+        return self.read_json() if self.exists() else None
 
     def write(self, content: bytes | pa.Buffer) -> None:
         """Put the content there in one step."""

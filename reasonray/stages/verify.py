@@ -128,10 +128,10 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
     for name in checking.instead.values():
         find_checker(name)
     inputs = content_hash(checking.model_dump_json(), *(segment.name for segment in segments))
-    manifest = run.verified / "manifest.json"
-    if manifest.exists() and not again and (before := json.loads(manifest.read()))["inputs"] == inputs:
+    before = (run.verified / "manifest.json").read_json_if_there()
+    if before and not again and before["inputs"] == inputs:
         say("verify", "done before")
-        return dict(before)
+        return before
     scratch = run.verified / "rules"
     scratch.delete()
     quiet_ray_data()
@@ -149,11 +149,10 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
 def newer_verdicts(run: Run) -> pa.Table:
     """Return the verdicts that differ from those which rollouts were committed with: id, and the verdict's columns."""
     names = ["id", *(field.name for field in _VERDICT)]
-    manifest = run.verified / "manifest.json"
-    if not manifest.exists():
+    manifest = (run.verified / "manifest.json").read_json_if_there()
+    if manifest is None:
         return pa.schema([VERIFIED_SCHEMA.field(name) for name in names]).empty_table()
-    files = json.loads(manifest.read())["files"]
-    verified = pa.concat_tables([(run.verified / name).read_table() for name in files])
+    verified = pa.concat_tables([(run.verified / name).read_table() for name in manifest["files"]])
     changed = pc.not_equal(verified["verdict_outcome"], verified["outcome_before"])
     return verified.filter(changed).select(names).sort_by("id")
 
