@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
+from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict, content_hash
 
 SCHEMA_VERSION = "2"
 """2 added what curation/measures.py finds; what was written before reads as null there."""
@@ -93,6 +93,15 @@ def put(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> p
 def keys(table: pa.Table) -> pa.ChunkedArray:
     """Return what tells drawn rollouts apart: the id, and the round of those that were drawn again."""
     return pc.binary_join_element_wise(table["id"], table["round"].cast(pa.string()), "/")
+
+
+def row_hashes(table: pa.Table) -> pa.Array:
+    """Return a hash of each rollout as it was committed: of everything but its annotations."""
+    committed = [name for name in ROLLOUT_SCHEMA.names if not name.startswith("annotation_")]
+    columns = [table[name].cast(pa.large_string()) for name in committed]
+    between = pa.scalar("\x1f", pa.large_string())
+    joined = pc.binary_join_element_wise(*columns, between, null_handling="replace", null_replacement="\x00")
+    return pa.array([content_hash(row) for row in joined.to_pylist()], pa.string())
 
 
 def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -41,10 +42,10 @@ from reasonray.stages.contamination import contamination
 from reasonray.stages.verify import newer_verdicts, with_verdicts
 from reasonray.storage import Place
 from reasonray.summary import COLUMNS
-from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, keys, put
+from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, put, row_hashes
 
 _BATCH = 4096
-_ANY = [("text_hash", "ascending"), ("part", "ascending")]
+_PLACES = [("part", "ascending"), ("row", "ascending")]
 _BLOCK_BYTES = 16 << 20
 """Of compressed segments."""
 
@@ -91,18 +92,20 @@ def curate(run: Run) -> None:
 
 
 def _annotate(segments: list[Place], verdicts: pa.Table, curation: Curation, scratch: Place) -> pa.Table:
-    """Write annotated rollouts in parts; return the narrow columns of all, with the part that each row is in."""
+    """Write annotated rollouts in parts; return the narrow columns of all, with the place of each: part and row."""
     newer, filesystem = ray.put(verdicts), segments[0].filesystem
 
     def annotate(batch: pa.Table) -> Iterator[pa.Table]:
         faults: Counter[str] = Counter()
-        for path in batch["segment"].to_pylist():
-            for rollouts in read_batches(Place(filesystem, path), _BATCH, faults):
+        for segment in (Place(filesystem, path) for path in batch["segment"].to_pylist()):
+            for number, rollouts in enumerate(read_batches(segment, _BATCH, faults)):
                 annotated = annotate_table(with_verdicts(rollouts, ray.get(newer)))
                 table = measure_table(annotated, curation.repetition_ngram)
-                part = f"{content_hash(*table['id'].to_pylist())}.parquet"
+                part = f"{segment.name.removesuffix('.parquet')}-{number:05d}.parquet"
                 (scratch / part).write_table(table)
-                yield narrow_columns(table, curation).append_column("part", pa.array([part] * table.num_rows))
+                narrow = narrow_columns(table, curation).append_column("content", row_hashes(rollouts))
+                narrow = narrow.append_column("part", pa.array([part] * table.num_rows))
+                yield narrow.append_column("row", pa.array(range(table.num_rows)))
         if faults:
             name = f"{content_hash(*batch['segment'].to_pylist())}.json"
             (scratch / "faults" / name).write(json.dumps(faults).encode())
@@ -129,9 +132,11 @@ def _faults(scratch: Place) -> dict[str, int]:
 
 
 def _decide(narrow: pa.Table, curation: Curation, contaminated: Collection[str]) -> pa.Table:
-    """Return one row per rollout: id, part, dropped_by, selected, pass_rate."""
-    # Of a rollout that was drawn again the newest round counts; of one that was committed twice the same one always.
-    ordered = narrow.sort_by([("id", "ascending"), ("round", "descending"), *_ANY])
+    """Return one row per rollout, in order of its place: part, row, dropped_by, selected, pass_rate."""
+    # Of a rollout that was drawn again the newest round counts. Of one that was committed twice what it says decides,
+    # not which copy was read first.
+    copies = [("id", "ascending"), ("round", "descending"), ("content", "ascending"), *_PLACES]
+    ordered = narrow.sort_by(copies)
     first = pa.array([True]) if ordered.num_rows else pa.array([], pa.bool_())
     if ordered.num_rows > 1:
         ids = ordered["id"].combine_chunks()
@@ -140,7 +145,10 @@ def _decide(narrow: pa.Table, curation: Curation, contaminated: Collection[str])
     if "near_duplicate" in curation.rules:
         distinct = with_near_duplicates(distinct, curation.near)
     decisions = select(distinct, curation, contaminated=contaminated)
-    return distinct.select(["id", "round", "part", "completion_tokens"]).join(decisions, "id").combine_chunks()
+    fates = {name: distinct[name] for name in ("part", "row")} | {
+        name: decisions[name] for name in ("dropped_by", "selected", "pass_rate")
+    }
+    return pa.table(fates).sort_by(_PLACES).combine_chunks()
 
 
 def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Prompt) -> list[dict[str, Any]]:
@@ -149,7 +157,7 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
     curated, curation = run.curated, run.config.curation
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
-        mine = ray.get(shared).filter(pc.equal(ray.get(shared)["part"], row["part"]))
+        mine = ray.get(shared).slice(row["first"], row["rows"])
         table = _with_fates((scratch / row["part"]).read_table(), mine)
         name = f"{inputs[:8]}-{row['number']:05d}.parquet"
         (curated / "rollouts" / name).write_table(table)
@@ -169,18 +177,26 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
             "set_aside": validation.num_rows,
         }
 
-    parts = sorted(set(fates["part"].to_pylist()))
-    rows = [{"part": part, "number": number} for number, part in enumerate(parts)]
-    dataset = ray.data.from_items(rows, override_num_blocks=1 + len(rows) // 8)
+    parts = _parts(fates)
+    dataset = ray.data.from_items(parts, override_num_blocks=1 + len(parts) // 8)
     return sorted(dataset.map(write, num_cpus=1).take_all(), key=lambda row: str(row["rollouts"]))
+
+
+def _parts(fates: pa.Table) -> list[dict[str, Any]]:
+    """Return the parts in order, each with where its fates begin and how many they are."""
+    counts = pc.value_counts(fates["part"]).to_pylist()  # in order of appearance, which is that of the parts
+    begins = accumulate((it["counts"] for it in counts), initial=0)
+    return [
+        {"part": it["values"], "number": number, "first": first, "rows": it["counts"]}
+        for number, (it, first) in enumerate(zip(counts, begins, strict=False))
+    ]
 
 
 def _with_fates(table: pa.Table, fates: pa.Table) -> pa.Table:
     """Fill in what selection decided; a second copy of a rollout, which has no fate here, goes."""
-    place_of = pc.index_in(keys(fates), value_set=keys(table).combine_chunks())
     decided = {f"annotation_{name}": fates[name] for name in ("dropped_by", "selected", "pass_rate")}
     found = {name: values.cast(ROLLOUT_SCHEMA.field(name).type) for name, values in decided.items()}
-    return put(table.take(place_of), found).cast(ROLLOUT_SCHEMA)
+    return put(table.take(fates["row"]), found).cast(ROLLOUT_SCHEMA)
 
 
 def _settle(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from factories import a_problem, a_rollout, a_scripted_config
@@ -113,6 +114,36 @@ def written(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), sink)
     return bytes(sink.getvalue())
+
+
+def test_of_copies_that_differ_what_they_say_decides_and_of_rounds_the_newest_in_any_order(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    wrong = [
+        a_rollout(f"<think> Step 1: say {n}. </think> The answer is 41.", Outcome.WRONG, sample=n) for n in range(8)
+    ]
+    right = [a_rollout(f"<think> Step 1: take {n}. </think> The answer is 42.", sample=n) for n in range(8)]
+    other = a_problem("What is 5 * 9?", "45")
+    cut = [a_rollout("<think> Step 1", Outcome.TRUNCATED, problem=other, sample=n) for n in range(2)]
+    redrawn = [
+        a_rollout(f"<think> Step 1: {n}. </think> The answer is 45.", problem=other, sample=n, round=1)
+        for n in range(2)
+    ]
+    segments = [wrong, cut, right, redrawn]
+    fates = []
+    for order in (segments, segments[::-1]):
+        run = a_run(
+            tmp_path / str(len(fates)), order, keep_per_problem=9, rules=["incorrect"], validation=0, quota="even"
+        )
+        curate(run)
+        fates.append(data_of(run, "rollouts"))
+        exported = [it for it in data_of(run).to_pylist() if it["question"] != other.question]
+        assert {it["completion_text"] for it in exported} <= {it.completion for it in right}
+    assert written(fates[0]) == written(fates[1])
+    found = {(it["verdict_outcome"], it["annotation_dropped_by"]) for it in fates[0].to_pylist()}
+    assert found == {("correct", ""), ("wrong", "incorrect")}, "of eight pairs neither side is always first"
+    assert fates[0].num_rows == 10
+    assert set(fates[0].filter(pc.equal(fates[0]["problem_id"], other.id))["round"].to_pylist()) == {1}
 
 
 def test_a_data_set_of_nothing_is_refused_with_the_reasons(ray_cluster: None, tmp_path: Path) -> None:
