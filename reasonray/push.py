@@ -56,10 +56,9 @@ def push(run: Run, repository: str, *, student: bool = False, public: bool = Fal
 
 
 def _data_set(run: Run) -> tuple[Place, list[str]]:
-    manifest = run.curated / "manifest.json"
-    if not manifest.exists():
+    if not run.has_examples:
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
-    document = json.loads(manifest.read())
+    document = json.loads((run.curated / "manifest.json").read())
     names = [*document["data"], *document["validation"]]
     lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in names]
     layouts = [f"{layout}/{name}" for layout in LAYOUTS for name in lines]

@@ -89,6 +89,12 @@ class Run:
         return [self.curated / "rollouts" / name for name in manifest["rollouts"]] if manifest else None
 
     @property
+    def has_examples(self) -> bool:
+        """Whether curation has selected any rollout."""
+        manifest = self.curated / "manifest.json"
+        return manifest.exists() and bool(json.loads(manifest.read())["data"])
+
+    @property
     def student(self) -> Place:
         """Checkpoints and the final student."""
         return self.place / "student"

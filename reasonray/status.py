@@ -22,8 +22,8 @@ def describe(run: Run) -> str:
         lines.append(f"problems   {counts[Split.TRAIN]:>8,} to distil   {counts[Split.TEST]:,} held out")
     for teacher in run.config.teachers:
         lines.append(_ledger_line("sample", teacher.name, run.rollouts, teacher.name))
-    done = {"curate": run.curated / "manifest.json", "train": run.student / "final" / "manifest.json"}
-    lines += [f"{stage:<10} {'done' if marker.exists() else 'not done':>8}" for stage, marker in done.items()]
+    done = {"curate": run.has_examples, "train": (run.student / "final" / "manifest.json").exists()}
+    lines += [f"{stage:<10} {'done' if is_done else 'not done':>8}" for stage, is_done in done.items()]
     arms = [
         "base",
         *(it.name for it in (*run.config.teachers, *run.config.evaluation.arms)),

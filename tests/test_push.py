@@ -128,4 +128,6 @@ def test_a_hub_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_there_must_be_something_to_push(tmp_path: Path, hub: str) -> None:
     run = open_run(a_scripted_config(tmp_path, name="empty"))
     assert "has no data set yet; run jobs/curate.py first" in push(run, hub, "me/traces").stderr
+    (run.curated / "manifest.json").write(json.dumps({"data": [], "validation": []}).encode())
+    assert "has no data set yet" in push(run, hub, "me/traces").stderr, "curation selected nothing"
     assert "has no student yet; run jobs/train.py first" in push(run, hub, "me/traces", "--student").stderr

@@ -72,6 +72,7 @@ def curate(run: Run) -> None:
     )
     manifest = run.curated / "manifest.json"
     if manifest.exists() and (before := json.loads(manifest.read()))["inputs"] == inputs:
+        _refuse_nothing(before)
         _renew_card(run, before)
         say("curate", "done before")
         return
@@ -227,20 +228,29 @@ def _settle(
     }
     if overlaps is not None:
         (run.curated / "contamination.parquet").write_table(overlaps)
-    (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside, overlaps).encode())
+    if selected:
+        (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside, overlaps).encode())
     (run.curated / "manifest.json").write(json.dumps(document, indent=2).encode())
+    _refuse_nothing(document)  # the manifest says why nothing was selected; an earlier data set stays where it is
     lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in data + aside]
     kept = {"rollouts": document["rollouts"], "data": data + aside} | dict.fromkeys(LAYOUTS, lines)
     for folder, named in kept.items():
         for file in (run.curated / folder).list():
             if file.name not in named or (folder in LAYOUTS and folder not in run.config.curation.layouts):
                 file.delete()
-    reasons = ", ".join(f"{count:,} {name}" for name, count in dropped.most_common())
-    if not selected:
-        raise UserError(f"no rollout survived curation: {reasons}; draw more, or loosen the rules of [curation]")
     for fault, count in faults.items():
         say("curate", f"{count:>7,} kept out, for {fault} cannot be used")
-    say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {reasons or 'none'}")
+    say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {_reasons(document) or 'none'}")
+
+
+def _refuse_nothing(document: Mapping[str, Any]) -> None:
+    if not document["selected"]:
+        cure = "look at them with `reasonray show`, draw more, or loosen the rules of [curation]"
+        raise UserError(f"no rollout survived curation: {_reasons(document)}; {cure}")
+
+
+def _reasons(document: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in document["dropped"].items())
 
 
 def _renew_card(run: Run, document: Mapping[str, Any]) -> None:

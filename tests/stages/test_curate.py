@@ -1,5 +1,6 @@
 """Curation on Ray Data: one fate for every rollout, the same data set whatever the blocks, spoilt data kept out."""
 
+import io
 import json
 import random
 from collections import Counter
@@ -11,10 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from factories import a_problem, a_rollout, a_scripted_config
+from rich.console import Console
 
 from reasonray.config import Curation, UserError
 from reasonray.records import Outcome, Rollout, Split
 from reasonray.run import Run, open_run
+from reasonray.show import Query, show
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
 
@@ -146,7 +149,23 @@ def test_of_copies_that_differ_what_they_say_decides_and_of_rounds_the_newest_in
     assert set(fates[0].filter(pc.equal(fates[0]["problem_id"], other.id))["round"].to_pylist()) == {1}
 
 
-def test_a_data_set_of_nothing_is_refused_with_the_reasons(ray_cluster: None, tmp_path: Path) -> None:
-    run = a_run(tmp_path, [[a_rollout(outcome=Outcome.WRONG)]])
-    with pytest.raises(UserError, match="no rollout survived curation: 1 incorrect"):
-        curate(run)
+def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_looked_into(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    before = a_run(tmp_path, [[a_rollout(outcome=Outcome.WRONG)]], rules=[], validation=0)
+    curate(before)
+    examples = data_of(before)
+    run = open_run(a_scripted_config(tmp_path, curation=CURATION | {"rules": ["incorrect"], "validation": 0}))
+    for _ in range(2):
+        with pytest.raises(UserError, match="no rollout survived curation: 1 incorrect; look"):
+            curate(run)
+        assert not run.has_examples
+    assert data_of(run).equals(examples), "the earlier data set stays"
+    printed = io.StringIO()
+    show(run, Query(rule="incorrect"), Console(file=printed))
+    assert "1 of 1" in printed.getvalue()
+    report(run)
+    assert "incorrect" in (run.place / "report.md").read().decode()
+    curate(before)
+    assert before.has_examples
+    assert len((run.curated / "rollouts").list()) == 1, "what is no longer named is gone"
