@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,19 +19,23 @@ _TEXTS = ("question", "problem", "text", "prompt")
 HELD_OUT = "held out"
 
 
-def contamination(run: Run) -> pa.Table:
-    """Return the overlaps of a run's train problems (overlap.CONTAMINATION_SCHEMA).
+def held_out_items(run: Run) -> list[Item]:
+    """Return what must not be trained on: a run's test problems, and the items of its benchmark files.
 
     Raises:
         UserError: a benchmark file is not there, or has no column of text.
     """
-    curation = run.config.curation
     items = [Item(HELD_OUT, it.id, it.question) for it in run.problems(Split.TEST)]
-    for pattern in curation.benchmarks:
+    for pattern in run.config.curation.benchmarks:
         items += _benchmark(pattern)
+    return items
+
+
+def contamination(run: Run, items: Sequence[Item]) -> pa.Table:
+    """Return the overlaps of a run's train problems with held-out items (overlap.CONTAMINATION_SCHEMA)."""
     asked = [(it.id, it.question) for it in run.problems(Split.TRAIN)]
     lengths = {len(normalised(text)) for _, text in asked}
-    held_out = ray.put(index(items, curation.ngrams, lengths))
+    held_out = ray.put(index(items, run.config.curation.ngrams, lengths))
     chunks = [asked[start : start + _CHUNK] for start in range(0, len(asked), _CHUNK)]
     look = ray.remote(hits).options(num_cpus=1)
     tables = ray.get([look.remote(held_out, chunk) for chunk in chunks])

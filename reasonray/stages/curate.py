@@ -16,7 +16,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from hashlib import sha256
+from importlib import import_module
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -32,13 +35,14 @@ from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, json_lin
 from reasonray.curation.intake import read_batches
 from reasonray.curation.measures import measure_table
 from reasonray.curation.narrow import narrow_columns, with_near_duplicates
-from reasonray.curation.rules import check_names
+from reasonray.curation.overlap import Item
+from reasonray.curation.rules import check_names, of_the_user
 from reasonray.curation.selection import select
 from reasonray.funnel import count_funnel
 from reasonray.records import Split, content_hash
 from reasonray.run import Run
 from reasonray.stages.cluster import quiet_ray_data
-from reasonray.stages.contamination import contamination
+from reasonray.stages.contamination import contamination, held_out_items
 from reasonray.stages.verify import newer_verdicts, with_verdicts
 from reasonray.storage import Place
 from reasonray.summary import COLUMNS
@@ -62,14 +66,8 @@ def curate(run: Run) -> None:
     curation, prompt = run.config.curation, run.config.student.prompt
     check_names(curation)
     verdicts = newer_verdicts(run)
-    found = verdicts.drop("verdict_seconds")  # which differ even where the same is found again
-    inputs = content_hash(
-        SCHEMA_VERSION,
-        curation.model_dump_json(),
-        prompt.model_dump_json(),
-        *(it.name for it in segments),
-        *(content_hash(*map(str, row)) for row in zip(*found.to_pydict().values(), strict=True)),
-    )
+    held_out = held_out_items(run) if "contaminated" in curation.rules else []
+    inputs = _inputs(run, segments, verdicts, held_out)
     manifest = run.curated / "manifest.json"
     if manifest.exists() and (before := json.loads(manifest.read()))["inputs"] == inputs:
         _refuse_nothing(before)
@@ -83,13 +81,37 @@ def curate(run: Run) -> None:
         scratch.delete()
         narrow = _annotate(segments, verdicts, curation, scratch)
         progress.show(f"selecting from {narrow.num_rows:,} rollouts", {"state": "selecting"}, now=True)
-        overlaps = contamination(run) if "contaminated" in curation.rules else None
+        overlaps = contamination(run, held_out) if "contaminated" in curation.rules else None
         dirty = set(overlaps["problem_id"].to_pylist()) if overlaps else ()
         fates, faults = _decide(narrow, curation, dirty), _faults(scratch)
         written = _write(run, inputs, fates, scratch, prompt)
         scratch.delete()
         _settle(run, inputs, fates, written, faults, overlaps)
         progress.record({"state": "done"})
+
+
+def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: list[Item]) -> str:
+    """Return a hash of all that decides what becomes of the rollouts; of the user's files what is in them."""
+    curation = run.config.curation
+    found = verdicts.drop("verdict_seconds")  # which differ even where the same is found again
+    return content_hash(
+        SCHEMA_VERSION,
+        curation.model_dump_json(),
+        run.config.student.prompt.model_dump_json(),
+        *(it.name for it in segments),
+        *(content_hash(*map(str, row)) for row in zip(*found.to_pydict().values(), strict=True)),
+        *(content_hash(*it) for it in users_code(curation)),
+        *(content_hash(it.benchmark, it.id, it.text) for it in held_out),
+        *(it.id for it in run.problems(Split.TRAIN)),
+    )
+
+
+def users_code(curation: Curation) -> list[tuple[str, str]]:
+    """Return the modules that the user's own functions are named by and defined in, each with a hash of its file."""
+    named = [name for name in (*curation.rules, curation.score or "") if ":" in name]
+    modules = {name.partition(":")[0] for name in named} | {of_the_user("rules", name).__module__ for name in named}
+    files = ((module, getattr(import_module(module), "__file__", None)) for module in sorted(modules))
+    return [(module, sha256(Path(file).read_bytes()).hexdigest()) for module, file in files if file]
 
 
 def _annotate(segments: list[Place], verdicts: pa.Table, curation: Curation, scratch: Place) -> pa.Table:

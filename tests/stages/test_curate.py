@@ -18,7 +18,7 @@ from reasonray.config import Curation, UserError
 from reasonray.records import Outcome, Rollout, Split
 from reasonray.run import Run, open_run
 from reasonray.show import Query, show
-from reasonray.stages.curate import curate
+from reasonray.stages.curate import curate, users_code
 from reasonray.stages.report import report
 
 pytestmark = pytest.mark.ray
@@ -147,6 +147,33 @@ def test_of_copies_that_differ_what_they_say_decides_and_of_rounds_the_newest_in
     assert found == {("correct", ""), ("wrong", "incorrect")}, "of eight pairs neither side is always first"
     assert fates[0].num_rows == 10
     assert set(fates[0].filter(pc.equal(fates[0]["problem_id"], other.id))["round"].to_pylist()) == {1}
+
+
+def test_a_curation_is_done_again_where_a_benchmark_or_the_users_code_has_changed(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = a_rollout(problem=a_problem(KNOWN, "42"))
+    (tmp_path / "one.jsonl").write_text(json.dumps({"id": "b0", "problem": "Nothing that anybody has drawn here"}))
+    benchmarks = [str(tmp_path / "*.jsonl")]
+    run = a_run(tmp_path, [[known, a_rollout()]], benchmarks=benchmarks, rules=["contaminated"], validation=0)
+
+    def dropped() -> dict[str, int]:
+        curate(run)
+        found: dict[str, int] = json.loads((run.curated / "manifest.json").read())["dropped"]
+        return found
+
+    assert dropped() == {}
+    (tmp_path / "two.jsonl").write_text(json.dumps({"id": "b1", "problem": KNOWN}))
+    assert dropped() == {"contaminated": 1}
+
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): return [False] * table.num_rows")
+    mine = Curation(rules=("incorrect", "rules_of_mine:polite"))
+    before = users_code(mine)
+    assert [module for module, _ in before] == ["rules_of_mine"]
+    assert users_code(mine) == before
+    (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): return [True] * table.num_rows")
+    assert users_code(mine) != before
 
 
 def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_looked_into(
