@@ -50,6 +50,8 @@ from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, put, row_hashes
 
 _BATCH = 4096
 _PLACES = [("part", "ascending"), ("row", "ascending")]
+_TAKES_NO_PART = {"layouts", "labeller", "labelled"}
+"""Keys of [curation] that decide of no rollout."""
 _BLOCK_BYTES = 16 << 20
 """Of compressed segments."""
 
@@ -71,7 +73,9 @@ def curate(run: Run) -> None:
     manifest = run.curated / "manifest.json"
     if manifest.exists() and (before := json.loads(manifest.read()))["inputs"] == inputs:
         _refuse_nothing(before)
+        _write_layouts(run, before)
         _renew_card(run, before)
+        _remove_others(run, before)
         say("curate", "done before")
         return
     with Progress("curate", run.events) as progress:
@@ -96,7 +100,7 @@ def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: list[
     found = verdicts.drop("verdict_seconds")  # which differ even where the same is found again
     return content_hash(
         SCHEMA_VERSION,
-        curation.model_dump_json(),
+        curation.model_dump_json(exclude=_TAKES_NO_PART),
         run.config.student.prompt.model_dump_json(),
         *(it.name for it in segments),
         *(content_hash(*map(str, row)) for row in zip(*found.to_pydict().values(), strict=True)),
@@ -155,7 +159,7 @@ def _faults(scratch: Place) -> dict[str, int]:
 
 
 def _decide(narrow: pa.Table, curation: Curation, contaminated: Collection[str]) -> pa.Table:
-    """Return one row per rollout, in order of its place: part, row, dropped_by, selected, pass_rate."""
+    """Return one row per rollout, in order of its place: part, row, problem_id, content, and what select decides."""
     # Of a rollout that was drawn again the newest round counts. Of one that was committed twice what it says decides,
     # not which copy was read first.
     copies = [("id", "ascending"), ("round", "descending"), ("content", "ascending"), *_PLACES]
@@ -168,7 +172,7 @@ def _decide(narrow: pa.Table, curation: Curation, contaminated: Collection[str])
     if "near_duplicate" in curation.rules:
         distinct = with_near_duplicates(distinct, curation.near)
     decisions = select(distinct, curation, contaminated=contaminated)
-    fates = {name: distinct[name] for name in ("part", "row")} | {
+    fates = {name: distinct[name] for name in ("part", "row", "problem_id", "content")} | {
         name: decisions[name] for name in ("dropped_by", "selected", "pass_rate")
     }
     return pa.table(fates).sort_by(_PLACES).combine_chunks()
@@ -176,7 +180,7 @@ def _decide(narrow: pa.Table, curation: Curation, contaminated: Collection[str])
 
 def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Prompt) -> list[dict[str, Any]]:
     """Write every part again with its fates, and its selected rollouts as examples."""
-    shared = ray.put(fates)
+    shared = ray.put(fates.drop(["part", "problem_id", "content"]))
     curated, curation = run.curated, run.config.curation
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
@@ -189,9 +193,6 @@ def _write(run: Run, inputs: str, fates: pa.Table, scratch: Place, prompt: Promp
         for split, part in (("train", train), ("validation", validation)):
             if part.num_rows:
                 (curated / "data" / f"{split}-{name}").write_table(part)
-                for layout in curation.layouts:
-                    lines = f"{split}-{name.removesuffix('.parquet')}.jsonl"
-                    (curated / layout / lines).write(json_lines(part, layout))
         return {
             "rollouts": name,
             "rows": table.num_rows,
@@ -239,6 +240,7 @@ def _settle(
     data, aside = ([row[split] for row in written if row[split]] for split in ("train", "validation"))
     document = {
         "inputs": inputs,
+        "examples": _examples_hash(run, fates),
         "rollouts": [row["rollouts"] for row in written],
         "data": data,
         "validation": aside,
@@ -250,19 +252,53 @@ def _settle(
     }
     if overlaps is not None:
         (run.curated / "contamination.parquet").write_table(overlaps)
+    _write_layouts(run, document)
     if selected:
         (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside, overlaps).encode())
     (run.curated / "manifest.json").write(json.dumps(document, indent=2).encode())
     _refuse_nothing(document)  # the manifest says why nothing was selected; an earlier data set stays where it is
-    lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in data + aside]
-    kept = {"rollouts": document["rollouts"], "data": data + aside} | dict.fromkeys(LAYOUTS, lines)
-    for folder, named in kept.items():
-        for file in (run.curated / folder).list():
-            if file.name not in named or (folder in LAYOUTS and folder not in run.config.curation.layouts):
-                file.delete()
+    _remove_others(run, document)
     for fault, count in faults.items():
         say("curate", f"{count:>7,} kept out, for {fault} cannot be used")
     say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {_reasons(document) or 'none'}")
+
+
+def _examples_hash(run: Run, fates: pa.Table) -> str:
+    """Return a hash of what a student learns from and is measured on, whatever files it lies in."""
+    curation = run.config.curation
+    parts = split_off(fates.filter(fates["selected"]), curation.validation, curation.seed)
+    hashes = (content_hash(*sorted(part["content"].to_pylist())) for part in parts)
+    return content_hash(run.config.student.prompt.model_dump_json(), *hashes)
+
+
+def _write_layouts(run: Run, document: Mapping[str, Any]) -> None:
+    """Write the examples in the other layouts that are asked for, where they do not stand there yet."""
+    write, written = ray.remote(_write_lines).options(num_cpus=1), []
+    for layout in run.config.curation.layouts:
+        there = {file.name for file in (run.curated / layout).list()}
+        missing = (name for name in [*document["data"], *document["validation"]] if _lines_of(name) not in there)
+        written += [write.remote(run.curated, name, layout) for name in missing]
+    ray.get(written)
+
+
+def _lines_of(name: str) -> str:
+    return f"{name.removesuffix('.parquet')}.jsonl"
+
+
+def _write_lines(curated: Place, name: str, layout: str) -> None:
+    (curated / layout / _lines_of(name)).write(json_lines((curated / "data" / name).read_table(), layout))
+
+
+def _remove_others(run: Run, document: Mapping[str, Any]) -> None:
+    """Remove what an earlier curation left, and layouts that are no longer asked for."""
+    data = {*document["data"], *document["validation"]}
+    lines = {_lines_of(name) for name in data}
+    kept = {"rollouts": {*document["rollouts"]}, "data": data}
+    kept |= {layout: lines if layout in run.config.curation.layouts else set() for layout in LAYOUTS}
+    for folder, named in kept.items():
+        for file in (run.curated / folder).list():
+            if file.name not in named:
+                file.delete()
 
 
 def _refuse_nothing(document: Mapping[str, Any]) -> None:

@@ -193,11 +193,16 @@ def _training(run: Run) -> list[dict[str, float]]:
 
 
 def trained(run: Run) -> Trained | None:
-    """Return what the student learned from, None before training; every selected sample is an example or left out."""
+    """Return what the student learned from, None before training on the data set that is there now.
+
+    Every selected sample is an example or left out.
+    """
     manifest = run.student / "final" / "manifest.json"
     if not manifest.exists():
         return None
     figures, curated = json.loads(manifest.read()), json.loads((run.curated / "manifest.json").read())
+    if figures["data"] != curated.get("examples", figures["data"]):
+        return None
     return Trained(
         examples=figures["examples"],
         tokens=figures["loss_tokens"],

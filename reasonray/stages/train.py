@@ -115,7 +115,8 @@ def _data_set(run: Run) -> tuple[str, list[Place], int]:
     if not document["selected"]:
         raise UserError(f"run {run.name}: curation selected no rollout to train on; draw more, or loosen [curation]")
     files = document["data"]
-    return content_hash(*files), [run.curated / "data" / name for name in files], document["selected"]
+    data = document.get("examples") or content_hash(*files)  # an earlier version knew them by the names of their files
+    return data, [run.curated / "data" / name for name in files], document["selected"]
 
 
 def _refuse_too_small(training: Training) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -132,17 +132,21 @@ def tokenise(
 class Examples:
     """The examples of some files, in the order of their ids, memory-mapped: a row is read when it is asked for."""
 
-    files: tuple[Path, ...]
     batches: tuple[pa.RecordBatch, ...]
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, row: int) -> Example:
+        number, at = self._find(row)
+        batch = self.batches[number]
+        return Example(batch["id"][at].as_py(), batch["ids"][at].values.to_pylist(), batch["start"][at].as_py())
+
+    def _find(self, row: int) -> tuple[int, int]:
+        """Return the number of the batch that a row is in, and where in it."""
         place = int(self._order[row])
         number = int(np.searchsorted(self._begins, place, side="right")) - 1
-        batch, at = self.batches[number], place - int(self._begins[number])
-        return Example(batch["id"][at].as_py(), batch["ids"][at].values.to_pylist(), batch["start"][at].as_py())
+        return number, place - int(self._begins[number])
 
     @cached_property
     def _begins(self) -> NDArray[np.int64]:
@@ -176,12 +180,18 @@ class Examples:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the files."""
-        digests = []
-        for path in self.files:
-            with path.open("rb") as file:
-                digests.append(file_digest(file, "sha256").hexdigest())
-        return sha256("".join(digests).encode()).hexdigest()
+        """Hash of the examples in their order, however they are dealt to files."""
+        digest = sha256()
+        columns = [
+            (it["id"], it["start"].to_numpy(), it["ids"].offsets.to_numpy(), it["ids"].values.to_numpy())
+            for it in self.batches
+        ]
+        for number, at in map(self._find, range(len(self))):
+            id, start, offsets, tokens = columns[number]
+            first, end = offsets[at : at + 2]
+            digest.update(f"{id[at]} {start[at]} {end - first} ".encode())
+            digest.update(tokens[first:end])
+        return digest.hexdigest()
 
 
 def write(path: str | Path, examples: Iterable[Example]) -> None:
@@ -196,10 +206,10 @@ def write(path: str | Path, examples: Iterable[Example]) -> None:
 
 def read(path: str | Path) -> Examples:
     """Open a file that `write` made, or all such files of a directory."""
-    files = tuple(sorted(Path(path).glob("*.arrow"))) if Path(path).is_dir() else (Path(path),)
+    files = sorted(Path(path).glob("*.arrow")) if Path(path).is_dir() else [Path(path)]
     readers = [pa.ipc.open_file(pa.memory_map(str(file))) for file in files]
     batches = (reader.get_batch(number) for reader in readers for number in range(reader.num_record_batches))
-    return Examples(files, tuple(batches))
+    return Examples(tuple(batches))
 
 
 def collate(examples: Examples | Sequence[Example], pack: Sequence[int]) -> Batch:

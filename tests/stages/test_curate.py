@@ -81,6 +81,7 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
     assert [written(it) for it in (tables[0], fates[0])] == [written(it) for it in (tables[1], fates[1])]
 
     manifest = json.loads((other.curated / "manifest.json").read())
+    assert manifest["examples"] == json.loads((one.curated / "manifest.json").read())["examples"]
     assert manifest["unreadable"] == {"completion": 1, "segment cannot be read: 9-torn.parquet": 1}
     assert {"contaminated", "duplicate", "surplus", "incorrect"} <= manifest["dropped"].keys()
     overlaps = pq.read_table((other.curated / "contamination.parquet").path).to_pylist()
@@ -174,6 +175,23 @@ def test_a_curation_is_done_again_where_a_benchmark_or_the_users_code_has_change
     assert users_code(mine) == before
     (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): return [True] * table.num_rows")
     assert users_code(mine) != before
+
+
+def test_other_layouts_and_a_labeller_leave_the_examples_as_they_are(ray_cluster: None, tmp_path: Path) -> None:
+    run = a_run(tmp_path, [drawn()[:60]], layouts=[])
+    curate(run)
+    before = {file.name: Path(file.path).stat().st_mtime_ns for file in (run.curated / "data").list()}
+    manifest = (run.curated / "manifest.json").read()
+    for changes in ({"layouts": ["alpaca"]}, {"layouts": ["sharegpt"], "labelled": 7}):
+        run = open_run(a_scripted_config(tmp_path, curation=CURATION | changes))
+        curate(run)
+        assert {file.name: Path(file.path).stat().st_mtime_ns for file in (run.curated / "data").list()} == before
+        assert (run.curated / "manifest.json").read() == manifest
+        written_lines = {name: (run.curated / name).list() for name in ("sharegpt", "alpaca")}
+        assert {name for name, files in written_lines.items() if files} == set(changes["layouts"])
+        lines = [line for files in written_lines.values() for file in files for line in file.read().splitlines()]
+        assert len(lines) == data_of(run).num_rows
+        assert f'"{changes["layouts"][0]}"' in (run.curated / "README.md").read().decode()
 
 
 def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_looked_into(

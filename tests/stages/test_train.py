@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 from reasonray.cli import guarded
 from reasonray.config import UserError
 from reasonray.funnel import Trained
+from reasonray.records import content_hash
 from reasonray.run import Run, open_run
 from reasonray.stages.report import trained
 from reasonray.stages.train import train
@@ -60,7 +61,8 @@ def curated(
         if part:
             (run.curated / "data" / name).write_table(pa.Table.from_pylist(part))
             names += [name] if part is not measured else []
-    document = {"data": names, "selected": len(learnt), "validation": ["validation.parquet"] if measured else []}
+    aside_names = ["validation.parquet"] if measured else []
+    document = {"examples": content_hash(*texts), "data": names, "selected": len(learnt), "validation": aside_names}
     (run.curated / "manifest.json").write(json.dumps(document).encode())
     return run
 
@@ -94,6 +96,9 @@ def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_
     before = {file: file.stat().st_mtime_ns for file in Path(run.student.path).rglob("*")}
     train(run)
     assert {file: file.stat().st_mtime_ns for file in Path(run.student.path).rglob("*")} == before
+    curation = run.curated / "manifest.json"
+    curation.write(json.dumps(json.loads(curation.read()) | {"examples": "others"}).encode())
+    assert trained(run) is None, "this student learned from other examples"
 
 
 def kill_workers(run: Run, killed: list[int]) -> None:

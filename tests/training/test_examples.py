@@ -1,5 +1,6 @@
 """T12, T13: exactly the completion and its stop token are learnt, under any chat template."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,10 @@ def test_examples_come_back_in_the_order_of_their_ids_however_they_lie_in_files(
     assert [back[row] for row in range(len(back))] == rows
     assert back.lengths.tolist() == [len(row.ids) for row in rows]
     assert back.loss_lengths.tolist() == [len(row.ids) - row.start for row in rows]
+    examples.write(tmp_path / "all.arrow", rows)
+    examples.write(tmp_path / "all-but-one.arrow", [*rows[:-1], replace(rows[-1], start=rows[-1].start + 1)])
+    assert examples.read(tmp_path / "all.arrow").sha256 == back.sha256
+    assert examples.read(tmp_path / "all-but-one.arrow").sha256 != back.sha256
 
 
 def test_examples_come_back_from_their_file(tmp_path: Path) -> None:
