@@ -53,6 +53,14 @@ _SENTENCE = re.compile(r"[.,;](?:\s|$)|\n(?!\s*=)")
 _LETTER_TIMES = re.compile(r"x(?:(?<=\dx)|(?<=\d x))(?= ?\d)")
 _VALUE = re.compile(r"\(*[\d.]+%?\)*")
 _WORD = re.compile(r"[^\W_]+|[+\-*/=^<>%]")
+_MARKS = "".join(it for it in map(chr, range(0x300, 0x2000)) if unicodedata.category(it).startswith("M"))
+_MARKED_WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*|[+\-*/=^<>%]")
+_IDEOGRAPHS = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+_SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_OTHER_SCRIPT = re.compile(f"[\u0300-\u1fff{_IDEOGRAPHS}]")
+_BORDER = re.compile(f"(?<=[{_IDEOGRAPHS}])|(?=[{_IDEOGRAPHS}])|(?<=[{_MARKS}])(?![{_MARKS}])(?=[{_SPACELESS}])")
+"""Where words part that no space parts: at every Chinese and Japanese character; in Thai, Lao, Burmese and Khmer after
+a letter's marks, which come every few letters and in copies at the same places."""
 _MARKUP = re.compile(
     r"\\(?:text|mathrm|mathbf|left|right|boxed|displaystyle|quad)(?![a-z])|[${}\\]|\*\*+|--+"
     r"|-(?:(?<=[^\W\d_]{2}-)(?=[^\W\d_])|(?<=[^\W\d_]-)(?=[^\W\d_]{2}))"
@@ -210,6 +218,8 @@ class Index:
     """The n-grams of held-out items, by size, sorted by hash. Pickles; a task on every node shares one."""
 
     items: tuple[Item, ...]
+    copies: dict[str, list[int]]
+    """Items by their text, whatever its length: a problem must not be one."""
     shared: dict[int, _Entries]
     """N-grams that a problem must not hold."""
     whole: dict[int, _Entries]
@@ -221,7 +231,8 @@ class Index:
 def index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[int] = ()) -> Index:
     """Return the index of held-out items.
 
-    N-grams that stand in more than ten items and one of a hundred are how such problems are worded, and do not count.
+    N-grams that stand in more than ten items and one of a hundred are how such problems are worded, and do not count;
+    an item that is there several times counts once.
 
     Args:
         items: held-out problems.
@@ -234,10 +245,16 @@ def index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[int] =
     counts = np.diff(flat.starts)
     entire = {int(it) for it in counts if _SHORTEST <= it <= max(ngrams)}
     short = {it for it in lengths if _SHORTEST <= it < min(ngrams)}
+    first: dict[str, int] = {}
+    alike = np.array([first.setdefault(" ".join(it), number) for number, it in enumerate(words)], np.int64)
+    copies: dict[str, list[int]] = {}
+    for number, item in enumerate(kept):
+        copies.setdefault(_bare(item.text), []).append(number)
+    copies.pop("", None)
 
     def entries(size: int) -> _Entries:
         hashes, owners, _ = flat.ngrams(size)
-        order = np.lexsort((owners, hashes))
+        order = np.lexsort((alike[owners], hashes))
         return hashes[order], owners[order]
 
     def of_that_size(size: int) -> _Entries:
@@ -246,11 +263,12 @@ def index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[int] =
 
     def rare(size: int) -> _Entries:
         hashes, owners = entries(size)
-        few = ~_is_common(hashes, owners, len(kept))
+        few = ~_is_common(hashes, alike[owners], len(first))
         return hashes[few], owners[few]
 
     return Index(
         kept,
+        copies,
         {size: rare(size) for size in ngrams},
         {size: of_that_size(size) for size in sorted(entire)},
         {size: rare(size) for size in sorted(short)},
@@ -260,7 +278,8 @@ def index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[int] =
 def hits(held_out: Index, problems: Sequence[tuple[str, str]]) -> pa.Table:
     """Return which problems overlap with which held-out items, the longest n-gram of each pair.
 
-    Found are problems that share an n-gram with an item, that hold a short item whole, or stand whole in an item.
+    Found are problems that are an item, that share an n-gram with one, that hold a short one whole, or stand whole in
+    one.
 
     Args:
         held_out: the index.
@@ -272,7 +291,11 @@ def hits(held_out: Index, problems: Sequence[tuple[str, str]]) -> pa.Table:
     words = [normalised(text) for _, text in problems]
     flat = _Flat.of(words)
     sizes = sorted({*held_out.shared, *held_out.whole, *held_out.within}, reverse=True)
-    found: dict[tuple[int, int], list[str]] = {}
+    found = {
+        (number, item): words[number]
+        for number, (_, text) in enumerate(problems)
+        for item in held_out.copies.get(_bare(text), ())
+    }
     for size in sizes:
         hashes, owners, places = flat.ngrams(size)
         entire = np.diff(flat.starts)[owners] == size
@@ -307,11 +330,27 @@ def _meetings(known: _Entries, hashes: Hashes, asked: _Rows) -> Iterator[tuple[i
 
 
 def normalised(text: str) -> list[str]:
-    """Return the words of a text, whatever their case, punctuation and LaTeX dress; numbers and signs stay."""
+    """Return the words of a text, whatever their case, punctuation and LaTeX dress; numbers and signs stay.
+
+    Chinese and Japanese characters are words of their own.
+    """
+    plain = _undressed(text)
+    # Latin letters have neither, and are most of what there is to read.
+    if plain.isascii() or not _OTHER_SCRIPT.search(plain):
+        return _WORD.findall(plain)
+    return _MARKED_WORD.findall(_BORDER.sub(" ", plain))
+
+
+def _bare(text: str) -> str:
+    """Return what copies of a text have in common: more than its words, for "7" and "7!" are two problems."""
+    return " ".join(_undressed(text).split()).rstrip(" .:?")
+
+
+def _undressed(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).translate(_SIGNS).casefold()
     if "\\" in plain:
         plain = _OVER.sub("/", _TIMES.sub("*", plain))
-    return _WORD.findall(_MARKUP.sub(" ", _THOUSANDS.sub("", plain)))
+    return _MARKUP.sub(" ", _THOUSANDS.sub("", plain))
 
 
 def _holds(text: str, words: Sequence[str]) -> bool:

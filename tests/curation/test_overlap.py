@@ -168,10 +168,53 @@ def test_dress_does_not_hide_words(plain: str, dressed: str) -> None:
 
 def test_a_pair_is_told_once_and_by_its_longest_words() -> None:
     words = prose(random.Random(4), 30)
-    found = hits(index([Item("b", "1", words)], (8, 13)), [("same", words), ("other", prose(random.Random(6), 30))])
+    asked = [("same", words), ("more", f"{words} indeed"), ("other", prose(random.Random(6), 30))]
+    found = hits(index([Item("b", "1", words)], (8, 13)), asked)
     assert found.select(["problem_id", "item_id", "words"]).to_pylist() == [
-        {"problem_id": "same", "item_id": "1", "words": 13}
+        {"problem_id": "same", "item_id": "1", "words": 30},
+        {"problem_id": "more", "item_id": "1", "words": 13},
     ]
+
+
+@pytest.mark.parametrize("text", ["12 * 7 = ?", "Find 7!", "Evaluate 3 + 4.", r"Compute $\sqrt{2}$.", "7 的平方?"])
+def test_a_copy_is_found_however_short_it_is_and_what_only_has_its_words_is_none(text: str) -> None:
+    held_out = index([Item("b", "copied", text), Item("b", "empty", "")], (13,))
+    asked = [("copy", f" {text.upper()}\n"), ("longer", f"{text} And why?"), ("other", "Find 7."), ("none", " ?")]
+    assert hits(held_out, asked)["problem_id"].to_pylist() == ["copy"]
+
+
+def test_an_item_that_is_there_many_times_is_no_wording() -> None:
+    dice = random.Random(7)
+    logged = [prose(dice, 30) for _ in range(11)]
+    items = [Item("log", f"{number}-{sample}", text) for number, text in enumerate(logged) for sample in range(16)]
+    found = hits(index(items, (13,)), [("held", f"{prose(dice, 5)} {logged[3]}"), ("new", prose(dice, 30))])
+    assert found["problem_id"].to_pylist() == ["held"] * 16
+    assert found["item_id"].to_pylist() == [f"3-{sample}" for sample in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("item", "other"),
+    [
+        (
+            "小明有五个苹果，小红给了他七个苹果，然后他又吃掉了三个。请问小明现在有多少个？",
+            "小明有三本书，小红有五本书。",
+        ),
+        (
+            "太郎さんはりんごを五個持っています。花子さんから七個もらいました。全部でいくつ？",
+            "りんごを三個買いました。",
+        ),
+        ("สมชายมีแอปเปิ้ลห้าผล และได้รับอีกเจ็ดผลจากเพื่อน แล้วกินไปสามผล รวมทั้งหมดกี่ผล", "สมชายมีส้มสามผล"),
+    ],
+)
+def test_words_that_no_space_parts_are_found_too(item: str, other: str) -> None:
+    held_out = index([Item("b", "1", item)], (13,), [len(normalised(other))])
+    assert hits(held_out, [("held", f"问 1: {item} (2)"), ("other", other)])["problem_id"].to_pylist() == ["held"]
+    one, changed, another = signatures([item, f"{item[:-3]}6{item[-2:]}", other])
+    assert np.mean(one == changed) > 0.6 > 0.2 > np.mean(one == another)
+
+
+def test_a_letter_keeps_its_marks() -> None:
+    assert normalised("राम के पास पाँच सेब हैं") == ["राम", "के", "पास", "पाँच", "सेब", "हैं"]
 
 
 def test_how_problems_are_worded_does_not_count() -> None:
