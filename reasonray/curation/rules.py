@@ -173,9 +173,11 @@ def _leaked_answer(table: pa.Table, _: Curation) -> pa.Array:
     return pa.array([bool(_LEAK.search(text)) and not _LEAK.search(asked) for asked, text in pairs], pa.bool_())
 
 
+# Python reads no number of more than 4300 digits, and nobody reasons with one.
+_NUMBER = r"\d{1,100}(?:\.\d{1,100})?"
 # One operation between two plain numbers, neither side part of a longer expression.
 _EQUATION = re.compile(
-    r"(?<![\w.,+\-*/×=%(])(?<![+\-*/×=%(]\s)(-?\d+(?:\.\d+)?) ?([-+*/×]) ?(\d+(?:\.\d+)?) ?= ?(-?\d+(?:\.\d+)?)"
+    rf"(?<![\w.,+\-*/×=%(])(?<![+\-*/×=%(]\s)(-?{_NUMBER}) ?([-+*/×]) ?({_NUMBER}) ?= ?(-?{_NUMBER})"
     r"(?!\d|[.,]\d|\s?[-+*/×^%])"
 )
 
@@ -257,6 +259,7 @@ RULES: dict[str, Rule] = {
             {"completion": "<think> 2 + 3 * 4 = 14 and 1 / 3 = 0.33 </think> The answer is 14."},
             {"completion": "<think> 7 * 3 = 21 - 2 = 19 and 1,000 + 5 = 1,005 </think> The answer is 19."},
             {"completion": "<think> -2 + 5 = 3; f(x) - 3 = 9 </think> The answer is 3."},
+            {"completion": f"<think> {'9' * 5000} + 1 = {'9' * 5000} </think> The answer is 42."},
         ),
     ),
     "too_short": Rule(

@@ -83,7 +83,7 @@ def curate(run: Run) -> None:
         quiet_ray_data()
         scratch = run.curated / "annotated"
         scratch.delete()
-        narrow = _annotate(segments, verdicts, curation, scratch)
+        narrow = _annotate(run, segments, verdicts, scratch)
         progress.show(f"selecting from {narrow.num_rows:,} rollouts", {"state": "selecting"}, now=True)
         overlaps = contamination(run, held_out) if "contaminated" in curation.rules else None
         dirty = set(overlaps["problem_id"].to_pylist()) if overlaps else ()
@@ -118,14 +118,16 @@ def users_code(curation: Curation) -> list[tuple[str, str]]:
     return [(module, sha256(Path(file).read_bytes()).hexdigest()) for module, file in files if file]
 
 
-def _annotate(segments: list[Place], verdicts: pa.Table, curation: Curation, scratch: Place) -> pa.Table:
+def _annotate(run: Run, segments: list[Place], verdicts: pa.Table, scratch: Place) -> pa.Table:
     """Write annotated rollouts in parts; return the narrow columns of all, with the place of each: part and row."""
-    newer, filesystem = ray.put(verdicts), segments[0].filesystem
+    newer, filesystem, curation = ray.put(verdicts), segments[0].filesystem, run.config.curation
+    problems = ray.put(frozenset(it.id for it in run.problems(Split.TRAIN)))
 
     def annotate(batch: pa.Table) -> Iterator[pa.Table]:
         faults: Counter[str] = Counter()
+        train = ray.get(problems)
         for segment in (Place(filesystem, path) for path in batch["segment"].to_pylist()):
-            for number, rollouts in enumerate(read_batches(segment, _BATCH, faults)):
+            for number, rollouts in enumerate(read_batches(segment, _BATCH, train, faults)):
                 annotated = annotate_table(with_verdicts(rollouts, ray.get(newer)))
                 table = measure_table(annotated, curation.repetition_ngram)
                 part = f"{segment.name.removesuffix('.parquet')}-{number:05d}.parquet"

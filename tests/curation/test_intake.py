@@ -7,13 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factories import a_rollout
+from factories import a_problem, a_rollout
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.curation.intake import LARGEST, keep_good, read_batches
 from reasonray.storage import place
 from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
+
+TRAIN = {a_problem().id}
 
 
 def three() -> pa.Table:
@@ -26,7 +28,7 @@ def with_column(table: pa.Table, name: str, values: Any, kind: pa.DataType | Non
 
 def intake(table: pa.Table) -> tuple[pa.Table, Counter[str]]:
     faults: Counter[str] = Counter()
-    good = keep_good(table, faults)
+    good = keep_good(table, TRAIN, faults)
     assert good.schema.equals(ROLLOUT_SCHEMA)
     good.validate(full=True)
     assert good.num_rows + faults.total() == table.num_rows, "every row is there or counted"
@@ -51,7 +53,9 @@ def test_good_rollouts_pass_as_they_are() -> None:
         ("completion", not_utf8(), None),
         ("completion", [b"a", b"\xff", b"c"], pa.binary()),
         ("completion", ["a", "x" * (LARGEST + 1), "c"], pa.large_string()),
-        ("problem_id", ["a", None, "c"], pa.string()),
+        ("problem_id", [a_problem().id, None, a_problem().id], pa.string()),
+        ("problem_id", [a_problem().id, a_problem("Whose?").id, a_problem().id], pa.string()),
+        ("problem_split", ["train", "test", "train"], pa.string()),
         ("verdict_outcome", ["correct", "splendid", "wrong"], pa.string()),
         ("sample", [0, 2**40, 2], pa.int64()),
         ("completion_tokens", [1, None, 3], pa.int32()),
@@ -65,6 +69,23 @@ def test_a_spoilt_row_is_counted_under_its_column_and_the_others_stay(column: st
     good, faults = intake(table)
     assert good["id"].to_pylist() == [three()["id"][0].as_py(), three()["id"][2].as_py()]
     assert faults == {column: 1}
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2, 3], [0.5, 1.5, 2.5], [True, False, True], pa.array([7] * 3).dictionary_encode()]
+)
+def test_what_can_be_written_as_text_is(values: Any) -> None:
+    good, faults = intake(with_column(three(), "problem_answer", values))
+    assert good["problem_answer"].to_pylist() == pa.array(values).cast(pa.string()).to_pylist()
+    assert not faults
+
+
+@pytest.mark.parametrize("values", [[["a"]] * 3, [{"a": 1}] * 3])
+@pytest.mark.parametrize("column", ["id", "problem_answer", "completion"])
+def test_what_cannot_be_written_as_text_is_kept_out(column: str, values: Any) -> None:
+    good, faults = intake(with_column(three(), column, values))
+    assert good.num_rows == 0
+    assert faults == {column: 3}
 
 
 def test_foreign_columns_are_passed_over_and_older_segments_are_read() -> None:
@@ -83,11 +104,13 @@ def test_a_file_that_is_no_parquet_is_named_and_a_lost_one_is_a_fault(tmp_path: 
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and then nothing")
     pq.write_table(three(), tmp_path / "good.parquet")
     faults: Counter[str] = Counter()
-    tables = [it for name in ("torn", "good") for it in read_batches(place(tmp_path) / f"{name}.parquet", 2, faults)]
+    tables = [
+        it for name in ("torn", "good") for it in read_batches(place(tmp_path) / f"{name}.parquet", 2, TRAIN, faults)
+    ]
     assert [it.num_rows for it in tables] == [2, 1]
     assert faults == {"segment cannot be read: torn.parquet": 1}
     with pytest.raises(FileNotFoundError):
-        list(read_batches(place(tmp_path) / "lost.parquet", 2, faults))
+        list(read_batches(place(tmp_path) / "lost.parquet", 2, TRAIN, faults))
 
 
 @given(st.lists(st.sampled_from(["id", "completion", "problem_question", "finish", "seed"]), unique=True), st.data())
