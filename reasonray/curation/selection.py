@@ -5,7 +5,7 @@ Works on narrow columns of all rollouts at once, never on text, and depends on n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,9 +126,19 @@ def _fair_share(narrow: pa.Table, taken: _Integers, problem: _Integers, curation
     there = {source: int((sources == source).sum()) for source in curation.mix}
     if missing := [source for source, count in there.items() if not count and curation.mix[source]]:
         raise UserError(f"curation.mix: source {missing[0]!r} has no rollout to select; take it out, or draw more")
-    most = min(int(count / curation.mix[source]) for source, count in there.items() if curation.mix[source])
-    size = min(most, curation.size or most)
-    return np.concatenate([turns[sources == source][: round(size * share)] for source, share in curation.mix.items()])
+    most = min(int(count / curation.mix[source] + 1e-9) for source, count in there.items() if curation.mix[source])
+    parts = _parts(min(most, curation.size or most), curation.mix)
+    return np.concatenate([turns[sources == source][:part] for source, part in parts.items()])
+
+
+def _parts(size: int, mix: Mapping[str, float]) -> dict[str, int]:
+    """Deal a size out by shares: whole numbers that sum to it, what is left over to the largest remainders."""
+    exact = {source: size * share / sum(mix.values()) for source, share in mix.items()}
+    parts = {source: int(wanted + 1e-9) for source, wanted in exact.items()}
+    owed = sorted(mix, key=lambda source: round(parts[source] - exact[source], 9))
+    for source in owed[: size - sum(parts.values())]:
+        parts[source] += 1
+    return parts
 
 
 @dataclass(frozen=True, slots=True)

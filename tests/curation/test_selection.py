@@ -174,6 +174,23 @@ def test_a_size_is_dealt_in_turns_and_a_mix_by_source() -> None:
         fates(rows, 3, mix={"a": 0.5, "c": 0.5})
 
 
+@given(st.integers(1, 30), st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_a_mix_has_the_size_that_is_asked_for_and_no_share_is_off_by_one(size: int, weights: list[int]) -> None:
+    mix = {f"s{number}": weight / sum(weights) for number, weight in enumerate(weights)}
+    rows = [a_row(100 * number + place, problem_id=f"{source}/{place}", problem_source=source)
+            for number, source in enumerate(mix) for place in range(size)]  # fmt: skip
+    found = fates(rows, mix=mix, size=size)
+    taken = Counter(row["problem_source"] for row in rows if found[row["id"]]["selected"])
+    assert taken.total() == size
+    assert all(abs(taken[source] - size * share) < 1 for source, share in mix.items())
+
+
+def test_a_mix_without_a_size_takes_all_of_the_scarcest_source() -> None:
+    rows = [a_row(number, problem_id=f"p{number}", problem_source="rare" if number < 7 else "common")
+            for number in range(120)]  # fmt: skip
+    assert len(chosen(fates(rows, mix={"rare": 0.07, "common": 0.93}))) == 100
+
+
 def test_nothing_to_select_from_is_no_fault() -> None:
     assert fates([]) == {}
 
