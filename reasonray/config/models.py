@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
-from reasonray.config.section import Section, Share
+from reasonray.config.section import PATH_PART, Section, Share
 
 
 class Example(Section):
@@ -193,10 +193,23 @@ class Asked(Section):
         return ends(self.replicas)
 
 
+_TAKEN = ("all", "base", "student", "train")
+"""What reports and directories call other things than teachers and further arms."""
+
+
 class Named(Asked):
-    """A model that a run may have several of."""
+    """A model that a run may have several of; its name is that of its rollouts' directory, too."""
 
     name: str
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_path_part(cls, name: str) -> str:
+        if not re.fullmatch(PATH_PART, name):
+            raise ValueError("may hold letters, digits, '.', '_' and '-' only")
+        if name in _TAKEN or name.startswith("step-"):
+            raise ValueError(f"{', '.join(_TAKEN)} and step-… (the checkpoints) are taken; choose another")
+        return name
 
 
 class Teacher(Named):

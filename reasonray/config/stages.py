@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from reasonray.config.models import Asked, Named, Range, Sampling, ends
-from reasonray.config.section import PATH_PART, Section, Share
+from reasonray.config.section import Section, Share
 
 
 class Judge(Asked):
@@ -206,13 +205,6 @@ class Training(Section):
 
 class Arm(Named):
     """A model that is only measured: any model behind any engine, or one that is measured already, asked otherwise."""
-
-    @field_validator("name")
-    @classmethod
-    def _is_one_path_part(cls, name: str) -> str:
-        if not re.fullmatch(PATH_PART, name) or name in ("all", "base", "student", "train"):
-            raise ValueError("may hold letters, digits, '.', '_' and '-' only; all, base, student and train are taken")
-        return name
 
 
 class Evaluation(Section):
