@@ -100,9 +100,12 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 def _work(config: Config, work: Callable[[Run], None]) -> int:
+    from reasonray.preflight import refuse_missing
     from reasonray.run import exclusive, open_run
     from reasonray.stages.cluster import connected, machines
 
+    _refuse_unusable(config, Path.cwd())
+    refuse_missing(config)
     run = open_run(config)
     with exclusive(run), connected():
         run.events.emit("cluster", machines=machines())
@@ -118,6 +121,7 @@ def _submit(options: argparse.Namespace) -> int:
     for file in (options.job, options.config):
         if not (working_directory / file).is_file():
             raise UserError(f"{file} is not below {working_directory}, which is what the cluster gets (--working-dir)")
+    _refuse_unusable(config, working_directory)
     root = _root_for_job(config.root, options.address)
     entrypoint = shlex.join(["python", options.job, options.config, *options.overrides, f"root={root}"])
     return submit(entrypoint, config.name, options.address, str(working_directory), wait=not options.no_wait)
@@ -144,10 +148,22 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from reasonray.preflight import refuse_missing
     from reasonray.status import forecast
 
-    print(forecast(load(options.config, options.overrides)))
+    config = load(options.config, options.overrides)
+    _refuse_unusable(config, Path.cwd())
+    refuse_missing(config)
+    print(forecast(config))
     return 0
+
+
+def _refuse_unusable(config: Config, directory: Path) -> None:
+    from reasonray.preflight import refuse_unusable
+
+    if str(directory) not in sys.path:  # on a cluster Ray lets a job import from its working directory
+        sys.path.append(str(directory))
+    refuse_unusable(config)
 
 
 def _show(options: argparse.Namespace) -> int:

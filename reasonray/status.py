@@ -7,6 +7,7 @@ from collections import Counter
 import pyarrow.compute as pc
 
 from reasonray import problems
+from reasonray.comparison import clusters_of
 from reasonray.config import Config
 from reasonray.ledger import Ledger
 from reasonray.policy import most
@@ -40,9 +41,10 @@ def forecast(config: Config) -> str:
     """Return what a configuration would do, after loading its problems for real.
 
     Raises:
-        UserError: a source is wrong.
+        UserError: a source is wrong, or the test problems have no evaluation.cluster.
     """
     loaded = problems.load(config.sources, to_distil=bool(config.teachers))
+    clusters_of([it for it in loaded.problems if it.split is Split.TEST], config.evaluation.cluster)
     counts = Counter(problem.split for problem in loaded.problems)
     rollouts = counts[Split.TRAIN] * most(config.policy)
     arms = len(config.teachers) + len(config.evaluation.arms) + (2 if config.teachers else 1)

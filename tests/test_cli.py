@@ -1,9 +1,10 @@
+import sys
 from pathlib import Path
 
 import pytest
 from factories import a_problem, a_rollout, a_scripted_config
 
-from reasonray.cli import _root_for_job, main
+from reasonray.cli import _root_for_job, job, main
 from reasonray.config import UserError
 from reasonray.records import Outcome, Split
 from reasonray.run import open_run
@@ -24,6 +25,41 @@ def test_plan_says_what_a_configuration_costs(capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert "24 to distil   12 held out" in printed
     assert "120 rollouts at most by teacher" in printed
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('curation.rules=["duplicat"]', "no rule 'duplicat'"),
+        ('curation.rules=["nowhere.rules:polite"]', "nowhere.rules:polite cannot be imported"),
+        ("checking.instead.math_answer=nope", "checking.instead: no checker is called 'nope'"),
+        ('curation.benchmarks=["nofile.jsonl"]', "curation.benchmarks: no file at nofile.jsonl"),
+        ("evaluation.cluster=templat", "evaluation.cluster = 'templat'"),
+    ],
+)
+def test_plan_refuses_what_would_fail_after_sampling(
+    override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", SMOKE, override]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_job_and_a_submission_refuse_what_would_fail_later_before_a_run_or_a_cluster_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [SMOKE, f"root={tmp_path}", 'curation.rules=["duplicat"]']
+    assert job(lambda run: None, "", wrong) == 2
+    assert not list(tmp_path.iterdir())
+    jobs = Path(SMOKE).parent.parent
+    assert main(["submit", "--address", "http://127.0.0.1:1", str(jobs / "distill.py"), *wrong]) == 2
+    assert capsys.readouterr().err.count("no rule 'duplicat'") == 2
+
+
+def test_a_rule_of_the_users_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): ...")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["plan", SMOKE, 'curation.rules=["rules_of_mine:polite"]']) == 0
 
 
 def test_status_says_what_a_run_holds(run: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,7 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
     [
         ({"nmae": 1}, "unknown key nmae"),
         ({"training": {"learning_rate": "fast"}}, "training.learning_rate"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: input should be a finite number"),
         ({"training": {"epochs": 0}}, "training.epochs"),
         ({"name": "a/b"}, "no path separator"),
         ({"sources": []}, "sources"),

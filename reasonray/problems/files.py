@@ -48,7 +48,7 @@ def read_rows(pattern: str, name: str) -> Iterator[Row]:
     Raises:
         UserError: a file is missing or malformed.
     """
-    for file in _matching(pattern, name):
+    for file in matching(pattern, name):
         yield from _rows(file)
 
 
@@ -100,7 +100,12 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool | list | dict) and value == value  # NaN is not JSON
 
 
-def _matching(pattern: str, source: str) -> list[Place]:
+def matching(pattern: str, source: str) -> list[Place]:
+    """Return the files at a path, glob or URI.
+
+    Raises:
+        UserError: there is none; the message names the source.
+    """
     target = place(pattern)
     if not any(sign in target.name for sign in "*?["):
         if not target.exists():

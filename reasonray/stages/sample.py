@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from reasonray import problems
 from reasonray.checkers import sandbox
+from reasonray.comparison import clusters_of
 from reasonray.config import Teacher, UserError
 from reasonray.console import say
 from reasonray.records import Problem, Split, share_of
@@ -21,13 +22,15 @@ def load_problems(run: Run) -> None:
     """Take the snapshot of the problems, once; where the sources have grown, add what is new.
 
     Raises:
-        UserError: a source is wrong, or no longer holds what was drawn; the message names the place.
+        UserError: a source is wrong, no longer holds what was drawn, or has no evaluation.cluster; the message names
+            the place.
     """
     if run.has_problems and not run.problems_are_stale:
         return
     loaded = problems.load(run.config.sources, to_distil=bool(run.config.teachers))
     if any(problem.checker == "program" for problem in loaded.problems):
         sandbox.refuse_without(sandbox.Limits.of(run.config.checking))
+    clusters_of([it for it in loaded.problems if it.split is Split.TEST], run.config.evaluation.cluster)
     before = run.store_problems(loaded.problems)
     counts = Counter(problem.split for problem in loaded.problems)
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""
