@@ -8,6 +8,7 @@ The last writes comparison.html, .md and .json below DIRECTORY (default: compari
 import sys
 
 from reasonray.cli import guarded, job
+from reasonray.config import UserError
 from reasonray.run import Run
 
 
@@ -25,6 +26,8 @@ def of_runs(arguments: list[str]) -> int:
 
     paths = [it for it in arguments if not it.startswith("out=")]
     outs = [it.removeprefix("out=") for it in arguments if it.startswith("out=")]
+    if outs and len(paths) < 2:
+        raise UserError("out= says where a comparison goes; name the runs to compare, two or more")
     if len(paths) == 1:
         work(find_run(paths[0]))
     else:

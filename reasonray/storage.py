@@ -110,11 +110,19 @@ class Place:
 
 
 def place(uri: str | Path) -> Place:
-    """Return the place that a local path or a URI names; local paths become absolute."""
+    """Return the place that a local path or a URI names; local paths become absolute.
+
+    Raises:
+        UserError: there is no such kind of place, or the store does not answer.
+    """
     text = str(uri)
     if re.match(r"[a-z][a-z0-9+.-]+://", text):
-        filesystem, path = fs.FileSystem.from_uri(text)
-        return Place(filesystem, path)
+        try:
+            return Place(*fs.FileSystem.from_uri(text))
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{text} is no place that can be read ({error}); give a path or s3://…") from None
+        except OSError as error:
+            raise unusable(text, error) from None
     return Place(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
 
 
@@ -133,13 +141,22 @@ def refuse_unreachable(where: Place) -> None:
         found = where.filesystem.get_file_info(bucket).type
         where.filesystem.get_file_info(fs.FileSelector(where.path, allow_not_found=True))
     except OSError as error:
-        reason = str(error).partition("AWS Error ")[2].partition(" during ")[0] or str(error).partition("\n")[0]
-        denied = any(word in str(error) for word in ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "403"))
-        cure = (
-            "check the credentials ($AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile, on every node)"
-            if denied
-            else "check the address ($AWS_ENDPOINT_URL) and the network"
-        )
-        raise UserError(f"the object store of {where} refuses ({reason[:120]}); {cure}") from None
+        raise unusable(where, error) from None
     if found is fs.FileType.NotFound:
         raise UserError(f"there is no bucket {bucket!r} for {where}; create it, or correct root")
+
+
+def unusable(where: Place | str, error: OSError) -> UserError:
+    """Return what a user can do about a place that cannot be read or written."""
+    if isinstance(where, Place) and where.is_local:
+        return UserError(
+            f"cannot use {where} ({error.strerror or error}); check the path and who may read and write it"
+        )
+    reason = str(error).partition("AWS Error ")[2].partition(" during ")[0] or str(error).partition("\n")[0]
+    denied = any(word in str(error) for word in ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "403"))
+    cure = (
+        "check the credentials ($AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile, on every node)"
+        if denied
+        else "check the address ($AWS_ENDPOINT_URL) and the network"
+    )
+    return UserError(f"the object store of {where} refuses ({reason[:120]}); {cure}")

@@ -18,10 +18,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: a file is missing or cannot be read, or an override does not fit.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration at {path}; examples are in jobs/configs/") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raw = tomllib.loads(_text(path, f"no configuration at {path}; examples are in jobs/configs/"))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides:
         _apply(raw, override)
@@ -37,11 +35,19 @@ def _read_examples(node: Any, folder: Path) -> None:
     if not isinstance(node, dict) or not isinstance(node.get("examples"), str):
         return
     file = folder / node["examples"]
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"examples: cannot read {file}: {error.strerror}") from None
+    lines = _text(file, f"examples: there is no file {file}").splitlines()
     node["examples"] = [_json_line(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _text(file: Path, missing: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")  # some editors put a mark before the first character
+    except FileNotFoundError:
+        raise ConfigError(missing) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8: byte {error.start + 1}; save it as UTF-8") from None
 
 
 def _json_line(file: Path, number: int, line: str) -> Any:

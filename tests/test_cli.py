@@ -80,8 +80,10 @@ def test_show_prints_the_rollouts_that_match(run: str, capsys: pytest.CaptureFix
 def test_no_run_and_no_cluster_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert main(["submit", "--address", "http://127.0.0.1:1", "jobs/nowhere.py", SMOKE]) == 2
+    for address in ("http://127.0.0.1:1", "notaurl"):
+        assert main(["submit", "--address", address, "jobs/distill.py", SMOKE, f"root={tmp_path}"]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2
+    assert len(errors) == 4
     assert all(line.startswith("error: ") for line in errors)
 
 

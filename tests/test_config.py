@@ -73,6 +73,17 @@ def test_a_missing_file_and_a_broken_one_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="is not TOML"):
         load(tmp_path / "broken.toml")
+    with pytest.raises(ConfigError, match=f"cannot read {tmp_path}: Is a directory"):
+        load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes("name = 'café'".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.toml is not UTF-8: byte 12"):
+        load(tmp_path / "latin.toml")
+
+
+def test_a_mark_before_the_first_character_is_passed_over(tmp_path: Path) -> None:
+    smoke = (ROOT / "jobs" / "configs" / "smoke.toml").read_text()
+    (tmp_path / "c.toml").write_text(smoke, encoding="utf-8-sig")
+    assert load(tmp_path / "c.toml").name == "smoke"
 
 
 def test_worked_examples_are_read_in_from_a_file_and_a_torn_line_is_named(tmp_path: Path) -> None:
@@ -81,6 +92,9 @@ def test_worked_examples_are_read_in_from_a_file_and_a_torn_line_is_named(tmp_pa
     toml = (ROOT / "jobs" / "configs" / "smoke.toml").read_text() + '\n[student.prompt]\nexamples = "shots.jsonl"\n'
     (tmp_path / "c.toml").write_text(toml)
     with pytest.raises(ConfigError, match=r"shots\.jsonl, line 2"):
+        load(tmp_path / "c.toml")
+    (tmp_path / "shots.jsonl").write_bytes("é".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"shots\.jsonl is not UTF-8"):
         load(tmp_path / "c.toml")
     (tmp_path / "shots.jsonl").write_text(lines[0])
     assert load(tmp_path / "c.toml").student.prompt.examples[0].completion == "2"

@@ -187,6 +187,13 @@ def test_a_mistake_is_one_line_with_status_2_and_no_traceback(
     assert "Traceback" not in done.stderr
 
 
+def test_a_comparison_of_no_runs_is_refused(tmp_path: Path) -> None:
+    done = run_job("report", f"out={tmp_path / 'comparison'}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "name the runs to compare" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     arguments = [SMOKE, f"root={tmp_path}", "teachers.0.engine.seconds=0.5", "teachers.0.engine.max_num_seqs=10"]
     job = subprocess.Popen(

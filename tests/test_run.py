@@ -47,6 +47,26 @@ def test_no_run_is_said_to_be_none(tmp_path: Path) -> None:
         find_run(str(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", "{torn", "\xff"])
+def test_a_broken_document_is_one_line_for_whoever_opens_the_run(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a-run").mkdir()
+    (tmp_path / "a-run" / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"config\.json is broken"):
+        find_run(str(tmp_path / "a-run"))
+    with pytest.raises(UserError, match=r"config\.json is broken"):
+        open_run(a_config(tmp_path))
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot use .*Not a directory"):
+        open_run(a_config(tmp_path / "file"))
+    run = open_run(a_config(tmp_path))
+    (tmp_path / "a-run" / ".lock").mkdir()
+    with pytest.raises(UserError, match=r"cannot use .*a-run"), exclusive(run):
+        pass
+
+
 def test_problems_come_back_from_their_snapshot(tmp_path: Path) -> None:
     run = open_run(a_config(tmp_path))
     problems = [a_problem(metadata={"b": [1, 2]}), a_problem("2 + 2?", "4", split=Split.TEST)]

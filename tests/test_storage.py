@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from reasonray.errors import UserError
 from reasonray.storage import Place, place
 
 
@@ -43,6 +44,12 @@ def test_a_write_replaces_the_whole_and_leaves_no_scratch(tmp_path: Path) -> Non
     target.write(b"new")
     assert target.read() == b"new"
     assert [it.name for it in (tmp_path / "deep").iterdir()] == ["file.json"]
+
+
+@pytest.mark.parametrize("uri", ["foo://bucket/x", "https://example.org/x"])
+def test_a_uri_of_another_kind_is_one_line(uri: str) -> None:
+    with pytest.raises(UserError, match=f"{uri} is no place"):
+        place(uri)
 
 
 def test_a_relative_path_becomes_absolute_and_a_uri_keeps_its_scheme(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.csv as pc
 
 from reasonray.checkers import CHECKERS, needs_no_answer
 from reasonray.config import FilesSource, HubSource
 from reasonray.errors import UserError
 from reasonray.records import Problem, Split
-from reasonray.storage import Place, place
+from reasonray.storage import Place, place, unusable
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, and the row."""
@@ -104,17 +105,20 @@ def matching(pattern: str, source: str) -> list[Place]:
     """Return the files at a path, glob or URI.
 
     Raises:
-        UserError: there is none; the message names the source.
+        UserError: there is none (the message names the source), or its place cannot be read.
     """
     target = place(pattern)
-    if not any(sign in target.name for sign in "*?["):
-        if not target.exists():
-            raise UserError(f"source {source}: no file at {pattern}")
-        return [target]
+    is_glob = any(sign in target.name for sign in "*?[")
     folder = Place(target.filesystem, target.path.rpartition("/")[0])
-    found = [file for file in folder.list() if fnmatch(file.name, target.name)]
+    try:
+        if not is_glob:
+            found = [target] if target.exists() else []
+        else:
+            found = [file for file in folder.list() if fnmatch(file.name, target.name)]
+    except OSError as error:
+        raise unusable(target, error) from None
     if not found:
-        raise UserError(f"source {source}: no file matches {pattern}")
+        raise UserError(f"source {source}: no file {'matches' if is_glob else 'at'} {pattern}")
     return found
 
 
@@ -123,18 +127,25 @@ def _rows(file: Place) -> Iterator[Row]:
     readers = {"jsonl": _json_lines, "ndjson": _json_lines, "json": _json, "csv": _csv, "parquet": _parquet}
     if kind not in readers:
         raise UserError(f"{file}: cannot read .{kind} files; there are {', '.join('.' + name for name in readers)}")
-    return readers[kind](file)
+    try:
+        yield from readers[kind](file)
+    except OSError as error:
+        raise unusable(file, error) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 at byte {error.start + 1}; save it as UTF-8") from None
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{file}: not a .{kind} file: {str(error).partition(chr(10))[0]}") from None
 
 
 def _json_lines(file: Place) -> Iterator[Row]:
-    for number, line in enumerate(file.read().decode("utf-8", errors="replace").split("\n"), 1):
+    for number, line in enumerate(_decoded(file).split("\n"), 1):
         if line.strip():
             where = f"{file}, line {number}"
             yield where, _an_object(_parsed(line, where), where)
 
 
 def _json(file: Place) -> Iterator[Row]:
-    rows = _parsed(file.read().decode("utf-8", errors="replace"), str(file))
+    rows = _parsed(_decoded(file), str(file))
     if not isinstance(rows, list):
         raise UserError(f"{file}: a .json file must hold a list of objects; one object a line makes a .jsonl file")
     for number, row in enumerate(rows, 1):
@@ -156,12 +167,16 @@ def _an_object(row: Any, where: str) -> Mapping[str, Any]:
 
 
 def _csv(file: Place) -> Iterator[Row]:
-    with file.filesystem.open_input_stream(file.path) as stream:
-        return _numbered(file, pc.read_csv(stream).to_pylist())
+    table = pc.read_csv(pa.BufferReader(_decoded(file).encode()))  # which would take other encodings for bytes
+    return _numbered(file, table.to_pylist())
 
 
 def _parquet(file: Place) -> Iterator[Row]:
     return _numbered(file, file.read_table().to_pylist())
+
+
+def _decoded(file: Place) -> str:
+    return file.read().decode("utf-8-sig")
 
 
 def _numbered(file: Place, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:

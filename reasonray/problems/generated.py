@@ -84,15 +84,15 @@ def load(source: GeneratedSource) -> list[tuple[Problem, str]]:
     problems = []
     for split, count in ((Split.TRAIN, source.train), (Split.TEST, source.test)):
         for number, difficulty in enumerate(source.difficulties):
-            share = len(range(number, count, len(source.difficulties)))
-            for index in range(share):
-                problem = generate(source.name, difficulty, split, source.seed + index)
-                problems.append((problem, f"source {source.name}, {difficulty} {split.value} item {index}"))
+            share = (count - number - 1) // len(source.difficulties) + 1
             if share > len(space(difficulty, split)):
                 raise UserError(
                     f"source {source.name}: {share} {difficulty} {split.value} problems asked for, there are "
                     f"{len(space(difficulty, split))}; lower {split.value}"
                 )
+            for index in range(share):
+                problem = generate(source.name, difficulty, split, source.seed + index)
+                problems.append((problem, f"source {source.name}, {difficulty} {split.value} item {index}"))
     return problems
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.exceptions import AuthenticationError
 
 from reasonray.config import UserError
 from reasonray.console import say
@@ -64,17 +65,21 @@ def submit(entrypoint: str, name: str, address: str | None, working_directory: s
     """Submit a job, print its log as it comes, and return its exit status.
 
     Raises:
-        UserError: no cluster answers.
+        UserError: no cluster answers, or it wants a token.
     """
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     logging.getLogger("ray").setLevel(logging.ERROR)  # what it packs and ignores is of no interest
     try:
         client = JobSubmissionClient(address)
-    except ConnectionError as error:
+    except AuthenticationError as error:
+        reason = error.message.partition(". ")[0]
+        raise UserError(f"the cluster asks for its token: {reason}; copy it here from the cluster") from error
+    except (OSError, ValueError, RuntimeError) as error:  # Ray's own, of an address that it cannot make sense of
         where = address or "the default address (http://127.0.0.1:8265)"
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(
-            f"no Ray cluster answers at {where}; start one (`ray start --head`) or give --address"
+            f"no Ray cluster answers at {where} ({reason}); start one (`ray start --head`) or give --address http://…"
         ) from error
     identifier = f"reasonray-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     request = {

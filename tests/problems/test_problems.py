@@ -58,6 +58,8 @@ def test_generated_golds_are_what_arithmetic_says_and_pass_their_own_checker() -
 def test_more_problems_than_there_are_is_refused_with_their_number() -> None:
     with pytest.raises(UserError, match=r"easy test problems asked for, there are \d+"):
         problems.load([GeneratedSource(kind="generated", train=3, test=6000)])
+    with pytest.raises(UserError, match="easy train problems asked for"):
+        problems.load([GeneratedSource(kind="generated", train=10**20)])
 
 
 def test_columns_are_mapped_and_the_rest_becomes_metadata(tmp_path: Path) -> None:
@@ -115,6 +117,30 @@ def test_every_format_yields_the_same_problems(tmp_path: Path, suffix: str) -> N
 def test_a_bad_line_is_named(tmp_path: Path, rows: list[object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         problems.load([files(lines(tmp_path / "a.jsonl", *rows))])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", r"a\.csv: not a \.csv file: Empty CSV file"),
+        ("a.csv", b"question,answer\n1,2,3\n", r"a\.csv: not a \.csv file: .*Expected 2 columns"),
+        ("a.csv", "question,answer\ncafé?,1\n".encode("latin-1"), r"a\.csv: not UTF-8 at byte 20"),
+        ("a.jsonl", '{"question": "café?", "answer": "1"}'.encode("latin-1"), r"a\.jsonl: not UTF-8 at byte 18"),
+        ("a.jsonl.gz", b"no gzip", r"cannot use .*a\.jsonl\.gz"),
+        ("a.parquet", b"", r"a\.parquet: not a \.parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        problems.load([files(str(tmp_path / name))])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_in_the_place_of_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"cannot use .*d\.jsonl.*is a directory"):
+        problems.load([files(str(tmp_path / "d.jsonl"))])
 
 
 def test_a_missing_file_an_unknown_format_and_an_unknown_checker_are_refused(tmp_path: Path) -> None:
