@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="TOML file, see jobs/configs/")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="override of one key, such as policy.samples=8"
+        "overrides", nargs="*", default=[], metavar="key=value", help="override of one key, such as policy.samples=8"
     )
 
 

@@ -87,6 +87,12 @@ def test_no_run_and_no_cluster_are_one_line(capsys: pytest.CaptureFixture[str], 
     assert all(line.startswith("error: ") for line in errors)
 
 
+def test_a_job_without_arguments_asks_for_its_configuration_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        job(lambda run: None, "", [])
+    assert capsys.readouterr().err.endswith("the following arguments are required: CONFIG\n")
+
+
 def test_a_relative_root_becomes_absolute_for_a_job_here_and_is_refused_for_one_elsewhere() -> None:
     assert _root_for_job("runs", None) == str(Path.cwd() / "runs")
     assert _root_for_job("s3://bucket/runs", "http://head:8265") == "s3://bucket/runs"

@@ -6,7 +6,7 @@ import pytest
 import ray
 import yaml
 
-from reasonray.config import ConfigError, load, parse
+from reasonray.config import ConfigError, Fixed, VLLMEngine, load, parse
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.toml"))
@@ -36,13 +36,27 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nmae": 1}, "unknown key nmae"),
+        ({"nmae": 1}, "configuration: unknown key nmae; did you mean name?"),
+        ({"evaluation": {"k": []}}, "evaluation.k: list should have at least 1 item, not 0 (it is [])"),
+        ({"evaluation": {"k": 3}}, "evaluation.k: input should be a list (it is 3)"),
+        ({"student": "m"}, "student: input should be a section (it is 'm')"),
+        ({"student": {}}, "student.model is missing; set it"),
+        ({"sources": [{"train": 3}]}, "sources.0.kind is missing; set it"),
+        (
+            {"sources": [{"kind": "hubb"}]},
+            "sources.0.kind: there is no 'hubb'; choose one of 'generated', 'files', 'hub'",
+        ),
+        (
+            {"teachers": [{"model": "m", "replicas": 0}]},
+            "teachers.0.replicas: input should be greater than 0 (it is 0)",
+        ),
+        ({"teachers": [{"model": "m", "replicas": [1, -2]}]}, "teachers.0.replicas.1: input should be greater than 0"),
         ({"training": {"learning_rate": "fast"}}, "training.learning_rate"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: input should be a finite number"),
         ({"training": {"epochs": 0}}, "training.epochs"),
         ({"name": "a/b"}, "no path separator"),
         ({"sources": []}, "sources"),
-        ({"sources": [{"kind": "generated", "tran": 3}]}, "unknown key sources.0.tran"),
+        ({"sources": [{"kind": "generated", "tran": 3}]}, "sources.0: unknown key tran; did you mean train?"),
         ({"teachers": [{"model": "m"}, {"model": "n"}]}, "two teachers are called 'teacher'"),
         ({"teachers": [{"model": "m", "name": "../../escaped"}]}, "teachers.0.name: may hold letters"),
         ({"teachers": [{"model": "m", "name": "base"}]}, "all, base, student, train and step-…"),
@@ -59,6 +73,19 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key(change: dict, mess
         parse(MINIMAL | change)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_kind_of_a_policy_and_of_an_engine_may_be_left_out() -> None:
+    config = parse(MINIMAL | {"policy": {"samples": 5}, "student": {"model": "m", "engine": {"max_model_len": 100}}})
+    assert config.policy == Fixed(samples=5)
+    assert config.student.engine == VLLMEngine(max_model_len=100)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 4, 9])
+def test_a_few_samples_need_no_other_key(samples: int) -> None:
+    evaluation = parse(MINIMAL | {"evaluation": {"samples": samples}}).evaluation
+    assert evaluation.k == tuple(sorted({1, min(4, samples)}))
+    assert evaluation.checkpoint_samples == min(2, samples)
 
 
 @pytest.mark.parametrize("override", ["noequals", "teachers.7.name=x", "name.sub=1"])

@@ -152,30 +152,36 @@ def parse(raw: dict[str, Any], *, origin: str = "configuration") -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_first_fault(error)}") from None
+        raise ConfigError(f"{origin}: {_first_fault(error, raw)}") from None
 
 
-def _first_fault(error: ValidationError) -> str:
+def _first_fault(error: ValidationError, raw: Any) -> str:
     fault = error.errors()[0]
-    # A discriminated union puts the chosen kind between the keys; a reader of the TOML never wrote it.
-    kinds = {
-        "generated",
-        "files",
-        "hub",
-        "gym",
-        "vllm",
-        "scripted",
-        "endpoint",
-        "fixed",
-        "until_correct",
-        "proportional",
-        "band",
-    }
-    key = ".".join(str(part) for part in fault["loc"] if part not in kinds) or "configuration"
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key {key}; remove it or correct its spelling"
+    keys = _as_written(fault["loc"], raw)
     if fault["type"] == "missing":
+        keys.append(str(fault["loc"][-1]))
+    elif fault["type"].startswith("union_tag"):
+        keys.append("kind")
+    key = ".".join(keys)
+    where = f"{key}: " if key else ""
+    if fault["type"] in ("missing", "union_tag_not_found"):
         return f"{key} is missing; set it"
+    if fault["type"] == "union_tag_invalid":
+        return f"{where}there is no {fault['ctx']['tag']!r}; choose one of {fault['ctx']['expected_tags']}"
     message = fault["msg"].removeprefix("Value error, ")
-    own_words = "error" in fault.get("ctx", {})
-    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if own_words else f" (it is {fault['input']!r})")
+    if "error" in fault.get("ctx", {}):  # of a validator of ours, in its own words
+        return f"{where}{message}"
+    message = re.sub("a valid dictionary or .*", "a section", message).replace("a valid tuple", "a list")
+    message = message.replace("Tuple", "List").replace(" after validation", "")
+    return f"{where}{message[0].lower()}{message[1:]} (it is {fault['input']!r})"
+
+
+def _as_written(loc: Sequence[Any], raw: Any) -> list[str]:
+    """Return the keys that lead to a fault as the TOML has them: pydantic puts its choice of a kind between them."""
+    keys: list[str] = []
+    node: Any = raw
+    for part in loc:
+        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
+            keys.append(str(part))
+            node = node[part]
+    return keys

@@ -6,9 +6,9 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
-from reasonray.config.section import PATH_PART, Section, Share
+from reasonray.config.section import PATH_PART, Section, Share, kind_or
 
 
 class Example(Section):
@@ -138,9 +138,12 @@ class ScriptedEngine(Section):
         return self
 
 
-Engine = Annotated[VLLMEngine | EndpointEngine | ScriptedEngine, Field(discriminator="kind")]
+Engine = Annotated[VLLMEngine | EndpointEngine | ScriptedEngine, Field(discriminator="kind"), kind_or("vllm")]
 
-Replicas = PositiveInt | tuple[PositiveInt, PositiveInt]
+Replicas = Annotated[
+    Annotated[PositiveInt, Tag("number")] | Annotated[tuple[PositiveInt, PositiveInt], Tag("range")],
+    Discriminator(lambda written: "range" if isinstance(written, list | tuple) else "number"),
+]
 """How many, or at least and at most: more join as the cluster has room for them, and leave with their nodes."""
 
 

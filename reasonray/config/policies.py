@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reasonray.config.section import Section, Share
+from reasonray.config.section import Section, Share, kind_or
 
 
 class Fixed(Section):
@@ -87,7 +87,7 @@ class Band(Section):
         return self
 
 
-Policy = Annotated[Fixed | UntilCorrect | Proportional | Band, Field(discriminator="kind")]
+Policy = Annotated[Fixed | UntilCorrect | Proportional | Band, Field(discriminator="kind"), kind_or("fixed")]
 
 
 class Budget(Section):

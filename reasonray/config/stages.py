@@ -214,7 +214,8 @@ class Evaluation(Section):
     """Further models, such as a peer behind an endpoint, or the student at other temperatures."""
     samples: PositiveInt = 4
     """Samples per problem and arm."""
-    k: tuple[PositiveInt, ...] = (1, 4)
+    k: tuple[PositiveInt, ...] = Field((1, 4), min_length=1)
+    """Of pass@k and maj@k; by default no more than `samples`."""
     cluster: str | None = None
     """Key of the problems' metadata that names what a problem is a variant of, such as its template: variants are not
     counted as independent, and intervals widen accordingly."""
@@ -222,6 +223,14 @@ class Evaluation(Section):
     """Test problems on which the training checkpoints are measured; 0 skips them."""
     checkpoint_samples: PositiveInt = 2
     """At most `samples`: base and student are the ends of the curve."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_fit_few_samples(cls, raw: Any) -> Any:
+        samples = raw.get("samples") if isinstance(raw, dict) else None
+        if not isinstance(samples, int):
+            return raw
+        return {"k": sorted({1, min(4, samples)}), "checkpoint_samples": min(2, samples)} | raw
 
     @model_validator(mode="after")
     def _k_within_samples(self) -> Evaluation:
