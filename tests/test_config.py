@@ -41,6 +41,7 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
         ({"evaluation": {"k": 3}}, "evaluation.k: input should be a list (it is 3)"),
         ({"student": "m"}, "student: input should be a section (it is 'm')"),
         ({"student": {}}, "student.model is missing; set it"),
+        ({"sources": [{"kind": "files", "limit_train": -1}]}, "sources.0.limit_train: input should be"),
         ({"sources": [{"train": 3}]}, "sources.0.kind is missing; set it"),
         (
             {"sources": [{"kind": "hubb"}]},

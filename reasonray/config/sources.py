@@ -39,12 +39,12 @@ class Columns(Section):
 
 
 class FilesSource(_Licensed):
-    """JSON Lines or parquet files (problems/files.py)."""
+    """JSON Lines, JSON, CSV or parquet files (problems/files.py)."""
 
     kind: Literal["files"]
     name: str = "files"
     train: str | None = None
-    """Path, glob or URI of the train file(s); relative to the working directory."""
+    """Path, glob or URI of the train file(s), "" for none; relative to the working directory."""
     test: str | None = None
     columns: Columns = Columns()
     checker: str = "math_answer"
@@ -52,8 +52,8 @@ class FilesSource(_Licensed):
     """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     unanswered: bool = False
     """Rows may lack a gold answer: nothing of them is judged, unless checking.majority stands in for it."""
-    limit_train: int | None = None
-    limit_test: int | None = None
+    limit_train: int | None = Field(None, ge=0)
+    limit_test: int | None = Field(None, ge=0)
     on_duplicate: Literal["error", "drop"] = "error"
 
 
@@ -65,7 +65,7 @@ class HubSource(_Licensed):
     name: str = ""
     revision: str | None = None
     train: str | None = "train"
-    """Name of the split to distil from, None for none."""
+    """Name of the split to distil from, "" for none; so with test."""
     test: str | None = "test"
     columns: Columns = Columns()
     gold: Literal["verbatim", "gsm8k", "boxed"] = "verbatim"
@@ -75,8 +75,8 @@ class HubSource(_Licensed):
     """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     unanswered: bool = False
     """Rows may lack a gold answer: nothing of them is judged, unless checking.majority stands in for it."""
-    limit_train: int | None = None
-    limit_test: int | None = None
+    limit_train: int | None = Field(None, ge=0)
+    limit_test: int | None = Field(None, ge=0)
     on_duplicate: Literal["error", "drop"] = "error"
 
 

@@ -79,7 +79,7 @@ class Curation(Section):
     ngrams: tuple[PositiveInt, ...] = (13,)
     """A train problem that shares so many words in a row with a held-out one is contaminated; (8, 13) is stricter."""
     benchmarks: tuple[str, ...] = ()
-    """Files (JSON Lines or parquet, with `question`, `problem` or `text`) that must not be trained on, either."""
+    """Files (in the formats of sources, with `question`, `problem` or `text`) that must not be trained on, either."""
     near: Share = 0.8
     """Jaccard similarity of word 5-grams from which two completions are near-duplicates."""
     repetition_ngram: PositiveInt = 20

@@ -29,7 +29,7 @@ def load(source: FilesSource) -> list[tuple[Problem, str]]:
     parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
     problems = []
     for split, pattern, limit in parts:
-        if pattern is None:
+        if not pattern:
             continue
         rows = read_rows(pattern, source.name)
         problems += [

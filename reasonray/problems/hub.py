@@ -22,10 +22,11 @@ def load(source: HubSource) -> list[tuple[Problem, str]]:
     parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
     problems = []
     for split, part, limit in parts:
-        if part is None:
+        if not part:
             continue
         rows = _rows(source, part)
-        for number, row in enumerate(rows.select(range(min(limit or len(rows), len(rows))))):
+        wanted = len(rows) if limit is None else min(limit, len(rows))
+        for number, row in enumerate(rows.select(range(wanted))):
             where = f"{source.path}, {part} row {number}"
             if (text := row.get(source.columns.answer)) is not None:
                 row = {**row, source.columns.answer: gold(text, source.gold, where)}

@@ -188,6 +188,25 @@ def test_hub_golds_are_parsed(
         problems.load([source.model_copy(update={"train": "nowhere"})])
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_data_set_of_one_split_is_used_by_leaving_the_other_empty(tmp_path: Path, split: str) -> None:
+    rows = [{"question": f"{number} + 1?", "answer": number + 1} for number in range(5)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}-00000-of-00001.parquet")
+    other = {"train": "test", "test": "train"}[split]
+    source = HubSource.model_validate({"kind": "hub", "path": str(tmp_path), other: ""})
+    assert {it.split for it in problems.load([source], to_distil=False).problems} == {Split(split)}
+    source = FilesSource.model_validate({"kind": "files", split: str(tmp_path / "*.parquet"), other: ""})
+    assert {it.split for it in problems.load([source], to_distil=False).problems} == {Split(split)}
+
+
+def test_a_limit_of_0_takes_none_of_a_part(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        rows = [{"question": f"{part} {number}?", "answer": number} for number in range(5)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{part}-00000-of-00001.parquet")
+    source = HubSource(kind="hub", path=str(tmp_path), limit_train=2, limit_test=0)
+    assert [it.split for it in problems.load([source]).problems] == [Split.TRAIN] * 2
+
+
 def test_a_gold_of_another_form_is_named(tmp_path: Path) -> None:
     from reasonray.problems.hub import gold
 
