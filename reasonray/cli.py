@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = commands.add_parser("status", help="say what a run holds so far")
     status.add_argument("run", help="directory or URI of the run")
     plan = commands.add_parser(
-        "plan", help="check a configuration and say what it would cost, without starting anything"
+        "plan", help="check a configuration and say how much it would draw at most, without starting anything"
     )
     _add_config(plan)
     push = commands.add_parser("push", help="upload a run's data set, or its student, to the Hugging Face hub")

@@ -1,13 +1,18 @@
-"""Which attempts a problem is still owed, from what is drawn and in flight. Pure: no clock, no Ray, no state."""
+"""Who is asked a problem, and which attempts it is still owed, from what is drawn and in flight.
+
+Pure: no clock, no Ray, no state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from math import ceil, comb
 
-from reasonray.config import Band, Fixed, Policy, Proportional, UntilCorrect
+from reasonray.config import Band, Fixed, Policy, Proportional, Teacher, UntilCorrect
+from reasonray.records import Problem, share_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,15 @@ class Progress:
     correct: int
     judged: int
     """Finished ones whose outcome says something of the teacher: the denominator of its pass rate."""
+
+
+def deal(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
+    """Deal the problems: each teacher's share is an arc of a circle on which ids lie by their hash, arc after arc."""
+    starts = accumulate((teacher.share for teacher in teachers), initial=0.0)
+    return {
+        teacher.name: [it for it in train if (share_of(it.id) - start) % 1.0 < teacher.share]
+        for teacher, start in zip(teachers, starts, strict=False)
+    }
 
 
 def is_satisfied(policy: Policy, progress: Progress) -> bool:

@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 
@@ -25,6 +26,28 @@ def test_plan_says_what_a_configuration_costs(capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert "24 to distil   12 held out" in printed
     assert "120 rollouts at most by teacher" in printed
+
+
+def test_plan_counts_shares_budget_checkpoints_judge_and_labeller(capsys: pytest.CaptureFixture[str]) -> None:
+    scripted = 'model="scripted", engine={kind="scripted"}'
+    more = [
+        f'teachers=[{{name="large", share=0.25, {scripted}}}, {{name="small", share=0.75, {scripted}}}]',
+        "budget={tokens=5000, accelerator_hours=1.5}",
+        "checking.judge={model='m', engine={kind='scripted'}}",
+        "curation.labeller={model='l', engine={kind='scripted'}}",
+        "training.checkpoints=3",
+        "evaluation={samples=2, checkpoint_problems=5}",
+    ]
+    assert main(["plan", SMOKE, *more]) == 0
+    printed = capsys.readouterr().out
+    shares = [int(it) for it in re.findall(r"(\d+) rollouts at most by (?:large|small)", printed)]
+    assert sum(shares) == 24 * 8
+    assert shares[0] < shares[1]
+    assert "sampling ends at 5,000 tokens or 1.5 accelerator hours" in printed
+    assert "192 rollouts at most are shown to m" in printed
+    assert f"192 rollouts at most by l   {192 * 256:,} tokens at most" in printed
+    assert f"96 samples of 4 arms   {96 * 1024:,} tokens at most" in printed
+    assert f"20 samples of checkpoints, 2 at most   {20 * 1024:,} tokens at most" in printed
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
 
 from reasonray import problems
 from reasonray.checkers import sandbox
 from reasonray.comparison import clusters_of
-from reasonray.config import Teacher, UserError
+from reasonray.config import UserError
 from reasonray.console import say
-from reasonray.records import Problem, Split, share_of
+from reasonray.policy import deal
+from reasonray.records import Split
 from reasonray.run import Run
 from reasonray.stages.draw import Drawn, Spent, draw
 from reasonray.stages.fleet import Fleet, fits, refuse_impossible
@@ -62,11 +62,11 @@ def sample(run: Run, fleet: Fleet) -> None:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
     train = run.problems(Split.TRAIN)
-    shares = _shares(run.config.teachers, train)
+    dealt = deal(run.config.teachers, train)
     orders = [
         Order(
             teacher.name,
-            shares[teacher.name],
+            dealt[teacher.name],
             teacher.prompt,
             teacher.sampling,
             run.config.policy,
@@ -85,15 +85,6 @@ def sample(run: Run, fleet: Fleet) -> None:
             break
     if merged := run.rollouts.compact():
         run.events.emit("compact", segments=merged)
-
-
-def _shares(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """Deal the problems: each teacher's share is an arc of a circle on which ids lie by their hash, arc after arc."""
-    starts = accumulate((teacher.share for teacher in teachers), initial=0.0)
-    return {
-        teacher.name: [it for it in train if (share_of(it.id) - start) % 1.0 < teacher.share]
-        for teacher, start in zip(teachers, starts, strict=False)
-    }
 
 
 def _rounds(orders: Sequence[Order]) -> list[list[Order]]:
