@@ -57,7 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     push.add_argument("--student", action="store_true", help="the trained model instead of the data set")
     push.add_argument("--public", action="store_true", help="for everybody, where the repository is made")
     _add_show(commands.add_parser("show", help="print rollouts of a run, or one problem's samples side by side"))
-    options = parser.parse_args(arguments)
+    options, more = parser.parse_known_args(arguments)
+    overrides = [it for it in more if hasattr(options, "overrides") and "=" in it and not it.startswith("-")]
+    if more != overrides:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if overrides:  # argparse does not know them where an option stands before them
+        options.overrides = [*options.overrides, *overrides]
     return guarded(lambda: _COMMANDS[options.command](options))
 
 
@@ -116,15 +121,21 @@ def _work(config: Config, work: Callable[[Run], None]) -> int:
 def _submit(options: argparse.Namespace) -> int:
     from reasonray.stages.cluster import submit
 
-    config = load(options.config, options.overrides)
-    working_directory = Path(options.working_dir).absolute()
-    for file in (options.job, options.config):
-        if not (working_directory / file).is_file():
-            raise UserError(f"{file} is not below {working_directory}, which is what the cluster gets (--working-dir)")
+    working_directory = Path(options.working_dir).resolve()
+    script, toml = (_as_shipped(file, working_directory) for file in (options.job, options.config))
+    config = load(working_directory / toml, options.overrides)
     _refuse_unusable(config, working_directory)
     root = _root_for_job(config.root, options.address)
-    entrypoint = shlex.join(["python", options.job, options.config, *options.overrides, f"root={root}"])
+    entrypoint = shlex.join(["python", script, toml, *options.overrides, f"root={root}"])
     return submit(entrypoint, config.name, options.address, str(working_directory), wait=not options.no_wait)
+
+
+def _as_shipped(file: str, working_directory: Path) -> str:
+    """Return a file's path as a job finds it, in the copy of the working directory that the cluster gets."""
+    path = (working_directory / file).resolve()
+    if not path.is_file() or not path.is_relative_to(working_directory):
+        raise UserError(f"{file} is not below {working_directory}, which is what the cluster gets (--working-dir)")
+    return str(path.relative_to(working_directory))
 
 
 def _root_for_job(root: str, address: str | None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from factories import a_problem, a_rollout, a_scripted_config
 
-from reasonray.cli import _root_for_job, job, main
+from reasonray.cli import _as_shipped, _root_for_job, job, main
 from reasonray.config import UserError
 from reasonray.records import Outcome, Split
 from reasonray.run import open_run
@@ -114,6 +114,29 @@ def test_a_job_without_arguments_asks_for_its_configuration_alone(capsys: pytest
     with pytest.raises(SystemExit):
         job(lambda run: None, "", [])
     assert capsys.readouterr().err.endswith("the following arguments are required: CONFIG\n")
+
+
+def test_overrides_may_follow_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submit = ["submit", "jobs/distill.py", "jobs/configs/smoke.toml", "policy.samples=3"]
+    assert main([*submit, "--address", "http://127.0.0.1:1", f"root={tmp_path}", "curation.rules=[]"]) == 2
+    assert "no Ray cluster answers" in capsys.readouterr().err
+    assert main([*submit, "--address", "http://127.0.0.1:1", "policy.samplse=3"]) == 2
+    assert "unknown key samplse" in capsys.readouterr().err
+    for wrong in (["--adress=x"], ["stray"]):
+        with pytest.raises(SystemExit):
+            main([*submit, "--no-wait", *wrong])
+        assert f"unrecognized arguments: {wrong[0]}" in capsys.readouterr().err
+
+
+def test_what_is_submitted_is_named_as_the_cluster_finds_it(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "c.toml").touch()
+    (tmp_path / "outside.toml").touch()
+    assert _as_shipped("c.toml", tmp_path / "here") == "c.toml"
+    assert _as_shipped(str(tmp_path / "here" / "c.toml"), tmp_path / "here") == "c.toml"
+    for outside in (str(tmp_path / "outside.toml"), "../outside.toml", "nowhere.toml"):
+        with pytest.raises(UserError, match="is not below"):
+            _as_shipped(outside, tmp_path / "here")
 
 
 def test_a_relative_root_becomes_absolute_for_a_job_here_and_is_refused_for_one_elsewhere() -> None:
