@@ -18,7 +18,8 @@ _SOURCES = {
     "hub": "reasonray.problems.hub",
     "gym": "reasonray.problems.gym",
 }
-"""Kind → module with `load(source) -> list[Located]`; loaded on demand, some need heavy libraries."""
+"""Kind → module with `load(source) -> list[tuple[Problem, str]]`: problems, and where each stands; loaded on demand, as
+some need heavy libraries."""
 
 
 @dataclass(frozen=True, slots=True)
