@@ -116,10 +116,8 @@ def mean_interval(
     (several values of one problem, variants of one template) SE = √(C/(C-1) · Σ_c (Σ_{i∈c} (s_i - s̄))²) / N, C - 1
     degrees of freedom (Miller 2024, arXiv 2411.00640); the mean stays that over values.
 
-    When nothing varies t would claim certainty. With finite bounds the interval then says: of N units that all agreed,
-    the share that would not is at most Wilson's upper bound for 0 of N, and those could lie anywhere within the bounds.
-    All 0 on [0, 1] gives [0, z²/(N + z²)], which is Wilson's interval for problems. Without finite bounds the interval
-    is the point, and for a single unit NaN: nothing can be said.
+    When nothing varies t would claim certainty. Without finite bounds the interval is then the point, and for a single
+    unit NaN: nothing can be said.
 
     Args:
         values: one value a unit.
@@ -132,14 +130,42 @@ def mean_interval(
     if not values.size:
         raise ValueError("the mean of no values is not defined")
     mean = float(values.mean())
-    totals = values - mean if clusters is None else _cluster_totals(values, clusters, mean)
-    units = totals.size
+    units, error = _error(values, clusters)
     lowest, highest = bounds
-    if np.abs(totals).max() <= 1e-12 * max(1.0, float(np.abs(values).sum())):  # zero, but for rounding
+    if not error:
         return _interval_of_constant(mean, units, lowest, highest)
-    error = sqrt(units / (units - 1) * float(totals @ totals)) / values.size
     reach = t_quantile((1 + CONFIDENCE) / 2, units - 1) * error
     return Interval(mean, max(lowest, mean - reach), min(highest, mean + reach))
+
+
+def share_interval(values: NDArray[np.float64], *, clusters: NDArray[np.int64] | None = None) -> Interval:
+    """Return the mean of shares with its 95 % interval, which is honest near 0 and 1 as well, where t is not.
+
+    Wilson's score interval for as many independent tries as would be as uncertain, n* = m (1 - m) / SE², with t's
+    quantile in place of the normal one; mean, SE and degrees of freedom are those of mean_interval (Korn & Graubard
+    1998, Survey Methodology 24, for the tries; Franco, Little, Louis & Slud 2019, J. Survey Statistics and Methodology
+    7, for Wilson's interval with them).
+
+    Of N units that all agreed, the share that would not is at most Wilson's upper bound for 0 of N, and those could be
+    anything within 0…1. All 0 gives [0, z²/(N + z²)], which is Wilson's interval for problems; and what was seen
+    seldom is bounded no closer than what was never seen.
+
+    Args:
+        values: one value a unit, within 0…1.
+        clusters: for each value the number of its cluster, from 0.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values.size:
+        raise ValueError("the mean of no shares is not defined")
+    mean = float(values.mean())
+    units, error = _error(values, clusters)
+    other = wilson(0, units).high
+    if not error:
+        return Interval(mean, mean - other * mean, mean + other * (1 - mean))
+    low, high = _wilson(mean, mean * (1 - mean) / error**2, t_quantile((1 + CONFIDENCE) / 2, units - 1))
+    return Interval(mean, min(low, 1 - other), max(high, other))
 
 
 def ratio_interval(
@@ -170,9 +196,14 @@ def ratio_interval(
     return Interval(ratio, max(0.0, ratio + spread.low), ratio + spread.high)
 
 
-def _cluster_totals(values: NDArray[np.float64], clusters: NDArray[np.int64], mean: float) -> NDArray[np.float64]:
-    sizes = np.bincount(clusters)
-    return (np.bincount(clusters, values) - sizes * mean)[sizes > 0]
+def _error(values: NDArray[np.float64], clusters: NDArray[np.int64] | None) -> tuple[int, float]:
+    """Return how many units are independent and the standard error of the mean, 0 where they do not vary."""
+    totals = values - values.mean()
+    if clusters is not None:
+        totals = np.bincount(clusters, totals)[np.bincount(clusters) > 0]
+    if np.abs(totals).max() <= 1e-12 * max(1.0, float(np.abs(values).sum())):  # zero, but for rounding
+        return totals.size, 0.0
+    return totals.size, sqrt(totals.size / (totals.size - 1) * float(totals @ totals)) / values.size
 
 
 def _interval_of_constant(mean: float, units: int, lowest: float, highest: float) -> Interval:
@@ -214,8 +245,7 @@ def power(
         clusters: as for mean_interval; a mean over clusters is as certain as C of them allow.
     """
     size = values.size
-    totals = values - values.mean() if clusters is None else _cluster_totals(values, clusters, float(values.mean()))
-    units = totals.size
+    units, error = _error(values, clusters)
     if units < 2:
         return Power(
             between=0.0,
@@ -225,7 +255,7 @@ def power(
             detectable_twice_problems=None,
             detectable_twice_samples=None,
         )
-    variance = units / (units - 1) * float(totals @ totals) / size
+    variance = error**2 * size
     one = None if within is None else float(within.mean())
     noise = 0.0 if one is None else min(variance, one / samples)
     steps = [t_quantile(probability, units - 1) for probability in ((1 + CONFIDENCE) / 2, POWER)]
@@ -252,15 +282,12 @@ def p_value(values: NDArray[np.float64], *, clusters: NDArray[np.int64] | None =
 
     Where nothing varies t has nothing to say: all 0 gives 1, a constant otherwise the sign test's 2 / 2^units.
     """
-    mean = float(values.mean())
-    units = values.size if clusters is None else np.unique(clusters).size
-    totals = values - mean if clusters is None else _cluster_totals(values, clusters, mean)
+    units, error = _error(values, clusters)
     if not values.any():
         return 1.0
-    if units < 2 or np.abs(totals).max() <= 1e-12 * max(1.0, float(np.abs(values).sum())):
+    if not error:
         return float(min(1.0, 2.0 ** (1 - units)))
-    error = sqrt(units / (units - 1) * float(totals @ totals)) / values.size
-    return max(0.0, 1 - _t_central(atan(abs(mean) / error / sqrt(units - 1)), units - 1))
+    return max(0.0, 1 - _t_central(atan(abs(float(values.mean())) / error / sqrt(units - 1)), units - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -281,13 +308,15 @@ def wilson(successes: int, trials: int) -> Interval:
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} successes of {trials} trials is not a proportion")
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    reach = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    low = 0.0 if successes == 0 else centre - reach
-    high = 1.0 if successes == trials else centre + reach
-    return Interval(share, low, high)
+    low, high = _wilson(successes / trials, trials, NormalDist().inv_cdf((1 + CONFIDENCE) / 2))
+    return Interval(successes / trials, low if successes else 0.0, high if successes < trials else 1.0)
+
+
+def _wilson(share: float, trials: float, quantile: float) -> tuple[float, float]:
+    square = quantile * quantile
+    centre = (share + square / (2 * trials)) / (1 + square / trials)
+    reach = quantile / (1 + square / trials) * sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
+    return centre - reach, centre + reach
 
 
 @lru_cache(maxsize=4096)

@@ -25,11 +25,11 @@ from reasonray.estimators import (
     pass_at_k,
     power,
     sample_variance,
+    share_interval,
 )
 from reasonray.funnel import is_annotated
 from reasonray.records import SURPLUS, Interval, Outcome, Score
 
-SHARE = (0.0, 1.0)
 COUNT = (0.0, inf)
 DIFFERENCE = (-1.0, 1.0)
 ALL = "all"
@@ -121,10 +121,8 @@ def _score_slice(
         difficulty=difficulty,
         problems=len(counted.ids),
         samples=samples,
-        pass_at={k: mean_interval(pass_at_k(counted.correct, samples, k), clusters=units, bounds=SHARE) for k in ks},
-        majority_at={
-            k: mean_interval(_majority(rollouts, counted, k), clusters=units, bounds=SHARE) for k in ks if k > 1
-        },
+        pass_at={k: share_interval(pass_at_k(counted.correct, samples, k), clusters=units) for k in ks},
+        majority_at={k: share_interval(_majority(rollouts, counted, k), clusters=units) for k in ks if k > 1},
         outcomes={outcome: outcomes.get(outcome.value, 0) / rollouts.num_rows for outcome in Outcome},
         completion_tokens=mean_interval(tokens, clusters=counted.of_rows(), bounds=COUNT),
     )
@@ -189,7 +187,7 @@ def acceptance(rollouts: pa.Table) -> Interval:
     """
     counted = _count(rollouts)
     correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value).to_numpy().astype(np.float64)
-    return mean_interval(correct, clusters=counted.owner, bounds=SHARE)
+    return share_interval(correct, clusters=counted.owner)
 
 
 def rates(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Interval]:
@@ -200,7 +198,7 @@ def rates(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Int
     """
     units = _count(rollouts, clusters).of_rows()
     found = {it: pc.equal(rollouts["verdict_outcome"], it.value).to_numpy().astype(np.float64) for it in Outcome}
-    return {it.value: mean_interval(column, clusters=units, bounds=SHARE) for it, column in found.items()}
+    return {it.value: share_interval(column, clusters=units) for it, column in found.items()}
 
 
 def paired_difference(before: pa.Table, after: pa.Table, clusters: Clusters | None = None) -> dict[str, Difference]:
@@ -283,12 +281,12 @@ def _k_row(
         rows = counted.samples == samples
         covered[rows] = pass_at_k(counted.correct[rows], int(samples), k)
         kept[rows] = expected_kept(usable[rows], int(samples), k, keep_per_problem)
-    size = mean_interval(kept, bounds=(0.0, float(min(k, keep_per_problem))))
-    total = {name: value * kept.size for name, value in asdict(size).items()}
+    most = min(k, keep_per_problem)
+    total = {name: share * most * kept.size for name, share in asdict(share_interval(kept / most)).items()}
     return {
         "k": k,
-        "acceptance": asdict(mean_interval(counted.correct / counted.samples, bounds=SHARE)),
-        "coverage": asdict(mean_interval(covered, bounds=SHARE)),
+        "acceptance": asdict(share_interval(counted.correct / counted.samples)),
+        "coverage": asdict(share_interval(covered)),
         "kept": total,
         "tokens_per_kept": k * tokens / total["mean"] if total["mean"] else None,
     }

@@ -15,12 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reasonray.estimators import mean_interval, ratio_interval
+from reasonray.estimators import mean_interval, ratio_interval, share_interval
 from reasonray.funnel import is_annotated
 from reasonray.metrics import by_difficulty, difficulties
 from reasonray.records import JUDGED, Outcome
 
-SHARE = (0.0, 1.0)
 COUNT = (0.0, inf)
 BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
 PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))
@@ -79,8 +78,11 @@ def _slice(rollouts: pa.Table) -> dict[str, Any]:
     encoded = pa.chunked_array([rollouts["problem_id"].combine_chunks()]).combine_chunks().dictionary_encode()
     owner = encoded.indices.to_numpy()
 
-    def mean(column: NDArray[Any], bounds: tuple[float, float]) -> dict[str, float]:
-        return asdict(mean_interval(column.astype(np.float64), clusters=owner, bounds=bounds))
+    def share(column: NDArray[Any]) -> dict[str, float]:
+        return asdict(share_interval(column.astype(np.float64), clusters=owner))
+
+    def mean(column: NDArray[Any]) -> dict[str, float]:
+        return asdict(mean_interval(column.astype(np.float64), clusters=owner, bounds=COUNT))
 
     thousands = rollouts["completion_tokens"].to_numpy() / 1000
 
@@ -90,8 +92,8 @@ def _slice(rollouts: pa.Table) -> dict[str, Any]:
     counted = {name: rollouts[f"annotation_{name}"].to_numpy() for name in BEHAVIOURS}
     return (
         {"responses": rollouts.num_rows}
-        | {name: mean(counts > 0, SHARE) for name, counts in counted.items()}
+        | {name: share(counts > 0) for name, counts in counted.items()}
         | {"per_1000_tokens": {name: rate(counts) for name, counts in counted.items()} if thousands.any() else {}}
-        | {"depth": mean(rollouts["annotation_depth"].to_numpy(), COUNT)}
-        | {"completion_tokens": mean(rollouts["completion_tokens"].to_numpy(), COUNT)}
+        | {"depth": mean(rollouts["annotation_depth"].to_numpy())}
+        | {"completion_tokens": mean(rollouts["completion_tokens"].to_numpy())}
     )

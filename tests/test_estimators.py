@@ -21,6 +21,7 @@ from reasonray.estimators import (
     power,
     ratio_interval,
     sample_variance,
+    share_interval,
     t_quantile,
     wilson,
 )
@@ -151,9 +152,62 @@ def test_intervals_cover_the_truth_in_95_of_100_runs(problems, samples):
     generator = np.random.default_rng(2)
     rates = generator.beta(2, 3, size=(2000, problems))
     correct = generator.binomial(samples, rates)
-    intervals = [mean_interval(row / samples, bounds=(0, 1)) for row in correct]
+    intervals = [share_interval(row / samples) for row in correct]
     covered = mean(interval.low <= 0.4 <= interval.high for interval in intervals)
     assert 0.93 <= covered <= 0.97
+    assert 0.93 <= mean(it.low <= 0.4 <= it.high for it in map(mean_interval, correct / samples)) <= 0.97
+
+
+def alike(generator, rate, size):
+    return np.full(size, rate)
+
+
+def skewed(generator, rate, size):
+    return generator.beta(0.5, 0.5 * (1 - rate) / rate, size)
+
+
+def all_or_nothing(generator, rate, size):
+    return (generator.random(size) < rate).astype(float)
+
+
+def half_by_few(generator, rate, size):
+    return np.where(generator.random(size) < rate / 2, 1, rate / 2 / (1 - rate / 2))
+
+
+@pytest.mark.parametrize(("problems", "samples", "rate"), [(120, 4, 0.01), (40, 4, 0.02), (20, 8, 0.02), (20, 4, 0.1)])
+@pytest.mark.parametrize("spread", [alike, skewed, all_or_nothing, half_by_few])
+def test_intervals_of_rare_and_of_near_certain_shares_cover_the_truth_as_well(problems, samples, rate, spread):
+    generator = np.random.default_rng(6)
+    shares = generator.binomial(samples, spread(generator, rate, (2000, problems))) / samples
+    rare = [share_interval(row) for row in shares]
+    assert mean(it.low <= rate <= it.high for it in rare) >= 0.93
+    certain = [share_interval(1 - row) for row in shares[:20]]
+    assert [it.low for it in certain] == pytest.approx([1 - it.high for it in rare[:20]])
+    if spread is not all_or_nothing:
+        assert mean(it.low <= rate <= it.high for it in map(mean_interval, shares)) < 0.93, "as t alone does"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0)), min_size=2, max_size=40).filter(lambda it: np.ptp(it) > 0)
+)
+def test_the_interval_of_a_share_holds_what_the_score_test_would_not_refuse(values):
+    array = np.array(values)
+    found = share_interval(array)
+    share, error, quantile = array.mean(), scipy.stats.sem(array), scipy.stats.t.ppf(0.975, array.size - 1)
+    tries, unseen = share * (1 - share) / error**2, wilson(0, array.size).high
+    truths = np.linspace(0, 1, 100_001)
+    held = truths[np.abs(share - truths) <= quantile * np.sqrt(truths * (1 - truths) / tries)]
+    assert found.mean == share
+    assert found.low == pytest.approx(min(held[0], 1 - unseen), abs=2e-5)
+    assert found.high == pytest.approx(max(held[-1], unseen), abs=2e-5)
+
+
+def test_more_that_is_right_never_lowers_the_interval_of_a_rare_share():
+    found = [share_interval(np.repeat([0.25, 0.0], [right, 120 - right])) for right in range(13)]
+    assert [it.low for it in found] == sorted(it.low for it in found)
+    assert [it.high for it in found] == sorted(it.high for it in found)
+    assert found[3].low > 0
 
 
 def test_a_ratio_of_sums_covers_the_truth_in_95_of_100_runs():
@@ -193,9 +247,9 @@ def test_paired_and_clustered_intervals_cover_the_truth_in_95_of_100_runs(proble
     assert 0.93 <= mean(it.low <= truth <= it.high for it in paired) <= 0.97
     variants = np.repeat(np.arange(problems), 6)
     tries = generator.binomial(1, np.repeat(rates, 6, axis=1)).astype(float)
-    clustered = [mean_interval(row, clusters=variants, bounds=(0, 1)) for row in tries]
+    clustered = [share_interval(row, clusters=variants) for row in tries]
     assert 0.93 <= mean(it.low <= 0.4 <= it.high for it in clustered) <= 0.97
-    naive = [mean_interval(row, bounds=(0, 1)) for row in tries]
+    naive = [share_interval(row) for row in tries]
     assert mean(it.low <= 0.4 <= it.high for it in naive) < 0.92  # what independence would have claimed
 
 
@@ -260,7 +314,7 @@ def test_holm_rejects_what_its_steps_reject(ps):
 
 
 def test_all_wrong_or_all_right_is_not_certainty():
-    nothing, everything = mean_interval(np.zeros(40), bounds=(0, 1)), mean_interval(np.ones(40), bounds=(0, 1))
+    nothing, everything = share_interval(np.zeros(40)), share_interval(np.ones(40))
     bound = wilson(0, 40).high
     assert (nothing.low, nothing.high) == pytest.approx((0, bound))
     assert (everything.low, everything.high) == pytest.approx((1 - bound, 1))
@@ -269,7 +323,7 @@ def test_all_wrong_or_all_right_is_not_certainty():
 
 
 def test_one_problem_says_little_and_an_unbounded_one_nothing():
-    assert mean_interval(np.array([1.0]), bounds=(0, 1)).low < 0.25
+    assert share_interval(np.array([1.0])).low < 0.25
     alone = mean_interval(np.array([7.0]), bounds=(0, inf))
     assert isnan(alone.low)
     assert isnan(alone.high)
@@ -278,13 +332,15 @@ def test_one_problem_says_little_and_an_unbounded_one_nothing():
 def test_an_interval_stays_within_what_is_possible():
     rare = np.zeros(30)
     rare[0] = 0.25
-    assert mean_interval(rare, bounds=(0, 1)).low == 0
+    assert mean_interval(rare, bounds=(0, inf)).low == 0
     assert mean_interval(rare).low < 0
 
 
 def test_no_values_have_no_mean():
     with pytest.raises(ValueError, match="no values"):
         mean_interval(np.array([]))
+    with pytest.raises(ValueError, match="no shares"):
+        share_interval(np.array([]))
 
 
 @given(st.integers(1, 300), st.data())
