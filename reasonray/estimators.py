@@ -116,7 +116,9 @@ def mean_interval(
     (several values of one problem, variants of one template) SE = √(C/(C-1) · Σ_c (Σ_{i∈c} (s_i - s̄))²) / N, C - 1
     degrees of freedom (Miller 2024, arXiv 2411.00640); the mean stays that over values.
 
-    When nothing varies t would claim certainty. Without finite bounds the interval is then the point, and for a single
+    When nothing varies t would claim certainty. With finite bounds the interval then says: of N units that all agreed,
+    the share that would not is at most the exact 1 - 0.025^(1/N) (Clopper & Pearson 1934, Biometrika 26, for 0 of N),
+    and those could lie anywhere within the bounds. Without finite bounds the interval is the point, and for a single
     unit NaN: nothing can be said.
 
     Args:
@@ -208,7 +210,7 @@ def _error(values: NDArray[np.float64], clusters: NDArray[np.int64] | None) -> t
 
 def _interval_of_constant(mean: float, units: int, lowest: float, highest: float) -> Interval:
     if isfinite(lowest) and isfinite(highest):
-        other = wilson(0, units).high
+        other = 1 - float(((1 - CONFIDENCE) / 2) ** (1 / units))
         return Interval(mean, mean - other * (mean - lowest), mean + other * (highest - mean))
     return Interval(mean, mean, mean) if units > 1 else Interval(mean, nan, nan)
 
@@ -224,7 +226,9 @@ class Power:
     within_share: float | None
     """Share of the variance of the mean that is within problems: the most that samples without end could save."""
     detectable: float | None
-    """The least true value that a two-sided 5 % test finds in 80 of 100 runs of this size; None for one unit."""
+    """The least true value that a two-sided 5 % test finds in 80 of 100 runs of this size.
+
+    None where units do not vary, or there is one: then nothing is known of the noise."""
     detectable_twice_problems: float | None
     detectable_twice_samples: float | None
 
@@ -246,24 +250,24 @@ def power(
     """
     size = values.size
     units, error = _error(values, clusters)
-    if units < 2:
+    one = None if within is None else float(within.mean())
+    if not error:
         return Power(
             between=0.0,
-            within=None,
+            within=one,
             within_share=None,
             detectable=None,
             detectable_twice_problems=None,
             detectable_twice_samples=None,
         )
     variance = error**2 * size
-    one = None if within is None else float(within.mean())
     noise = 0.0 if one is None else min(variance, one / samples)
     steps = [t_quantile(probability, units - 1) for probability in ((1 + CONFIDENCE) / 2, POWER)]
     reach = sum(steps)
     return Power(
         between=variance - noise,
         within=one,
-        within_share=None if one is None or not variance else noise / variance,
+        within_share=None if one is None else noise / variance,
         detectable=reach * sqrt(variance / size),
         detectable_twice_problems=reach * sqrt(variance / (2 * size)),
         detectable_twice_samples=None if one is None else reach * sqrt((variance - noise / 2) / size),
@@ -278,15 +282,21 @@ def sample_variance(correct: NDArray[np.int64], samples: int) -> NDArray[np.floa
 
 
 def p_value(values: NDArray[np.float64], *, clusters: NDArray[np.int64] | None = None) -> float:
-    """Return the two-sided p-value of the mean being 0, by the t test that belongs to mean_interval.
+    """Return the two-sided p-value of the mean being 0, by the test that belongs to mean_interval with bounds -1, 1.
 
-    Where nothing varies t has nothing to say: all 0 gives 1, a constant otherwise the sign test's 2 / 2^units.
+    That is t's. Where nothing varies t has nothing to say: all 0 gives 1. Any other constant d could, the mean being 0,
+    be the value of at most 1 / (1 + |d|) of the units, the others at the far bound; so 2 / (1 + |d|)^units, which for
+    d = 1 is the sign test's.
+
+    Args:
+        values: differences within -1…1, one a unit.
+        clusters: as for mean_interval.
     """
     units, error = _error(values, clusters)
     if not values.any():
         return 1.0
     if not error:
-        return float(min(1.0, 2.0 ** (1 - units)))
+        return float(min(1.0, 2 / (1 + abs(float(values.mean()))) ** units))
     return max(0.0, 1 - _t_central(atan(abs(float(values.mean())) / error / sqrt(units - 1)), units - 1))
 
 

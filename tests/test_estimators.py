@@ -6,6 +6,7 @@ from math import inf, isnan, sqrt
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -298,7 +299,32 @@ def test_the_p_value_agrees_with_scipy_and_with_the_interval(values):
 def test_where_nothing_varies_the_sign_test_speaks():
     assert p_value(np.zeros(9)) == 1
     assert p_value(np.ones(1)) == 1
-    assert p_value(np.full(5, 0.5)) == 2 / 2**5
+    assert p_value(np.full(5, 1.0)) == scipy.stats.binomtest(0, 5).pvalue == 2 / 2**5
+    assert p_value(np.full(6, -1.0)) == scipy.stats.binomtest(0, 6).pvalue
+
+
+@pytest.mark.parametrize("constant", [0.25, 0.5, 1.0])
+def test_a_constant_difference_is_as_likely_as_the_worst_distribution_without_one_makes_it(constant):
+    support = np.linspace(-1, 1, 81)
+    weights = {"A_eq": [support, np.ones(81)], "b_eq": [0, 1], "bounds": (0, 1)}  # of any distribution with mean 0
+    most = -scipy.optimize.linprog(-np.isclose(support, constant).astype(float), **weights).fun
+    for units in range(1, 40):
+        assert p_value(np.full(units, constant)) == pytest.approx(min(1, 2 * most**units))
+
+
+@pytest.mark.parametrize("constant", [-1.0, 0.25, 0.5, 1.0])
+def test_a_constant_difference_excludes_0_where_its_p_value_says_so(constant):
+    for units in range(1, 40):
+        values = np.full(units, constant)
+        found = mean_interval(values, bounds=(-1, 1))
+        assert (found.low > 0 or found.high < 0) == (p_value(values) < 0.05)
+    assert mean_interval(np.ones(5), bounds=(-1, 1)).low < 0 < mean_interval(np.ones(6), bounds=(-1, 1)).low
+
+
+def test_where_nothing_varies_no_difference_can_be_said_to_be_detectable():
+    for changes in (np.zeros(30), np.ones(3)):
+        found = power(changes, np.zeros(changes.size), 4)
+        assert (found.detectable, found.detectable_twice_problems, found.detectable_twice_samples) == (None,) * 3
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -318,8 +344,6 @@ def test_all_wrong_or_all_right_is_not_certainty():
     bound = wilson(0, 40).high
     assert (nothing.low, nothing.high) == pytest.approx((0, bound))
     assert (everything.low, everything.high) == pytest.approx((1 - bound, 1))
-    always_better = mean_interval(np.ones(5), bounds=(-1, 1))
-    assert always_better.low < 0.5
 
 
 def test_one_problem_says_little_and_an_unbounded_one_nothing():

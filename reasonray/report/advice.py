@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from reasonray.comparison import STUDENT
 from reasonray.estimators import POWER
-from reasonray.report.headline import PAIR
+from reasonray.report.headline import PAIR, extreme_of
 from reasonray.report.numbers import Numbers
 
 OFTEN = 0.1
@@ -25,10 +25,30 @@ def next_steps(numbers: Numbers) -> list[Markup]:
 
 def _to_see_more(numbers: Numbers) -> Iterator[Markup]:
     path = ("difference", PAIR, "all")
-    if numbers.find(*path, "power", "detectable") is None:
+    advice = numbers.find(*path, "advice")
+    extreme = extreme_of(numbers)
+    if advice is None:
         return
+    if extreme is not None:
+        yield Markup("Measure on {} problems, of which the arms solve some and not others.").format(
+            "harder" if extreme else "easier"
+        )
+    elif advice == "enough":
+        yield Markup("The test set is large enough for this difference.{}").format(_finds(numbers, path))
+    elif advice == "samples":
+        yield Markup("To see more, raise <code>evaluation.samples</code>: most noise is within problems.{}").format(
+            _finds(numbers, path)
+        )
+    else:
+        yield Markup("To see more, measure on more test problems.{}").format(_finds(numbers, path))
+
+
+def _finds(numbers: Numbers, path: tuple[str, ...]) -> Markup:
+    """Return what a test of this size finds, nothing where nobody knows."""
+    if numbers.find(*path, "power", "detectable") is None:
+        return Markup("")
     finds = Markup(
-        "A test of this size finds a true difference of {} points in {}\u202f% of runs; twice the problems would find "
+        " A test of this size finds a true difference of {} points in {}\u202f% of runs; twice the problems would find "
         "{}"
     ).format(
         numbers.one(*path, "power", "detectable", form="bare"),
@@ -39,15 +59,7 @@ def _to_see_more(numbers: Numbers) -> Iterator[Markup]:
         finds += Markup(", twice the samples {}").format(
             numbers.one(*path, "power", "detectable_twice_samples", form="bare")
         )
-    advice = numbers.find(*path, "advice")
-    if advice == "enough":
-        yield Markup("The test set is large enough for this difference. {}.").format(finds)
-    elif advice == "samples":
-        yield Markup("To see more, raise <code>evaluation.samples</code>: most noise is within problems. {}.").format(
-            finds
-        )
-    else:
-        yield Markup("To see more, measure on more test problems. {}.").format(finds)
+    return finds + Markup(".")
 
 
 def _samples(numbers: Numbers) -> Iterator[Markup]:

@@ -9,6 +9,10 @@ from reasonray.report.numbers import Numbers
 
 PAIR = f"{STUDENT}-{BASE}"
 FEW_PROBLEMS = 30
+_EXTREMES = {
+    0.0: "No sample of either arm is right: problems this hard cannot show a difference.",
+    1.0: "Every sample of both arms is right: problems this easy cannot show a difference.",
+}
 
 
 def headline(numbers: Numbers) -> Markup:
@@ -83,6 +87,8 @@ def _gained_and_lost(numbers: Numbers) -> Markup | None:
     gained, lost = (numbers.find("difference", PAIR, "all", name) for name in ("gained", "lost"))
     if gained is None:
         return None
+    if (extreme := extreme_of(numbers)) is not None:
+        return Markup(_EXTREMES[extreme])
     if not gained and not lost:
         return Markup("No problem changed: the student has as many correct samples as the base on every one.")
     return Markup("Of the {} problems the student does better on {} and worse on {}.").format(
@@ -90,6 +96,12 @@ def _gained_and_lost(numbers: Numbers) -> Markup | None:
         numbers.one("difference", PAIR, "all", "gained", form="count"),
         numbers.one("difference", PAIR, "all", "lost", form="count"),
     )
+
+
+def extreme_of(numbers: Numbers) -> float | None:
+    """Return 1 where every sample of base and student is right, 0 where none is, else None."""
+    before, after = (numbers.find("evaluation", arm, "all", "pass@1", "mean") for arm in (BASE, STUDENT))
+    return float(after) if before == after and after in _EXTREMES else None
 
 
 def _other_arms(numbers: Numbers) -> list[Markup]:

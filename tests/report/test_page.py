@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reasonray.records import Annotation, Outcome, Problem, Span, Split
+from reasonray.records import Annotation, Outcome, Span, Split
 from reasonray.report.page import ReportInputs, render
 from reasonray.report.rollouts import changes
 from reasonray.summary import summarise
@@ -188,8 +188,12 @@ def one_problem(arm):
     return arm_table(arm, problems(1, Split.TEST), 4)
 
 
-def all_right(problem: Problem):
-    return rollouts_to_table(a_rollout(problem=problem, sample=i, id=str(i)) for i in range(4))
+def all_alike(outcome: Outcome):
+    return rollouts_to_table(
+        a_rollout(problem=problem, sample=i, outcome=outcome, id=f"{problem.id}{i}")
+        for problem in problems(30, Split.TEST)
+        for i in range(4)
+    )
 
 
 NAN = float("nan")
@@ -202,8 +206,12 @@ DEGENERATE = {
         "measure on more",
     ),
     "all right": (
-        {"arms": {"base": all_right(a_problem()), "student": all_right(a_problem())}},
-        "No problem changed",
+        {"arms": {"base": all_alike(Outcome.CORRECT), "student": all_alike(Outcome.CORRECT)}},
+        "Every sample of both arms is right: problems this easy cannot show a difference.",
+    ),
+    "none right": (
+        {"arms": {"base": all_alike(Outcome.WRONG), "student": all_alike(Outcome.WRONG)}},
+        "No sample of either arm is right: problems this hard cannot show a difference.",
     ),
     "one step": (
         {"training": [{"step": 1, "loss": 2.0, "learning_rate": 1e-4, "gradient_norm": 1.0, "tokens_per_second": 9.0}]},
@@ -228,6 +236,19 @@ def test_a_degenerate_run_renders_and_says_so(changes, sentence):
     assert sentence in html
     assert ">nan<" not in html.lower()
     assert ">None<" not in html
+
+
+def test_where_nothing_varies_no_power_is_claimed():
+    before, after = all_alike(Outcome.WRONG), all_alike(Outcome.CORRECT)
+    for arms in ({"base": after, "student": after}, {"base": before, "student": after}):
+        html = render(begun(arms=arms))
+        assert "finds a true difference" not in html
+        assert ("Measure on harder problems" in html) == (arms["base"] is after)
+        assert ("The test set is large enough for this difference." in html) == (arms["base"] is before)
+    few = {name: table.slice(0, 4 * 4) for name, table in (("base", before), ("student", after))}
+    html = render(begun(arms=few))
+    assert "No measurable difference" in html
+    assert "measure on more test problems.</li>" in html
 
 
 def test_the_loss_on_held_out_examples_has_a_curve_where_it_was_measured():
