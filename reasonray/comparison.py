@@ -163,7 +163,7 @@ def over_training(checkpoints: Mapping[int, pa.Table], clusters: Clusters | None
 def _checkpoint(step: int, rollouts: pa.Table, clusters: Clusters | None) -> dict[str, Any]:
     arm = rollouts["teacher"][0].as_py()
     scores = {it.difficulty: _score(it) for it in score(rollouts, f"checkpoint at step {step}", clusters=clusters)}
-    figures = behaviours(rollouts)
+    figures = behaviours(rollouts, clusters)
     reasoning = figures.pop("by_difficulty", {})
     wanted = ("pass@1", "completion_tokens", "problems", "samples")
     overall = {name: scores[ALL][name] for name in wanted}
@@ -173,18 +173,22 @@ def _checkpoint(step: int, rollouts: pa.Table, clusters: Clusters | None) -> dic
     return {"step": step, "arm": arm} | figures | overall | {"by_difficulty": by_difficulty}
 
 
-def across_runs(students: Mapping[str, pa.Table]) -> dict[str, Any]:
+def across_runs(students: Mapping[str, pa.Table], clusters: Clusters | None = None) -> dict[str, Any]:
     """Return "<after>-<before>" → {after, before, slices}: how two runs' students differ on problems that both have.
 
     Both are cut to the smaller number of samples. Runs without a problem in common have no entry. Of several pairs each
     has `p_holm`, its p-value adjusted for their number.
+
+    Args:
+        students: rollouts of the test problems by run.
+        clusters: which problems, of any run, are variants of one another.
     """
     found: dict[str, Any] = {}
     for before, after in combinations(students, 2):
         shared = set(students[before]["problem_id"].to_pylist()) & set(students[after]["problem_id"].to_pylist())
         if shared:
-            cut = _cut([students[before], students[after]], shared)
-            slices = {name: flat(it) for name, it in paired_difference(*cut).items()}
+            old, new = _cut([students[before], students[after]], shared)
+            slices = {name: flat(it) for name, it in paired_difference(old, new, clusters).items()}
             found[f"{after}-{before}"] = {"after": after, "before": before, "slices": slices}
     adjusted = holm([pair["slices"][ALL]["p"] for pair in found.values()])
     for pair, p in zip(found.values(), adjusted, strict=True):

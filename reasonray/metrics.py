@@ -190,13 +190,18 @@ def acceptance(rollouts: pa.Table) -> Interval:
     return share_interval(correct, clusters=counted.owner)
 
 
+def units_of(rollouts: pa.Table, clusters: Clusters | None = None) -> NDArray[np.int64]:
+    """Return for each rollout the number of what is independent of others: its problem, or the problem's cluster."""
+    return _count(rollouts, clusters).of_rows()
+
+
 def rates(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Interval]:
     """Return the share of each outcome among all rollouts, the problem (or its cluster) being the unit.
 
     Raises:
         ValueError: there are no rollouts.
     """
-    units = _count(rollouts, clusters).of_rows()
+    units = units_of(rollouts, clusters)
     found = {it: pc.equal(rollouts["verdict_outcome"], it.value).to_numpy().astype(np.float64) for it in Outcome}
     return {it.value: share_interval(column, clusters=units) for it, column in found.items()}
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reasonray.estimators import mean_interval, ratio_interval, share_interval
 from reasonray.funnel import is_annotated
-from reasonray.metrics import by_difficulty, difficulties
+from reasonray.metrics import Clusters, by_difficulty, difficulties, units_of
 from reasonray.records import JUDGED, Outcome
 
 COUNT = (0.0, inf)
@@ -26,24 +26,27 @@ PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1
 """Bands of measured pass rates: never, (0, ¼], (¼, ½], (½, ¾], (¾, 1), always."""
 
 
-def behaviours(rollouts: pa.Table) -> dict[str, Any]:
+def behaviours(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Any]:
     """Measure how an arm reasons: per response, by difficulty, and apart for correct and other responses.
 
     Each slice holds `responses`, the share of responses with at least one of each behaviour, how many of each there are
-    `per_1000_tokens`, the mean `depth` (steps) and the mean `completion_tokens`, with intervals over problems. Each
-    difficulty holds `correct` and `not_correct` slices as well. Empty when the rollouts are not annotated.
+    `per_1000_tokens`, the mean `depth` (steps) and the mean `completion_tokens`, with intervals over problems, or over
+    clusters where some are variants of one another. Each difficulty holds `correct` and `not_correct` slices as well.
+    Empty when the rollouts are not annotated.
     """
     if not is_annotated(rollouts):
         return {}
     named = by_difficulty(rollouts, difficulties(rollouts))
-    return _by_correctness(rollouts) | {"by_difficulty": {name: _by_correctness(part) for name, part in named}}
+    return _by_correctness(rollouts, clusters) | {
+        "by_difficulty": {name: _by_correctness(part, clusters) for name, part in named}
+    }
 
 
-def _by_correctness(rollouts: pa.Table) -> dict[str, Any]:
+def _by_correctness(rollouts: pa.Table, clusters: Clusters | None) -> dict[str, Any]:
     correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
-    return _slice(rollouts) | {
-        "correct": _slice(rollouts.filter(correct)),
-        "not_correct": _slice(rollouts.filter(pc.invert(correct))),
+    return _slice(rollouts, clusters) | {
+        "correct": _slice(rollouts.filter(correct), clusters),
+        "not_correct": _slice(rollouts.filter(pc.invert(correct)), clusters),
     }
 
 
@@ -72,22 +75,21 @@ def by_pass_rate(rollouts: pa.Table) -> list[dict[str, Any]]:
     return found
 
 
-def _slice(rollouts: pa.Table) -> dict[str, Any]:
+def _slice(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Any]:
     if rollouts.num_rows == 0:
         return {"responses": 0}
-    encoded = pa.chunked_array([rollouts["problem_id"].combine_chunks()]).combine_chunks().dictionary_encode()
-    owner = encoded.indices.to_numpy()
+    units = units_of(rollouts, clusters)
 
     def share(column: NDArray[Any]) -> dict[str, float]:
-        return asdict(share_interval(column.astype(np.float64), clusters=owner))
+        return asdict(share_interval(column.astype(np.float64), clusters=units))
 
     def mean(column: NDArray[Any]) -> dict[str, float]:
-        return asdict(mean_interval(column.astype(np.float64), clusters=owner, bounds=COUNT))
+        return asdict(mean_interval(column.astype(np.float64), clusters=units, bounds=COUNT))
 
     thousands = rollouts["completion_tokens"].to_numpy() / 1000
 
     def rate(counts: NDArray[Any]) -> dict[str, float]:
-        return asdict(ratio_interval(counts.astype(np.float64), thousands, clusters=owner))
+        return asdict(ratio_interval(counts.astype(np.float64), thousands, clusters=units))
 
     counted = {name: rollouts[f"annotation_{name}"].to_numpy() for name in BEHAVIOURS}
     return (

@@ -142,7 +142,7 @@ def summarise(
         "sampling": _sampling(sampled, problems, sampling_seconds) | _cost(cost, sampled),
         "training": _training(training),
         **evaluation(arms, sorted({1, *config.evaluation.k}), test, clusters),
-        "behaviours": {arm: behaviours(rollouts) for arm, rollouts in arms.items()},
+        "behaviours": {arm: behaviours(rollouts, clusters) for arm, rollouts in arms.items()},
         "by_pass_rate": by_pass_rate(sampled),
         "k_curve": k_curve(sampled, config.curation.keep_per_problem) if config.policy.kind == "fixed" else [],
         "checkpoints": over_training(checkpoints or {}, clusters),

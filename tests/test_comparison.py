@@ -1,16 +1,20 @@
 """Any two arms, problem sets, variants of a template, votes by meaning, and checkpoints tested several times over."""
 
 import json
+from dataclasses import asdict
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from reasonray.ballots import alike
-from reasonray.comparison import clusters_of, evaluation, over_training
+from reasonray.comparison import across_runs, clusters_of, evaluation, over_training
 from reasonray.errors import UserError
+from reasonray.estimators import share_interval
 from reasonray.metrics import score
-from reasonray.records import Outcome, Split, Verdict
+from reasonray.profiles import behaviours
+from reasonray.records import Annotation, Outcome, Split, Verdict
 from reasonray.tables import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import arm_table, problems
@@ -66,6 +70,37 @@ def test_variants_of_a_template_widen_the_intervals():
     assert together["pass@1"]["mean"] == alone["mean"] == 0.5
     assert together["pass@1"]["high"] - together["pass@1"]["low"] > 2 * (alone["high"] - alone["low"])
     assert together["completion_tokens"]["mean"] > 0
+
+
+def test_runs_compared_say_what_the_report_of_one_run_would_say():
+    asked = variants(8, 5)
+    clusters = clusters_of(asked, "template")
+    before = an_arm(asked, lambda it, _: int(it.answer) % 2 == 0)
+    after = an_arm(asked, lambda it, _: int(it.answer) % 2 == 0 or int(it.answer) < 4)
+    reported = evaluation({"base": before, "student": after}, [1], asked, clusters)["difference"]["student-base"]["all"]
+    compared = across_runs({"one": before, "two": after}, clusters)["two-one"]["slices"]["all"]
+    assert compared == reported | {"p_holm": reported["p"]}
+    alone = across_runs({"one": before, "two": after})["two-one"]["slices"]["all"]
+    assert alone["p"] < 0.05 < compared["p"]
+
+
+def test_behaviours_are_as_certain_as_the_templates_make_them():
+    asked = variants(8, 5)
+    arm = rollouts_to_table(
+        a_rollout(problem=it, sample=s, id=f"{it.id}{s}", teacher="base",
+                  annotation=Annotation(verification=int(it.answer) % 2, depth=1 + int(it.answer)))
+        for it in asked for s in range(2)
+    )  # fmt: skip
+    clusters = clusters_of(asked, "template")
+    alone, together = behaviours(arm), behaviours(arm, clusters)
+    (step,) = over_training({0: arm}, clusters)
+    for name in ("verification", "depth"):
+        assert together[name]["mean"] == alone[name]["mean"]
+        assert together[name]["high"] - together[name]["low"] > 2 * (alone[name]["high"] - alone[name]["low"])
+        assert step[name] == together[name]
+    share = share_interval(np.repeat([0.0, 1.0] * 4, 10), clusters=np.repeat(np.arange(8), 10))
+    assert together["verification"] == pytest.approx(asdict(share))
+    assert together["correct"]["verification"] == together["verification"]
 
 
 def test_a_cluster_that_no_problem_has_is_refused():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from reasonray.comparison import STUDENT, across_runs
+from reasonray.comparison import STUDENT, across_runs, clusters_of
 from reasonray.config import UserError
 from reasonray.console import say
 from reasonray.extension import flatten
+from reasonray.metrics import Clusters
+from reasonray.records import Split
 from reasonray.report import rollouts
 from reasonray.report.compared import ComparisonInputs, render, render_markdown
 from reasonray.run import Run, find_run
@@ -37,7 +39,7 @@ def compare(paths: Sequence[str], out: str) -> None:
     metrics = plain(
         {
             "runs": {name: _reported(run) for name, run in runs.items()},
-            "pairs": across_runs(students),
+            "pairs": across_runs(students, _clusters(runs.values())),
             "config": _differing({name: run.config.model_dump(mode="json") for name, run in runs.items()}),
         }
     )
@@ -53,6 +55,12 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
     """Return the runs by name; those that share a name by their places."""
     names = [run.name for run in runs]
     return {run.name if names.count(run.name) == 1 else str(run.place): run for run in runs}
+
+
+def _clusters(runs: Iterable[Run]) -> Clusters:
+    """Return which test problems are variants of one another, by any run's word."""
+    found = [clusters_of(run.problems(Split.TEST), run.config.evaluation.cluster) for run in runs]
+    return {problem: cluster for each in found if each for problem, cluster in each.items()}
 
 
 def _reported(run: Run) -> dict[str, Any]:

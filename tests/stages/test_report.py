@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -131,6 +132,24 @@ def test_runs_are_paired_on_the_problems_that_both_hold_out(tmp_path: Path) -> N
             shown, error = shown_value(text)
             assert min(abs(shown - float(value)), abs(shown - 100 * float(value))) <= error
     assert "## Student against student" in (out / "comparison.md").read_text()
+
+
+def test_runs_compared_are_as_uncertain_as_their_templates_make_them(tmp_path: Path) -> None:
+    asked = [replace(it, metadata={"template": i // 6}) for i, it in enumerate(problems(24, Split.TEST))]
+    before, after = (bare(arm_table(arm, asked, 4)) for arm in ("base", "student"))
+    runs = []
+    for name, arms in (("one", {"student": before}), ("two", {"base": before, "student": after})):
+        evaluation = {"samples": 4, "k": [1], "cluster": "template"}
+        run = open_run(a_config(root=str(tmp_path), name=name, evaluation=evaluation))
+        run.store_problems([*problems(3, Split.TRAIN), *asked])
+        for arm, table in arms.items():
+            run.evaluation(arm).append_table(table)
+        report(run)
+        runs.append(run)
+    compare([str(run.place) for run in runs], str(tmp_path / "out"))
+    compared = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"]["two-one"]["slices"]["all"]
+    reported = json.loads(read(runs[1], "metrics.json"))["difference"]["student-base"]["all"]
+    assert compared == reported | {"p_holm": reported["p"]}
 
 
 def test_runs_without_a_problem_in_common_stand_side_by_side(tmp_path: Path) -> None:
