@@ -68,7 +68,7 @@ def evaluation(
     return {
         "evaluation": scores,
         "difference": {
-            f"{after}-{before}": _pair(arms, before, after, clusters) for before, after in pairs(list(arms))
+            pair_name(before, after): _pair(arms, before, after, clusters) for before, after in pairs(list(arms))
         },
         "sets": _sets(arms, ks, clusters),
     }
@@ -78,6 +78,11 @@ def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     """Return any two arms as (before, after): those with the student first, in the order of the arms."""
     ordered = [*(arm for arm in arms if arm != STUDENT), *(arm for arm in arms if arm == STUDENT)]
     return sorted(combinations(ordered, 2), key=lambda pair: pair[1] != STUDENT)
+
+
+def pair_name(before: str, after: str) -> str:
+    """Return what metrics.json calls a pair; arms' names may hold hyphens, so it cannot be taken apart again."""
+    return f"{after}-{before}"
 
 
 def _pair(arms: Mapping[str, pa.Table], before: str, after: str, clusters: Clusters | None) -> dict[str, Any]:
@@ -136,7 +141,8 @@ def _sets(arms: Mapping[str, pa.Table], ks: Sequence[int], clusters: Clusters | 
         found[name] = {
             "evaluation": {arm: _scores(part, arm, ks, clusters)[ALL] for arm, part in parts.items()},
             "difference": {
-                f"{after}-{before}": _pair(parts, before, after, clusters)[ALL] for before, after in pairs(list(arms))
+                pair_name(before, after): _pair(parts, before, after, clusters)[ALL]
+                for before, after in pairs(list(arms))
             },
         }
     return found
@@ -189,7 +195,7 @@ def across_runs(students: Mapping[str, pa.Table], clusters: Clusters | None = No
         if shared:
             old, new = _cut([students[before], students[after]], shared)
             slices = {name: flat(it) for name, it in paired_difference(old, new, clusters).items()}
-            found[f"{after}-{before}"] = {"after": after, "before": before, "slices": slices}
+            found[pair_name(before, after)] = {"after": after, "before": before, "slices": slices}
     adjusted = holm([pair["slices"][ALL]["p"] for pair in found.values()])
     for pair, p in zip(found.values(), adjusted, strict=True):
         pair["slices"][ALL]["p_holm"] = p

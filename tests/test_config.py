@@ -62,6 +62,10 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
         ({"teachers": [{"model": "m", "name": "../../escaped"}]}, "teachers.0.name: may hold letters"),
         ({"teachers": [{"model": "m", "name": "base"}]}, "all, base, student, train and step-…"),
         ({"evaluation": {"arms": [{"model": "m", "name": "step-000001"}]}}, "evaluation.arms.0.name"),
+        (
+            {"evaluation": {"k": [1], "arms": [{"name": it, "model": "m"} for it in ("c", "b-c", "a", "a-b")]}},
+            "two pairs of arms are called 'a-b-c'",
+        ),
         ({"teachers": [{"model": "m", "engine": {"kind": "scripted", "correct": 0.9, "endless": 0.2}}]}, "sum to 1.1"),
         ({"policy": {"kind": "until_correct", "target": 5, "max": 4}}, "max (4) is below target (5)"),
         ({"evaluation": {"samples": 2, "k": [1, 4]}}, "needs at least as many samples"),

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:
+        arms = [it.name for it in (*self.teachers, *self.evaluation.arms)]
         for what, names in (
             ("teachers", [teacher.name for teacher in self.teachers]),
-            ("arms", [it.name for it in (*self.teachers, *self.evaluation.arms)]),
+            ("arms", arms),
+            ("pairs of arms", [f"{after}-{before}" for before, after in combinations(["base", *arms, "student"], 2)]),
             (
                 "sources",
                 [source.name or getattr(source, "path", getattr(source, "task", "")) for source in self.sources],

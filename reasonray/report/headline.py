@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from reasonray.comparison import BASE, STUDENT
+from reasonray.comparison import BASE, STUDENT, pair_name, pairs
 from reasonray.report.numbers import Numbers
 
-PAIR = f"{STUDENT}-{BASE}"
+PAIR = pair_name(BASE, STUDENT)
 FEW_PROBLEMS = 30
 _EXTREMES = {
     0.0: "No sample of either arm is right: problems this hard cannot show a difference.",
@@ -107,14 +107,15 @@ def extreme_of(numbers: Numbers) -> float | None:
 def _other_arms(numbers: Numbers) -> list[Markup]:
     """Compare the student with each arm but the base."""
     sentences = []
-    for pair in numbers.find("difference") or {}:
-        if pair == PAIR or not pair.startswith(f"{STUDENT}-"):
+    for before, after in pairs(list(numbers.find("evaluation") or {})):
+        if before == BASE or after != STUDENT:
             continue
+        pair = pair_name(before, after)
         low, high = (numbers.find("difference", pair, "all", end) for end in ("low", "high"))
         verdict = "not measurably different" if low <= 0 <= high else "above it" if low > 0 else "below it"
         sentences.append(
             Markup("Against {}, which is asked with its own prompt, the student is {}: {} points {}.").format(
-                pair.removeprefix(f"{STUDENT}-"),
+                before,
                 verdict,
                 numbers.one("difference", pair, "all", "mean", form="points"),
                 numbers.bounds("difference", pair, "all", form="points"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from reasonray.comparison import pair_name, pairs
 from reasonray.records import Outcome
 from reasonray.report.advice import next_steps
 from reasonray.report.headline import headline, remarks
@@ -42,6 +43,7 @@ def words(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "remarks": remarks(numbers),
         "steps": next_steps(numbers),
         "arms": arms,
+        "pairs": [(pair_name(before, after), before, after) for before, after in pairs(arms)],
         "slices": list(metrics["evaluation"][arms[0]]) if arms else [],
         "ks": accuracies(metrics),
     }

@@ -4,8 +4,11 @@ import re
 
 import pytest
 
+from reasonray.comparison import evaluation
+from reasonray.records import Split
 from reasonray.report.headline import headline, remarks
 from reasonray.report.numbers import Numbers
+from tests.synthetic_run import arm_table, problems
 
 
 def metrics(low, high, **changes):
@@ -80,7 +83,17 @@ def test_no_change_at_all_is_said_as_such():
 
 def test_another_arm_is_compared_by_its_interval():
     found = metrics(0.1, 0.2)
+    found["evaluation"] = {"<b>": found["evaluation"]["base"]} | found["evaluation"]
     found["difference"]["student-<b>"] = {"all": {"mean": -0.1, "low": -0.2, "high": -0.05}}
     (_, sentence) = remarks(Numbers(found))
     assert "below it" in sentence
     assert "<b>" not in sentence
+
+
+def test_a_pair_without_the_student_is_not_told_as_one_of_it():
+    asked = problems(24, Split.TEST)
+    names = ("base", "peer", "student-base-cold", "student")
+    found = evaluation({name: arm_table(name, asked, 4) for name in names}, [1], asked)
+    against = re.findall(r"Against ([^,]*),", said(found))
+    assert against == ["peer", "student-base-cold"]
+    assert "student-base-cold-base" in found["difference"]
