@@ -15,6 +15,7 @@ from reasonray.estimators import share_interval
 from reasonray.metrics import score
 from reasonray.profiles import behaviours
 from reasonray.records import Annotation, Outcome, Split, Verdict
+from reasonray.report.compared import render_markdown
 from reasonray.tables import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import arm_table, problems
@@ -174,3 +175,15 @@ def test_checkpoints_are_tested_against_step_0_and_adjusted_for_being_several():
     assert rows[1]["by_difficulty"]["hard"].keys() >= {"pass@1", "verification", "correct", "not_correct"}
     json.dumps(rows, allow_nan=True)
     assert all("difference" not in row for row in over_training(later))
+
+
+def test_of_several_pairs_of_runs_only_what_is_left_after_adjusting_is_called_a_lift():
+    asked = problems(60, Split.TEST)
+    gains = (0.6, 0.7, 0.75, 0.85, 0.95)
+    found = across_runs({f"r{i}": arm_table(f"run{i}", asked, 4, gain=gain) for i, gain in enumerate(gains)})
+    measured = [pair["slices"]["all"] for pair in found.values()]
+    assert any(it["low"] > 0 and it["p_holm"] >= 0.05 for it in measured), "or there is nothing to see"
+    metrics = {"pairs": found, "runs": {}, "unfinished": {}, "config": {}}
+    text = render_markdown(metrics)
+    assert text.count("a lift") + text.count("a loss") == sum(it["p_holm"] < 0.05 for it in measured)
+    assert text.count("no measurable difference") == sum(it["p_holm"] >= 0.05 for it in measured)

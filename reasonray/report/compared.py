@@ -10,6 +10,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from reasonray.comparison import STUDENT
+from reasonray.estimators import CONFIDENCE
 from reasonray.report import figures
 from reasonray.report.figures import marks
 from reasonray.report.markdown import finished
@@ -68,7 +69,7 @@ class ComparisonInputs:
     """What a comparison is made of."""
 
     metrics: Mapping[str, Any]
-    """comparison.json: runs, pairs, config."""
+    """comparison.json: runs, pairs, unfinished, config."""
     students: Mapping[str, pa.Table]
     """Rollouts of test problems by run, with their texts."""
 
@@ -116,24 +117,41 @@ def _value(numbers: Numbers, run: str, path: Sequence[str | int], form: str) -> 
 
 
 def _headline(numbers: Numbers) -> Markup:
-    """Return a sentence a pair of runs that share problems, each claiming no more than its interval does."""
+    """Return a sentence a pair of runs that share problems, each claiming no more than its adjusted p-value does."""
     sentences = [_pair(numbers, *pair) for pair in numbers.metrics["pairs"].items()]
-    if sentences:
-        return Markup(" ").join(sentences)
-    return Markup("The runs share no evaluated problem, so their students cannot be paired; they stand side by side.")
+    if not sentences:
+        sentences = [
+            Markup("The runs share no evaluated problem, so their students cannot be paired; they stand side by side.")
+        ]
+    return Markup(" ").join([*sentences, *_unfinished(numbers)])
+
+
+def _unfinished(numbers: Numbers) -> list[Markup]:
+    return [
+        Markup("The student of {} is left out, as only {} of its {} samples are drawn: run jobs/evaluate.py.").format(
+            run,
+            numbers.one("unfinished", run, "samples", form="count"),
+            numbers.one("unfinished", run, "of", form="count"),
+        )
+        for run in numbers.metrics["unfinished"]
+    ]
 
 
 def _pair(numbers: Numbers, pair: str, found: Mapping[str, Any]) -> Markup:
     path = ("pairs", pair, "slices", "all")
-    low, high = (found["slices"]["all"][end] for end in ("low", "high"))
-    verdict = "no measurable difference" if low <= 0 <= high else "a lift" if low > 0 else "a loss"
-    return Markup("{} against {}: <em>{}</em>, {} points {} of pass@1 on {} that both hold out.").format(
+    mean, p = (found["slices"]["all"][name] for name in ("mean", "p_holm"))
+    verdict = "no measurable difference" if p >= 1 - CONFIDENCE else "a lift" if mean > 0 else "a loss"
+    adjusted = Markup("")
+    if len(numbers.metrics["pairs"]) > 1:
+        adjusted = Markup(", p = {} as one of several pairs").format(numbers.one(*path, "p_holm", form="p"))
+    return Markup("{} against {}: <em>{}</em>, {} points {} of pass@1 on {} that both hold out{}.").format(
         found["after"],
         found["before"],
         verdict,
         numbers.one(*path, "mean", form="points"),
         numbers.bounds(*path, form="points"),
         numbers.counted(*path, "problems", noun="problem"),
+        adjusted,
     )
 
 

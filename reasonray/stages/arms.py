@@ -16,7 +16,7 @@ import ray
 from reasonray.comparison import BASE, STUDENT
 from reasonray.curation.behaviours import annotate_table
 from reasonray.ledger import Ledger
-from reasonray.records import content_hash
+from reasonray.records import Split, content_hash
 from reasonray.run import Run
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA, keys
@@ -68,6 +68,21 @@ def measured(run: Run) -> list[str]:
     further = (*run.config.teachers, *run.config.evaluation.arms)
     names = [BASE, *(it.name for it in further), STUDENT]
     return [name for name in names if run.evaluation(name).segments()]
+
+
+def drawn(run: Run, arm: str) -> pa.Table:
+    """Return an arm's rollouts, annotated, without samples beyond those that the configuration asks for."""
+    rollouts = annotated(run.evaluation(arm))
+    return rollouts.filter(pc.less(rollouts["sample"], run.config.evaluation.samples))
+
+
+def missing(run: Run, rollouts: pa.Table) -> dict[str, int] | None:
+    """Return how many samples of an arm are drawn, of how many; None where it is measured whole."""
+    problems, samples = len(run.problems(Split.TEST)), run.config.evaluation.samples
+    each = rollouts["problem_id"].value_counts().field("counts")
+    if len(each) == problems and pc.min(each).as_py() == samples:
+        return None
+    return {"samples": rollouts.num_rows, "of": problems * samples}
 
 
 def measured_checkpoints(run: Run) -> list[str]:

@@ -17,7 +17,7 @@ from reasonray.records import Split
 from reasonray.report import rollouts
 from reasonray.report.compared import ComparisonInputs, render, render_markdown
 from reasonray.run import Run, find_run
-from reasonray.stages.arms import annotated
+from reasonray.stages.arms import drawn, missing
 from reasonray.stages.report import MARGIN, TEXT, with_columns
 from reasonray.storage import place
 from reasonray.summary import plain
@@ -33,13 +33,14 @@ def compare(paths: Sequence[str], out: str) -> None:
         UserError: a path holds no run, or one that was not reported yet.
     """
     runs = _named([find_run(path) for path in paths])
-    students = {
-        name: annotated(run.evaluation(STUDENT)) for name, run in runs.items() if run.evaluation(STUDENT).segments()
-    }
+    students = {name: drawn(run, STUDENT) for name, run in runs.items() if run.evaluation(STUDENT).segments()}
+    unfinished = {name: lack for name, table in students.items() if (lack := missing(runs[name], table))}
+    students = {name: table for name, table in students.items() if name not in unfinished}
     metrics = plain(
         {
             "runs": {name: _reported(run) for name, run in runs.items()},
             "pairs": across_runs(students, _clusters(runs.values())),
+            "unfinished": unfinished,
             "config": _differing({name: run.config.model_dump(mode="json") for name, run in runs.items()}),
         }
     )

@@ -22,7 +22,7 @@ from reasonray.report.markdown import render_markdown
 from reasonray.report.page import ReportInputs, render
 from reasonray.report.rollouts import BUDGET
 from reasonray.run import Run, versions
-from reasonray.stages.arms import annotated, measured, measured_checkpoints, step_of
+from reasonray.stages.arms import annotated, drawn, measured, measured_checkpoints, missing, step_of
 from reasonray.storage import Place
 from reasonray.tables import ROLLOUT_SCHEMA
 
@@ -69,18 +69,11 @@ def report(run: Run) -> None:
 
 def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """Return the rollouts of the arms that are measured whole, and of the others how much of them there is."""
-    problems, samples = len(run.problems(Split.TEST)), run.config.evaluation.samples
-    whole, unfinished = {}, {}
-    for name in measured(run):
-        table = annotated(run.evaluation(name))
-        table = table.filter(pc.less(table["sample"], samples))
-        each = table["problem_id"].value_counts().field("counts")
-        if len(each) == problems and pc.min(each).as_py() == samples:
-            whole[name] = table
-        else:
-            unfinished[name] = {"samples": table.num_rows, "of": problems * samples}
-            say("report", f"{name} is left out: {table.num_rows:,} of {problems * samples:,} samples are drawn")
-    return whole, unfinished
+    tables = {name: drawn(run, name) for name in measured(run)}
+    unfinished = {name: lack for name, table in tables.items() if (lack := missing(run, table))}
+    for name, lack in unfinished.items():
+        say("report", f"{name} is left out: {lack['samples']:,} of {lack['of']:,} samples are drawn")
+    return {name: table for name, table in tables.items() if name not in unfinished}, unfinished
 
 
 def _checkpoints(run: Run) -> dict[str, pa.Table]:

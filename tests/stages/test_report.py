@@ -152,6 +152,21 @@ def test_runs_compared_are_as_uncertain_as_their_templates_make_them(tmp_path: P
     assert compared == reported | {"p_holm": reported["p"]}
 
 
+def test_a_student_that_is_not_measured_whole_is_in_no_pair_and_told(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path, name) for name in ("one", "two", "three")]
+    shutil.rmtree(Path(runs[1].evaluation("student").place.path))
+    part = arm_table("student", runs[1].problems(Split.TEST), 4).slice(0, 46)
+    runs[1].evaluation("student").append_table(bare(part))
+    for run in runs:
+        report(run)
+    compare([str(run.place) for run in runs], str(tmp_path / "out"))
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(found["pairs"]) == ["three-one"]
+    assert found["unfinished"] == {"two": {"samples": 46, "of": 48}}
+    said = "The student of two is left out, as only 46 of its 48 samples are drawn"
+    assert said in (tmp_path / "out" / "comparison.md").read_text()
+
+
 def test_runs_without_a_problem_in_common_stand_side_by_side(tmp_path: Path) -> None:
     one, two = a_run(tmp_path, "one"), open_run(a_config(root=str(tmp_path), name="two"))
     other = problems(6, Split.TEST, seed=9)
