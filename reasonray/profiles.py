@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from reasonray.estimators import mean_interval, ratio_interval, share_interval
 from reasonray.funnel import is_annotated
-from reasonray.metrics import Clusters, by_difficulty, difficulties, units_of
+from reasonray.metrics import DIFFERENCE, Clusters, by_difficulty, difficulties, units_of
 from reasonray.records import JUDGED, Outcome
 
 COUNT = (0.0, inf)
 BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
+LENGTHS = {"depth": "annotation_depth", "completion_tokens": "completion_tokens"}
+"""What a response has some number of, by the column that holds it."""
 PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))
 """Bands of measured pass rates: never, (0, ¼], (¼, ½], (½, ¾], (¾, 1), always."""
 
@@ -40,6 +42,39 @@ def behaviours(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str
     return _by_correctness(rollouts, clusters) | {
         "by_difficulty": {name: _by_correctness(part, clusters) for name, part in named}
     }
+
+
+def behaviour_difference(
+    before: pa.Table, after: pa.Table, clusters: Clusters | None = None
+) -> dict[str, dict[str, float]]:
+    """Measure how reasoning differs between two arms of the same problems, paired by problem: after - before.
+
+    Of each behaviour the share of responses with at least one, the depth and the completion tokens, with intervals over
+    problems as metrics.paired_difference has them. Empty unless both arms are annotated.
+
+    Raises:
+        ValueError: the arms have other problems.
+    """
+    if not (is_annotated(before) and is_annotated(after)):
+        return {}
+    ids = [pc.unique(rollouts["problem_id"]).sort() for rollouts in (before, after)]
+    if ids[0] != ids[1]:
+        raise ValueError("reasoning can be paired on the same problems only")
+    units = np.zeros(len(ids[0]), np.int64)
+    units[units_of(before)] = units_of(before, clusters)
+    old, new = _by_problem(before), _by_problem(after)
+    return {
+        name: asdict(mean_interval(new[name] - old[name], clusters=units, bounds=bounds))
+        for name, bounds in [*((it, DIFFERENCE) for it in BEHAVIOURS), *((it, (-inf, inf)) for it in LENGTHS)]
+    }
+
+
+def _by_problem(rollouts: pa.Table) -> dict[str, NDArray[np.float64]]:
+    """Return for each problem the share of responses with each behaviour and the mean of each length."""
+    owner = units_of(rollouts)
+    columns = {name: rollouts[f"annotation_{name}"].to_numpy() > 0 for name in BEHAVIOURS}
+    columns |= {name: rollouts[column].to_numpy() for name, column in LENGTHS.items()}
+    return {name: np.bincount(owner, column) / np.bincount(owner) for name, column in columns.items()}
 
 
 def _by_correctness(rollouts: pa.Table, clusters: Clusters | None) -> dict[str, Any]:
@@ -96,6 +131,5 @@ def _slice(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, An
         {"responses": rollouts.num_rows}
         | {name: share(counts > 0) for name, counts in counted.items()}
         | {"per_1000_tokens": {name: rate(counts) for name, counts in counted.items()} if thousands.any() else {}}
-        | {"depth": mean(rollouts["annotation_depth"].to_numpy())}
-        | {"completion_tokens": mean(rollouts["completion_tokens"].to_numpy())}
+        | {name: mean(rollouts[column].to_numpy()) for name, column in LENGTHS.items()}
     )

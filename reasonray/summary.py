@@ -13,6 +13,8 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
                   transitions, p, advice; power: between, within, within_share, detectable, … (estimators.Power)
     sets          <source> → evaluation, difference: as above, of all of its problems; empty for a single source
     behaviours    <arm> → verification, backtracking, …, depth; by_difficulty; correct; not_correct
+    behaviour_difference  "<after>-<before>", any two arms → verification, backtracking, subgoals, backward_chaining
+                  (points), depth, completion_tokens; paired by problem
     by_pass_rate  [{above, up_to, problems, responses, verification, …, depth, completion_tokens}] of train rollouts
     k_curve       [{k, acceptance, coverage, kept, tokens_per_kept}]
     checkpoints   [{step, arm, pass@1, verification, backtracking, depth, completion_tokens, problems, samples;
@@ -39,12 +41,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.checkers.consensus import Suspect
-from reasonray.comparison import clusters_of, evaluation, over_training
+from reasonray.comparison import clusters_of, evaluation, over_training, pair_name, pairs
 from reasonray.config import Config
 from reasonray.estimators import wilson
 from reasonray.funnel import Trained, count_funnel
 from reasonray.metrics import acceptance, difficulties, k_curve
-from reasonray.profiles import behaviours, by_pass_rate
+from reasonray.profiles import behaviour_difference, behaviours, by_pass_rate
 from reasonray.records import Outcome, Problem
 
 _SHOWN_SUSPECTS = 20
@@ -143,6 +145,10 @@ def summarise(
         "training": _training(training),
         **evaluation(arms, sorted({1, *config.evaluation.k}), test, clusters),
         "behaviours": {arm: behaviours(rollouts, clusters) for arm, rollouts in arms.items()},
+        "behaviour_difference": {
+            pair_name(before, after): behaviour_difference(arms[before], arms[after], clusters)
+            for before, after in pairs(list(arms))
+        },
         "by_pass_rate": by_pass_rate(sampled),
         "k_curve": k_curve(sampled, config.curation.keep_per_problem) if config.policy.kind == "fixed" else [],
         "checkpoints": over_training(checkpoints or {}, clusters),

@@ -1,15 +1,18 @@
 """Scores, paired differences, behaviours and the K-curve of tables (training-eval.md §8, E1, E2, E4, E6)."""
 
 import random
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reasonray.estimators import mean_interval
 from reasonray.metrics import acceptance, difficulties, k_curve, paired_difference, rates, score
-from reasonray.profiles import behaviours, by_pass_rate
+from reasonray.profiles import behaviour_difference, behaviours, by_pass_rate
 from reasonray.records import Annotation, Interval, Outcome, Verdict
 from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
@@ -173,6 +176,34 @@ def test_behaviours_are_counted_by_the_thousand_tokens():
     found = behaviours(with_annotations(rollouts, annotations))["per_1000_tokens"]
     assert found["verification"]["mean"] == pytest.approx(3000 / sum(rollouts["completion_tokens"].to_pylist()))
     assert found["backtracking"]["mean"] == 0 < found["backtracking"]["high"]
+
+
+def test_reasoning_is_compared_problem_by_problem():
+    generator = np.random.default_rng(0)
+    hardness = np.repeat(generator.integers(0, 9, 20), 2)
+    arms = [
+        with_annotations(
+            table(*[[RIGHT, WRONG]] * 20),
+            [Annotation(verification=int(generator.random() < care), depth=int(depth + it)) for it in hardness],
+        )
+        for care, depth in ((0.2, 3), (0.6, 4))
+    ]
+    found = behaviour_difference(arms[0], arms[1].take(pa.array(generator.permutation(40))))
+    old, new = (np.array(arm["annotation_verification"]).reshape(20, 2).mean(axis=1) for arm in arms)
+    low, high = scipy.stats.ttest_rel(new, old).confidence_interval()
+    assert found["verification"] == pytest.approx({"mean": (new - old).mean(), "low": low, "high": high})
+    assert found["depth"] == pytest.approx({"mean": 1, "low": 1, "high": 1}), "however much the problems differ"
+    assert found["backtracking"]["low"] == -found["backtracking"]["high"] < 0, "what was never seen may change yet"
+    template = {problem: str(i // 4) for i, problem in enumerate(arms[0]["problem_id"].to_pylist()[::2])}
+    clustered = mean_interval(new - old, clusters=np.arange(20) // 4)
+    assert behaviour_difference(*arms, template)["verification"] == pytest.approx(asdict(clustered))
+
+
+def test_reasoning_is_compared_on_the_same_problems_only():
+    one, two = (with_annotations(table(*rows), [Annotation()] * len(rows)) for rows in ([[RIGHT]], [[RIGHT], [WRONG]]))
+    with pytest.raises(ValueError, match="same problems only"):
+        behaviour_difference(one, two)
+    assert behaviour_difference(one, table([RIGHT])) == {}
 
 
 def test_rollouts_without_annotations_have_no_behaviours():

@@ -20,6 +20,14 @@ def next_steps(numbers: Numbers) -> list[Markup]:
     """Return what the numbers suggest to do; empty before anything is sampled."""
     if not numbers.find("funnel", "rollouts") and not numbers.find("evaluation"):
         return []
+    if numbers.find("training", "non_finite_step") is not None:
+        return [
+            Markup(
+                "Train again, with a lower <code>training.learning_rate</code> for one: what the student does says "
+                "nothing about the data."
+            ),
+            *_samples(numbers),
+        ]
     return [*_to_see_more(numbers), *_samples(numbers), *_student(numbers), *_answers(numbers)]
 
 

@@ -9,6 +9,7 @@ from reasonray.report.numbers import Numbers
 
 PAIR = pair_name(BASE, STUDENT)
 FEW_PROBLEMS = 30
+_NAMED_RULES = 3
 _EXTREMES = {
     0.0: "No sample of either arm is right: problems this hard cannot show a difference.",
     1.0: "Every sample of both arms is right: problems this easy cannot show a difference.",
@@ -16,7 +17,12 @@ _EXTREMES = {
 
 
 def headline(numbers: Numbers) -> Markup:
-    """Return the sentence that the page opens with."""
+    """Return the sentence that the page opens with; before it, whatever forbids to believe it."""
+    broken = _broken_loss(numbers)
+    return Markup("{} {}").format(broken, _result(numbers)) if broken else _result(numbers)
+
+
+def _result(numbers: Numbers) -> Markup:
     if numbers.find("evaluation", STUDENT) is None:
         return _measured_alone(numbers) if numbers.find("evaluation") else _before_evaluation(numbers)
     after = numbers.one("evaluation", STUDENT, "all", "pass@1", "mean", form="percent")
@@ -75,10 +81,10 @@ def remarks(numbers: Numbers) -> list[Markup]:
         _gained_and_lost(numbers),
         *_other_arms(numbers),
         _reasoning(numbers),
+        _thrown_away(numbers),
         _unjudged(numbers),
         *_unfinished(numbers),
         _few(numbers),
-        _broken_loss(numbers),
     ]
     return [remark for remark in found if remark]
 
@@ -128,8 +134,50 @@ def _reasoning(numbers: Numbers) -> Markup | None:
     paths = [("behaviours", arm, name, "mean") for name in ("verification", "depth") for arm in (BASE, STUDENT)]
     if any(numbers.find(*path) is None for path in paths):
         return None
-    return Markup("Responses that verify themselves: {} before, {} after. Reasoning depth: {} steps, then {}.").format(
-        *(numbers.one(*path, form="percent" if "verification" in path else "measure") for path in paths)
+    found = [numbers.one(*path, form="percent" if "verification" in path else "measure") for path in paths]
+    return Markup(
+        "Responses that verify themselves: {} before, {} after{}. Reasoning depth: {} steps, then {}{}."
+    ).format(
+        *found[:2],
+        _change(numbers, "verification", "points"),
+        *found[2:],
+        _change(numbers, "depth", "change"),
+    )
+
+
+def _change(numbers: Numbers, name: str, form: str) -> Markup:
+    """Return by how much the student's reasoning differs from the base's, and whether that can be told from chance."""
+    path = ("behaviour_difference", PAIR, name)
+    if numbers.find(*path) is None:
+        return Markup("")
+    low, high = (numbers.find(*path, end) for end in ("low", "high"))
+    unclear = low is None or high is None or low <= 0 <= high
+    parts = [
+        numbers.one(*path, "mean", form=form),
+        Markup("points" if form == "points" else ""),
+        numbers.bounds(*path, form=form),
+    ]
+    return Markup(", {}{}").format(
+        Markup(" ").join(part for part in parts if part), ", no measurable change" if unclear else ""
+    )
+
+
+def _thrown_away(numbers: Numbers) -> Markup | None:
+    """Say what the rules dropped, the most first."""
+    rules = list(numbers.find("funnel", "dropped") or {})
+    if not rules:
+        return None
+    most = Markup(", ").join(
+        Markup("{} as \u201c{}\u201d").format(
+            numbers.one("funnel", "dropped", rule, form="count"), rule.replace("_", " ")
+        )
+        for rule in rules[:_NAMED_RULES]
+    )
+    return Markup("Of {} train rollouts {} were selected to learn from; dropped were {}{}.").format(
+        numbers.one("funnel", "rollouts", form="count"),
+        numbers.one("funnel", "selected", form="count"),
+        most,
+        ", and fewer by each other rule" if len(rules) > _NAMED_RULES else "",
     )
 
 

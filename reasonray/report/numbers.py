@@ -40,6 +40,11 @@ def _measure(value: float) -> str:
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
+def _change(value: float) -> str:
+    text = _measure(abs(value))
+    return text if text == "0.00" else (MINUS if value < 0 else "+") + text
+
+
 def _loss(value: float) -> str:
     return f"{value:.3f}"
 
@@ -63,6 +68,7 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "count": _count,
     "plain": str,
     "measure": _measure,
+    "change": _change,
     "loss": _loss,
     "p": _p,
     "duration": _duration,

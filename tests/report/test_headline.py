@@ -6,6 +6,7 @@ import pytest
 
 from reasonray.comparison import evaluation
 from reasonray.records import Split
+from reasonray.report.advice import next_steps
 from reasonray.report.headline import headline, remarks
 from reasonray.report.numbers import Numbers
 from tests.synthetic_run import arm_table, problems
@@ -62,13 +63,21 @@ def said(found):
     return " ".join(text(remark) for remark in remarks(Numbers(found)))
 
 
-def test_faults_few_problems_and_a_broken_loss_are_remarked():
-    worrying = metrics(0.1, 0.2, training={"non_finite_step": 7})
+def test_a_broken_loss_is_said_before_any_result_and_what_to_do_is_to_train_again():
+    broken = metrics(0.1, 0.2, training={"non_finite_step": 7})
+    broken["difference"]["student-base"]["all"]["advice"] = "enough"
+    found = text(headline(Numbers(broken)))
+    assert found.startswith("The loss was not finite at step 7: do not trust this student. Distillation lifts")
+    (step,) = next_steps(Numbers(broken))
+    assert step.startswith("Train again, with a lower")
+
+
+def test_faults_and_few_problems_are_remarked():
+    worrying = metrics(0.1, 0.2)
     worrying["evaluation"]["student"] = {"all": {"unjudged": 0.25, "problems": 12}}
     found = said(worrying)
     assert "at most 25.0 %, in arm student" in found
     assert "A test set of 12 problems is small" in found
-    assert "not finite at step 7" in found
 
 
 def test_nothing_is_remarked_without_cause():
@@ -79,6 +88,37 @@ def test_no_change_at_all_is_said_as_such():
     still = metrics(0.0, 0.0)
     still["difference"]["student-base"]["all"] |= {"gained": 0, "lost": 0}
     assert "No problem changed" in said(still)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends"),
+    [(-1.8, -0.2, "7.00 steps, then 6.00, −1.00 [−1.80, −0.20]."),
+     (-2.2, 0.2, "7.00 steps, then 6.00, −1.00 [−2.20, +0.20], no measurable change."),
+     (None, None, "7.00 steps, then 6.00, −1.00, no measurable change.")],
+)  # fmt: skip
+def test_a_change_of_reasoning_is_told_with_how_sure_it_is(low, high, ends):
+    found = metrics(0.1, 0.2)
+    found["behaviours"] = {
+        arm: {"verification": {"mean": share}, "depth": {"mean": depth}}
+        for arm, share, depth in (("base", 0.05, 7.0), ("student", 0.6, 6.0))
+    }
+    found["behaviour_difference"] = {
+        "student-base": {
+            "verification": {"mean": 0.55, "low": 0.5, "high": 0.6},
+            "depth": {"mean": -1.0, "low": low, "high": high},
+        }
+    }
+    assert "5.0 % before, 60.0 % after, +55.0 points [+50.0, +60.0]. Reasoning" in said(found)
+    assert said(found).endswith(ends)
+
+
+def test_what_was_dropped_and_why_is_remarked():
+    found = metrics(0.1, 0.2)
+    found["funnel"] = {"rollouts": 80, "selected": 9, "dropped": {"incorrect": 50, "too_long": 12, "truncated": 2}}
+    whole = "Of 80 train rollouts 9 were selected to learn from; dropped were 50 as “incorrect”, 12 as “too long”, "
+    assert whole + "2 as “truncated”." in said(found)
+    found["funnel"]["dropped"]["duplicate"] = 1
+    assert "2 as “truncated”, and fewer by each other rule." in said(found)
 
 
 def test_another_arm_is_compared_by_its_interval():
