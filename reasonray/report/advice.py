@@ -14,6 +14,7 @@ from reasonray.report.numbers import Numbers
 OFTEN = 0.1
 """A share of samples that is worth a change of settings."""
 SELDOM_COVERED = 0.5
+_THEIR_DETAILS = '<a href="#browser" data-filter="arm=student&amp;outcome=not_judged">their details</a>'
 
 
 def next_steps(numbers: Numbers) -> list[Markup]:
@@ -91,7 +92,7 @@ def _student(numbers: Numbers) -> Iterator[Markup]:
     for rate, cure in (
         ("truncated", "raise the student\u2019s <code>max_tokens</code>, or train on shorter rollouts"),
         ("no_answer", "say in the prompt how the answer is to be given"),
-        ("unjudged", "read their details in the browser below: checker, gold answer or engine is at fault"),
+        ("unjudged", f"read {_THEIR_DETAILS} in the browser below: checker, gold answer or engine is at fault"),
     ):
         if (numbers.find("evaluation", STUDENT, "all", rate) or 0) > OFTEN:
             yield Markup("{} of the student\u2019s samples are {}: {}.").format(

@@ -16,7 +16,7 @@ from reasonray.report.figures import marks
 from reasonray.report.markdown import finished
 from reasonray.report.numbers import Numbers, accuracies
 from reasonray.report.panels import Panel
-from reasonray.report.rollouts import BUDGET, RULE, embed
+from reasonray.report.rollouts import BUDGET, RULE, choose, pack
 from reasonray.report.templates import inlined, template
 
 Value = tuple[str, tuple[str | int, ...], str]
@@ -81,7 +81,7 @@ def render(inputs: ComparisonInputs) -> str:
         **_words(numbers),
         panels=_panels(inputs.metrics),
         marks=marks(runs),
-        embedded=embed(None, inputs.students, BUDGET),
+        embedded=pack(choose(None, inputs.students, BUDGET)),
         total=sum(_evaluated(inputs.metrics, run) for run in runs),
         rule=RULE,
         **inlined(),

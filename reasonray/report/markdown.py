@@ -13,7 +13,7 @@ from reasonray.report.headline import headline, remarks
 from reasonray.report.numbers import Numbers, accuracies
 from reasonray.report.templates import cell, template
 
-_TAGS = re.compile(r"</?(?:data|span|em|strong)\b[^>]*>")
+_TAGS = re.compile(r"</?(?:a|data|span|em|strong)\b[^>]*>")
 _CODE = re.compile(r"</?code>")
 
 
@@ -37,6 +37,7 @@ def words(metrics: Mapping[str, Any]) -> dict[str, Any]:
     numbers, arms = Numbers(metrics), list(metrics["evaluation"])
     return {
         "metrics": metrics,
+        "find": numbers.find,
         "one": numbers.one,
         "interval": numbers.interval,
         "headline": headline(numbers),

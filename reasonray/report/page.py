@@ -17,7 +17,7 @@ from reasonray.report.evidence import quotes
 from reasonray.report.figures import OUTCOME_COLOURS, marks, series
 from reasonray.report.markdown import words
 from reasonray.report.numbers import Numbers
-from reasonray.report.rollouts import BUDGET, RULE, embed
+from reasonray.report.rollouts import BUDGET, RULE, choose, pack
 from reasonray.report.templates import inlined, template
 
 
@@ -44,6 +44,7 @@ class ReportInputs:
 def render(inputs: ReportInputs) -> str:
     """Return the page. The same inputs give the same bytes."""
     numbers = Numbers(inputs.metrics)
+    chosen = choose(inputs.sampled, inputs.arms, inputs.budget)
     return template("page.html.j2").render(
         **words(inputs.metrics),
         run=inputs.config.get("name", "run"),
@@ -54,8 +55,8 @@ def render(inputs: ReportInputs) -> str:
         series=series,
         panels=panels.draw(inputs.metrics, inputs.training),
         outcome_colours=OUTCOME_COLOURS,
-        quotes=quotes(inputs.arms),
-        embedded=embed(inputs.sampled, inputs.arms, inputs.budget, inputs.changes),
+        quotes=quotes(chosen),  # a quote leads to its rollout, which the page must carry
+        embedded=pack(chosen, inputs.changes),
         total=_rollouts(inputs.metrics),
         rule=RULE,
         **inlined(),

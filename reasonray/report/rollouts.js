@@ -4,8 +4,9 @@
 
 const ANY = "";
 const PAGE = 200;
-const KEYS = ["arm", "difficulty", "outcome", "rule", "behaviour", "change"];
-const NAMES = { rule: { [ANY]: "any", "(none)": "not dropped" } };
+const KEYS = ["arm", "difficulty", "outcome", "rule", "selection", "behaviour", "change"];
+const NAMES = { rule: { "(none)": "not dropped" } };
+const UNJUDGED = ["unverifiable", "timeout", "failed"];
 const state = { problems: {}, rollouts: [], shown: [], current: null, byId: new Map(), byAttempt: new Map() };
 const $ = (selector) => document.querySelector(selector);
 
@@ -29,8 +30,20 @@ function values(rollout, key) {
   if (key === "difficulty") return [problem.difficulty];
   if (key === "change") return rollout.arm === "train" ? [] : [problem.change ?? ""];
   if (key === "behaviour") return rollout.spans.map((span) => span[0]);
-  if (key === "rule") return rollout.arm === "train" ? [rollout.rule || "(none)"] : [];
+  if (key === "rule") return rollout.arm === "train" ? rules(rollout.rule) : [];
+  if (key === "selection") return rollout.arm === "train" ? [rollout.selected ? "selected" : "not_selected"] : [];
+  if (key === "outcome") return outcomes(rollout.outcome);
   return [rollout[key]];
+}
+
+// What is surplus was dropped by no rule: its problem had enough without it.
+function rules(rule) {
+  return rule === "" ? ["(none)"] : rule === "surplus" ? [rule, "(none)"] : [rule];
+}
+
+function outcomes(outcome) {
+  if (outcome === "correct") return [outcome];
+  return [outcome, "not_correct", ...(UNJUDGED.includes(outcome) ? ["not_judged"] : [])];
 }
 
 function index(payload) {
@@ -38,7 +51,7 @@ function index(payload) {
   state.rollouts = payload.rollouts;
   for (const rollout of state.rollouts) {
     const problem = state.problems[rollout.problem];
-    rollout.haystack = `${problem.question}\n${problem.answer ?? ""}\n${rollout.text}\n${rollout.id}`.toLowerCase();
+    rollout.haystack = `${problem.question}\n${problem.answer ?? ""}\n${rollout.text}\n${rollout.id}\n${rollout.problem}`.toLowerCase();
     state.byId.set(rollout.id, rollout);
     const attempt = `${rollout.problem} ${rollout.sample}`;
     if (!state.byAttempt.has(attempt)) state.byAttempt.set(attempt, []);
@@ -51,20 +64,26 @@ function index(payload) {
     }
     const select = $(`[name=${key}]`);
     select.append(new Option("any", ANY));
-    for (const [value, count] of [...counts].filter(([value]) => value !== "")) {
-      select.append(new Option(`${(NAMES[key]?.[value] ?? value).replaceAll("_", " ")} (${count})`, value));
-    }
+    for (const [value, count] of [...counts].filter(([value]) => value !== "")) select.append(option(key, value, count));
     select.closest("label").hidden = select.options.length < 3;
   }
 }
 
+function option(key, value, count) {
+  return new Option(`${(NAMES[key]?.[value] ?? value).replaceAll("_", " ")} (${count})`, value);
+}
+
 function filter() {
+  narrow();
+  select(state.shown.includes(state.current) ? state.current : (state.shown[0] ?? null));
+}
+
+function narrow() {
   const wanted = KEYS.map((key) => [key, $(`[name=${key}]`).value]).filter(([, value]) => value !== ANY);
   const text = $("[name=text]").value.trim().toLowerCase();
   state.shown = state.rollouts.filter(
     (rollout) => wanted.every(([key, value]) => values(rollout, key).includes(value)) && rollout.haystack.includes(text),
   );
-  select(state.shown.includes(state.current) ? state.current : (state.shown[0] ?? null));
 }
 
 const MARKS = { correct: "✓", wrong: "✗", no_answer: "∅", truncated: "…", unverifiable: "?", timeout: "⧗", failed: "!" };
@@ -74,8 +93,8 @@ function outcome(rollout) {
 }
 
 function list() {
-  const position = Math.max(0, state.shown.indexOf(state.current));
-  const start = Math.floor(position / PAGE) * PAGE;
+  const position = state.shown.indexOf(state.current);
+  const start = Math.floor(Math.max(0, position) / PAGE) * PAGE;
   const items = state.shown.slice(start, start + PAGE).map((rollout) => {
     const item = element("li", "", outcome(rollout), element("span", "arm", rollout.arm), state.problems[rollout.problem].question);
     item.setAttribute("aria-current", String(rollout === state.current));
@@ -84,8 +103,9 @@ function list() {
   });
   $(".list").replaceChildren(...items);
   reveal($(".list [aria-current=true]"));
-  const total = state.shown.length;
-  $(".matches").textContent = total ? `${position + 1} of ${total.toLocaleString("en")} that match` : "Nothing matches.";
+  const total = state.shown.length.toLocaleString("en");
+  const place = state.current ? `${position + 1} of ${total} that match` : `${total} that match`;
+  $(".matches").textContent = state.shown.length ? place : "Nothing on this page matches.";
 }
 
 // Scrolls the list alone; scrollIntoView would drag the whole page along.
@@ -156,11 +176,15 @@ function detail() {
   );
 }
 
-function select(rollout) {
+function show(rollout) {
   state.current = rollout;
   list();
   detail();
-  if (rollout && state.ready) history.replaceState(null, "", `#rollout=${rollout.id}`);
+}
+
+function select(rollout) {
+  show(rollout);
+  if (state.ready) history.replaceState(null, "", rollout ? `#rollout=${rollout.id}` : "#browser");
 }
 
 function step(by) {
@@ -180,20 +204,37 @@ function onKey(event) {
   event.preventDefault();
 }
 
-// A link such as <a data-filter="rule=duplicate"> shows just those rollouts.
+// A link such as <a href="#browser" data-filter="arm=train&rule=duplicate"> shows just those rollouts. The address is left
+// to the link, so that going back leads to where it stands.
 function followFilter(event) {
-  const wanted = event.target.closest?.("[data-filter]")?.dataset.filter;
-  if (!wanted) return;
-  const [key, value] = wanted.split("=");
-  for (const other of KEYS) $(`[name=${other}]`).value = other === key ? value : ANY;
-  $("[name=text]").value = "";
-  filter();
+  const link = event.target.closest?.("[data-filter]");
+  if (!link) return;
+  setFilters(new URLSearchParams(link.dataset.filter));
+  show(state.shown[0] ?? null);
+}
+
+// A value that no rollout of this page has becomes an option of its own, so that the filters say why nothing matches.
+function setFilters(wanted) {
+  for (const key of KEYS) {
+    const select = $(`[name=${key}]`);
+    const value = wanted.get(key) ?? ANY;
+    select.value = value;
+    if (select.value === value) continue;
+    select.append(option(key, value, 0));
+    select.value = value;
+    select.closest("label").hidden = false;
+  }
+  $("[name=text]").value = wanted.get("text") ?? "";
+  narrow();
 }
 
 function followPermalink() {
-  const rollout = state.byId.get(location.hash.replace("#rollout=", ""));
-  if (!rollout) return;
-  select(rollout);
+  if (!location.hash.startsWith("#rollout=")) return;
+  const id = location.hash.slice("#rollout=".length);
+  const rollout = state.byId.get(id) ?? null;
+  if (!state.shown.includes(rollout)) setFilters(new URLSearchParams());
+  show(rollout);
+  if (!rollout) $(".detail").replaceChildren(element("p", "absent", `Rollout ${id} is not on this page.`));
   $("#browser").scrollIntoView();
 }
 

@@ -42,19 +42,13 @@ class Embedded:
     shown: int
 
 
-def embed(
-    sampled: pa.Table | None, arms: Mapping[str, pa.Table], budget: int, change: Mapping[str, str] | None = None
-) -> Embedded:
-    """Choose and pack the rollouts for the page.
+def pack(chosen: Mapping[str, pa.Table], change: Mapping[str, str] | None = None) -> Embedded:
+    """Pack rollouts for the page.
 
     Args:
-        sampled: rollouts of train problems.
-        arms: rollouts of test problems by arm.
-        budget: bytes of completions and their rows before packing; half of it is for test problems, and what train
-            rollouts do not need.
+        chosen: what `choose` returned, with texts.
         change: what `changes` says of the test problems.
     """
-    chosen = choose(sampled, arms, budget)
     rows = [row for arm, table in chosen.items() for row in _rows(table, arm)]
     problems = {row["problem_id"]: _problem(row) for table in chosen.values() for row in _problem_rows(table)}
     for problem_id, word in (change or {}).items():
@@ -67,6 +61,12 @@ def embed(
 
 def choose(sampled: pa.Table | None, arms: Mapping[str, pa.Table], budget: int) -> dict[str, pa.Table]:
     """Return the rollouts that RULE gives the page, by arm, those of train problems as TRAIN.
+
+    Args:
+        sampled: rollouts of train problems.
+        arms: rollouts of test problems by arm.
+        budget: bytes of completions and their rows before packing; half of it is for test problems, and what train
+            rollouts do not need.
 
     What is chosen is always the beginning of one order, so choosing again from what was chosen with a larger budget
     comes to the same. Tables without text are weighed by their tokens: choose so first, then read the text of those.

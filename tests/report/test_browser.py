@@ -66,7 +66,34 @@ def test_filters_and_links_narrow_the_list(run, tmp_path):
         field.value = "NO SUCH TEXT";
         field.dispatchEvent(new Event("input", {bubbles: true}));
     """
-    assert matches(opened(html, tmp_path, then=typed)) == "Nothing matches."
+    assert matches(opened(html, tmp_path, then=typed)) == "Nothing on this page matches."
+
+
+def test_every_number_of_the_page_that_leads_to_rollouts_leads_to_as_many(run, tmp_path):
+    follow = """
+        const wrong = [];
+        for (const link of document.querySelectorAll("[data-filter]")) {
+            link.click();
+            const found = document.querySelector(".matches").textContent.replaceAll(",", "");
+            const number = link.querySelector("data");
+            const wanted = number.dataset.from.startsWith("/funnel/") ? `1 of ${number.value} that match` : "1 of ";
+            if (!found.startsWith(wanted)) wrong.push(`${link.dataset.filter}: ${found}`);
+        }
+        document.body.dataset.wrong = `${document.querySelectorAll("[data-filter]").length} links, wrong: ${wrong}`;
+    """
+    found = re.search('data-wrong="([^"]*)"', opened(render(inputs_of(run)), tmp_path, then=follow)).group(1)
+    assert re.fullmatch(r"[5-9]\d links, wrong: ", found)
+
+
+def test_a_link_to_what_is_not_on_the_page_shows_nothing(run, tmp_path):
+    follow = """
+        const link = document.querySelector("[data-filter]");
+        link.dataset.filter = "arm=student&outcome=failed";
+        link.click();
+    """
+    dom = opened(render(inputs_of(run)), tmp_path, then=follow)
+    assert matches(dom) == "Nothing on this page matches."
+    assert ">failed (0)</option>" in dom
 
 
 def test_keys_step_through_the_list_and_nothing_is_requested(run, tmp_path):
@@ -83,6 +110,18 @@ def test_a_permalink_opens_its_rollout(run, tmp_path):
     wanted = run.sampled.slice(row, 1).to_pylist()[0]
     dom = opened(render(inputs_of(run)), tmp_path, fragment=f"#rollout={wanted['id']}")
     assert f'<h3 class="question">{wanted["problem_question"]}</h3>' in dom
+    hide = "document.querySelector('[data-filter=\"rule=duplicate\"]').click();"
+    dom = opened(render(inputs_of(run)), tmp_path, then=f"{hide} location.hash = '#rollout={wanted['id']}'")
+    assert f'<h3 class="question">{wanted["problem_question"]}</h3>' in dom
+    assert "of 864 that match" in matches(dom), "a filter that hides it is lifted"
+    assert '<li aria-current="true">' in dom
+
+
+def test_a_permalink_to_a_rollout_that_is_not_here_says_so(run, tmp_path):
+    dom = opened(render(inputs_of(run)), tmp_path, fragment="#rollout=deadbeef")
+    assert "Rollout deadbeef is not on this page." in dom
+    assert '<section class="column' not in dom
+    assert matches(dom) == "864 that match"
 
 
 def test_hostile_text_stays_text(tmp_path):

@@ -1,8 +1,16 @@
 """Quotes are what rollouts say, the most frequent phrases first, and each leads to its rollout."""
 
+import base64
+import gzip
+import json
+import re
+
+import pytest
+
 from reasonray.records import Annotation, Span
 from reasonray.report.evidence import quotes
 from reasonray.report.page import render
+from reasonray.report.rollouts import BUDGET
 from reasonray.tables import rollouts_to_table
 from tests.factories import a_rollout
 from tests.report.test_page import hostile_run, inputs_of
@@ -39,12 +47,16 @@ def test_arms_without_annotations_have_no_quotes():
     assert quotes({}) == []
 
 
-def test_a_quote_on_the_page_leads_to_a_rollout_that_it_carries():
+@pytest.mark.parametrize("budget", [40_000, BUDGET])
+def test_a_quote_on_the_page_leads_to_a_rollout_that_it_carries(budget):
     run = synthetic_run(train=12, test=12, steps=6)
-    html = render(inputs_of(run))
-    found = quotes(run.arms)
-    assert {it.behaviour for it in found} >= {"verification", "backtracking"}
-    assert all(f'href="#rollout={it.id}"' in html for it in found)
+    html = render(inputs_of(run, budget=budget))
+    packed = re.search('id="rollouts">"([^"]+)"', html).group(1)
+    carried = {it["id"] for it in json.loads(gzip.decompress(base64.b64decode(packed)))["rollouts"]}
+    found = re.findall('<dt><mark class="([^"]+)">.*?href="#rollout=([^"]+)"', html, flags=re.DOTALL)
+    assert {behaviour for behaviour, _ in found} >= {"verification", "backtracking"}
+    assert {rollout for _, rollout in found} <= carried
+    assert (len(carried) < 192 + 144) == (budget < BUDGET)
 
 
 def test_a_hostile_quote_is_text():

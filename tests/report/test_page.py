@@ -270,6 +270,13 @@ def test_rollouts_beyond_the_budget_are_sampled_by_a_printed_rule(run):
     assert "the order is that of the ids" in html
 
 
+def test_a_number_leads_to_rollouts_unless_it_counts_none(run, html):
+    lost = run.metrics["difference"]["student-base"]["all"]["lost"]
+    assert lost == 0
+    assert 'data-filter="change=gained"' in html
+    assert "change=lost" not in html
+
+
 def test_a_run_that_does_worse_says_so(run):
     metrics = copy.deepcopy(run.metrics)
     pair = metrics["difference"]["student-base"]["all"]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 
 from reasonray.records import Annotation, Outcome, Span
-from reasonray.report.rollouts import changes, choose, embed
+from reasonray.report.rollouts import changes, choose, pack
 from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import synthetic_run
@@ -22,6 +22,10 @@ EVERYTHING = 10**9
 @pytest.fixture(scope="module")
 def run():
     return synthetic_run(train=30, test=24, steps=9)
+
+
+def embed(sampled, arms, budget, change=None):
+    return pack(choose(sampled, arms, budget), change)
 
 
 def unpack(embedded):
