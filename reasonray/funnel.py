@@ -1,19 +1,22 @@
 """Where every rollout went: from problems over sampled, correct, kept and selected rollouts to trained tokens.
 
 Every rollout has exactly one fate (dropped by a rule, kept but surplus, selected) and the fates must sum to what was
-sampled; every selected one is trained on or left out for its length. A sum that does not balance is refused, since
+sampled; every selected one is trained on or left out for a reason. A sum that does not balance is refused, since
 then a number of the report would be false.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.records import SURPLUS, Outcome
+
+_KEPT = ("", SURPLUS)
+"""What annotation_dropped_by says of rollouts that no rule dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +27,9 @@ class Trained:
     """Distinct examples: an epoch's, not times the epochs."""
     tokens: int
     """Tokens with a loss in one epoch: the completions and their stop tokens."""
-    left_out: int = 0
-    """Selected rollouts that were longer than the training's max_tokens, or refused (a stop token in the text)."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Selected rollouts that were not, by reason: overlong (longer than training.max_tokens), refused (a stop token in
+    the text), validation (set aside to measure the loss on)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +42,13 @@ class Funnel:
     kept: int | None
     """Rollouts that no rule dropped."""
     selected: int | None
-    """Kept ones that selection took; the rest are surplus."""
+    """Kept ones that selection took."""
+    surplus: int | None
+    """Kept ones that it did not, their problems having enough without them; `kept` = `selected` + these."""
     trained_examples: int | None
     trained_tokens: int | None
-    left_out: int | None
+    left_out: Mapping[str, int] | None
+    """Selected rollouts that were not trained on, by reason; `selected` = `trained_examples` + these."""
     outcomes: Mapping[str, int]
     """Rollouts by the checker's outcome; sums to `rollouts`."""
     dropped: Mapping[str, int]
@@ -78,9 +85,10 @@ def count_funnel(rollouts: pa.Table, problems: int, trained: Trained | None = No
         correct=counts["correct"],
         kept=counts.get("kept"),
         selected=counts.get("selected"),
+        surplus=counts["kept"] - counts["selected"] if "kept" in counts else None,
         trained_examples=trained.examples if trained else None,
         trained_tokens=trained.tokens if trained else None,
-        left_out=trained.left_out if trained else None,
+        left_out=dict(trained.left_out) if trained else None,
         outcomes=_tally(rollouts["verdict_outcome"]),
         dropped=_dropped(rollouts) if "kept" in counts else {},
         tokens=tokens,
@@ -108,7 +116,7 @@ def _curated_stages(rollouts: pa.Table) -> dict[str, pa.ChunkedArray]:
     if not is_annotated(rollouts):
         return {}
     dropped_by = rollouts["annotation_dropped_by"]
-    kept = pc.is_in(dropped_by, value_set=pa.array(["", SURPLUS]))
+    kept = pc.is_in(dropped_by, value_set=pa.array(_KEPT))
     selected = pc.fill_null(rollouts["annotation_selected"], False)
     both = _count(pc.and_(selected, pc.not_equal(dropped_by, "")))
     if both:
@@ -117,7 +125,7 @@ def _curated_stages(rollouts: pa.Table) -> dict[str, pa.ChunkedArray]:
 
 
 def _dropped(rollouts: pa.Table) -> dict[str, int]:
-    return {rule: count for rule, count in _tally(rollouts["annotation_dropped_by"]).items() if rule}
+    return {rule: count for rule, count in _tally(rollouts["annotation_dropped_by"]).items() if rule not in _KEPT}
 
 
 def _check_balance(funnel: Funnel, reached: int) -> None:
@@ -129,15 +137,15 @@ def _check_balance(funnel: Funnel, reached: int) -> None:
         if funnel.trained_examples:
             raise ValueError(f"{funnel.trained_examples} examples were trained on, but the rollouts are not curated")
         return
-    dropped = sum(count for rule, count in funnel.dropped.items() if rule != SURPLUS)
+    dropped = sum(funnel.dropped.values())
     if funnel.rollouts != funnel.kept + dropped:
         raise ValueError(f"{funnel.rollouts} rollouts, but {funnel.kept} kept + {dropped} dropped")
     if funnel.selected > funnel.kept:
         raise ValueError(f"{funnel.selected} rollouts were selected, but only {funnel.kept} kept")
-    if funnel.trained_examples is not None and funnel.selected != funnel.trained_examples + (funnel.left_out or 0):
+    left_out = sum((funnel.left_out or {}).values())
+    if funnel.trained_examples is not None and funnel.selected != funnel.trained_examples + left_out:
         raise ValueError(
-            f"{funnel.selected} rollouts were selected, but {funnel.trained_examples} trained on "
-            f"+ {funnel.left_out} left out"
+            f"{funnel.selected} rollouts were selected, but {funnel.trained_examples} trained on + {left_out} left out"
         )
 
 

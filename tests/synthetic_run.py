@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from reasonray.config import Config, parse
 from reasonray.funnel import Trained
-from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
+from reasonray.records import SURPLUS, Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
 from reasonray.summary import Cost, summarise
 from reasonray.tables import rollouts_to_table
 from tests.factories import a_problem, a_rollout
@@ -139,17 +139,18 @@ def _aptitude(problem: Problem) -> float:
     return random.Random(problem.id).choice((0.0, 0.5, 1.0, 1.5, 2.0))  # problems differ: samples are not independent
 
 
-def curated(rollouts: pa.Table, keep_per_problem: int, *, selected: bool = True) -> pa.Table:
+def curated(rollouts: pa.Table, keep_per_problem: int) -> pa.Table:
     """Drop every eleventh correct rollout as a duplicate and select the first others of each problem."""
     taken: dict[str, int] = {}
     rules, selections = [], []
     for i, (problem, rule) in enumerate(
         zip(rollouts["problem_id"].to_pylist(), rollouts["annotation_dropped_by"].to_pylist(), strict=True)
     ):
-        rules.append(rule or ("duplicate" if i % 11 == 0 else ""))
-        is_taken = not rules[-1] and taken.get(problem, 0) < keep_per_problem and selected
+        fate = rule or ("duplicate" if i % 11 == 0 else "")
+        is_taken = not fate and taken.get(problem, 0) < keep_per_problem
         taken[problem] = taken.get(problem, 0) + is_taken
         selections.append(is_taken)
+        rules.append(SURPLUS if not fate and not is_taken else fate)
     names = rollouts.column_names
     rollouts = rollouts.set_column(names.index("annotation_dropped_by"), "annotation_dropped_by", pa.array(rules))
     return rollouts.set_column(names.index("annotation_selected"), "annotation_selected", pa.array(selections))
@@ -211,7 +212,11 @@ def synthetic_run(
         cost=Cost(
             generated_tokens=1_400_000, accelerator_seconds=340.0, idle_seconds=7.5, replica_seconds=331.0, deaths=3
         ),
-        trained=Trained(examples=len(selected) - 2, tokens=sum(selected[2:]) + len(selected) - 2, left_out=2),
+        trained=Trained(
+            examples=len(selected) - 6,
+            tokens=sum(selected[6:]) + len(selected) - 6,
+            left_out={"overlong": 2, "refused": 0, "validation": 4},
+        ),
         training=training,
         arms=arms,
         test=test_problems,

@@ -69,7 +69,7 @@ def test_distill_goes_from_problems_to_a_report(distilled: tuple[Path, list[str]
     funnel = metrics["funnel"]
     assert funnel["problems"] == 24
     assert funnel["rollouts"] == 24 * 8
-    assert funnel["rollouts"] == funnel["selected"] + sum(funnel["dropped"].values())
+    assert funnel["rollouts"] == funnel["selected"] + funnel["surplus"] + sum(funnel["dropped"].values())
     assert funnel["rollouts"] > funnel["correct"] >= funnel["kept"] >= funnel["selected"] > 0
     assert funnel["selected"] == funnel["trained_examples"]
     assert {"base", "teacher", "student"} <= metrics["evaluation"].keys()

@@ -12,6 +12,7 @@ import pyarrow as pa
 from reasonray.config import Config, FilesSource, HubSource, Teacher
 from reasonray.funnel import Funnel
 from reasonray.profiles import BEHAVIOURS
+from reasonray.records import SURPLUS
 
 __all__ = ["CARD_COLUMNS", "card"]
 
@@ -165,9 +166,8 @@ def _funnel(funnel: Funnel) -> str:
 
 
 def _drops(funnel: Funnel) -> str:
-    rows = (
-        (reason, f"{count:,}", f"{count / max(funnel.rollouts, 1):.1%}") for reason, count in funnel.dropped.items()
-    )
+    reasons = dict(funnel.dropped) | ({SURPLUS: funnel.surplus} if funnel.surplus else {})
+    rows = ((reason, f"{count:,}", f"{count / max(funnel.rollouts, 1):.1%}") for reason, count in reasons.items())
     return "## Dropped\n\n" + _table(("reason", "rollouts", "share"), rows)
 
 

@@ -47,6 +47,21 @@ def words(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "pairs": [(pair_name(before, after), before, after) for before, after in pairs(arms)],
         "slices": list(metrics["evaluation"][arms[0]]) if arms else [],
         "ks": accuracies(metrics),
+        "losses": losses(metrics["funnel"]),
+    }
+
+
+def losses(funnel: Mapping[str, Any]) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """Return what each stage of the funnel lost of the one before: why, and where in the funnel its count stands."""
+    left_out = {
+        "overlong": "over max_tokens",
+        "refused": "a stop token within",
+        "validation": "set aside to validate",
+    }
+    return {
+        "kept": [(rule.replace("_", " "), ("dropped", rule)) for rule in funnel["dropped"]],
+        "selected": [("surplus to the quota", ("surplus",))] if funnel["surplus"] else [],
+        "trained": [(left_out[why], ("left_out", why)) for why, count in (funnel["left_out"] or {}).items() if count],
     }
 
 
@@ -68,7 +83,7 @@ def _table(rows: list[list[str]]) -> list[str]:
         return []
     body = [rows[0], *rows[2:]]
     widths = [max(3, *(len(cell) for cell in column)) for column in zip(*body, strict=True)]
-    named = [all(not re.match(r"[\d+\u2212–]", row[i]) for row in rows[2:]) for i in range(len(widths))]
+    named = [all(not re.match(r"[+\u2212]?\d|–", row[i]) for row in rows[2:]) for i in range(len(widths))]
     padded = [
         [cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(row, widths, named, strict=True)]
         for row in body

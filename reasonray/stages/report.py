@@ -199,7 +199,11 @@ def trained(run: Run) -> Trained | None:
     return Trained(
         examples=figures["examples"],
         tokens=figures["loss_tokens"],
-        left_out=figures["overlong"] + figures["refused"] + curated.get("set_aside", 0),
+        left_out={
+            "overlong": figures["overlong"],
+            "refused": figures["refused"],
+            "validation": curated.get("set_aside", 0),
+        },
     )
 
 

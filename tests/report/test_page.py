@@ -126,6 +126,25 @@ def test_the_numbers_that_matter_are_all_shown(run, html):
     assert {f"/difference/student-base/all/{name}" for name in ("mean", "low", "high", "gained", "lost")} <= pointers
 
 
+def test_the_funnel_balances_as_it_is_printed(html):
+    rows = re.findall(
+        r'<tr( class="loss")?><th scope="row">(?:− )?([^<]*?) ?<.*?<td>.*?<data value="(\d+)"', funnel_of(html), re.S
+    )
+    left, losses = 0, 0
+    for loss, name, count in rows:
+        if name == "Sampled":
+            left = int(count)
+        elif loss:
+            left, losses = left - int(count), losses + 1
+        elif name != "Correct":
+            assert int(count) == left, name
+    assert (losses, name) == (6, "Trained")
+
+
+def funnel_of(html):
+    return html.split('<table class="funnel">')[1].split("</table>")[0]
+
+
 def test_the_page_loads_nothing(html):
     loads = [value for value in Page(html).loads if not value.startswith("#")]
     assert loads == ["data:,"]
