@@ -20,7 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-INK, MUTED, GRID = "#252a33", "#6b7280", "#dcdad4"
+INK, MUTED, GRID, PAPER = "#252a33", "#6b7280", "#dcdad4", "#fdfcf9"
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY, YELLOW = (
     "#0072b2",
     "#c56a00",
@@ -34,6 +34,7 @@ PALETTE = {
     "ink": INK,
     "muted": MUTED,
     "grid": GRID,
+    "paper": PAPER,
     "blue": BLUE,
     "orange": ORANGE,
     "green": GREEN,
@@ -52,6 +53,18 @@ OUTCOME_COLOURS = {
     "timeout": "orange",
     "failed": "ink",
 }
+OUTCOME_SIGNS = {
+    "correct": "✓",
+    "wrong": "✗",
+    "no_answer": "∅",
+    "truncated": "…",
+    "unverifiable": "?",
+    "timeout": "◷",
+    "failed": "!",
+}
+"""What tells outcomes apart without colour; rollouts.js holds the same."""
+_WIDE = 4.2
+"""Inches of a figure that stands beside one other; its text is legible on a phone, too."""
 _TEACHERS = (("orange", "s"), ("green", "^"), ("purple", "v"), ("yellow", "P"), ("red", "X"))
 _LINES = (("blue", "D"), *_TEACHERS)
 _STYLE = {
@@ -97,7 +110,7 @@ def marks(arms: Sequence[str]) -> dict[str, Mark]:
     """Return how each arm is drawn: base grey, student blue, teachers in the order they come."""
     fixed = {"base": Mark("grey", "o"), "student": Mark("blue", "D")}
     others = [arm for arm in arms if arm not in fixed]
-    return fixed | {arm: Mark(*_TEACHERS[i % len(_TEACHERS)]) for i, arm in enumerate(others)}
+    return fixed | {arm: _mark(_TEACHERS, i) for i, arm in enumerate(others)}
 
 
 def series(names: Sequence[str]) -> dict[str, Mark]:
@@ -105,8 +118,13 @@ def series(names: Sequence[str]) -> dict[str, Mark]:
     fixed = {"correct": Mark("green", "o"), "not correct": Mark("red", "X")}
     others = [name for name in names if name not in fixed]
     return {name: it for name, it in fixed.items() if name in names} | {
-        name: Mark(*_LINES[i % len(_LINES)]) for i, name in enumerate(others)
+        name: _mark(_LINES, i) for i, name in enumerate(others)
     }
+
+
+def _mark(cycle: Sequence[tuple[str, str]], i: int) -> Mark:
+    """Return the mark of the i-th name: once round, the colours come again with other markers."""
+    return Mark(cycle[i % len(cycle)][0], cycle[(i + i // len(cycle)) % len(cycle)][1])
 
 
 def percent(value: float) -> str:
@@ -130,6 +148,7 @@ def dots_and_whiskers(rows: Mapping[str, Mapping[str, Mapping[str, float]]], arm
         label: what is drawn, for those who cannot see it.
     """
     styles = marks(arms)
+    apart = min(0.22, 0.8 / len(arms))
 
     def draw(axes: Any) -> None:
         axes.grid(axis="x")
@@ -137,15 +156,15 @@ def dots_and_whiskers(rows: Mapping[str, Mapping[str, Mapping[str, float]]], arm
         for i, row in enumerate(rows.values()):
             for j, arm in enumerate(arms):
                 if (interval := row.get(arm)) is not None:
-                    _whisker(axes, interval, i + (j - (len(arms) - 1) / 2) * 0.22, styles[arm])
+                    _whisker(axes, interval, i + (j - (len(arms) - 1) / 2) * apart, styles[arm])
             if i:
                 axes.axhline(i - 0.5, color=GRID, linewidth=0.6)
-        axes.set_yticks(range(len(rows)), [_short(name, 24) for name in rows], color=INK)
+        axes.set_yticks(range(len(rows)), [_short(name, 18) for name in rows], color=INK)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
 
-    return _svg(draw, label, width=5.2, height=0.55 + 0.62 * len(rows))
+    return _svg(draw, label, width=_WIDE, height=0.55 + max(0.62, 0.16 * len(arms)) * len(rows))
 
 
 def _whisker(axes: Any, interval: Mapping[str, float], y: float, mark: Mark) -> None:
@@ -166,7 +185,7 @@ def gains_and_losses(rows: Mapping[str, tuple[int, int, int]], label: str) -> Ma
             axes.text(-lost - reach * 0.03, i, str(lost), ha="right", va="center")
             axes.text(gained + reach * 0.03, i, str(gained), ha="left", va="center")
         axes.axvline(0, color=MUTED, linewidth=0.8)
-        axes.set_yticks(range(len(rows)), [_short(name, 24) for name in rows], color=INK)
+        axes.set_yticks(range(len(rows)), [_short(name, 18) for name in rows], color=INK)
         axes.set_ylim(len(rows) - 0.4, -0.9)
         most_lost = max(lost for lost, _, _ in rows.values())
         axes.set_xlim(-max(most_lost, reach * 0.08) - reach * 0.12, reach * 1.12)
@@ -175,7 +194,7 @@ def gains_and_losses(rows: Mapping[str, tuple[int, int, int]], label: str) -> Ma
         axes.text(-reach * 0.03, -0.62, "lost", ha="right", color=MUTED)
         axes.text(reach * 0.03, -0.62, "gained", ha="left", color=MUTED)
 
-    return _svg(draw, label, width=5.2, height=0.5 + 0.42 * len(rows))
+    return _svg(draw, label, width=_WIDE, height=0.5 + 0.42 * len(rows))
 
 
 def against_k(
@@ -200,10 +219,11 @@ def against_difficulty(
 ) -> Markup:
     """Draw a quantity against difficulty, one line an arm, with whiskers."""
     styles = marks(list(by_arm))
+    apart = min(0.09, 0.7 / max(1, len(by_arm)))
 
     def draw(axes: Any) -> None:
         for j, (arm, intervals) in enumerate(by_arm.items()):
-            shift = (j - (len(by_arm) - 1) / 2) * 0.09
+            shift = (j - (len(by_arm) - 1) / 2) * apart
             found = enumerate(map(_as_interval, intervals))
             shown = [(x + shift, interval) for x, interval in found if interval is not None]
             colour = PALETTE[styles[arm].colour]
@@ -253,7 +273,7 @@ def training_curve(steps: Sequence[float], values: Sequence[float], label: str, 
 
 
 def stacked_shares(rows: Mapping[str, Mapping[str, float]], label: str) -> Markup:
-    """Draw each row as one bar of shares that sum to 1, in the order and the colours of OUTCOME_COLOURS."""
+    """Draw each row as one bar of shares that sum to 1, as OUTCOME_COLOURS orders them, signed where there is room."""
 
     def draw(axes: Any) -> None:
         axes.grid(visible=False)
@@ -262,13 +282,16 @@ def stacked_shares(rows: Mapping[str, Mapping[str, float]], label: str) -> Marku
             for outcome, colour in OUTCOME_COLOURS.items():
                 width = shares.get(outcome, 0.0)
                 axes.barh(i, max(0.0, width - 0.002), left=left, height=0.56, color=PALETTE[colour])
+                if width > 0.04:
+                    middle = left + width / 2
+                    axes.text(middle, i, OUTCOME_SIGNS[outcome], ha="center", va="center_baseline", color=PAPER)
                 left += width
-        axes.set_yticks(range(len(rows)), [_short(name, 24) for name in rows], color=INK)
+        axes.set_yticks(range(len(rows)), [_short(name, 18) for name in rows], color=INK)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
 
-    return _svg(draw, label, width=5.2, height=0.5 + 0.4 * len(rows))
+    return _svg(draw, label, width=_WIDE, height=0.5 + 0.4 * len(rows))
 
 
 def _short(name: str, longest: int) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from reasonray.report import panels
 from reasonray.report.evidence import quotes
-from reasonray.report.figures import OUTCOME_COLOURS, marks, series
+from reasonray.report.figures import OUTCOME_COLOURS, OUTCOME_SIGNS, marks, series
 from reasonray.report.markdown import words
 from reasonray.report.numbers import Numbers
 from reasonray.report.rollouts import BUDGET, RULE, choose, pack
@@ -55,6 +55,7 @@ def render(inputs: ReportInputs) -> str:
         series=series,
         panels=panels.draw(inputs.metrics, inputs.training),
         outcome_colours=OUTCOME_COLOURS,
+        outcome_signs=OUTCOME_SIGNS,
         quotes=quotes(chosen),  # a quote leads to its rollout, which the page must carry
         embedded=pack(chosen, inputs.changes),
         total=_rollouts(inputs.metrics),

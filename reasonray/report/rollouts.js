@@ -86,7 +86,7 @@ function narrow() {
   );
 }
 
-const MARKS = { correct: "✓", wrong: "✗", no_answer: "∅", truncated: "…", unverifiable: "?", timeout: "⧗", failed: "!" };
+const MARKS = { correct: "✓", wrong: "✗", no_answer: "∅", truncated: "…", unverifiable: "?", timeout: "◷", failed: "!" };
 
 function outcome(rollout) {
   return element("span", `outcome ${rollout.outcome}`, MARKS[rollout.outcome] ?? "·");

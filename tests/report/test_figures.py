@@ -2,6 +2,7 @@
 
 import re
 from importlib import resources
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -59,6 +60,35 @@ def test_every_arm_has_a_mark_of_its_own():
     marks = figures.marks(["base", "first", "second", "student"])
     assert len({(mark.colour, mark.marker) for mark in marks.values()}) == 4
     assert len({mark.marker for mark in marks.values()}) == 4
+
+
+def test_marks_come_again_in_other_pairs_only():
+    for marks in (figures.marks([f"arm {i}" for i in range(20)]), figures.series([f"{i}" for i in range(20)])):
+        assert len({(mark.colour, mark.marker) for mark in marks.values()}) == len(marks)
+
+
+def test_eight_arms_have_a_row_each_that_meets_no_other():
+    arms = ["base", *(f"arm {i}" for i in range(6)), "student"]
+    rows = {name: dict.fromkeys(arms, INTERVAL) for name in ("all", "easy", "hard")}
+    drawing = figures.dots_and_whiskers(rows, arms, "label")
+    *_, height = map(float, re.search('viewBox="([^"]+)"', drawing).group(1).split())
+    whiskers = re.findall(r'<path d="M [\d.]+ ([\d.]+) L [\d.]+ ([\d.]+) "[^>]*linecap: round', drawing)
+    places = [float(start) for start, end in whiskers if start == end]
+    assert len(places) == 24
+    gaps = [after - before for before, after in pairwise(places)]
+    assert min(gaps) > 7, "a marker is 6 points high"
+    assert 4 < places[0] < places[-1] < height - 20, "none is cut off, or in the axis"
+
+
+def test_outcomes_are_told_apart_without_colour():
+    drawing = figures.stacked_shares(
+        {"train": {"correct": 0.5, "wrong": 0.3, "timeout": 0.18, "failed": 0.02}}, "label"
+    )
+    assert re.findall("[✓✗∅…?◷!]", drawing) == ["✓", "✗", "◷"]
+    assert figures.OUTCOME_SIGNS.keys() == figures.OUTCOME_COLOURS.keys()
+    script = (resources.files("reasonray.report") / "rollouts.js").read_text()
+    (signs,) = re.findall("const MARKS = {(.*?)}", script)
+    assert dict(re.findall(r'(\w+): "(.)"', signs)) == figures.OUTCOME_SIGNS
 
 
 def test_every_colour_has_a_dark_one_in_the_style():
