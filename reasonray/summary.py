@@ -6,7 +6,8 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
     sampling      acceptance_rate, problems_covered, generated_tokens, seconds, tokens_per_second, by_teacher, …;
                   cost: tokens_per_correct (aborted attempts' tokens included), accelerator_seconds_per_correct,
                   idle_fraction of the replicas, deaths
-    training      steps, first_loss, last_loss, tokens_per_second, non_finite_step
+    training      steps, first_loss, last_loss, tokens_per_second, non_finite_step; curve: [{step, loss, learning_rate,
+                  gradient_norm, tokens_per_second, …}], a row a step
     evaluation    <arm> → all | <difficulty> → pass@k, maj@k, outcome rates (rates: with
                   intervals), completion_tokens, problems, samples
     difference    "<after>-<before>", any two arms → all | <difficulty> → mean, low, high, problems, gained, lost,
@@ -24,7 +25,8 @@ Shape (an interval is {mean, low, high}; null is what cannot be known, such as a
     labels        model, asked, labelled, kappa: <behaviour> → mean, low, high, lexical, model; null if none were
     stages        <stage> → seconds
     provenance    seed; models: reference → hash of its weights; data: hash of the examples trained on; machines: of the
-                  jobs; accelerator_hours: <stage> → hours of replicas, times their GPUs where they have some
+                  jobs; accelerator_hours: <stage> → hours of replicas and training's workers, times their GPUs where
+                  they have some
     unfinished    <arm> that is left out → samples drawn, of how many
     versions, config_sha256
 """
@@ -242,13 +244,21 @@ def _verdicts(
 
 def _training(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     if not rows:
-        return {"steps": 0, "first_loss": None, "last_loss": None, "tokens_per_second": None, "non_finite_step": None}
+        return {
+            "steps": 0,
+            "first_loss": None,
+            "last_loss": None,
+            "tokens_per_second": None,
+            "non_finite_step": None,
+            "curve": [],
+        }
     return {
         "steps": len(rows),
         "first_loss": rows[0]["loss"],
         "last_loss": rows[-1]["loss"],
         "tokens_per_second": median(row["tokens_per_second"] for row in rows),
         "non_finite_step": next((row["step"] for row in rows if not isfinite(row["loss"])), None),
+        "curve": [dict(row) for row in rows],
     }
 
 

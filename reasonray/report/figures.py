@@ -256,14 +256,14 @@ def over_steps(
     return _svg(draw, label)
 
 
-def training_curve(steps: Sequence[float], values: Sequence[float], label: str, form: Form = plain) -> Markup:
-    """Draw what training measured at each step; values that are not finite leave a gap and a mark on the axis."""
+def training_curve(steps: Sequence[float], values: Sequence[float | None], label: str, form: Form = plain) -> Markup:
+    """Draw what training measured at each step; None, which was not finite, leaves a gap and a mark on the axis."""
 
     def draw(axes: Any) -> None:
-        finite = [(step, value) for step, value in zip(steps, values, strict=True) if isfinite(value)]
+        finite = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
         marker = "o" if len(finite) <= 3 else ""
         axes.plot([s for s, _ in finite], [v for _, v in finite], color=BLUE, linewidth=1.4, marker=marker)
-        broken = [step for step, value in zip(steps, values, strict=True) if not isfinite(value)]
+        broken = [step for step, value in zip(steps, values, strict=True) if value is None]
         axes.plot(broken, [0] * len(broken), "x", color=RED, transform=axes.get_xaxis_transform(), clip_on=False)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("training step")

@@ -6,7 +6,7 @@ Needs no network and no other file. Whatever has not run, or cannot be drawn, is
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,6 @@ class ReportInputs:
     """What summary.summarise returned, or metrics.json read again."""
     config: Mapping[str, Any]
     """The run's resolved configuration, as JSON holds it."""
-    training: Sequence[Mapping[str, float]] = ()
-    """One row a step: step, loss, learning_rate, gradient_norm, tokens_per_second."""
     sampled: pa.Table | None = None
     """Rollouts of train problems (tables.ROLLOUT_SCHEMA), annotated once curation has run."""
     arms: Mapping[str, pa.Table] = field(default_factory=dict)
@@ -53,7 +51,7 @@ def render(inputs: ReportInputs) -> str:
         bounds=numbers.bounds,
         marks=marks(list(inputs.metrics["evaluation"])),
         series=series,
-        panels=panels.draw(inputs.metrics, inputs.training),
+        panels=panels.draw(inputs.metrics),
         outcome_colours=OUTCOME_COLOURS,
         outcome_signs=OUTCOME_SIGNS,
         quotes=quotes(chosen),  # a quote leads to its rollout, which the page must carry

@@ -1,4 +1,4 @@
-"""Which figures the report shows, with their captions; drawn from metrics.json and the rows of training."""
+"""Which figures the report shows, with their captions; drawn from metrics.json alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Panel:
     drawing: Markup
 
 
-def draw(metrics: Mapping[str, Any], training: Sequence[Mapping[str, float]]) -> dict[str, list[Panel]]:
+def draw(metrics: Mapping[str, Any]) -> dict[str, list[Panel]]:
     """Return the panels of each section; a section without data has none."""
     return {
         "accuracy": _accuracy(metrics["evaluation"]),
@@ -41,7 +41,7 @@ def draw(metrics: Mapping[str, Any], training: Sequence[Mapping[str, float]]) ->
         "checkpoints": _checkpoints(metrics["checkpoints"]),
         "checkpoints_by_difficulty": _checkpoints_by_difficulty(metrics["checkpoints"]),
         "checkpoints_by_correctness": _checkpoints_by_correctness(metrics["checkpoints"]),
-        "training": _training(training),
+        "training": _training(metrics["training"]["curve"]),
         "outcomes": _outcomes(metrics),
     }
 
@@ -165,7 +165,7 @@ def _band(above: float, up_to: float) -> str:
     return f"to {up_to:.0%}" if up_to < 1 else f"over {above:.0%}"
 
 
-def _training(rows: Sequence[Mapping[str, float]]) -> list[Panel]:
+def _training(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
     wanted = (
         ("loss", "Loss", "nats per completion token"),
         ("learning_rate", "Learning rate", "AdamW step size"),

@@ -45,7 +45,7 @@ def report(run: Run) -> None:
         raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
     arms, unfinished = _arms(run)
     checkpoints = _checkpoints(run)
-    sampled, training = _sampled(run, (*summary.COLUMNS, *_NAMING)), _training(run)
+    sampled = _sampled(run, (*summary.COLUMNS, *_NAMING))
     metrics = _metrics(run, sampled, arms, checkpoints, unfinished)
     for arm, scores in metrics["evaluation"].items():
         (run.evaluation(arm).place / "scores.json").write(json.dumps(scores, indent=2, allow_nan=False).encode())
@@ -55,7 +55,6 @@ def report(run: Run) -> None:
     inputs = ReportInputs(
         metrics=metrics,
         config=run.config.model_dump(mode="json"),
-        training=training,
         sampled=shown.pop(rollouts.TRAIN, None),
         arms=shown,
         changes=rollouts.changes(arms),
@@ -220,7 +219,7 @@ def _provenance(run: Run) -> dict[str, Any]:
     clusters = run.events.read("cluster")
     hours = {
         stage: sum(it["accelerator_seconds"] for it in sessions) / 3600
-        for stage in ("sample", "evaluate")
+        for stage in ("sample", "verify", "label", "train", "evaluate")
         if (sessions := [it for it in run.events.last_of_sessions(stage) if "accelerator_seconds" in it])
     }
     return {

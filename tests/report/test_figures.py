@@ -23,7 +23,7 @@ def drawings(name="label"):
         "steps": figures.over_steps(
             [0, 9], {name: [INTERVAL, UNKNOWN], "correct": [None, INTERVAL]}, name, figures.percent
         ),
-        "training": figures.training_curve([1, 2, 3], [2.0, float("nan"), 1.0], name),
+        "training": figures.training_curve([1, 2, 3], [2.0, None, 1.0], name),
         "shares": figures.stacked_shares({name: {"correct": 0.25, "wrong": 0.75}}, name),
     }
 
@@ -53,7 +53,7 @@ def test_ids_of_two_figures_do_not_meet():
 
 
 def test_a_loss_that_is_never_finite_is_drawn_as_marks_alone():
-    assert "<svg" in figures.training_curve([1, 2], [float("nan"), float("inf")], "loss")
+    assert "<svg" in figures.training_curve([1, 2], [None, None], "loss")
 
 
 def test_every_arm_has_a_mark_of_its_own():

@@ -79,7 +79,6 @@ def inputs_of(run, **other):
     values = {
         "metrics": json.loads(json.dumps(run.metrics)),
         "config": run.config.model_dump(mode="json"),
-        "training": run.training,
         "sampled": run.sampled,
         "arms": run.browsed,
         "changes": changes(run.arms),
@@ -197,7 +196,6 @@ def begun(**changes):
     return ReportInputs(
         metrics=metrics,
         config=config.model_dump(mode="json"),
-        training=values.get("training", ()),
         sampled=values["sampled"],
         arms=values.get("arms", {}),
     )
@@ -275,6 +273,14 @@ def test_the_loss_on_held_out_examples_has_a_curve_where_it_was_measured():
     rows = [{"step": 1, "validation_loss_before": 2.5} | step, {"step": 2, "validation_loss": 1.5} | step]
     assert "Loss on held-out examples at each checkpoint" in render(begun(training=rows))
     assert "held-out examples at each" not in render(begun(training=[{"step": 1} | step]))
+
+
+def test_figures_are_drawn_from_metrics_json_alone(run, html):
+    assert run.metrics["training"]["curve"] == run.training
+    untrained = copy.deepcopy(run.metrics)
+    untrained["training"]["curve"] = []
+    assert "Loss at each step" in html
+    assert "The student has not been trained yet" in render(inputs_of(run, metrics=untrained))
 
 
 def test_what_is_absent_is_said_in_a_sentence():

@@ -126,7 +126,9 @@ def test_runs_are_paired_on_the_problems_that_both_hold_out(tmp_path: Path) -> N
     assert [it for it in Page(page).loads if not it.startswith("#")] == ["data:,"]
     assert "default-src 'none'" in page
     printed = {pointer: text for pointer, _, text in numbers}
-    for value, pointer, text in NUMBER.findall(traced(found)):
+    in_markdown = NUMBER.findall(traced(found))
+    assert printed.keys() == {pointer for _, pointer, _ in in_markdown}
+    for value, pointer, text in in_markdown:
         assert printed[pointer] == text
         if "≤" not in text:
             shown, error = shown_value(text)
