@@ -80,7 +80,7 @@ def train(run: Run) -> None:
         planned = _planned_steps(run.config.training, lengths)
         log = ray.remote(StepLog).options(num_cpus=0).remote()
         _fit(_Assignment(run, data, log), progress, planned)
-        steps, fault = ray.get(log.state.remote())
+        steps, fault, _ = ray.get(log.state.remote())
     if fault:
         raise UserError(fault)
     _finish(run, data, steps, progress.seconds, refused)
@@ -250,12 +250,16 @@ def _watch(
     told: Callable[[Sequence[Mapping[str, float]]], None],
 ) -> None:
     """Show the newest step until training is over, and tell trackers of every one."""
+    looked, accelerator_seconds = progress.seconds, 0.0
     while True:
         ended = bool(wait([fitting], timeout=1.0).done)
-        done, _ = ray.get(log.state.remote())
+        done, _, accelerators = ray.get(log.state.remote())
         told(done)
+        accelerator_seconds += accelerators * (progress.seconds - looked)
+        looked = progress.seconds
+        cost = {"accelerator_seconds": round(accelerator_seconds, 3)}
         if not done:
-            progress.show(f"starting workers  {duration(progress.seconds)}", {"state": "starting"})
+            progress.show(f"starting workers  {duration(progress.seconds)}", {"state": "starting"} | cost)
         else:
             last = done[-1]
             left = (steps - last["step"]) * sum(it["seconds"] for it in done) / len(done)
@@ -264,7 +268,7 @@ def _watch(
                 f"{last['tokens_per_second']:,.0f} tokens/s   {duration(progress.seconds)} gone, {duration(left)} left"
             )
             figures = {name: value for name, value in last.items() if name != "seconds"}
-            progress.show(text, figures | {"steps": steps}, now=ended)
+            progress.show(text, figures | cost | {"steps": steps}, now=ended)
         if ended:
             return
 
@@ -291,7 +295,7 @@ def _train_here(assignment: _Assignment) -> None:
     resume = _newest(run, assignment.data)
     steps: list[dict[str, float]] = json.loads((resume / "steps.json").read()) if resume else []
     if rank == 0:
-        ray.get(log.restart.remote(steps))
+        ray.get(log.restart.remote(steps, world * max(1, training.gpus)))
 
     def on_step(figures: dict[str, float]) -> None:
         steps.append(figures)

@@ -65,6 +65,22 @@ def test_a_run_is_reported_in_three_files_that_say_the_same(tmp_path: Path) -> N
     assert "Every rollout of the run is here" in page
 
 
+def test_accelerator_hours_are_those_of_all_sessions_of_every_stage_that_holds_some(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    for stage, session, seconds in (
+        ("sample", 1, 1800.0),
+        ("train", 2, 900.0),
+        ("train", 2, 3600.0),
+        ("train", 3, 7200.0),
+        ("verify", 4, 360.0),
+    ):
+        run.events.emit(stage, session=session, seconds=seconds, accelerator_seconds=seconds)
+    run.events.emit("curate", session=5, seconds=9.0)
+    report(run)
+    hours = {"sample": 0.5, "verify": 0.1, "train": 3.0}
+    assert json.loads(read(run, "metrics.json"))["provenance"]["accelerator_hours"] == hours
+
+
 def test_a_run_without_rollouts_and_one_of_a_single_problem_are_reported(tmp_path: Path) -> None:
     empty = open_run(a_config(root=str(tmp_path), name="empty"))
     with pytest.raises(UserError, match="holds nothing to report"):
