@@ -106,7 +106,7 @@ def _words(numbers: Numbers) -> dict[str, Any]:
         "interval": numbers.interval,
         "value": lambda run, path, form: _value(numbers, run, path, form),
         "rows": ROWS,
-        "headline": _headline(numbers),
+        "headlines": _headlines(numbers),
     }
 
 
@@ -116,14 +116,12 @@ def _value(numbers: Numbers, run: str, path: Sequence[str | int], form: str) -> 
     return numbers.one("runs", run, *path, form=form)
 
 
-def _headline(numbers: Numbers) -> Markup:
+def _headlines(numbers: Numbers) -> list[Markup]:
     """Return a sentence a pair of runs that share problems, each claiming no more than its adjusted p-value does."""
-    sentences = [_pair(numbers, *pair) for pair in numbers.metrics["pairs"].items()]
-    if not sentences:
-        sentences = [
-            Markup("The runs share no evaluated problem, so their students cannot be paired; they stand side by side.")
-        ]
-    return Markup(" ").join([*sentences, *_unfinished(numbers)])
+    sentences = [_pair(numbers, *pair) for pair in numbers.metrics["pairs"].items()] or [
+        Markup("The runs share no evaluated problem, so their students cannot be paired; they stand side by side.")
+    ]
+    return [*sentences, *_unfinished(numbers)]
 
 
 def _unfinished(numbers: Numbers) -> list[Markup]:

@@ -107,12 +107,14 @@ def _by_arm(annotated: Mapping[str, Any], names: Sequence[str], key: str) -> dic
 
 
 def _checkpoints(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    if len(rows) < 2:
+        return []
     steps = [row["step"] for row in rows]
     wanted = (("pass@1", "Accuracy", "pass@1", percent), *_REASONING)
     return [
         Panel(title, unit, figures.over_steps(steps, {"all": [row[name] for row in rows]}, f"{title}, steps", form))
         for name, title, unit, form in wanted
-        if rows and name in rows[0]
+        if name in rows[0]
     ]
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=5000"),
-    *("--window-size=1280,1000", "--dump-dom"),
+    "--dump-dom",
 )
 
 
@@ -29,7 +29,7 @@ def run():
     return synthetic_run(train=30, test=24, steps=9)
 
 
-def opened(html, folder, fragment="", then=""):
+def opened(html, folder, fragment="", then="", size="1280,1000"):
     """The page's HTML after its script has run, and after the script `then` has, which the policy is told of."""
     if then:
         script = f"setTimeout(() => {{ {then} }}, 1500)"
@@ -38,7 +38,13 @@ def opened(html, folder, fragment="", then=""):
         html = html.replace("</body>", f"<script>{script}</script></body>")
     page = folder / "report.html"
     page.write_text(html, encoding="utf-8")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", page.as_uri() + fragment]
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--window-size={size}",
+        f"--user-data-dir={folder / 'profile'}",
+        page.as_uri() + fragment,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
@@ -122,6 +128,23 @@ def test_a_permalink_to_a_rollout_that_is_not_here_says_so(run, tmp_path):
     assert "Rollout deadbeef is not on this page." in dom
     assert '<section class="column' not in dom
     assert matches(dom) == "864 that match"
+
+
+def test_on_a_phone_arms_stay_beside_the_scores_that_are_scrolled_to(run, tmp_path):
+    scroll = """
+        const box = document.querySelector("#scores .scroll");
+        box.scrollLeft = 150;
+        const left = (selector) => box.querySelector(selector).getBoundingClientRect().left;
+        const wide = document.documentElement.scrollWidth > innerWidth;
+        const places = [box.scrollLeft, left(".group span"), left("th[scope=row]"), left("td")].map(Math.round);
+        document.body.dataset.places = `${wide} ${places}`;
+    """
+    dom = opened(render(inputs_of(run)), tmp_path, then=scroll, size="375,800")
+    wide, places = re.search('data-places="([^"]*)"', dom).group(1).split()
+    scrolled, group, arm, score = map(int, places.split(","))
+    assert wide == "false", "nothing is wider than the page but what scrolls"
+    assert scrolled == 150
+    assert group == arm >= 0 > score
 
 
 def test_hostile_text_stays_text(tmp_path):

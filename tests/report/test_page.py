@@ -243,14 +243,21 @@ DEGENERATE = {
         },
         "The loss was not finite at step",
     ),
-    "one checkpoint": ({"checkpoints": {9: one_problem("student")}}, "Over training checkpoints"),
+    "one checkpoint": ({"checkpoints": {9: one_problem("student")}}, "has been measured, which makes no curve"),
+    "models alone": ({"arms": {"base": one_problem("base"), "peer": one_problem("teacher")}}, "Scores on held-out"),
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole():
+    return render(inputs_of(synthetic_run(train=12, test=30, steps=9)))
+
+
 @pytest.mark.parametrize(("changes", "sentence"), DEGENERATE.values(), ids=DEGENERATE)
-def test_a_degenerate_run_renders_and_says_so(changes, sentence):
+def test_a_degenerate_run_renders_and_says_so(changes, sentence, whole):
     html = render(begun(**changes))
     assert sentence in html
+    assert sentence not in whole, "a run that is none does not"
     assert ">nan<" not in html.lower()
     assert ">None<" not in html
 
@@ -266,6 +273,29 @@ def test_where_nothing_varies_no_power_is_claimed():
     html = render(begun(arms=few))
     assert "No measurable difference" in html
     assert "measure on more test problems.</li>" in html
+
+
+def test_models_measured_alone_are_compared_with_each_other():
+    html = render(begun(**DEGENERATE["models alone"][0]))
+    assert "Before and after" not in html
+    assert re.search(r"<details open><summary>Any two arms</summary>.*peer − base", html, re.S)
+    assert "Needs two arms" not in html
+    assert "Needs two arms" in render(begun(arms={"base": one_problem("base")}))
+
+
+def test_gold_answers_are_said_to_be_sound_only_where_some_were_looked_at(run):
+    assert "No problem has answers enough" in render(begun())
+    metrics = copy.deepcopy(run.metrics)
+    metrics["verdicts"]["gold_audit"]["looked_at"] = 1
+    html = render(inputs_of(run, metrics=metrics))
+    assert ">1</data> problem that no rollout solves. No samples agree" in html
+
+
+def test_what_is_folded_on_the_screen_is_open_on_paper(html):
+    style, paper = html.split("</style>")[0].split("@media print")
+    assert "details::details-content { content-visibility: visible; }" in paper
+    assert "details-content" not in style
+    assert html.count("<details") == 6
 
 
 def test_the_loss_on_held_out_examples_has_a_curve_where_it_was_measured():

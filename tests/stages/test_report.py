@@ -185,6 +185,18 @@ def test_a_student_that_is_not_measured_whole_is_in_no_pair_and_told(tmp_path: P
     assert said in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_several_runs_have_a_sentence_a_pair(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path, name, gain) for name, gain in (("one", 0.3), ("two", 1.5), ("three", 0.9))]
+    for run in runs:
+        report(run)
+    compare([str(run.place) for run in runs], str(tmp_path / "out"))
+    page, text = ((tmp_path / "out" / f"comparison.{it}").read_text() for it in ("html", "md"))
+    pairs = ["two against one: ", "three against one: ", "three against two: "]
+    assert re.findall("^- (.*?: )", text, flags=re.MULTILINE) == pairs
+    assert re.findall("<li>([^<]*: )", page) == pairs
+    assert "<h1>The runs’ students, pair by pair</h1>" in page
+
+
 def test_runs_without_a_problem_in_common_stand_side_by_side(tmp_path: Path) -> None:
     one, two = a_run(tmp_path, "one"), open_run(a_config(root=str(tmp_path), name="two"))
     other = problems(6, Split.TEST, seed=9)
