@@ -295,7 +295,7 @@ def test_what_is_folded_on_the_screen_is_open_on_paper(html):
     style, paper = html.split("</style>")[0].split("@media print")
     assert "details::details-content { content-visibility: visible; }" in paper
     assert "details-content" not in style
-    assert html.count("<details") == 6
+    assert html.count("<details") == 7
 
 
 def test_the_loss_on_held_out_examples_has_a_curve_where_it_was_measured():
