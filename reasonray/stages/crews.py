@@ -1,36 +1,59 @@
 """The driver's view of the replicas of one spec: what they are owed, what they hold, and what they die of.
 
-The ledger is the only truth: after a death it is read again, and what it does not hold is owed again. A problem that
-was in flight at two deaths is drawn alone on its replica; if that dies too, one sample at a time; the sample that kills
-its replica even then is recorded as an ERROR, and the rest goes on.
+The ledger is the only truth: after a death it is read again, and what it does not hold is owed again (deaths.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from reasonray.config import Fixed, UserError
-from reasonray.engines.base import Attempt, Completion, EngineDied
+from reasonray.engines.base import EngineDied
 from reasonray.ledger import Tally
-from reasonray.policy import owed
-from reasonray.records import Finish, Outcome, Verdict
 from reasonray.run import Run
 from reasonray.stages.backlog import Backlog, Entry
+from reasonray.stages.deaths import Deaths
 from reasonray.stages.fleet import Fleet, draining_nodes, has_room
-from reasonray.stages.orders import Arm, Care, Figures, Lease, Order, Owed, Snapshot, rollout_of
-from reasonray.stages.replicas import Started
+from reasonray.stages.orders import Arm, Care, Figures, Lease, Order, Owed, Snapshot
+from reasonray.stages.replicas import Started, Worked
 
-_SUSPECT_AFTER = 2
-"""Deaths with a problem in flight before it is drawn alone."""
-_CARE_SECONDS = 2.0
+_RESIZE_SECONDS = 2.0
 """Between looks at nodes that go and room for more replicas."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A lease in a replica's hands."""
+
+    lease: Lease
+    """Without the problems that were handed back."""
+    opening: int
+    """The attempts that it started with."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A replica of the crew, and what the driver knows of it."""
+
+    replica: Any
+    is_up: bool = False
+    capacity: int = 0
+    node: str = ""
+    held: list[Held] = field(default_factory=list)
+    is_releasing: bool = False
+    """It was asked to hand problems back and has not answered."""
+    is_leaving: bool = False
+    """Its node is about to go."""
+    before: Snapshot = field(default_factory=Snapshot)
+    """What it had done when this work began: a fleet outlives a stage."""
+    seen: Snapshot = field(default_factory=Snapshot)
+    """What it had done at the last look."""
 
 
 class Crew:
@@ -42,29 +65,16 @@ class Crew:
         self._least, self._most = orders[0].crew
         self.arms: dict[str, Arm] = {}
         self.backlog = Backlog()
-        self._starting: dict[Any, Any] = {}
-        """start() reference → replica"""
-        self._up: dict[Any, Started] = {}
-        self._leases: dict[Any, tuple[Any, Lease]] = {}
-        """work() reference → (replica, lease)"""
-        self._started: dict[Any, int] = {}
-        """work() reference → the attempts that the lease started with"""
-        self._releasing: dict[Any, Any] = {}
-        """release() reference → replica"""
-        self._leaving: set[Any] = set()
-        """Replicas on nodes that are about to go."""
-        self._seen: dict[Any, Snapshot] = {}
-        """The last snapshot of every replica, of dead ones too."""
-        self._before: dict[Any, Snapshot] = {}
-        """What replicas had done when this work began: a fleet outlives a stage."""
-        self._suspicion: Counter[tuple[str, str]] = Counter()
-        self._in_a_row = 0
-        self._causes: deque[tuple[float, str]] = deque()
-        """When replicas died, and of what."""
-        self.deaths = 0
+        self._members: list[Member] = []
+        """Those that are up or starting."""
+        self._former: list[Member] = []
+        """Those that died or were let go; what they did counts."""
+        self._awaited: dict[Any, tuple[Member, Callable[[Any], None]]] = {}
+        """Reference → whose it is, and what takes its result."""
+        self._deaths = Deaths(run.config.failures)
         self._problems = self._planned = 0
         """Problems owed when the work began, and the most attempts that they can cost."""
-        self._cared = 0.0
+        self._resized = 0.0
 
     def open(self) -> None:
         """Ask for the least number of replicas."""
@@ -79,7 +89,7 @@ class Crew:
     @property
     def is_busy(self) -> bool:
         """Whether work is owed or in hand."""
-        return not self.is_up or bool(self.backlog) or bool(self._leases)
+        return not self.is_up or bool(self.backlog) or any(member.held for member in self._members)
 
     @property
     def replicas(self) -> int:
@@ -87,22 +97,28 @@ class Crew:
         return len(self._up)
 
     @property
+    def deaths(self) -> int:
+        """Replicas that died."""
+        return self._deaths.total
+
+    @property
     def accelerators(self) -> int:
         """GPUs that the replicas hold, up or starting; replicas where they use none."""
-        return (len(self._up) + len(self._starting)) * max(1, self.spec.gpus)
+        return len(self._members) * max(1, self.spec.gpus)
 
     def left(self) -> int:
         """Return the attempts still to come: exact under `fixed`, else by what settled problems took."""
         gained = sum(it.rollouts for it in self.figures().values())
         if all(isinstance(arm.policy, Fixed) for arm in self.arms.values()):
             return max(0, self._planned - gained)
-        unsettled = len(self.backlog) + sum(len(lease.problems) for _, lease in self._leases.values())
+        in_hand = sum(len(held.lease.problems) for member in self._members for held in member.held)
+        unsettled = len(self.backlog) + in_hand
         settled = self._problems - unsettled
         return round(unsettled * gained / settled) if settled > 0 else self._planned
 
     def references(self) -> list[Any]:
         """Return what is waited for."""
-        return [*self._leases, *self._starting, *self._releasing]
+        return list(self._awaited)
 
     def take(self, reference: Any) -> None:
         """Take what has come of a reference.
@@ -110,63 +126,48 @@ class Crew:
         Raises:
             UserError: of the replica's own, or too many deaths.
         """
-        replica = self._starting.get(reference) or self._releasing.get(reference)
-        if reference in self._leases:
-            replica = self._leases[reference][0]
-        if replica is None:  # its replica was buried in this very round
+        if reference not in self._awaited:  # its replica was buried in this very round
             return
+        member, take = self._awaited.pop(reference)
         try:
             result = ray.get(reference)
         except (RayActorError, OutOfMemoryError) as error:
-            self._bury(replica, str(error).splitlines()[0])
-            return
+            self._bury(member, str(error).splitlines()[0])
         except RayTaskError as error:
-            if isinstance(error.cause, EngineDied | OSError):
-                self._bury(replica, f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
-                return
-            raise error.cause if isinstance(error.cause, UserError) else error from None
-        if self._starting.pop(reference, None) is not None:
-            self._welcome(replica, result)
-        elif self._releasing.pop(reference, None) is not None:
-            self._take_back(replica, result)
+            if not isinstance(error.cause, EngineDied | OSError):
+                raise error.cause if isinstance(error.cause, UserError) else error from None
+            self._bury(member, f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
         else:
-            # What was released counts here too: the lease may end before the word of its release is heard.
-            self._take_back(replica, result.released)
-            del self._leases[reference], self._started[reference]
-            self._in_a_row = 0
+            take(result)
 
     def hand_out(self) -> None:
         """Lease what is owed to replicas that have room, and ask busy ones for some where others have nothing."""
-        held: dict[Any, list[Any]] = {replica: [] for replica in self._up}
-        for reference, (holder, _) in self._leases.items():
-            held[holder].append(reference)
-        for replica, started in self._up.items():
-            mine = held[replica]
-            if replica in self._leaving or any(self._leases[it][1].care is not Care.NONE for it in mine):
+        for member in self._up:
+            if member.is_leaving or any(held.lease.care is not Care.NONE for held in member.held):
                 continue
-            if self.backlog.suspects and not mine:
-                self._single_out(replica, *self.backlog.suspects.popleft())
+            if self.backlog.suspects and not member.held:
+                suspect = self.backlog.suspects.popleft()
+                self._lease(member, [suspect], self._deaths.care_for(*suspect))
                 continue
-            starting = sum(self._started[reference] for reference in mine)
-            while starting < 2 * started.capacity and (group := self.backlog.take(self._group_size(started.capacity))):
-                starting += self._lease(replica, group)
+            opening = sum(held.opening for held in member.held)
+            while opening < 2 * member.capacity and (group := self.backlog.take(self._group_size(member.capacity))):
+                opening += self._lease(member, group)
         self._level()
 
-    def care(self) -> None:
+    def resize(self) -> None:
         """Now and then: leave nodes that go, and grow into room that is there."""
-        if time.monotonic() - self._cared < _CARE_SECONDS:
+        if time.monotonic() - self._resized < _RESIZE_SECONDS:
             return
-        self._cared = time.monotonic()
+        self._resized = time.monotonic()
         going = draining_nodes()
-        for replica, started in list(self._up.items()):
-            if started.node in going and replica not in self._leaving:
-                self._leaving.add(replica)
-                self._ask_back(replica, len(self.backlog) + 10**6)
-            if replica in self._leaving and not any(holder == replica for holder, _ in self._leases.values()):
-                self._let_go(replica)
-        here = len(self._up) - len(self._leaving) + len(self._starting)
-        capacity = sum(it.capacity for it in self._up.values())
-        more_than_enough = self.backlog.starting > capacity
+        for member in self._up:
+            if member.node in going and not member.is_leaving:
+                member.is_leaving = True
+                self._ask_back(member)
+            if member.is_leaving and not member.held:
+                self._let_go(member)
+        here = sum(not member.is_leaving for member in self._members)
+        more_than_enough = self.backlog.starting > sum(member.capacity for member in self._members)
         if here < self._least or (here < self._most and more_than_enough and has_room(self.spec)):
             self._run.events.emit("replica", state="joined", count=here + 1)
             self._await_start(self._fleet.hire(self.spec))
@@ -185,15 +186,16 @@ class Crew:
     def drop(self) -> None:
         """Hand out nothing more and abort what is in flight; the leases end with what they have."""
         self.backlog = Backlog()
-        ray.wait([replica.drop.remote() for replica in self._up], num_returns=len(self._up), timeout=5)
+        if dropping := [member.replica.drop.remote() for member in self._up]:
+            ray.wait(dropping, num_returns=len(dropping), timeout=5)
 
     def look(self) -> None:
         """Ask every replica for its snapshot; one that does not answer keeps its last."""
-        asked = {replica.snapshot.remote(): replica for replica in self._up}
+        asked = {member.replica.snapshot.remote(): member for member in self._up}
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=1) if asked else ([], [])
         for reference in ready:
             try:
-                self._seen[asked[reference]] = ray.get(reference)
+                asked[reference].seen = ray.get(reference)
             except RayActorError:
                 continue  # its lease will say so too
         for arm, figures in self.figures().items():
@@ -202,25 +204,35 @@ class Crew:
     def figures(self) -> dict[str, Figures]:
         """Return what was done by arm, as of the last look."""
         total = {arm: Figures() for arm in self.arms}
-        for replica, seen in self._seen.items():
-            for arm in self.arms:
-                total[arm].add(seen.arms.get(arm, Figures()))
-                total[arm].add(self._before[replica].arms.get(arm, Figures()), -1)
+        for member in self._ever:
+            for arm, figures in total.items():
+                figures.add(member.seen.arms.get(arm, Figures()))
+                figures.add(member.before.arms.get(arm, Figures()), -1)
         return total
 
     def seconds(self) -> tuple[float, float, int]:
         """Return the replicas' seconds with nothing in flight, all their seconds, and the tokens they generated."""
-        pairs = [(seen, self._before[replica]) for replica, seen in self._seen.items()]
-        idle = sum(seen.idle_seconds - before.idle_seconds for seen, before in pairs)
-        up = sum(seen.up_seconds - before.up_seconds for seen, before in pairs)
-        return idle, up, sum(seen.generated - before.generated for seen, before in pairs)
+        idle = sum(member.seen.idle_seconds - member.before.idle_seconds for member in self._ever)
+        up = sum(member.seen.up_seconds - member.before.up_seconds for member in self._ever)
+        return idle, up, sum(member.seen.generated - member.before.generated for member in self._ever)
+
+    @property
+    def _up(self) -> list[Member]:
+        return [member for member in self._members if member.is_up]
+
+    @property
+    def _ever(self) -> list[Member]:
+        return [*self._members, *self._former]
 
     def _await_start(self, replica: Any) -> None:
-        self._starting[replica.start.remote(self.spec.model, self.spec.revision)] = replica
+        member = Member(replica)
+        self._members.append(member)
+        reference = replica.start.remote(self.spec.model, self.spec.revision)
+        self._awaited[reference] = member, lambda started: self._welcome(member, started)
 
-    def _welcome(self, replica: Any, started: Started) -> None:
-        self._up[replica] = started
-        self._before[replica] = self._seen[replica] = ray.get(replica.snapshot.remote())
+    def _welcome(self, member: Member, started: Started) -> None:
+        member.is_up, member.capacity, member.node = True, started.capacity, started.node
+        member.before = member.seen = started.before
         if self.arms:
             return
         self._run.remember(self.spec.model, self.spec.revision, started.identity)
@@ -233,113 +245,78 @@ class Crew:
 
     def _group_size(self, capacity: int) -> int:
         """Return how many attempts a lease starts with: half a replica's capacity, less towards the end."""
-        return max(1, min(capacity // 2, self.backlog.starting // (2 * len(self._up))))
+        return max(1, min(capacity // 2, self.backlog.starting // (2 * self.replicas)))
 
-    def _single_out(self, replica: Any, arm: Arm, of: Owed) -> None:
-        by_sample = self._suspicion[arm.name, of.problem.id] > _SUSPECT_AFTER
-        self._lease(replica, [(arm, of)], Care.SAMPLE if by_sample else Care.PROBLEM)
-
-    def _lease(self, replica: Any, group: list[Entry], care: Care = Care.NONE) -> int:
+    def _lease(self, member: Member, group: list[Entry], care: Care = Care.NONE) -> int:
         lease = Lease(group[0][0], tuple(it for _, it in group), care)
-        reference = replica.work.remote(lease)
-        self._leases[reference] = (replica, lease)
-        self._started[reference] = sum(it.opening(lease.arm.policy) for it in lease.problems)
-        return self._started[reference]
+        held = Held(lease, sum(it.opening(lease.arm.policy) for it in lease.problems))
+        member.held.append(held)
+        reference = member.replica.work.remote(lease)
+        self._awaited[reference] = member, lambda worked: self._close(member, held, worked)
+        return held.opening
+
+    def _close(self, member: Member, held: Held, worked: Worked) -> None:
+        # What was released counts here too: the lease may end before the word of its release is heard.
+        self._take_back([held], worked.released)
+        member.held.remove(held)
+        self._deaths.end_row()
 
     def _level(self) -> None:
         """Have the busiest replica hand back half of what it has not begun, where another has nothing to do."""
-        if self.backlog or self._releasing or len(self._up) < 2:
+        staying = [member for member in self._up if not member.is_leaving]
+        if self.backlog or not staying or any(member.is_releasing for member in self._up):
             return
-        holding = Counter({replica: 0 for replica in self._up if replica not in self._leaving})
-        for holder, lease in self._leases.values():
-            holding[holder] += len(lease.problems) if lease.care is Care.NONE else 0
-        busiest, most = holding.most_common(1)[0]
-        if min(holding.values()) == 0 and most > 1:
+        busiest = max(staying, key=_not_singled_out)
+        most = _not_singled_out(busiest)
+        if most > 1 and min(map(_not_singled_out, staying)) == 0:
             self._ask_back(busiest, most // 2)
 
-    def _ask_back(self, replica: Any, count: int) -> None:
-        self._releasing[replica.release.remote(count)] = replica
+    def _ask_back(self, member: Member, count: int | None = None) -> None:
+        """Ask a replica for so many problems that it has not begun, or for all."""
+        member.is_releasing = True
+        asked = list(member.held)  # what it is handed from now on may well be what it hands back here
 
-    def _take_back(self, replica: Any, keys: Collection[tuple[str, str]]) -> None:
+        def take(keys: Collection[tuple[str, str]]) -> None:
+            member.is_releasing = False
+            self._take_back(asked, keys)
+
+        self._awaited[member.replica.release.remote(count)] = member, take
+
+    def _take_back(self, them: Sequence[Held], keys: Collection[tuple[str, str]]) -> None:
         """Put what a replica handed back into the backlog, and take it out of its leases."""
-        for reference, (holder, lease) in list(self._leases.items()):
-            if holder != replica:
-                continue
-            back = [it for it in lease.problems if (lease.arm.name, it.problem.id) in keys]
-            kept = tuple(it for it in lease.problems if (lease.arm.name, it.problem.id) not in keys)
-            self._leases[reference] = (holder, replace(lease, problems=kept))
-            for of in back:
-                self.backlog.add(lease.arm, of, first=True)
+        for held in them:
+            arm, problems = held.lease.arm, held.lease.problems
+            for of in problems:
+                if (arm.name, of.problem.id) in keys:
+                    self.backlog.add(arm, of, first=True)
+            kept = tuple(of for of in problems if (arm.name, of.problem.id) not in keys)
+            held.lease = replace(held.lease, problems=kept)
 
-    def _let_go(self, replica: Any) -> None:
-        self._leaving.discard(replica)
-        del self._up[replica]
+    def _let_go(self, member: Member) -> None:
+        self._forget(member)
         self._run.events.emit("replica", state="left", cause="its node is about to go")
-        self._fleet.dismiss(replica)
+        self._fleet.dismiss(member.replica)
 
-    def _bury(self, replica: Any, cause: str) -> None:
-        """Put a dead replica's work back, replace it, and single out what it keeps dying of."""
-        self.deaths += 1
-        self._in_a_row += 1
-        self._causes.append((time.monotonic(), cause))
-        lost = [lease for holder, lease in self._leases.values() if holder == replica]
-        self._leases = {ref: held for ref, held in self._leases.items() if held[0] != replica}
-        self._starting = {ref: holder for ref, holder in self._starting.items() if holder != replica}
-        self._releasing = {ref: holder for ref, holder in self._releasing.items() if holder != replica}
-        self._leaving.discard(replica)
-        self._up.pop(replica, None)
+    def _forget(self, member: Member) -> None:
+        self._members.remove(member)
+        self._former.append(member)
+        self._awaited = {reference: it for reference, it in self._awaited.items() if it[0] is not member}
+
+    def _bury(self, member: Member, cause: str) -> None:
+        """Put a dead replica's work back, and replace it."""
+        self._deaths.add(cause)
+        self._forget(member)
+        lost = [held.lease for held in member.held]
         self._run.events.emit("death", cause=cause, problems=sum(len(it.problems) for it in lost))
-        self._fleet.dismiss(replica)
-        self._put_back(lost, cause)
-        self._refuse_crash_loop()
-        if len(self._up) + len(self._starting) < self._least:
+        self._fleet.dismiss(member.replica)
+        self._deaths.put_back(lost, cause, self.backlog)
+        self._deaths.refuse_loop(self.spec.model)
+        if len(self._members) < self._least:
             self._await_start(self._fleet.hire(self.spec))
 
-    def _refuse_crash_loop(self) -> None:
-        limits = self._run.config.failures
-        since = time.monotonic() - 60 * limits.minutes
-        while self._causes and self._causes[0][0] < since:
-            self._causes.popleft()
-        if self._in_a_row >= limits.in_a_row:
-            how = f"died {self._in_a_row} times in a row without finishing anything"
-        elif len(self._causes) >= limits.deaths:
-            how = f"died {len(self._causes)} times within {limits.minutes:g} minutes"
-        else:
-            return
-        reasons = Counter(cause for _, cause in self._causes).most_common(3)
-        told = "; ".join(f"{count} x {cause}" for cause, count in reasons)
-        raise UserError(
-            f"replicas of {self.spec.model} {how}: {told} (their logs are in Ray's session directory; the run resumes)"
-        )
 
-    def _put_back(self, leases: Sequence[Lease], cause: str) -> None:
-        ledgers = {lease.arm.ledger: lease.arm.ledger.tally() for lease in leases}
-        for lease in leases:
-            for old in lease.problems:
-                arm, problem = lease.arm, old.problem
-                of = arm.what_is_left(problem, ledgers[arm.ledger].get((problem.id, arm.fingerprint), Tally()))
-                if of.samples != old.samples:
-                    self._in_a_row = 0
-                if of.is_satisfied(arm.policy):
-                    continue
-                if lease.care is Care.SAMPLE:
-                    of = self._quarantine(arm, of, cause)
-                self._suspicion[arm.name, problem.id] += 1
-                if self._suspicion[arm.name, problem.id] >= _SUSPECT_AFTER:
-                    self.backlog.suspects.append((arm, of))
-                else:
-                    self.backlog.add(arm, of, first=True)
-
-    def _quarantine(self, arm: Arm, of: Owed, cause: str) -> Owed:
-        """Record the sample that kills its replica even when drawn alone, and go on without it."""
-        sample = owed(arm.policy, of.progress())[0]
-        deaths = self._suspicion[arm.name, of.problem.id] + 1
-        reason = f"the engine died {deaths} times on this: {cause}"
-        attempt = Attempt(of.problem, sample, arm.seed_of(of.problem, sample), arm.prompt, arm.sampling)
-        verdict = Verdict(outcome=Outcome.FAILED, checker=of.problem.checker, detail=reason)
-        completion = Completion("", Finish.ERROR, error=reason)
-        arm.ledger.append([rollout_of(arm, attempt, completion, verdict, of.rounds.get(sample, 0))])
-        return replace(of, samples=of.samples | {sample})
+def _not_singled_out(member: Member) -> int:
+    return sum(len(held.lease.problems) for held in member.held if held.lease.care is Care.NONE)
 
 
 def what_is_owed(arm: Arm, order: Order) -> list[Owed]:

@@ -123,7 +123,7 @@ class Drawing:
             for crew in self._crews:
                 if not self._exhausted:
                     crew.hand_out()
-                    crew.care()
+                    crew.resize()
             self._collect()
             self._look()
         self._look(now=True)

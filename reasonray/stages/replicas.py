@@ -46,6 +46,8 @@ class Started:
     capacity: int
     """Attempts in flight that keep the engine busy."""
     node: str
+    before: Snapshot
+    """What it has done so far: a fleet outlives a stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ class Replica:
             self._slots = asyncio.Semaphore(self._engine.capacity)
         self._served = (model, revision)
         identity = models.identity(directory) if directory else engines.identity(spec.engine, model)
-        return Started(identity, self._engine.capacity, ray.get_runtime_context().get_node_id())
+        node = ray.get_runtime_context().get_node_id()
+        return Started(identity, self._engine.capacity, node, await self.snapshot())
 
     async def work(self, lease: Lease) -> Worked:
         """Draw what the lease's problems are owed.
@@ -142,8 +145,8 @@ class Replica:
                 raise result
         return Worked(sum(result for result in results if isinstance(result, int)), frozenset(released))
 
-    async def release(self, count: int) -> list[Key]:
-        """Hand back up to `count` problems that no attempt was begun for, the last ones first."""
+    async def release(self, count: int | None = None) -> list[Key]:
+        """Hand back problems that no attempt was begun for, up to `count` or all, the last ones first."""
         waiting = [key for key in reversed(self._settling) if key not in self._begun and key not in self._released]
         for key in waiting[:count]:
             self._released.add(key)
