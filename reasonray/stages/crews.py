@@ -89,7 +89,12 @@ class Crew:
     @property
     def is_busy(self) -> bool:
         """Whether work is owed or in hand."""
-        return not self.is_up or bool(self.backlog) or any(member.held for member in self._members)
+        return not self.is_up or bool(self.backlog) or self.is_drawing
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether work is in hand."""
+        return any(member.held for member in self._members)
 
     @property
     def replicas(self) -> int:
@@ -186,8 +191,8 @@ class Crew:
     def drop(self) -> None:
         """Hand out nothing more and abort what is in flight; the leases end with what they have."""
         self.backlog = Backlog()
-        if dropping := [member.replica.drop.remote() for member in self._up]:
-            ray.wait(dropping, num_returns=len(dropping), timeout=5)
+        dropping = [member.replica.drop.remote() for member in self._up]
+        ray.wait(dropping, num_returns=len(dropping), timeout=5)
 
     def look(self) -> None:
         """Ask every replica for its snapshot; one that does not answer keeps its last."""

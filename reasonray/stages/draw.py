@@ -132,10 +132,10 @@ class Drawing:
         return Drawn(arms, self._display.seconds - self._begun, deaths, self._exhausted)
 
     def _is_unfinished(self) -> bool:
+        if self._exhausted:  # what is owed stays owed, what died meanwhile too
+            return any(crew.is_drawing for crew in self._crews)
         if any(crew.is_busy for crew in self._crews):
             return True
-        if self._exhausted:
-            return False
         left = sum(crew.recount() for crew in self._crews)
         self._recounts += 1
         if left and self._recounts > _MOST_RECOUNTS:

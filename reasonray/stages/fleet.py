@@ -94,8 +94,7 @@ class Fleet:
             self.close()
 
     def _dismiss(self, crew: list[Any]) -> None:
-        if crew:
-            ray.wait([replica.stop.remote() for replica in crew], num_returns=len(crew), timeout=30)
+        ray.wait([replica.stop.remote() for replica in crew], num_returns=len(crew), timeout=30)
         for replica in list(crew):
             self.dismiss(replica)
 

@@ -15,7 +15,7 @@ from reasonray.records import Split
 from reasonray.run import Run
 from reasonray.stages.draw import Drawn, Spent, draw
 from reasonray.stages.fleet import Fleet, fits, refuse_impossible
-from reasonray.stages.orders import EngineSpec, Order
+from reasonray.stages.orders import EngineSpec, Figures, Order
 
 
 def load_problems(run: Run) -> None:
@@ -111,8 +111,8 @@ def _spent(run: Run) -> Spent:
 
 def _tell(run: Run, orders: Sequence[Order], drawn: Drawn) -> None:
     for order in orders:
-        figures = drawn.arms.get(order.arm)
-        if figures is None or not (figures.rollouts or drawn.exhausted):
+        figures = drawn.arms.get(order.arm, Figures())
+        if not (figures.rollouts or drawn.exhausted):
             say("sample", f"done before   teacher {order.arm}")
             continue
         say(
