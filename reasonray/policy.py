@@ -16,7 +16,7 @@ from reasonray.records import Problem, share_of
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Standing:
     """Where one problem stands under one teacher."""
 
     done: Set[int]
@@ -37,10 +37,10 @@ def deal(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, lis
     }
 
 
-def is_satisfied(policy: Policy, progress: Progress) -> bool:
+def is_satisfied(policy: Policy, standing: Standing) -> bool:
     """Say whether nothing more is wanted: then what still flies is aborted."""
-    judged, correct = progress.judged, progress.correct
-    if len(progress.done) >= most(policy):
+    judged, correct = standing.judged, standing.correct
+    if len(standing.done) >= most(policy):
         return True
     match policy:
         case Fixed():
@@ -52,15 +52,15 @@ def is_satisfied(policy: Policy, progress: Progress) -> bool:
             return below(low, judged, correct) >= confidence or 1 - below(high, judged, correct) >= confidence
 
 
-def owed(policy: Policy, progress: Progress) -> list[int]:
+def owed(policy: Policy, standing: Standing) -> list[int]:
     """Return the sample indices to start now, lowest first."""
-    if is_satisfied(policy, progress):
+    if is_satisfied(policy, standing):
         return []
     limit = most(policy)
-    room = _in_flight(policy, progress.judged, progress.correct) - len(progress.flying)
-    free = (sample for sample in range(limit) if sample not in progress.done and sample not in progress.flying)
+    room = _in_flight(policy, standing.judged, standing.correct) - len(standing.flying)
+    free = (sample for sample in range(limit) if sample not in standing.done and sample not in standing.flying)
     # Samples in flight count towards the limit; indices beyond it (of a larger K once asked for) do not stand in.
-    room = min(room, limit - len(progress.done) - len(progress.flying))
+    room = min(room, limit - len(standing.done) - len(standing.flying))
     return [sample for sample, _ in zip(free, range(room), strict=False)]
 
 

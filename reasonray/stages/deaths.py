@@ -92,7 +92,7 @@ class Deaths:
 
     def _quarantine(self, arm: Arm, of: Owed, cause: str) -> Owed:
         """Record the sample that kills its replica even when drawn alone, and go on without it."""
-        sample = owed(arm.policy, of.progress())[0]
+        sample = owed(arm.policy, of.standing())[0]
         deaths = self._suspicion[arm.name, of.problem.id] + 1
         reason = f"the engine died {deaths} times on this: {cause}"
         attempt = Attempt(of.problem, sample, arm.seed_of(of.problem, sample), arm.prompt, arm.sampling)

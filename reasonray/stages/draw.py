@@ -12,8 +12,7 @@ from typing import Any
 import ray
 
 from reasonray.config import Budget
-from reasonray.console import Progress as Display
-from reasonray.console import duration
+from reasonray.console import Progress, duration
 from reasonray.run import Run
 from reasonray.stages.crews import Crew, what_is_owed
 from reasonray.stages.fleet import Fleet, refuse_impossible
@@ -88,8 +87,8 @@ def draw(
     fleet.prepare(specs)
     crews = [Crew(run, [order for order in owing if order.spec == spec], fleet) for spec in specs]
     refuse_impossible([(crew.spec, crew.orders[0].crew[0]) for crew in crews])
-    with Display(stage, run.events) as display:
-        drawing = Drawing(run, crews, display, budget or Budget(), spent)
+    with Progress(stage, run.events) as progress:
+        drawing = Drawing(run, crews, progress, budget or Budget(), spent)
         drawing.open()
         return drawing.work()
 
@@ -97,8 +96,8 @@ def draw(
 class Drawing:
     """One call of `draw` at work."""
 
-    def __init__(self, run: Run, crews: Sequence[Crew], display: Display, budget: Budget, spent: Spent) -> None:
-        self._crews, self._display = crews, display
+    def __init__(self, run: Run, crews: Sequence[Crew], progress: Progress, budget: Budget, spent: Spent) -> None:
+        self._crews, self._progress = crews, progress
         self._budget, self._spent = budget, spent
         self._begun = 0.0
         self._looked = 0.0
@@ -113,9 +112,9 @@ class Drawing:
         whose = ", ".join(order.arm for crew in self._crews for order in crew.orders)
         while not any(crew.is_up for crew in self._crews):
             self._collect()
-            text = f"starting the engine of {whose}   {duration(self._display.seconds)}"
-            self._display.show(text, {"state": "starting", **self._cost()})
-        self._begun = self._display.seconds
+            text = f"starting the engine of {whose}   {duration(self._progress.seconds)}"
+            self._progress.show(text, {"state": "starting", **self._cost()})
+        self._begun = self._progress.seconds
 
     def work(self) -> Drawn:
         """Draw until nothing is owed, or the budget is spent."""
@@ -129,7 +128,7 @@ class Drawing:
         self._look(now=True)
         arms = {arm: figures for crew in self._crews for arm, figures in crew.figures().items()}
         deaths = sum(crew.deaths for crew in self._crews)
-        return Drawn(arms, self._display.seconds - self._begun, deaths, self._exhausted)
+        return Drawn(arms, self._progress.seconds - self._begun, deaths, self._exhausted)
 
     def _is_unfinished(self) -> bool:
         if self._exhausted:  # what is owed stays owed, what died meanwhile too
@@ -153,11 +152,11 @@ class Drawing:
             owner[reference].take(reference)
 
     def _look(self, *, now: bool = False) -> None:
-        if not now and self._display.seconds - self._looked < _LOOK_SECONDS:
+        if not now and self._progress.seconds - self._looked < _LOOK_SECONDS:
             return
         held = sum(crew.accelerators for crew in self._crews)
-        self._accelerator_seconds += held * (self._display.seconds - self._looked)
-        self._looked = self._display.seconds
+        self._accelerator_seconds += held * (self._progress.seconds - self._looked)
+        self._looked = self._progress.seconds
         for crew in self._crews:
             crew.look()
         self._show(now=now)
@@ -171,7 +170,7 @@ class Drawing:
         return Spent(
             self._spent.tokens + generated,
             self._spent.accelerator_seconds + self._accelerator_seconds,
-            self._spent.seconds + self._display.seconds,
+            self._spent.seconds + self._progress.seconds,
         )
 
     def _cost(self) -> dict[str, Any]:
@@ -185,7 +184,7 @@ class Drawing:
 
     def _show(self, *, now: bool = False) -> None:
         arms = {arm: figures for crew in self._crews for arm, figures in crew.figures().items()}
-        total, seconds = Figures(), self._display.seconds - self._begun
+        total, seconds = Figures(), self._progress.seconds - self._begun
         for figures in arms.values():
             total.add(figures)
         left = sum(crew.left() for crew in self._crews)
@@ -217,7 +216,7 @@ class Drawing:
             "deaths": deaths,
             "arms": {arm: _brief(figures, seconds) for arm, figures in arms.items()},
         }
-        self._display.show(text, recorded | cost, now=now)
+        self._progress.show(text, recorded | cost, now=now)
 
 
 def _brief(figures: Figures, seconds: float) -> dict[str, Any]:

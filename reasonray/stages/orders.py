@@ -11,7 +11,7 @@ from reasonray.config import Asked, Policy, Prompt, Sampling
 from reasonray.config.models import Engine
 from reasonray.engines.base import Attempt, Completion
 from reasonray.ledger import Ledger, Tally
-from reasonray.policy import Progress, is_satisfied, most, owed
+from reasonray.policy import Standing, is_satisfied, most, owed
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.run import Run
 
@@ -116,13 +116,13 @@ class Owed:
     rounds: Mapping[int, int] = field(default_factory=dict)
     """The round in which a sample is drawn now, where that is not the first."""
 
-    def progress(self) -> Progress:
+    def standing(self) -> Standing:
         """Return what the policy wants to know."""
-        return Progress(self.samples, frozenset(), self.correct, self.judged)
+        return Standing(self.samples, frozenset(), self.correct, self.judged)
 
     def is_satisfied(self, policy: Policy) -> bool:
         """Say whether the policy wants nothing more."""
-        return is_satisfied(policy, self.progress())
+        return is_satisfied(policy, self.standing())
 
     def most(self, policy: Policy) -> int:
         """Return how many attempts the problem can still cost."""
@@ -130,7 +130,7 @@ class Owed:
 
     def opening(self, policy: Policy) -> int:
         """Return how many attempts start at once."""
-        return len(owed(policy, self.progress()))
+        return len(owed(policy, self.standing()))
 
 
 class Care(StrEnum):

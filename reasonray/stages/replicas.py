@@ -25,7 +25,7 @@ from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
 from reasonray.engines.base import Attempt, Completion, Engine, EngineDied, EngineHung
 from reasonray.ledger import Ledger
-from reasonray.policy import Progress, is_satisfied, owed
+from reasonray.policy import Standing, is_satisfied, owed
 from reasonray.records import JUDGED, Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.stages.meters import Meters
 from reasonray.stages.orders import Arm, Care, EngineSpec, Figures, Lease, Owed, Snapshot, rollout_of
@@ -192,8 +192,8 @@ class Replica:
             self._writer.add(arm.ledger, rollout)
 
         try:
-            while not is_satisfied(arm.policy, progress := Progress(done, set(flying.values()), correct, judged)):
-                for sample in _start_now(lease, progress):
+            while not is_satisfied(arm.policy, standing := Standing(done, set(flying.values()), correct, judged)):
+                for sample in _start_now(lease, standing):
                     flying[asyncio.create_task(self._draw(arm, of, sample))] = sample
                 finished, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
@@ -275,10 +275,10 @@ class Replica:
                 raise EngineHung(f"no token for {quiet:.0f} s with {self._flying} requests in flight")
 
 
-def _start_now(lease: Lease, progress: Progress) -> list[int]:
+def _start_now(lease: Lease, standing: Standing) -> list[int]:
     if lease.care is not Care.SAMPLE:
-        return owed(lease.arm.policy, progress)
-    return [] if progress.flying else owed(lease.arm.policy, progress)[:1]
+        return owed(lease.arm.policy, standing)
+    return [] if standing.flying else owed(lease.arm.policy, standing)[:1]
 
 
 class Writer:

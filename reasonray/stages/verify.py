@@ -141,7 +141,7 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
         ruled, controls = _with_judgements(run, fleet, checking.judge, ruled)
     if checking.majority is not None:
         ruled = _with_majorities(run, checking.majority, ruled)
-    document = _settle(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA).sort_by("id"), controls)
+    document = _conclude(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA).sort_by("id"), controls)
     scratch.delete()
     return document
 
@@ -305,7 +305,7 @@ def _replaced(table: pa.Table, where: pa.Array, **columns: Any) -> pa.Table:
     return table
 
 
-def _settle(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any] | None) -> dict[str, Any]:
+def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any] | None) -> dict[str, Any]:
     name = f"{inputs[:12]}.parquet"
     (run.verified / name).write_table(verified)
     pairs = zip(verified["outcome_before"].to_pylist(), verified["verdict_outcome"].to_pylist(), strict=True)

@@ -34,8 +34,8 @@ def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_work_going
                 ray.kill(replica)
             super().drop()
 
-    with Fleet(run) as fleet, Progress("sample", run.events) as display:
-        drawing = Drawing(run, [Doomed(run, [an_order(run)], fleet)], display, Budget(tokens=5), Spent(tokens=5))
+    with Fleet(run) as fleet, Progress("sample", run.events) as progress:
+        drawing = Drawing(run, [Doomed(run, [an_order(run)], fleet)], progress, Budget(tokens=5), Spent(tokens=5))
         drawing.open()
         drawn = drawing.work()
     assert (drawn.exhausted, drawn.deaths) == ("tokens", 1)
