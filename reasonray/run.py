@@ -90,7 +90,7 @@ class Run:
 
     @property
     def has_examples(self) -> bool:
-        """Whether curation has selected any rollout."""
+        """Whether curation has left any example to train on."""
         manifest = self.curated / "manifest.json"
         return manifest.exists() and bool(json.loads(manifest.read())["data"])
 

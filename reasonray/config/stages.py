@@ -99,7 +99,7 @@ class Curation(Section):
     mix: dict[str, Share] = Field(default_factory=dict)
     """Source → its share of the examples; sources that are not named give none."""
     seed: int = 0
-    validation: Share = 0.0
+    validation: float = Field(0.0, ge=0, lt=1)
     """Share of the problems, by hash, whose examples are set aside in data/validation-*.parquet."""
     labeller: Judge | None = None
     """A language model that labels the behaviours of a sample, to say how far the lexical detectors agree with it."""

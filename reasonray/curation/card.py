@@ -49,7 +49,14 @@ _PREFERRED = {
 }
 
 
-def card(config: Config, funnel: Funnel, exported: pa.Table, overlaps: pa.Table | None = None) -> str:
+def card(
+    config: Config,
+    funnel: Funnel,
+    exported: pa.Table,
+    overlaps: pa.Table | None = None,
+    *,
+    splits: Sequence[str] = ("train",),
+) -> str:
     """Return the data-set card, a README.md that the Hugging Face hub and `datasets` understand.
 
     Args:
@@ -57,9 +64,10 @@ def card(config: Config, funnel: Funnel, exported: pa.Table, overlaps: pa.Table 
         funnel: of the run's rollouts, curated.
         exported: the examples, at least CARD_COLUMNS.
         overlaps: train problems that overlap with held-out ones, None if that was not looked at.
+        splits: those that there are files of; `datasets` loads nothing where one has none.
     """
     sections = [
-        _header(config, exported),
+        _header(config, exported, splits),
         _recipe(config),
         "## Teachers\n\n" + "\n\n".join(_teacher(teacher) for teacher in config.teachers),
         _funnel(funnel),
@@ -73,8 +81,8 @@ def card(config: Config, funnel: Funnel, exported: pa.Table, overlaps: pa.Table 
     return "\n\n".join(sections) + "\n"
 
 
-def _header(config: Config, exported: pa.Table) -> str:
-    rows, aside = exported.num_rows, config.curation.validation > 0
+def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
+    rows = exported.num_rows
     correct = "incorrect" in config.curation.rules
     found = ", each with an answer that a checker found correct" if correct else ", right and wrong ones"
     return "\n".join(
@@ -95,9 +103,7 @@ def _header(config: Config, exported: pa.Table) -> str:
             "configs:",
             "- config_name: default",
             "  data_files:",
-            "  - split: train",
-            "    path: data/train-*.parquet",
-            *(["  - split: validation", "    path: data/validation-*.parquet"] if aside else []),
+            *(line for it in splits for line in (f"  - split: {it}", f"    path: data/{it}-*.parquet")),
             "---",
             "",
             f"# {config.name}",

@@ -255,10 +255,10 @@ def _settle(
     if overlaps is not None:
         (run.curated / "contamination.parquet").write_table(overlaps)
     _write_layouts(run, document)
-    if selected:
-        (run.curated / "README.md").write(_card(run, document["rollouts"], data + aside, overlaps).encode())
+    if data:
+        (run.curated / "README.md").write(_card(run, document, overlaps).encode())
     (run.curated / "manifest.json").write(json.dumps(document, indent=2).encode())
-    _refuse_nothing(document)  # the manifest says why nothing was selected; an earlier data set stays where it is
+    _refuse_nothing(document)  # the manifest says why there is nothing; an earlier data set stays where it is
     _remove_others(run, document)
     for fault, count in faults.items():
         say("curate", f"{count:>7,} kept out, for {fault} cannot be used")
@@ -307,6 +307,8 @@ def _refuse_nothing(document: Mapping[str, Any]) -> None:
     if not document["selected"]:
         cure = "look at them with `reasonray show`, draw more, or loosen the rules of [curation]"
         raise UserError(f"no rollout survived curation: {_reasons(document)}; {cure}")
+    if not document["data"]:
+        raise UserError(f"curation.validation sets all {document['selected']:,} examples aside; lower it, or draw more")
 
 
 def _reasons(document: Mapping[str, Any]) -> str:
@@ -317,15 +319,19 @@ def _renew_card(run: Run, document: Mapping[str, Any]) -> None:
     """Write the card again: what it tells of licenses may have changed, which is no reason to curate again."""
     known = "contaminated" in run.config.curation.rules
     overlaps = (run.curated / "contamination.parquet").read_table() if known else None
-    text = _card(run, document["rollouts"], document["data"] + document["validation"], overlaps).encode()
+    text = _card(run, document, overlaps).encode()
     if text != (run.curated / "README.md").read():
         (run.curated / "README.md").write(text)
 
 
-def _card(run: Run, rollouts: list[str], data: list[str], overlaps: pa.Table | None) -> str:
-    narrow = _read_columns(run.curated / "rollouts", rollouts, COLUMNS, ROLLOUT_SCHEMA)
-    exported = _read_columns(run.curated / "data", data, CARD_COLUMNS, EXPORT_SCHEMA)
-    return card(run.config, count_funnel(narrow, len(run.problems(Split.TRAIN))), exported, overlaps)
+def _card(run: Run, document: Mapping[str, Any], overlaps: pa.Table | None) -> str:
+    narrow = _read_columns(run.curated / "rollouts", document["rollouts"], COLUMNS, ROLLOUT_SCHEMA)
+    files = {"train": document["data"], "validation": document["validation"]}
+    exported = _read_columns(
+        run.curated / "data", [name for names in files.values() for name in names], CARD_COLUMNS, EXPORT_SCHEMA
+    )
+    splits = [split for split, names in files.items() if names]
+    return card(run.config, count_funnel(narrow, len(run.problems(Split.TRAIN))), exported, overlaps, splits=splits)
 
 
 def _read_columns(folder: Place, names: list[str], columns: Sequence[str], schema: pa.Schema) -> pa.Table:

@@ -112,7 +112,7 @@ def _data_set(run: Run) -> tuple[str, list[Place], int]:
     if not manifest.exists():
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
     document = json.loads(manifest.read())
-    if not document["selected"]:
+    if not document["data"]:
         raise UserError(f"run {run.name}: curation selected no rollout to train on; draw more, or loosen [curation]")
     files = document["data"]
     data = document.get("examples") or content_hash(*files)  # an earlier version knew them by the names of their files

@@ -73,9 +73,15 @@ def test_datasets_loads_the_folder_by_its_card(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "rollouts").mkdir()
     pq.write_table(written, tmp_path / "data" / "train-0.parquet")
     pq.write_table(some_rollouts(), tmp_path / "rollouts" / "0.parquet")
-    (tmp_path / "README.md").write_text(card(a_config(tmp_path), a_funnel(), written))
+    config = a_scripted_config(tmp_path, name="a-run", curation={"validation": 0.02})
+    (tmp_path / "README.md").write_text(card(config, a_funnel(), written))
     loaded = datasets.load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["id"][:] == written["id"].to_pylist()
+
+    pq.write_table(written.slice(1), tmp_path / "data" / "validation-0.parquet")
+    (tmp_path / "README.md").write_text(card(config, a_funnel(), written, splits=["train", "validation"]))
+    loaded = datasets.load_dataset(str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    assert {name: part.num_rows for name, part in loaded.items()} == {"train": 2, "validation": 1}
 
 
 def test_examples_of_a_share_of_the_problems_are_set_aside_whole() -> None:

@@ -211,6 +211,9 @@ def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_
     assert "1 of 1" in printed.getvalue()
     report(run)
     assert "incorrect" in (run.place / "report.md").read().decode()
+    aside = open_run(a_scripted_config(tmp_path, curation=CURATION | {"rules": [], "validation": 0.99}))
+    with pytest.raises(UserError, match="validation sets all 1 examples aside"):
+        curate(aside)
     curate(before)
     assert before.has_examples
     assert len((run.curated / "rollouts").list()) == 1, "what is no longer named is gone"
