@@ -40,7 +40,8 @@ def push(run: Run, repository: str, *, student: bool = False, public: bool = Fal
             folder = Path(source.path)
             if not source.is_local:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reasonray-")))
-                source.copy(place(folder))
+                for name in files:
+                    (source / name).copy(place(folder / name))
             hub = HfApi(library_name="reasonray")
             made = hub.create_repo(repository, repo_type=kind, private=not public, exist_ok=True)
             hub.upload_folder(
@@ -61,7 +62,7 @@ def _data_set(run: Run) -> tuple[Place, list[str]]:
     document = json.loads((run.curated / "manifest.json").read())
     names = [*document["data"], *document["validation"]]
     lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in names]
-    layouts = [f"{layout}/{name}" for layout in LAYOUTS for name in lines]
+    layouts = [f"{layout}/{it.name}" for layout in LAYOUTS for it in (run.curated / layout).list() if it.name in lines]
     return run.curated, ["README.md", *(f"data/{name}" for name in names), *layouts]
 
 

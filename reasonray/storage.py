@@ -96,8 +96,9 @@ class Place:
         self.write(sink.getvalue())
 
     def copy(self, target: Place) -> None:
-        """Copy a directory with all that is in it; files that the target has already are replaced one by one."""
-        target.filesystem.create_dir(target.path)
+        """Copy a file, or a directory with all that is in it; what the target has already is replaced file by file."""
+        is_directory = self.filesystem.get_file_info(self.path).type is fs.FileType.Directory
+        target.filesystem.create_dir(target.path if is_directory else target.path.rpartition("/")[0])
         fs.copy_files(self.path, target.path, self.filesystem, target.filesystem)
 
     def delete(self) -> None:

@@ -8,7 +8,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from factories import a_scripted_config
 
 from reasonray.run import Run, open_run
+from tests.test_s3 import s3_server
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -72,8 +75,9 @@ def hub() -> Iterator[str]:
     server.shutdown()
 
 
-def a_run(root: Path) -> Run:
-    run = open_run(a_scripted_config(root, name="a-run"))
+def a_run(root: Path, store: str | None = None) -> Run:
+    config = a_scripted_config(root, name="a-run")
+    run = open_run(config.model_copy(update={"root": store}) if store else config)
     document = {"data": ["train-1.parquet"], "validation": []}
     (run.curated / "manifest.json").write(json.dumps(document).encode())
     for name in ("README.md", "data/train-1.parquet", "data/train-0-of-before.parquet", "rollouts/all.parquet"):
@@ -84,16 +88,37 @@ def a_run(root: Path) -> Run:
 
 
 def push(run: Run, endpoint: str, *arguments: str, token: str = Hub.token) -> subprocess.CompletedProcess[str]:
-    home = str(Path(run.place.path) / "home")
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": token, "HF_HOME": home}
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": token}
     command = [sys.executable, "-m", "reasonray.cli", "push", str(run.place), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    with tempfile.TemporaryDirectory() as home:
+        environment["HF_HOME"] = home
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_the_data_set_goes_up_with_its_card_and_nothing_else(tmp_path: Path, hub: str) -> None:
     done = push(a_run(tmp_path), hub, "me/traces")
     assert (done.returncode, done.stdout.strip()) == (0, f"{hub}/datasets/me/traces"), done.stderr
     assert Hub.made["visibility"] == "private"
+    assert Hub.files == {it: f"what {it} holds".encode() for it in ("README.md", "data/train-1.parquet")}
+
+
+def test_from_an_object_store_only_what_goes_up_is_fetched(
+    tmp_path: Path, hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server() as url:
+        for name, value in {"ENDPOINT_URL": url, "ACCESS_KEY_ID": "testing", "SECRET_ACCESS_KEY": "testing"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+        urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
+        run = a_run(tmp_path, "s3://bucket")
+        archived = {"x-amz-storage-class": "GLACIER", "Content-Type": "application/octet-stream"}
+        dropped = f"{url}/bucket/a-run/curated/rollouts/all.parquet"
+        urllib.request.urlopen(urllib.request.Request(dropped, b"any", archived, method="PUT")).close()
+        with pytest.raises(OSError, match="GetObject"):
+            (run.curated / "rollouts" / "all.parquet").read()
+        done = push(run, hub, "me/traces")
+    assert done.returncode == 0, done.stderr
     assert Hub.files == {it: f"what {it} holds".encode() for it in ("README.md", "data/train-1.parquet")}
 
 

@@ -38,6 +38,14 @@ def test_a_json_file_is_read_as_its_object_and_one_that_is_not_there_as_none(the
         (there / "other.json").read_json()
 
 
+def test_a_file_and_a_directory_are_copied(there: Place, tmp_path: Path) -> None:
+    there.filesystem.create_dir((there / "b").path)
+    (there / "b" / "one.json").write(b"1")
+    (there / "b").copy(place(tmp_path / "all"))
+    (there / "b" / "one.json").copy(place(tmp_path / "deep" / "er" / "1.json"))
+    assert (tmp_path / "all" / "one.json").read_bytes() == (tmp_path / "deep" / "er" / "1.json").read_bytes() == b"1"
+
+
 def test_a_write_replaces_the_whole_and_leaves_no_scratch(tmp_path: Path) -> None:
     target = place(tmp_path / "deep" / "file.json")
     target.write(b"old and long")

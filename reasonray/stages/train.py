@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 import ray.train
-from pyarrow import fs
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from reasonray import models
@@ -340,11 +339,7 @@ def _fetched(source: Place, scratch: Path) -> Path:
     if source.is_local:
         return Path(source.path)
     target = scratch / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.filesystem.get_file_info(source.path).type is fs.FileType.Directory:
-        source.copy(place(target))
-    else:
-        target.write_bytes(source.read())
+    source.copy(place(target))
     return target
 
 
