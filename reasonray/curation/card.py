@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from reasonray.config import Config, FilesSource, HubSource, Teacher
+from reasonray import models
+from reasonray.config import Asked, Config, Curation, FilesSource, HubSource, Source
 from reasonray.funnel import Funnel
 from reasonray.profiles import BEHAVIOURS
 from reasonray.records import SURPLUS
@@ -60,7 +61,7 @@ def card(
     """Return the data-set card, a README.md that the Hugging Face hub and `datasets` understand.
 
     Args:
-        config: of the run; where it was stored is left out.
+        config: of the run; where it, its files and its servers are is left out.
         funnel: of the run's rollouts, curated.
         exported: the examples, at least CARD_COLUMNS.
         overlaps: train problems that overlap with held-out ones, None if that was not looked at.
@@ -69,7 +70,7 @@ def card(
     sections = [
         _header(config, exported, splits),
         _recipe(config),
-        "## Teachers\n\n" + "\n\n".join(_teacher(teacher) for teacher in config.teachers),
+        "## Teachers\n\n" + "\n\n".join(f"### {it.name}\n\n{_json(_asked(it))}" for it in config.teachers),
         _funnel(funnel),
         _drops(funnel),
         _checkers(exported),
@@ -82,7 +83,7 @@ def card(
 
 
 def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
-    rows = exported.num_rows
+    rows, by = exported.num_rows, ", ".join(sorted({models.told(it.model) for it in config.teachers}))
     correct = "incorrect" in config.curation.rules
     found = ", each with an answer that a checker found correct" if correct else ", right and wrong ones"
     return "\n".join(
@@ -108,8 +109,7 @@ def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
             "",
             f"# {config.name}",
             "",
-            f"{rows:,} reasoning traces by {', '.join(sorted({it.model for it in config.teachers}))}{found}. Made with "
-            "reasonray by rejection sampling.",
+            f"{rows:,} reasoning traces by {by}{found}. Made with reasonray by rejection sampling.",
             "",
             _licenses(config),
         ]
@@ -126,7 +126,7 @@ def _stated(config: Config) -> dict[str, str]:
     """Return the license of every teacher, and of every source that a program did not make up."""
     sources = [it for it in config.sources if isinstance(it, FilesSource | HubSource)]
     named = {f"the problems of {it.name or getattr(it, 'path', '')}": it.license for it in sources}
-    return named | {f"the teacher {it.model}": it.license for it in config.teachers}
+    return named | {f"the teacher {models.told(it.model)}": it.license for it in config.teachers}
 
 
 def _licenses(config: Config) -> str:
@@ -142,9 +142,9 @@ def _size_category(rows: int) -> str:
 def _recipe(config: Config) -> str:
     curation = config.curation
     parts = {
-        "sources": [source.model_dump(mode="json") for source in config.sources],
+        "sources": [_source(source) for source in config.sources],
         "policy": config.policy.model_dump(mode="json"),
-        "curation": curation.model_dump(mode="json"),
+        "curation": _curation(curation),
         "prompt of the examples": config.student.prompt.model_dump(mode="json"),
     }
     return (
@@ -155,9 +155,25 @@ def _recipe(config: Config) -> str:
     )
 
 
-def _teacher(teacher: Teacher) -> str:
-    shown = teacher.model_dump(mode="json", include={"model", "revision", "prompt", "sampling"})
-    return f"### {teacher.name}\n\n{_json(shown)}"
+def _source(source: Source) -> dict[str, Any]:
+    shown = source.model_dump(mode="json")
+    if isinstance(source, FilesSource):
+        shown |= {split: shown[split] and _file_name(shown[split]) for split in ("train", "test")}
+    return shown
+
+
+def _curation(curation: Curation) -> dict[str, Any]:
+    labeller = {"labeller": _asked(curation.labeller)} if curation.labeller else {}
+    return curation.model_dump(mode="json") | {"benchmarks": [_file_name(it) for it in curation.benchmarks]} | labeller
+
+
+def _asked(model: Asked) -> dict[str, Any]:
+    shown = model.model_dump(mode="json", include={"revision", "prompt", "sampling"})
+    return {"model": models.told(model.model)} | shown
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _funnel(funnel: Funnel) -> str:
@@ -189,12 +205,12 @@ def _contamination(overlaps: pa.Table | None, config: Config) -> str:
     if overlaps is None:
         return title + "Not looked for: no rule `contaminated`."
     sizes = " or ".join(map(str, config.curation.ngrams))
-    searched = ", ".join(["the held-out problems", *config.curation.benchmarks])
+    searched = ", ".join(["the held-out problems", *map(_file_name, config.curation.benchmarks)])
     told = f"Problems that share {sizes} words in a row with {searched} were dropped: "
     counts = overlaps.group_by("benchmark").aggregate([("problem_id", "count_distinct")]).to_pylist()
     if not counts:
         return title + told + "there were none."
-    rows = ((it["benchmark"], f"{it['problem_id_count_distinct']:,}") for it in counts)
+    rows = ((_file_name(it["benchmark"]), f"{it['problem_id_count_distinct']:,}") for it in counts)
     return title + told + "\n\n" + _table(("overlaps with", "problems"), rows)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reasonray import models
 from reasonray.config import Prompt
 from reasonray.curation.measures import MEASURES
 from reasonray.prompts import Message, messages
@@ -60,7 +61,6 @@ _COPIED = {
     "answer": "problem_answer",
     "completion_text": "completion",
     "teacher": "teacher",
-    "model": "model",
     "completion_tokens": "completion_tokens",
     **{
         name: f"annotation_{name}"
@@ -86,6 +86,7 @@ def examples(table: pa.Table, prompt: Prompt) -> pa.Table:
         [{"role": "assistant", "content": completion}] for completion in chosen["completion"].to_pylist()
     ]
     columns: dict[str, Any] = {name: chosen[source] for name, source in _COPIED.items()}
+    columns["model"] = pa.array([models.told(it) for it in chosen["model"].to_pylist()], pa.string())
     columns["prompt"] = pa.array(asked, _TURNS)
     columns["completion"] = pa.array(answered, _TURNS)
     columns["messages"] = pa.array([turns + reply for turns, reply in zip(asked, answered, strict=True)], _TURNS)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reasonray import models
 from reasonray.config import Config
 
 __all__ = ["card"]
@@ -24,10 +25,10 @@ def card(config: Config, figures: Mapping[str, Any], steps: Sequence[Mapping[str
     hub = "/" in student.model and "://" not in student.model and not student.model.startswith(("/", "."))
     header = ["---", *([f"base_model: {student.model}"] if hub else []), "library_name: transformers"]
     header += ["pipeline_tag: text-generation", "tags:", "- reasoning", "- distillation", "- reasonray", "---"]
-    teachers = ", ".join(sorted({it.model for it in config.teachers}))
+    teachers = ", ".join(sorted({models.told(it.model) for it in config.teachers}))
     held_out = [it for it in steps if "validation_loss" in it]
     rows = [
-        ("base model", f"{student.model}{f' at {student.revision}' if student.revision else ''}"),
+        ("base model", f"{models.told(student.model)}{f' at {student.revision}' if student.revision else ''}"),
         ("teachers", teachers),
         ("examples", f"{figures['examples']:,}"),
         ("tokens learnt, an epoch", f"{figures['loss_tokens']:,}"),

