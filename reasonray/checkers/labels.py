@@ -18,6 +18,8 @@ BEHAVIOURS = {
     "subgoals": "breaks the problem into steps before or while working on it",
     "backward_chaining": "works from the goal or the answer back towards what is given",
 }
+_ONE_ANSWER = "\n".join(f"{name}: yes" for name in BEHAVIOURS)
+"""One that can be read, for an engine that answers by rule; what is said is compared with none."""
 _LONGEST = 6000
 _ASKED = """
 Read a piece of reasoning and say of each behaviour whether it occurs at least once. What stands between the lines of
@@ -39,7 +41,8 @@ def question(reasoning: str) -> Problem:
         reasoning = f"{reasoning[: _LONGEST // 2]}\n[…]\n{reasoning[-_LONGEST // 2 :]}"
     names = "\n".join(f"{name}: {meaning}" for name, meaning in BEHAVIOURS.items())
     asked = _ASKED.format(behaviours=names, reasoning=reasoning.strip())
-    return Problem(id=content_hash("labels", asked), source="labels", question=asked, answer=None, checker="labels")
+    identity = content_hash("labels", asked)
+    return Problem(id=identity, source="labels", question=asked, answer=_ONE_ANSWER, checker="labels")
 
 
 def read(labels: str) -> dict[str, bool]:

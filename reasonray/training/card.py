@@ -22,7 +22,7 @@ def card(config: Config, figures: Mapping[str, Any], steps: Sequence[Mapping[str
         checkpoint: name of the one that became the student.
     """
     training, student = config.training, config.student
-    hub = "/" in student.model and "://" not in student.model and not student.model.startswith(("/", "."))
+    hub = "/" in student.model and models.told(student.model) == student.model
     header = ["---", *([f"base_model: {student.model}"] if hub else []), "library_name: transformers"]
     header += ["pipeline_tag: text-generation", "tags:", "- reasoning", "- distillation", "- reasonray", "---"]
     teachers = ", ".join(sorted({models.told(it.model) for it in config.teachers}))
