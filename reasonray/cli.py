@@ -87,7 +87,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--teacher", help="only this one's")
     parser.add_argument("--text", help="only where question or completion holds it, in any case")
-    parser.add_argument("--limit", "--count", type=int, default=10, metavar="N", help="how many (default 10)")
+    parser.add_argument("--limit", "--count", type=int, metavar="N", help="how many (default 10; all of one problem)")
     parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
 
 

@@ -6,6 +6,7 @@ markup. Whatever is not a terminal gets plain text, one rollout below the other.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ BEHAVIOURS = {
 SELECTED = "selected"
 """Asked for as a rule: the rollouts that curation kept."""
 _OUTCOMES = {"correct": "green", "wrong": "red"}
+_SHOWN = 10
 _NARROWEST = 40
 """Columns of a terminal that one of several samples needs."""
 _HOSTILE = {
@@ -74,37 +76,41 @@ def terminal() -> Console:
     return Console(highlight=False, markup=False, emoji=False, force_terminal=sys.stdout.isatty())
 
 
-def show(run: Run, query: Query, console: Console, *, limit: int = 10, page: bool = False) -> None:
-    """Print the first rollouts that match, and how many do.
+def show(run: Run, query: Query, console: Console, *, limit: int | None = None, page: bool = False) -> None:
+    """Print the first rollouts that match, how many do, and how many are not among them for they came too late.
 
     Args:
         run: its curated rollouts if there are any, else the sampled ones; an arm's if the query names one.
         query: what to look for.
         console: where to print.
-        limit: how many at most.
+        limit: how many at most; None for ten, or for all of one problem.
         page: through the reader's pager, if the console is a terminal.
 
     Raises:
         UserError: nothing matches, the query needs a curated run, or begins the ids of several problems.
     """
+    if limit is None:
+        limit = sys.maxsize if query.problem is not None else _SHOWN
     if limit < 1:
         raise UserError(f"--limit {limit}: give 1 or more")
-    rows, total = _matching(run, query, limit)
+    (rows, total), late = _matching(run, query, limit), _late(run, query)
     if not rows:
         asked = f" with {query}" if str(query) else ""
-        raise UserError(f"run {run.name} holds no rollouts{asked}; `reasonray status {run.place}` says what it holds")
+        cure = late or f"`reasonray status {run.place}` says what it holds"
+        raise UserError(f"run {run.name} holds no rollouts{asked}; {cure}")
     problems = sorted({row["problem_id"] for row in rows})
     one = query.problem is not None
     if one and len(problems) > 1:
         raise UserError(
             f"--problem {query.problem} begins several ids, such as {' and '.join(problems[:2])}; give more"
         )
+    told = ", ".join(filter(None, [f"{len(rows):,} of {total:,}", late]))
     if page and console.is_terminal:
         os.environ.setdefault("LESS", "-R")  # else less shows colours as characters
         with console.pager(styles=True):
-            _print(console, rows, total, one=one)
+            _print(console, rows, told, one=one)
     else:
-        _print(console, rows, total, one=one)
+        _print(console, rows, told, one=one)
 
 
 def plain(text: str | None) -> str:
@@ -140,6 +146,16 @@ def _tables(run: Run, arm: str | None) -> Iterator[pa.Table]:
         yield file.read_table()
 
 
+def _late(run: Run, query: Query) -> str:
+    """Say how many rollouts were drawn since the run was curated: they have no fate yet, and are not shown."""
+    manifest = run.curated / "manifest.json"
+    if query.arm or not manifest.exists():
+        return ""
+    committed = run.rollouts.count()
+    late = committed - json.loads(manifest.read()).get("committed", committed)
+    return f"{late:,} drawn since it was curated are not among them (jobs/curate.py)" if late > 0 else ""
+
+
 def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
     kept = pc.is_valid(table["id"])
     for column, wanted in (
@@ -166,7 +182,7 @@ def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
     return kept
 
 
-def _print(console: Console, rows: Sequence[dict[str, Any]], total: int, *, one: bool) -> None:
+def _print(console: Console, rows: Sequence[dict[str, Any]], told: str, *, one: bool) -> None:
     across = max(1, console.width // _NARROWEST) if one and console.is_terminal else 1
     if one:
         _put(console, _question(rows[0]))
@@ -179,7 +195,7 @@ def _print(console: Console, rows: Sequence[dict[str, Any]], total: int, *, one:
             parts = [_heading(row), _completion(row), _verdict(row), Text()]
             for part in parts if one else [_question(row), *parts]:
                 _put(console, part)
-    _put(console, Text(f"{len(rows):,} of {total:,}"))
+    _put(console, Text(told))
 
 
 def _put(console: Console, text: Text) -> None:

@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def _printed(run: Run, query: Query, *, width: int = 0, limit: int = 10) -> str:
+def _printed(run: Run, query: Query, *, width: int = 0, limit: int | None = None) -> str:
     """Return what a terminal of that width gets; what a pipe gets if it has none."""
     file = io.StringIO()
     console = Console(file=file, width=width or None, force_terminal=bool(width), highlight=False, markup=False)
@@ -88,6 +88,29 @@ def test_no_more_than_the_limit_is_shown_of_all_that_match(run: Run) -> None:
     assert "3 of 4" in printed
     with pytest.raises(UserError, match="1 or more"):
         _printed(run, Query(), limit=0)
+
+
+def test_of_one_problem_every_sample_is_shown_of_all_rollouts_ten(tmp_path: Path) -> None:
+    run = open_run(a_scripted_config(tmp_path))
+    run.rollouts.append([a_rollout(sample=n) for n in range(16)])
+    assert "16 of 16" in _printed(run, Query(problem=a_problem().id))
+    assert "3 of 16" in _printed(run, Query(problem=a_problem().id), limit=3)
+    assert "10 of 16" in _printed(run, Query())
+
+
+def test_what_was_drawn_since_the_run_was_curated_is_counted(run: Run) -> None:
+    manifest = run.curated / "manifest.json"
+    run.rollouts.append(ROLLOUTS)
+    manifest.write(json.dumps(json.loads(manifest.read()) | {"committed": run.rollouts.count()}).encode())
+    assert _printed(run, Query()).endswith("4 of 4\n")
+    run.rollouts.append([a_rollout("<think>Epsilon.</think> 42", sample=n) for n in range(7, 9)])
+    printed = _printed(run, Query())
+    assert "Epsilon" not in printed
+    assert printed.endswith("4 of 4, 2 drawn since it was curated are not among them (jobs/curate.py)\n")
+    with pytest.raises(UserError, match="2 drawn since it was curated"):
+        _printed(run, Query(text="Epsilon"))
+    run.evaluation("base").append([a_rollout()])
+    assert _printed(run, Query(arm="base")).endswith("1 of 1\n")
 
 
 def test_samples_stand_side_by_side_where_there_is_room_and_below_each_other_where_not(run: Run) -> None:

@@ -243,6 +243,7 @@ def _settle(
     document = {
         "inputs": inputs,
         "examples": _examples_hash(run, fates),
+        "committed": run.rollouts.count(),
         "rollouts": [row["rollouts"] for row in written],
         "data": data,
         "validation": aside,

@@ -216,4 +216,5 @@ def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_
         curate(aside)
     curate(before)
     assert before.has_examples
+    assert json.loads((run.curated / "manifest.json").read())["committed"] == 1
     assert len((run.curated / "rollouts").list()) == 1, "what is no longer named is gone"
