@@ -72,7 +72,8 @@ class Curation(Section):
     min_tokens: PositiveInt = 8
     max_tokens: PositiveInt = 16384
     mixed_language: Share = 0.05
-    """Share of letters outside the main script (Greek is notation) above which a rollout mixes languages."""
+    """Share of letters outside the main script above which a rollout mixes languages. Code blocks and notation (LaTeX,
+    single Greek letters) do not count, and the response may be of another script than the reasoning."""
     min_pass_rate: Share = 0.0
     max_pass_rate: Share = 1.0
     """Problems outside this band are too hard or too easy to be learned from; both ends are within."""
@@ -83,7 +84,7 @@ class Curation(Section):
     near: Share = 0.8
     """Jaccard similarity of word 5-grams from which two completions are near-duplicates."""
     repetition_ngram: PositiveInt = 20
-    """Words in the n-gram of the repetition rule."""
+    """Words in the n-gram of the repetition rule; characters, in Chinese and Japanese."""
     repetition_times: PositiveInt = 4
     """How often one n-gram may stand before the rollout counts as repetitive."""
     keep_per_problem: PositiveInt = 4

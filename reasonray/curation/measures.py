@@ -6,11 +6,12 @@ Pure functions of the text and of the evidence that behaviours.py found; `measur
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.behaviours import sentences
+from reasonray.curation.overlap import parted
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
 from reasonray.tables import ROLLOUT_SCHEMA, put
 
@@ -54,19 +56,16 @@ _PLACED = 4
 """So many words before it in its own sentence, and a change of mind takes back that sentence, not earlier ones."""
 
 
-_SCRIPTS = (
-    r"(?<![\\A-Za-z</])[A-Za-z\u00c0-\u024f]{3,}",
-    "[\u0400-\u04ff]+",
-    "[\u0590-\u05ff]+",
-    "[\u0600-\u06ff]+",
-    "[\u0900-\u097f]+",
-    "[\u0e00-\u0e7f]+",
-    "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+",
+_GREEK = "\u0370-\u03ff\u1f00-\u1fff"
+_CJK = "\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+_OTHERS = "\u0400-\u10ff\u1200-\u1cff\u2c80-\u2dff\ua000-\ua6ff\ua800-\uabff\ufb1d-\ufdff\ufe70-\ufefc"
+_OTHER_SCRIPT = re.compile(f"[{_GREEK}{_CJK}{_OTHERS}]")
+_OTHER_THAN_GREEK, _GREEK_WORD = re.compile(f"[{_CJK}{_OTHERS}]"), re.compile(f"[{_GREEK}][{_GREEK}]{{3}}")
+_SCRIPT = re.compile(
+    rf"((?<![\\A-Za-z</])[A-Za-z\u00c0-\u024f\u1e00-\u1eff]{{3,}})|([{_GREEK}]{{4,}})|([{_CJK}]+)|[{_OTHERS}]+"
 )
-"""Latin, Cyrillic, Hebrew, Arabic, Devanagari, Thai, and Chinese, Japanese and Korean. Notation is no language: Greek
-letters, Latin ones by ones and twos, tags and LaTeX commands."""
-_OTHER_SCRIPT = re.compile("[\u0400-\u0e7f\u3040-\ud7af]")
-_SCRIPT = re.compile("|".join(f"({script})" for script in _SCRIPTS))
+"""Latin, Greek, Chinese with Japanese and Korean, any other. Notation is no language: Greek letters up to three, Latin
+ones by ones and twos, tags and LaTeX commands."""
 
 
 def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
@@ -77,16 +76,34 @@ def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
         ngram: words in the runs that ngram_loops counts.
     """
     texts = table["completion"].to_pylist()
+    others = [number for number, text in enumerate(texts) if not _is_latin(text)]
     spans = table["annotation_spans"].combine_chunks() if "annotation_spans" in table.column_names else None
     found: dict[str, Any] = {
         "failed_branch_fraction": [None] * len(texts) if spans is None else _failed_branch_fractions(texts, spans),
-        "foreign_share": [foreign_share(text) for text in texts],
+        "foreign_share": _foreign_shares(texts, others),
         "compression_ratio": [compression_ratio(text) for text in texts],
-        "ngram_loop": ngram_loops(table["completion"], ngram),
+        "ngram_loop": ngram_loops(_parted(table["completion"], others), ngram),
         "code_share": [code_share(text) for text in texts],
         "reasoning_format": [reasoning_format(text) for text in texts],
     }
     return put(table, {f"annotation_{name}": pa.array(found[name], kind) for name, kind in MEASURES.items()})
+
+
+def _foreign_shares(completions: Sequence[str], others: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return what foreign_share gives for each text: 0 but for those that hold another script than Latin."""
+    shares = np.zeros(len(completions))
+    shares[others] = [foreign_share(completions[number]) for number in others]
+    return shares
+
+
+def _parted(completions: pa.ChunkedArray, others: Sequence[int]) -> pa.ChunkedArray:
+    """Return texts with a space between words that their script does not part, among those with another than Latin."""
+    if not others:
+        return completions
+    chosen = np.zeros(len(completions), np.bool_)
+    chosen[others] = True
+    texts = pa.array(map(parted, completions.filter(pa.array(chosen)).to_pylist()), completions.type)
+    return pa.chunked_array([pc.replace_with_mask(completions.combine_chunks(), chosen, texts)])
 
 
 def _failed_branch_fractions(completions: Sequence[str], spans: pa.ListArray) -> list[float | None]:
@@ -171,16 +188,37 @@ def _holders(steps: Sequence[tuple[int, int]], places: Collection[int]) -> dict[
 
 
 def foreign_share(completion: str) -> float:
-    """Return the share of letters that are not of the text's main script, by Unicode blocks."""
-    # Latin alone is one script, which is seen much faster than its letters are counted.
-    return _foreign_letters(completion) if _OTHER_SCRIPT.search(completion) else 0.0
+    """Return the share of letters that are not of the main script, by Unicode, of what stands outside code fences.
+
+    Reasoning and response have a main script each: a form of answer that the prompt asks for is no mixture.
+    """
+    if _is_latin(completion):
+        return 0.0
+    begin, end = _reasoning(completion)
+    parts = [_letters(completion[begin:end]), _letters(completion[end:])]
+    total = sum(part.total() for part in parts)
+    return 1 - sum(max(part.values(), default=0) for part in parts) / total if total else 0.0
 
 
-def _foreign_letters(completion: str) -> float:
-    letters: Counter[int | None] = Counter()
-    for match in _SCRIPT.finditer(completion):
-        letters[match.lastindex] += len(match.group())
-    return 1 - max(letters.values()) / letters.total() if letters else 0.0
+def _is_latin(text: str) -> bool:
+    """Say whether a text holds Latin letters and notation alone, which is seen much faster than letters are counted."""
+    if text.isascii() or not _OTHER_SCRIPT.search(text):
+        return True
+    return not (_OTHER_THAN_GREEK.search(text) or _GREEK_WORD.search(text))
+
+
+def _letters(text: str) -> Counter[int | str]:
+    """Count letters by script."""
+    letters: Counter[int | str] = Counter()
+    for match in _SCRIPT.finditer("\n".join(text.split(_FENCE)[::2])):
+        letters[match.lastindex or _script(match[0][0])] += len(match[0])
+    return letters
+
+
+@lru_cache(maxsize=4096)
+def _script(letter: str) -> str:
+    """Return the script of a letter, by which Unicode's names begin."""
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def compression_ratio(completion: str) -> float:

@@ -57,6 +57,7 @@ _MARKS = "".join(it for it in map(chr, range(0x300, 0x2000)) if unicodedata.cate
 _MARKED_WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*|[+\-*/=^<>%]")
 _IDEOGRAPHS = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_UNSPACED = re.compile(f"[{_IDEOGRAPHS}{_SPACELESS}]")
 _OTHER_SCRIPT = re.compile(f"[\u0300-\u1fff{_IDEOGRAPHS}]")
 _BORDER = re.compile(f"(?<=[{_IDEOGRAPHS}])|(?=[{_IDEOGRAPHS}])|(?<=[{_MARKS}])(?![{_MARKS}])(?=[{_SPACELESS}])")
 """Where words part that no space parts: at every Chinese and Japanese character; in Thai, Lao, Burmese and Khmer after
@@ -335,10 +336,15 @@ def normalised(text: str) -> list[str]:
     Chinese and Japanese characters are words of their own.
     """
     plain = _undressed(text)
-    # Latin letters have neither, and are most of what there is to read.
+    # Latin letters have no marks of their own, and are most of what there is to read.
     if plain.isascii() or not _OTHER_SCRIPT.search(plain):
         return _WORD.findall(plain)
-    return _MARKED_WORD.findall(_BORDER.sub(" ", plain))
+    return _MARKED_WORD.findall(parted(plain))
+
+
+def parted(text: str) -> str:
+    """Return a text with a space between words of scripts that set none; characters, in Chinese and Japanese."""
+    return _BORDER.sub(" ", text) if _UNSPACED.search(text) else text
 
 
 def _bare(text: str) -> str:

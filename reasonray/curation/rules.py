@@ -206,6 +206,8 @@ def _each(table: pa.Table, fires: Callable[[str], bool]) -> pa.Array:
 
 _LOOP = "<think> " + "so we add two and two and then we get four which is what we wanted to find out here today " * 6
 _COUNTING = "<think> " + " ".join(f"{n} plus {n} makes {2 * n}." for n in range(200)) + " </think> 42"
+_CHINESE = "小明有五个苹果，又得到七个，一共有五加七等于十二个。他吃掉三个，剩下十二减三等于九个。"
+_LOOP_OF_CHARACTERS = "所以六乘以七等于四十二，这正是我们今天想要知道的结果，" * 6
 
 RULES: dict[str, Rule] = {
     "failed": Rule(
@@ -274,18 +276,25 @@ RULES: dict[str, Rule] = {
     ),
     "repetitive": Rule(
         drops=_repetitive,
-        dropped=({"completion": _LOOP + "</think> 42"},),
-        kept=({}, {"completion": _COUNTING}),
+        dropped=(
+            {"completion": _LOOP + "</think> 42"},
+            {"completion": "<think> " + _LOOP_OF_CHARACTERS + "</think> 42"},
+        ),
+        kept=({}, {"completion": _COUNTING}, {"completion": f"<think> {_CHINESE} </think> 答案是 9。"}),
     ),
     "mixed_language": Rule(
         drops=_mixed_language,
         dropped=(
-            {"completion": "<think> 6 * 7 也就是四十二, so 42. </think> The answer is 42."},
+            {"completion": "<think> Now 6 * 7 也就是四十二, and so that is 42. </think> The answer is 42."},
             {"completion": "<think> Let us multiply: шесть раз по семь. </think> The answer is 42."},
+            {"completion": "<think> Let us multiply: έξι επί επτά ίσον σαράντα δύο. </think> The answer is 42."},
+            {"completion": "<think> Let us multiply: ছয় গুণ সাত সমান বিয়াল্লিশ. </think> The answer is 42."},
         ),
         kept=(
             {},
             {"completion": "<think> 六乘以七等于四十二。 </think> 答案是 42。"},
+            {"completion": f"<think> {_CHINESE} </think> The answer is 9."},
+            {"completion": f"<think> {_CHINESE}\n```python\nprint(sum(range(10)))\n``` </think> 答案是 9。"},
             {"completion": "<think> Let α = π/6, so Δ = 2α and naïve café. </think> The answer is 42."},
         ),
     ),

@@ -5,10 +5,10 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 from factories import a_rollout
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonray.curation import measures
+from reasonray.curation import overlap
 from reasonray.curation.behaviours import annotate, annotate_table
 from reasonray.curation.measures import (
     MEASURES,
@@ -24,7 +24,22 @@ from reasonray.prompts import split_reasoning
 from reasonray.tables import rollouts_to_table
 
 _PIECES = st.sampled_from(
-    ["Wait, ", "that's wrong. ", "So 4. ", "Step 2: ", "\n\n", "```", "<think>", "</think>", "шесть ", "六", "é "]
+    [
+        "Wait, ",
+        "that's wrong. ",
+        "So 4. ",
+        "Step 2: ",
+        "\n\n",
+        "```",
+        "<think>",
+        "</think>",
+        "шесть ",
+        "六",
+        "é ",
+        "π",
+        "και αν ",
+        "சமம் ",
+    ]
 )
 TEXTS = st.lists(st.one_of(_PIECES, st.text(max_size=6)), max_size=40).map("".join)
 
@@ -64,14 +79,36 @@ def test_what_is_taken_back_is_a_share_and_nothing_without_a_change_of_mind(comp
         assert share == 0
 
 
-@given(TEXTS)
-def test_a_text_without_other_scripts_needs_no_counting_of_letters(completion: str) -> None:
-    assert foreign_share(completion) == pytest.approx(measures._foreign_letters(completion))
+@given(st.lists(TEXTS, max_size=5))
+@settings(deadline=None)
+def test_a_text_without_other_scripts_needs_no_counting_of_letters(completions: list[str]) -> None:
+    measured = measure_table(pa.table({"completion": pa.array(completions, pa.large_string())}))
+    assert measured["annotation_foreign_share"].to_pylist() == [foreign_share(it) for it in completions]
+    parted = pa.chunked_array([pa.array(map(overlap.parted, completions), pa.large_string())])
+    assert measured["annotation_ngram_loop"].to_pylist() == ngram_loops(parted).tolist()
 
 
 def test_the_share_of_another_script_is_by_letters() -> None:
     assert foreign_share("abcd 六六") == pytest.approx(2 / 6)
     assert foreign_share("Let α = π/6, naïve café") == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["ஆறு பெருக்கல் ஏழு", "ექვსი გამრავლებული", "վեց բազմապատկած", "ছয় গুণ সাত", "έξι επτά ίσον", "ስድስት ጊዜ ሰባት", "ཞེས་བྱ་བ"],
+)
+def test_any_script_is_a_script(words: str) -> None:
+    assert foreign_share(f"<think> {words} </think>") == 0
+    assert 0.3 < foreign_share(f"<think> let us multiply {words} </think>") < 0.7
+    assert foreign_share(f"<think> {words} и так далее </think>") > 0.2
+
+
+def test_code_and_the_form_of_the_answer_are_no_other_language() -> None:
+    assert (
+        foreign_share("<think>先写一个循环。\n```python\nfor number in range(10):\n```\n</think>The answer is 45.") == 0
+    )
+    assert foreign_share("<think>先写一个循环。</think>The answer is 四十五") == pytest.approx(3 / 18)
+    assert foreign_share("αβγ = -6, so Δ = αβ, whatever the angle θ") == 0
 
 
 def _loops(*completions: str, size: int) -> list[int]:
@@ -82,10 +119,23 @@ _WORDS = st.lists(st.sampled_from(["a", "b", "é", "\u00a0"]), max_size=60)
 
 
 @given(st.lists(_WORDS, max_size=6), st.integers(1, 24), st.sampled_from([" ", "\n", " \t "]))
+@settings(deadline=None)
 def test_loops_are_what_counting_every_run_finds(texts: list[list[str]], size: int, space: str) -> None:
     runs = [Counter(tuple(it[start : start + size]) for start in range(len(it) - size + 1)) for it in texts]
     completions = [f"{space}{space.join(it)}" for it in texts]
     assert _loops(*completions, size=size) == [max(it.values(), default=0) for it in runs]
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "首先我们计算六乘以七等于四十二，然后再加上一个。",
+        "หกคูณด้วยเจ็ดเท่ากับสี่สิบสองแล้วก็บวกเพิ่มเข้าไปอีกหนึ่งที่นี่ซึ่งเป็นคำตอบที่ต้องการ",
+    ],
+)
+def test_a_loop_without_spaces_counts_its_rounds(loop: str) -> None:
+    measured = measure_table(pa.table({"completion": ["a b c", loop * 9, f"{loop} No loop at all."]}))
+    assert measured["annotation_ngram_loop"].to_pylist() in ([0, 8, 1], [0, 9, 1])
 
 
 @given(st.integers(1, 9), st.integers(20, 40))

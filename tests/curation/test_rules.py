@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from factories import a_rollout
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasonray.config import Curation, UserError
@@ -113,6 +113,7 @@ def test_repetition_is_what_counting_every_ngram_finds(words: list[str], size: i
 @given(
     st.lists(st.sampled_from([dict(it) for rule in RULES.values() for it in (*rule.dropped, *rule.kept)]), min_size=1)
 )
+@settings(deadline=None)
 def test_rows_are_judged_one_by_one(rows: list[dict[str, Any]]) -> None:
     alone = [first_drop(a_table(row), Curation()).to_pylist()[0] for row in rows]
     assert first_drop(a_table(*rows), Curation()).to_pylist() == alone
