@@ -71,6 +71,11 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
         ({"evaluation": {"samples": 2, "k": [1, 4]}}, "needs at least as many samples"),
         ({"student": {"model": "m", "prompt": {"template": "no placeholder"}}}, "{question}"),
         ({"training": {"student": "best"}}, "set curation.validation to their share"),
+        ({"curation": {"mix": {"genrated": 1.0}}}, "no source is called 'genrated'; there are generated"),
+        ({"curation": {"ngrams": []}}, "curation.ngrams"),
+        ({"curation": {"max_pass_rate": 0.9}}, 'max_pass_rate does nothing without the rule "pass_rate"'),
+        ({"curation": {"benchmarks": ["b.jsonl"], "rules": ["incorrect"]}}, 'without the rule "contaminated"'),
+        ({"curation": {"near": 0.9}}, 'without the rule "near_duplicate"'),
     ],
 )
 def test_a_wrong_configuration_is_one_line_that_names_the_key(change: dict, message: str) -> None:

@@ -109,14 +109,22 @@ class Config(Section):
             ("teachers", [teacher.name for teacher in self.teachers]),
             ("arms", arms),
             ("pairs of arms", [f"{after}-{before}" for before, after in combinations(["base", *arms, "student"], 2)]),
-            (
-                "sources",
-                [source.name or getattr(source, "path", getattr(source, "task", "")) for source in self.sources],
-            ),
+            ("sources", self._source_names),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"two {what} are called {twice[0]!r}; give each a name of its own")
+        return self
+
+    @property
+    def _source_names(self) -> list[str]:
+        return [source.name or getattr(source, "path", getattr(source, "task", "")) for source in self.sources]
+
+    @model_validator(mode="after")
+    def _the_mix_is_of_sources(self) -> Config:
+        if unknown := [name for name in self.curation.mix if name not in self._source_names]:
+            known = ", ".join(self._source_names)
+            raise ValueError(f"curation.mix: no source is called {unknown[0]!r}; there are {known}")
         return self
 
     @model_validator(mode="after")

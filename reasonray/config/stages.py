@@ -77,7 +77,7 @@ class Curation(Section):
     min_pass_rate: Share = 0.0
     max_pass_rate: Share = 1.0
     """Problems outside this band are too hard or too easy to be learned from; both ends are within."""
-    ngrams: tuple[PositiveInt, ...] = (13,)
+    ngrams: tuple[PositiveInt, ...] = Field((13,), min_length=1)
     """A train problem that shares so many words in a row with a held-out one is contaminated; (8, 13) is stricter."""
     benchmarks: tuple[str, ...] = ()
     """Files (in the formats of sources, with `question`, `problem` or `text`) that must not be trained on, either."""
@@ -117,6 +117,19 @@ class Curation(Section):
             raise ValueError(f"mix sums to {sum(self.mix.values()):g}; shares must sum to 1")
         if (self.prefer == "score") != (self.score is not None):
             raise ValueError('prefer = "score" and score = "module:function" go together')
+        return self
+
+    @model_validator(mode="after")
+    def _every_knob_turns_something(self) -> Self:
+        knobs = {
+            "min_pass_rate": "pass_rate",
+            "max_pass_rate": "pass_rate",
+            "benchmarks": "contaminated",
+            "near": "near_duplicate",
+        }
+        for knob, rule in knobs.items():
+            if getattr(self, knob) != type(self).model_fields[knob].default and rule not in self.rules:
+                raise ValueError(f'{knob} does nothing without the rule "{rule}"; add it to rules, or take {knob} out')
         return self
 
 

@@ -40,11 +40,18 @@ def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:
             "signature", pa.FixedSizeListArray.from_arrays(pa.array(signed.ravel()), type=kind)
         )
     if curation.score is not None:
-        scores = pa.array(of_the_user("score", curation.score)(table), pa.float64())
-        if len(scores) != table.num_rows or scores.null_count:
-            raise UserError(f"curation.score: {curation.score} must give each of {table.num_rows} rollouts a number")
-        narrow = narrow.append_column("score", scores)
+        narrow = narrow.append_column("score", _scores(table, curation.score))
     return narrow
+
+
+def _scores(table: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
+    """Return the numbers that a function of the user's gives the rows."""
+    given = of_the_user("score", name)(table)
+    scores = given if isinstance(given, pa.Array | pa.ChunkedArray) else pa.array(given)
+    is_number = pa.types.is_floating(scores.type) or pa.types.is_integer(scores.type)
+    if not is_number or len(scores) != table.num_rows or scores.null_count:
+        raise UserError(f"curation.score: {name} must give each of {table.num_rows} rollouts a number")
+    return scores.cast(pa.float64())
 
 
 def text_hash(completion: str) -> str:

@@ -71,14 +71,17 @@ def of_the_user(key: str, name: str) -> Callable[..., Any]:
     """Return the function that a key of [curation] names as `package.module:function`.
 
     Raises:
-        UserError: it cannot be imported.
+        UserError: it cannot be imported, or cannot be called.
     """
     module, _, function = name.partition(":")
+    cure = "name it as module:function, where Python finds it"
     try:
         found: Callable[..., Any] = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        cure = "name it as module:function, where Python finds it"
-        raise UserError(f"curation.{key}: {name} cannot be imported ({error}); {cure}") from None
+    except Exception as error:  # the module is the user's: whatever it raises
+        kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
+        raise UserError(f"curation.{key}: {name} cannot be imported ({kind}{error}); {cure}") from error
+    if not callable(found):
+        raise UserError(f"curation.{key}: {name} is no function; {cure}")
     return found
 
 
@@ -104,15 +107,18 @@ def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
         fires = _to_numpy(drops(rows, curation))
         if fires.shape != alive.shape:
             raise UserError(f"curation.rules: {name} gave {fires.size} booleans for {alive.size} rollouts")
+        if strange := [it for it in fires.tolist() if not isinstance(it, bool)]:
+            raise UserError(f"curation.rules: {name} gave other values than true and false, such as {strange[0]!r}")
+        fires = fires.astype(np.bool_)
         fates[alive[fires]] = name
         alive = alive[~fires]
     return pa.array(fates, pa.string())
 
 
-def _to_numpy(mask: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _to_numpy(mask: Any) -> np.ndarray[Any, Any]:
     if isinstance(mask, pa.Array | pa.ChunkedArray):
         mask = mask.to_numpy() if isinstance(mask, pa.ChunkedArray) else mask.to_numpy(zero_copy_only=False)
-    return np.asarray(mask, dtype=bool)
+    return np.asarray(mask)
 
 
 def _failed(table: pa.Table, _: Curation) -> pa.ChunkedArray:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reasonray.config import Curation, UserError
 from reasonray.curation.measures import NGRAM, measure_table
-from reasonray.curation.rules import COMPARING, RULES, first_drop
+from reasonray.curation.rules import COMPARING, RULES, check_names, first_drop
 from reasonray.records import Finish, Outcome, Verdict
 from reasonray.tables import rollouts_to_table
 
@@ -52,6 +52,9 @@ def test_a_rule_of_the_users_is_one_function(monkeypatch: pytest.MonkeyPatch, tm
         "import pyarrow.compute as pc\n"
         "def polite(table, curation):\n    return pc.invert(pc.match_substring(table['completion'], 'please'))\n"
         "def short(table, curation):\n    return [True]\n"
+        "def worded(table, curation):\n    return ['no'] * table.num_rows\n"
+        "def unsure(table, curation):\n    return pc.if_else(polite(table, curation), None, True)\n"
+        "least = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     table = a_table({}, {"completion": "<think> please </think> 42"})
@@ -60,6 +63,31 @@ def test_a_rule_of_the_users_is_one_function(monkeypatch: pytest.MonkeyPatch, tm
         first_drop(table, Curation(rules=("my_rules:rude",)))
     with pytest.raises(UserError, match="my_rules:short gave 1 booleans for 2 rollouts"):
         first_drop(table, Curation(rules=("my_rules:short",)))
+    for name, value in (("worded", "'no'"), ("unsure", "None")):
+        with pytest.raises(UserError, match=f"my_rules:{name} gave other values than true and false, such as {value}"):
+            first_drop(table, Curation(rules=(f"my_rules:{name}",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("torn:rule", "SyntaxError: .*torn.py, line 1"),
+        ("unnamed:rule", "NameError: name 'spam' is not defined"),
+        (".torn:rule", "TypeError: .*relative import"),
+        (":rule", "ValueError: Empty module name"),
+        ("lost:rule", "No module named 'lost'"),
+        ("os:sep", "is no function"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_told_in_one_line(
+    name: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torn.py").write_text("def rule(:\n")
+    (tmp_path / "unnamed.py").write_text("spam\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for curation in (Curation(rules=(name,)), Curation(prefer="score", score=name)):
+        with pytest.raises(UserError, match=f"^curation.(rules|score): {name} .*{why}.*; name it as module:function"):
+            check_names(curation)
 
 
 def test_the_first_rule_of_the_configuration_gives_the_reason() -> None:
