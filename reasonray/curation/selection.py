@@ -53,9 +53,10 @@ def select(narrow: pa.Table, curation: Curation, *, contaminated: Collection[str
         fires = _COMPARED[rule](choice, candidates)
         fate[candidates[fires]] = rule
         candidates = candidates[~fires]
+    quotas = _quotas(rates, curation)
     if curation.prefer == "diverse":
-        candidates = _most_different_first(candidates, problem, signature_matrix(narrow))
-    taken = candidates[_places(problem[candidates]) < _quotas(rates[problem[candidates]], curation)]
+        candidates = _most_different_first(candidates, problem, quotas, signature_matrix(narrow))
+    taken = candidates[_places(problem[candidates]) < quotas[problem[candidates]]]
     taken = _fair_share(narrow, taken, problem, curation)
     selected = np.zeros(narrow.num_rows, dtype=bool)
     selected[taken] = True
@@ -87,18 +88,21 @@ def _in_order(narrow: pa.Table, problem: _Integers, rows: _Integers, curation: C
     return np.asarray(rows[np.lexsort((_ranks(narrow["id"])[rows], first, problem[rows]))])
 
 
-def _most_different_first(candidates: _Integers, problem: _Integers, signatures: _Signatures) -> _Integers:
-    """Order each problem's rows: the first stays, then always the one least like those before it (greedy).
+def _most_different_first(
+    candidates: _Integers, problem: _Integers, quotas: _Integers, signatures: _Signatures
+) -> _Integers:
+    """Return as many of each problem's rows as it may give: the first, then always the one least like those before it.
 
     Likeness is the share of equal entries of two MinHash signatures, an estimate of the n-grams' Jaccard similarity.
     """
     groups = np.split(candidates, np.flatnonzero(np.diff(problem[candidates])) + 1) if len(candidates) else []
-    return np.concatenate([_spread_out(rows, signatures[rows]) for rows in groups]) if groups else candidates
+    spread = [_spread_out(rows, signatures[rows], int(quotas[problem[rows[0]]])) for rows in groups]
+    return np.concatenate([candidates[:0], *spread])
 
 
-def _spread_out(rows: _Integers, signatures: _Signatures) -> _Integers:
+def _spread_out(rows: _Integers, signatures: _Signatures, most: int) -> _Integers:
     order, likeness = [0], np.full(len(rows), -1.0)
-    while len(order) < len(rows):
+    while len(order) < min(most, len(rows)):
         likeness = np.maximum(likeness, (signatures == signatures[order[-1]]).mean(axis=1))
         likeness[order[-1]] = np.inf
         order.append(int(np.argmin(likeness)))
