@@ -64,7 +64,7 @@ class Store:
         for part in (*kind, path.name):
             target = target / part
         self._saved = time.monotonic()
-        ray.train.report({"step": step})
+        ray.train.report(steps[-1])
         if self._run.place.is_local:
             self._complete(step, target, steps)  # the parts are there, and every worker has come this far
         else:

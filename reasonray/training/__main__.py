@@ -39,9 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
         _train(load(options.config, options.overrides), options.examples, options.target, rank, world)
-    except UserError as error:
-        if rank == 0:
-            print(f"error: {error}", file=sys.stderr)
+    except UserError as error:  # told by every worker: what is wrong on one machine only that machine knows
+        print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr)
         return 2
     return 0
 
@@ -76,7 +75,11 @@ def _train(config: Config, examples: str, target: Path, rank: int, world: int) -
             (path / "manifest.json").write_text(json.dumps({"step": step}))
 
     job = loop.TrainingJob(str(directory), examples, training, config.seed, str(target))
-    loop.run(job, rank, world, resume, on_step, on_checkpoint)
+    figures = loop.run(job, rank, world, resume, on_step, on_checkpoint)
+    if rank == 0:
+        left_out = figures["overlong"]
+        told = f"   {len(left_out):,} too long, left out, such as {left_out[0]}" if left_out else ""
+        print(f"{figures['steps']:,} steps on {figures['examples']:,} examples{told}", flush=True)
     if dist.is_initialized():
         dist.destroy_process_group()
 

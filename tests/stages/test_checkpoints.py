@@ -16,8 +16,11 @@ from tests.test_s3 import s3_server
 
 
 @pytest.fixture(autouse=True)
-def _outside_ray_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.train.report", lambda metrics: None)
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """What Ray Train, which is not there, was told."""
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr("ray.train.report", told.append)
+    return told
 
 
 @pytest.fixture
@@ -64,11 +67,14 @@ def test_what_a_dead_attempt_brought_is_no_part_of_the_next_ones_state(stored: R
     assert not (stored.student / "checkpoints" / "step-000004").exists()
 
 
-def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(tmp_path: Path) -> None:
+def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
+    tmp_path: Path, reported: list[dict[str, float]]
+) -> None:
     run = open_run(a_scripted_config(tmp_path))
     assert made_of_other(run, "data") == {}
     with Store(run, "data", 0, 1) as store:
-        store.put(2, Path(run.student.path) / "checkpoints" / "states" / "step-000002", [{"step": 2}])
+        store.put(2, Path(run.student.path) / "checkpoints" / "states" / "step-000002", [{"step": 2, "loss": 1.5}])
+    assert reported == [{"step": 2, "loss": 1.5}]
     assert made_of_other(run, "data") == {}
     assert made_of_other(run, "other data")["data"] == "data"
     for update, other in (

@@ -64,7 +64,7 @@ def test_torchrun_takes_the_steps_of_the_loop_and_resumes_bit_equal(tmp_path: Pa
 def test_a_death_while_a_model_is_written_costs_the_steps_since_the_checkpoint_before_not_the_model(
     tmp_path: Path,
 ) -> None:
-    command = [sys.executable, *arguments(tmp_path)]
+    command = [sys.executable, *arguments(tmp_path), "training.max_tokens=20"]
     subprocess.run(command, check=True, capture_output=True)
     ended, last = exported(tmp_path, 6), tmp_path / "out" / "step-000006"
     for path in last.iterdir():  # what is there when rank 0 is about to write the model
@@ -72,13 +72,17 @@ def test_a_death_while_a_model_is_written_costs_the_steps_since_the_checkpoint_b
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert again.stdout.startswith("step 4 ")
+    assert again.stdout.splitlines()[-1].startswith("6 steps on 7 examples   1 too long, left out, such as ")
     assert all(torch.equal(weight, ended[name]) for name, weight in exported(tmp_path, 6).items())
 
 
 def test_a_mistake_is_told_in_one_line(tmp_path: Path) -> None:
     called = [sys.executable, *arguments(tmp_path)]
+    nowhere = [*called[:4], str(tmp_path / "none"), called[5]]
+    elsewhere = ["env", "RANK=1", "WORLD_SIZE=2", *nowhere]  # on one of two machines
     for changed, message in (
-        ([*called[:4], str(tmp_path / "none"), called[5]], "no examples at"),
+        (nowhere, "error: no examples at"),
+        (elsewhere, "error: rank 1: no examples at"),
         ([*called, "training.max_tokens=1"], "nothing to train on: 8 examples, 8 of them beyond"),
         ([*called, "training.batches=1"], "batches"),
     ):
