@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -143,6 +144,9 @@ class Training(Section):
         }
     )
     """Settings that say where the steps are computed and what is told of them, not what they are."""
+
+    PATIENCE: ClassVar = timedelta(hours=2)
+    """How long workers wait for one another: meanwhile the first writes a whole model, reads it back and runs it."""
 
     workers: Range = 1
     """How many, or at least and at most: as many as the cluster has room for. The steps stay the same."""

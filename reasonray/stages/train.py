@@ -199,7 +199,7 @@ def _fit(assignment: _Assignment, progress: Progress, steps: int) -> None:
     trainer = TorchTrainer(
         _work,
         train_loop_config={"assignment": assignment},
-        torch_config=TorchConfig(backend=training.backend),
+        torch_config=TorchConfig(backend=training.backend, timeout_s=int(training.PATIENCE.total_seconds())),
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
             use_gpu=training.gpus > 0,

@@ -53,7 +53,7 @@ def _train(config: Config, examples: str, target: Path, rank: int, world: int) -
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if training.shards(world):
         alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group(training.backend, **alone)
+        dist.init_process_group(training.backend, timeout=training.PATIENCE, **alone)
     directory = models.resolve(config.student.model, config.student.revision)
     resume = _newest(target)
     begun = resume is not None and json.loads((resume / "progress.json").read_text())["step"]
