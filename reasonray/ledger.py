@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from reasonray.records import JUDGED, Finish, Outcome, Rollout
 from reasonray.storage import Place
-from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, complete, rollouts_to_table
+from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, complete, refuse_newer, rollouts_to_table
 
 T = TypeVar("T")
 Numbers = npt.NDArray[np.int64]
@@ -89,8 +89,14 @@ class Ledger:
         self._manifest(name).write(json.dumps(manifest).encode())
 
     def segments(self) -> list[Place]:
-        """Return the committed segment files in order of commit."""
-        return self._settled(lambda names: [self._segment(name) for name in names])
+        """Return the committed segment files in order of commit.
+
+        Raises:
+            UserError: one is of a newer version of the schema; so does all that reads segments.
+        """
+        return self._settled(
+            lambda names: [self.place / "segments" / manifest["segment"] for manifest in self._manifests(names)]
+        )
 
     def count(self) -> int:
         """Return how many rollouts are committed, by the manifests alone: superseded and doubled ones count too."""
@@ -194,7 +200,10 @@ class Ledger:
         return {name for manifest in merged for name in manifest["replaces"]}
 
     def _manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        return _in_threads(lambda name: self._manifest(name).read_json(), names)
+        manifests = _in_threads(lambda name: self._manifest(name).read_json(), names)
+        for manifest in manifests:
+            refuse_newer(manifest["schema"], manifest["segment"])
+        return manifests
 
     def _manifest(self, name: str) -> Place:
         return self.place / "manifest" / f"{name}.json"
@@ -207,6 +216,8 @@ class Ledger:
         with pq.ParquetFile(
             segment.path, filesystem=segment.filesystem, read_dictionary=list(encoded), pre_buffer=True
         ) as file:
+            metadata = file.schema_arrow.metadata or {}
+            refuse_newer(metadata.get(b"reasonray.schema", b"0").decode(), segment.name)
             found = file.read(columns=columns, use_threads=False)
         return complete(found, columns or ROLLOUT_SCHEMA.names)
 

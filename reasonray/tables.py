@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reasonray.errors import UserError
 from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict, content_hash
 
 SCHEMA_VERSION = "2"
@@ -102,6 +103,18 @@ def row_hashes(table: pa.Table) -> pa.Array:
     between = pa.scalar("\x1f", pa.large_string())
     joined = pc.binary_join_element_wise(*columns, between, null_handling="replace", null_replacement="\x00")
     return pa.array([content_hash(row) for row in joined.to_pylist()], pa.string())
+
+
+def refuse_newer(version: str, segment: str) -> None:
+    """Refuse a segment that may hold columns which this version would pass over, or lose when it writes again.
+
+    Raises:
+        UserError: it is of a newer version of the schema.
+    """
+    if int(version) > int(SCHEMA_VERSION):
+        raise UserError(
+            f"segment {segment} is of schema {version}, and this version knows {SCHEMA_VERSION}; update reasonray"
+        )
 
 
 def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:

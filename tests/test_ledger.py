@@ -15,6 +15,7 @@ from factories import a_problem, a_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reasonray.errors import UserError
 from reasonray.ledger import Ledger, Tally
 from reasonray.records import Finish, Outcome, Rollout
 from reasonray.storage import Place, place
@@ -157,6 +158,17 @@ def test_segments_of_an_earlier_schema_are_read_and_compacted(ledger: Ledger) ->
     ledger.append_table(table.drop_columns(["completion"]))
     with pytest.raises(KeyError, match="completion"):
         ledger.read()
+
+
+def test_a_segment_of_a_newer_schema_is_refused_and_not_merged_into_an_older_one(ledger: Ledger) -> None:
+    ledger.append([a_rollout()])
+    newer = rollouts_to_table([a_rollout(sample=1)]).replace_schema_metadata({"reasonray.schema": "99"})
+    manifest = ledger.place / "manifest" / f"{ledger.append_table(newer)}.json"
+    manifest.write(json.dumps(json.loads(manifest.read()) | {"schema": "99"}).encode())
+    for act in (ledger.read, ledger.tally, ledger.count, ledger.segments, lambda: ledger.compact(least=2)):
+        with pytest.raises(UserError, match=r"segment .*parquet is of schema 99, .*; update reasonray"):
+            act()
+    assert len(names(ledger)) == 2
 
 
 def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:
