@@ -79,7 +79,10 @@ class Curation(Section):
     max_pass_rate: Share = 1.0
     """Problems outside this band are too hard or too easy to be learned from; both ends are within."""
     ngrams: tuple[PositiveInt, ...] = Field((13,), min_length=1)
-    """A train problem that shares so many words in a row with a held-out one is contaminated; (8, 13) is stricter."""
+    """A train problem that shares so many words in a row with a held-out one, or is one, is contaminated. (8, 13) is
+    stricter, and errs: 8 words in a row are often only how such problems are worded. Of GSM8K's 7,473 train problems 4
+    share 13 words with a test problem (0.05 %), 98 share 8 (1.3 %), nearly all of them as in "how much money will she
+    have left over"."""
     benchmarks: tuple[str, ...] = ()
     """Files (in the formats of sources, with `question`, `problem` or `text`) that must not be trained on, either."""
     near: Share = 0.8
