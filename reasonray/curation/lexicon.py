@@ -86,6 +86,7 @@ OPENING: dict[str, tuple[str, ...]] = {
         r"(?:things|quantities|steps|values)\b",
         rf"(?:first|second|next|finally),? {_I} (?:will|need|must|should|have to|can)\b",
         r"step (?:\d{1,3}|one|two|three|four|five)(?=[*_]{0,2}\s?[:.)—–-])",
+        r"case (?:\d{1,2}|one|two|three|four|[a-d])(?=[*_]{0,2}\s?:(?! ?[$€£]?\d+\s))",
         r"(?:(?:my|the|here[’']s (?:my|the|a)) )?plan(?=\s*:(?! ?[$€£]?\d+\s)| is to\b)",
         r"sub-?(?:goal|problem|task)s?(?=[ \d]{0,4}:)",
         r"(?:the|my|our) (?:first|next|last|final) (?:step|thing|task) is to\b",
@@ -147,6 +148,7 @@ ANYWHERE: dict[str, tuple[str, ...]] = {
         r"\b(?:isn[’']t|is not|wasn[’']t) getting (?:me|us) (?:any|no)where\b",
         r"\bi was (?:assuming|treating|misreading|wrongly|mistakenly)\b(?! (?:charged|told|sent|given|billed))",
         r"\bcontradicts what (?:i|we)\b",
+        r"\balternatively,? (?:maybe|perhaps) (?:i|we)\b",
     ),
     "subgoals": (
         rf"{_SELF}(?:start|begin) (?:by|with)\b(?! the (?:end|answer|goal|target|desired|final)\b)",
