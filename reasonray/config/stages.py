@@ -191,7 +191,8 @@ class Training(Section):
     student: Literal["last", "best"] = "last"
     """Which checkpoint becomes the student; best has the least loss on held-out examples (curation.validation)."""
     save_minutes: float = Field(30.0, gt=0)
-    """How often the state is saved between checkpoints, so that a death costs no more."""
+    """How often the state is saved between checkpoints, so that a death costs no more; and how often nodes that came
+    are taken in, where the number of workers may vary."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Where else the steps' figures go; what each needs (an account, an address) it takes from its own environment."""
     max_failures: int = Field(2, ge=0)

@@ -15,6 +15,8 @@ from reasonray.run import Run
 from reasonray.storage import Place, place
 
 _LOOK_SECONDS = 0.2
+_AHEAD = 0.2
+"""Share of training.save_minutes by which a state is saved before they are over, when nodes that came are taken in."""
 
 
 class Store:
@@ -28,7 +30,8 @@ class Store:
         self._run, self._data, self._rank, self._world = run, data, rank, world
         self._uploads = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
-        self._saved = time.monotonic()
+        self._begun = time.monotonic()
+        self._periods = 0
         self._warned = False
 
     def __enter__(self) -> Self:
@@ -48,7 +51,8 @@ class Store:
         """
         warned = ray.train.get_preemption_info() is not None
         first, self._warned = warned and not self._warned, warned
-        late = time.monotonic() - self._saved > 60 * self._run.config.training.save_minutes
+        periods = (time.monotonic() - self._begun) / (60 * self._run.config.training.save_minutes)
+        late, self._periods = int(periods + _AHEAD) > self._periods, int(periods + _AHEAD)
         return first or (late and self._rank == 0)
 
     def put(self, step: int, path: Path, steps: list[dict[str, float]]) -> None:
@@ -63,7 +67,6 @@ class Store:
         target = self._run.student
         for part in (*kind, path.name):
             target = target / part
-        self._saved = time.monotonic()
         ray.train.report(steps[-1])
         if self._run.place.is_local:
             self._complete(step, target, steps)  # the parts are there, and every worker has come this far

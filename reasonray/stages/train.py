@@ -202,6 +202,8 @@ def _fit(assignment: _Assignment, progress: Progress, steps: int) -> None:
         torch_config=TorchConfig(backend=training.backend, timeout_s=int(training.PATIENCE.total_seconds())),
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
+            # Other workers begin at the newest state: one is saved before Ray Train looks for nodes that came.
+            elastic_resize_monitor_interval_s=60 * training.save_minutes,
             use_gpu=training.gpus > 0,
             resources_per_worker={"CPU": training.cpus} | ({"GPU": training.gpus} if training.gpus else {}),
         ),

@@ -85,3 +85,20 @@ def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
         training = run.config.training.model_copy(update=update)
         changed = Run(run.place, run.config.model_copy(update={"training": training}))
         assert bool(made_of_other(changed, "data")) is other
+
+
+def test_a_state_is_saved_once_when_a_node_is_about_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([None, "soon", "soon", None, "soon"])
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: next(told))
+    store = Store(open_run(a_scripted_config(tmp_path)), "data", 1, 2)
+    assert [store.is_due() for _ in range(5)] == [False, True, False, False, True]
+
+
+def test_a_state_is_saved_once_a_period_and_before_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
+    run = open_run(a_scripted_config(tmp_path, training={"save_minutes": 3 / 60}))
+    first, second = Store(run, "data", 0, 2), Store(run, "data", 1, 2)
+    assert not first.is_due()
+    time.sleep(2.7)
+    assert [first.is_due(), first.is_due()] == [True, False]
+    assert not second.is_due(), "one of them is enough"

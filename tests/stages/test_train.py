@@ -18,6 +18,7 @@ import pytest
 import torch
 from factories import a_scripted_config
 from peft import PeftModel
+from ray.train import TrainingFailedError
 from students import write_model
 from transformers import AutoModelForCausalLM
 
@@ -154,6 +155,34 @@ def test_two_killed_workers_are_replaced_and_the_student_is_bit_equal(alone: Run
     killer.join()
     assert 0 < killed[0] < killed[1] < len(steps(run))
     assert agree(run, alone)
+
+
+@pytest.mark.timeout(480)
+def test_other_workers_go_on_from_a_state_between_checkpoints(alone: Run, tmp_path: Path) -> None:
+    settings = LONG | {"checkpoints": 1, "save_minutes": 1 / 60, "max_failures": 0}
+    run = curated(tmp_path, model=Path(alone.config.student.model), **settings)
+    killer = threading.Thread(target=kill_one_between_checkpoints, args=(run,))
+    killer.start()
+    with pytest.raises(TrainingFailedError):
+        train(run)
+    killer.join()
+    (state,) = run.states()
+    taken = len(json.loads((state / "steps.json").read()))
+    fewer = run.config.training.model_copy(update={"workers": 1})
+    train(open_run(run.config.model_copy(update={"training": fewer})))
+    losses, untouched = ([row["loss"] for row in steps(it)] for it in (run, alone))
+    assert 0 < taken < len(losses)
+    assert losses[:taken] == untouched[:taken], "what two workers did was not done again"
+    assert losses == pytest.approx(untouched, rel=1e-3)
+    assert run.states() == []
+
+
+def kill_one_between_checkpoints(run: Run) -> None:
+    """SIGKILL one of this test's own training workers as soon as a state is saved."""
+    while not run.states():
+        time.sleep(0.02)
+    workers = [it for it in psutil.Process().children(recursive=True) if is_training(it)]
+    workers[-1].send_signal(signal.SIGKILL)
 
 
 def test_other_settings_put_the_student_aside_and_train_it_anew(
