@@ -21,7 +21,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -119,11 +120,12 @@ class Ledger:
         """
         wanted = None if problems is None else pa.array(problems, pa.string())
 
-        def condensed(name: str) -> _Condensed:
-            return _condense(self._load(name, _TALLIED, _ENCODED), wanted)
+        def condensed(name: str) -> pa.Table:
+            table = self._load(name, _TALLIED, _ENCODED)
+            return _condensed(table if wanted is None else table.filter(pc.is_in(table["problem_id"], wanted)))
 
-        parts = self._settled(lambda names: _in_threads(condensed, names))
-        return _tallies([part for part in parts if len(part.sample)])
+        parts = [it for it in self._settled(lambda names: _in_threads(condensed, names)) if it.num_rows]
+        return _tallies(pa.concat_tables(parts)) if parts else {}
 
     def compact(self, *, target_bytes: int = 64 << 20, least: int = 32) -> int:
         """Merge small neighbours into larger segments, and return how many were; below `least` small ones none are.
@@ -288,85 +290,61 @@ def _mask(rows: Numbers, count: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
-class _Condensed(NamedTuple):
-    """What a tally wants to know of one segment's rollouts: a number each, and the strings that numbers stand for."""
-
-    problems: pa.Array
-    fingerprints: pa.Array
-    problem: Numbers
-    fingerprint: Numbers
-    sample: Numbers
-    round: Numbers
-    tokens: Numbers
-    correct: npt.NDArray[np.bool_]
-    judged: npt.NDArray[np.bool_]
-    cut: npt.NDArray[np.bool_]
-
-
-def _condense(table: pa.Table, wanted: pa.Array | None) -> _Condensed:
-    problems, problem = _codes(table["problem_id"])
-    fingerprints, fingerprint = _codes(table["fingerprint"])
-    outcomes, outcome = _codes(table["verdict_outcome"])
-    finishes, finish = _codes(table["finish"])
-
-    def among(values: pa.Array, them: Sequence[str]) -> npt.NDArray[np.bool_]:
-        return np.array([value in them for value in values.to_pylist()], np.bool_)
-
-    rows = [
-        problem,
-        fingerprint,
-        *(table[name].to_numpy() for name in ("sample", "round", "completion_tokens")),
-        among(outcomes, [Outcome.CORRECT])[outcome],
-        among(outcomes, JUDGED)[outcome],
-        among(finishes, [Finish.LENGTH])[finish],
-    ]
-    if wanted is not None:
-        hit = pc.is_in(problems, value_set=wanted).to_numpy(zero_copy_only=False)[problem]
-        rows = [column[hit] for column in rows]
-    return _Condensed(problems, fingerprints, *rows)
-
-
-def _joined(strings: Sequence[pa.Array], numbers: Sequence[Numbers]) -> tuple[list[str], Numbers]:
-    """Number the strings of all segments alike, and return them with every row's number."""
-    known: dict[str, int] = {}
-    parts = []
-    for values, rows in zip(strings, numbers, strict=True):
-        parts.append(np.array([known.setdefault(it, len(known)) for it in values.to_pylist()], np.int64)[rows])
-    return list(known), np.concatenate(parts)
-
-
-def _tallies(parts: Sequence[_Condensed]) -> dict[tuple[str, str], Tally]:
-    if not parts:
-        return {}
-    problems, problem = _joined([it.problems for it in parts], [it.problem for it in parts])
-    fingerprints, fingerprint = _joined([it.fingerprints for it in parts], [it.fingerprint for it in parts])
-    group, sample = problem * len(fingerprints) + fingerprint, np.concatenate([it.sample for it in parts])
-    rounds = np.concatenate([it.round for it in parts])
-    newest = _newest(group * (int(sample.max()) + 1) + sample, rounds)
-    group, sample, rounds = group[newest], sample[newest], rounds[newest]
-    tokens, correct, judged, is_cut = (
-        np.concatenate(columns)[newest]
-        for columns in zip(*((it.tokens, it.correct, it.judged, it.cut) for it in parts), strict=True)
+def _condensed(table: pa.Table) -> pa.Table:
+    """Return what a tally wants to know of rollouts: the encoded ids, and numbers."""
+    outcome = table["verdict_outcome"]
+    return pa.table(
+        {
+            "problem": table["problem_id"],
+            "fingerprint": table["fingerprint"],
+            "sample": table["sample"],
+            "round": table["round"],
+            "tokens": table["completion_tokens"],
+            "correct": pc.equal(outcome, Outcome.CORRECT.value),
+            "judged": pc.is_in(outcome, value_set=pa.array([it.value for it in JUDGED])),
+            "cut": pc.equal(table["finish"], Finish.LENGTH.value),
+        }
     )
-    cut = _cut(*(column[is_cut] for column in (group, sample, rounds, tokens)))
+
+
+def _tallies(condensed: pa.Table) -> dict[tuple[str, str], Tally]:
+    problems, problem = _codes(condensed["problem"])
+    fingerprints, fingerprint = _codes(condensed["fingerprint"])
+    group = problem.astype(np.int64) * len(fingerprints) + fingerprint
+    sample = condensed["sample"].to_numpy()
+    newest = _newest(group * (int(sample.max()) + 1) + sample, condensed["round"].to_numpy())
+    drawn = condensed.drop_columns(["problem", "fingerprint"]).append_column("group", pa.array(group)).take(newest)
+    group = drawn["group"].to_numpy()
     starts = np.flatnonzero(np.diff(group, prepend=-1))
-    sums = [np.add.reduceat(column, starts, dtype=np.int64).tolist() for column in (correct, tokens, judged)]
+    groups = group[starts]
+    samples, cut = _sample_sets(drawn["sample"].to_numpy(), starts), _cut(drawn.filter(drawn["cut"]))
+    correct, tokens, judged = (
+        np.add.reduceat(drawn[name].to_numpy(), starts, dtype=np.int64).tolist()
+        for name in ("correct", "tokens", "judged")
+    )
+    tallies = map(Tally, samples, correct, tokens, [cut.get(it, {}) for it in groups.tolist()], judged)
+    of_problem = problems.take(groups // len(fingerprints)).to_pylist()
+    of_fingerprint = fingerprints.take(groups % len(fingerprints)).to_pylist()
+    return dict(zip(zip(of_problem, of_fingerprint, strict=True), tallies, strict=True))
+
+
+def _sample_sets(sample: Numbers, starts: Numbers) -> list[frozenset[int]]:
+    """Return the samples of each group, given where the groups start."""
     alike: dict[bytes, frozenset[int]] = {}  # most problems have the same samples: one set serves them all
-    tallies = {}
-    for key, indices, right, length, found in zip(
-        group[starts].tolist(), np.split(sample, starts[1:]), *sums, strict=True
-    ):
+    sets = []
+    for start, end in pairwise([*starts.tolist(), len(sample)]):
+        indices = sample[start:end]
         drawn = indices.tobytes()
         if drawn not in alike:
             alike[drawn] = frozenset(indices.tolist())
-        name = (problems[key // len(fingerprints)], fingerprints[key % len(fingerprints)])
-        tallies[name] = Tally(alike[drawn], right, length, cut.get(key, {}), found)
-    return tallies
+        sets.append(alike[drawn])
+    return sets
 
 
-def _cut(group: Numbers, sample: Numbers, rounds: Numbers, tokens: Numbers) -> dict[int, dict[int, tuple[int, int]]]:
-    """Return the round and the tokens of cut samples, by group and sample."""
+def _cut(drawn: pa.Table) -> dict[int, dict[int, tuple[int, int]]]:
+    """Return the round and the tokens of samples that were cut, by group and sample."""
     cut: defaultdict[int, dict[int, tuple[int, int]]] = defaultdict(dict)
-    for key, index, *facts in zip(*(column.tolist() for column in (group, sample, rounds, tokens)), strict=True):
-        cut[key][index] = (facts[0], facts[1])
+    names = ("group", "sample", "round", "tokens")
+    for group, sample, round_, tokens in zip(*(drawn[name].to_pylist() for name in names), strict=True):
+        cut[group][sample] = (round_, tokens)
     return cut
