@@ -37,7 +37,7 @@ from reasonray.stages.draw import draw
 from reasonray.stages.fleet import Fleet
 from reasonray.stages.orders import EngineSpec, Order
 from reasonray.storage import Place
-from reasonray.tables import ROLLOUT_SCHEMA, put, table_to_rollouts
+from reasonray.tables import ROLLOUT_SCHEMA, keys, put, row_hashes, table_to_rollouts
 
 _CONTROLS = 50
 """Questions of each kind to which the answer is known."""
@@ -46,6 +46,7 @@ _VERDICT = [ROLLOUT_SCHEMA.field(f"verdict_{it}") for it in ("outcome", "extract
 VERIFIED_SCHEMA = pa.schema(
     [
         ROLLOUT_SCHEMA.field("id"),
+        ROLLOUT_SCHEMA.field("round"),
         ROLLOUT_SCHEMA.field("problem_id"),
         pa.field("outcome_before", pa.string(), nullable=False),
         *_VERDICT,
@@ -57,7 +58,9 @@ VERIFIED_SCHEMA = pa.schema(
         pa.field("audited", pa.bool_(), nullable=False),
     ]
 )
-"""One row a rollout. judged_for: undecided, disagreement or audit; null where the judge had no part."""
+"""One row for each time that a rollout was drawn.
+
+judged_for: undecided, disagreement or audit; null where the judge had no part."""
 _RULED_SCHEMA = pa.schema([*VERIFIED_SCHEMA, pa.field("judgement", pa.string())])
 
 
@@ -70,10 +73,11 @@ class Rules:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row that names the file."""
-        rollouts = [_under(it, self._checking.instead) for it in table_to_rollouts(batch.cast(ROLLOUT_SCHEMA))]
+        table = batch.cast(ROLLOUT_SCHEMA)
+        rollouts = [_under(it, self._checking.instead) for it in table_to_rollouts(table)]
         begun = [self._begin(it) for it in rollouts]  # all are under way before the first is waited for
         rows = [self._row(it, *futures) for it, futures in zip(rollouts, begun, strict=True)]
-        name = f"{content_hash(*(it.id for it in rollouts))}.parquet"
+        name = f"{content_hash(*row_hashes(table).to_pylist())}.parquet"
         (self._target / name).write_table(pa.Table.from_pylist(rows, schema=_RULED_SCHEMA))
         return pa.table({"file": [name]})
 
@@ -97,6 +101,7 @@ class Rules:
         asked = judgement.question(rollout.problem, verdict.extracted, response) if why else None
         return {
             "id": rollout.id,
+            "round": rollout.round,
             "problem_id": rollout.problem.id,
             "outcome_before": rollout.verdict.outcome.value,
             **{f"verdict_{name}": value for name, value in asdict(verdict).items()},
@@ -127,7 +132,7 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
     checking = run.config.checking
     for name in checking.instead.values():
         find_checker(name)
-    inputs = content_hash(checking.model_dump_json(), *(segment.name for segment in segments))
+    inputs = content_hash(str(VERIFIED_SCHEMA), checking.model_dump_json(), *(segment.name for segment in segments))
     before = (run.verified / "manifest.json").read_json_if_there()
     if before and not again and before["inputs"] == inputs:
         say("verify", "done before")
@@ -141,27 +146,27 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
         ruled, controls = _with_judgements(run, fleet, checking.judge, ruled)
     if checking.majority is not None:
         ruled = _with_majorities(run, checking.majority, ruled)
-    document = _conclude(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA).sort_by("id"), controls)
+    document = _conclude(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA), controls)
     scratch.delete()
     return document
 
 
 def newer_verdicts(run: Run) -> pa.Table:
-    """Return the verdicts that differ from those which rollouts were committed with: id, and the verdict's columns."""
-    names = ["id", *(field.name for field in _VERDICT)]
+    """Return the verdicts that differ from those of the commits: id, round, and the verdict's columns."""
+    names = ["id", "round", *(field.name for field in _VERDICT)]
     manifest = (run.verified / "manifest.json").read_json_if_there()
     if manifest is None:
         return pa.schema([VERIFIED_SCHEMA.field(name) for name in names]).empty_table()
     verified = pa.concat_tables([(run.verified / name).read_table() for name in manifest["files"]])
     changed = pc.not_equal(verified["verdict_outcome"], verified["outcome_before"])
-    return verified.filter(changed).select(names).sort_by("id")
+    return verified.filter(changed).select(names)
 
 
 def with_verdicts(rollouts: pa.Table, verdicts: pa.Table) -> pa.Table:
     """Return rollouts with the newer verdicts in place of those that they were committed with."""
     if not verdicts.num_rows:
         return rollouts
-    place = pc.index_in(rollouts["id"], value_set=verdicts["id"].combine_chunks())
+    place = pc.index_in(keys(rollouts), value_set=keys(verdicts).combine_chunks())
     newer = {field.name: pc.take(verdicts[field.name].combine_chunks(), place) for field in _VERDICT}
     return put(
         rollouts,
@@ -307,6 +312,7 @@ def _replaced(table: pa.Table, where: pa.Array, **columns: Any) -> pa.Table:
 
 def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any] | None) -> dict[str, Any]:
     name = f"{inputs[:12]}.parquet"
+    verified = verified.sort_by([(it, "ascending") for it in ("id", "round", "verdict_outcome")])
     (run.verified / name).write_table(verified)
     pairs = zip(verified["outcome_before"].to_pylist(), verified["verdict_outcome"].to_pylist(), strict=True)
     counts = Counter(f"{before}>{now}" for before, now in pairs)

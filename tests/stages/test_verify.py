@@ -16,7 +16,7 @@ from reasonray.run import Run, open_run
 from reasonray.stages.curate import curate
 from reasonray.stages.fleet import Fleet
 from reasonray.stages.report import report
-from reasonray.stages.verify import agreement, controlled, newer_verdicts, verify
+from reasonray.stages.verify import agreement, controlled, newer_verdicts, verify, with_verdicts
 
 pytestmark = pytest.mark.ray
 
@@ -66,6 +66,19 @@ def test_the_verdict_of_today_stands_beside_that_of_the_commit(ray_cluster: None
     fates = pq.read_table((run.curated / "rollouts").path)
     assert Counter(fates["verdict_outcome"].to_pylist()) == {"correct": 1, "wrong": 1, "failed": 1}
     assert Counter(fates["annotation_dropped_by"].to_pylist()) == {"": 1, "incorrect": 1, "failed": 1}
+
+
+def test_a_rollout_that_was_drawn_again_keeps_a_verdict_of_its_own(ray_cluster: None, tmp_path: Path) -> None:
+    first = answers(a_problem(), "41", "42", outcome=Outcome.WRONG)
+    run = a_run(a_config(tmp_path), first)
+    run.rollouts.append(answers(a_problem(), "42", "41", outcome=Outcome.WRONG, round=1))
+    assert verified(run).num_rows == 4
+    committed = pa.concat_tables([it.read_table() for it in run.rollouts.segments()])
+    newer = with_verdicts(committed, newer_verdicts(run)).select(["sample", "round", "verdict_outcome"])
+    assert {tuple(row.values()) for row in newer.to_pylist()} == {
+        *((0, 0, "wrong"), (1, 0, "correct")),
+        *((0, 1, "correct"), (1, 1, "wrong")),
+    }
 
 
 def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: None, tmp_path: Path) -> None:
