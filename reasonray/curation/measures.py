@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.behaviours import sentences
-from reasonray.curation.overlap import parted
+from reasonray.curation.words import parted
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
 from reasonray.tables import ROLLOUT_SCHEMA, put
 

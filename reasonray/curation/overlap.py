@@ -7,7 +7,6 @@ against the words themselves before it counts as contamination.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from rensa import RMinHash
 
+from reasonray.curation.words import copied, normalised, undressed, with_plain_signs, without_thousands, words
 from reasonray.records import content_hash
 
 Hashes = npt.NDArray[np.uint64]
@@ -43,30 +43,12 @@ _SHORTEST = 5
 """Words that a text must have to be found again whole; shorter ones are anybody's."""
 _COMMON_ITEMS, _COMMON_SHARE = 10, 0.01
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
-_SIGNS = str.maketrans({"−": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/"})
-_TIMES, _OVER = re.compile(r"\\(?:times|cdot|ast)(?![a-z])"), re.compile(r"\\div(?![a-z])")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_THOUSANDS = re.compile(r"(?:,(?<=\d,)|\{,\}(?<=\d\{,\}))(?=\d{3}(?!\d))")
 _DRESS = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;!: ()\[\]]|[${}&]|\\(?=[$%])")
 _ARITHMETIC = re.compile(r"[\d(](?<!\w\w)[\d\s.,;+\-*/^()%=]*")
 _SENTENCE = re.compile(r"[.,;](?:\s|$)|\n(?!\s*=)")
 _LETTER_TIMES = re.compile(r"x(?:(?<=\dx)|(?<=\d x))(?= ?\d)")
 _VALUE = re.compile(r"\(*[\d.]+%?\)*")
-_WORD = re.compile(r"[^\W_]+|[+\-*/=^<>%]")
-_MARKS = "".join(it for it in map(chr, range(0x300, 0x2000)) if unicodedata.category(it).startswith("M"))
-_MARKED_WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*|[+\-*/=^<>%]")
-_IDEOGRAPHS = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
-_SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-_UNSPACED = re.compile(f"[{_IDEOGRAPHS}{_SPACELESS}]")
-_OTHER_SCRIPT = re.compile(f"[\u0300-\u1fff{_IDEOGRAPHS}]")
-_BORDER = re.compile(f"(?<=[{_IDEOGRAPHS}])|(?=[{_IDEOGRAPHS}])|(?<=[{_MARKS}])(?![{_MARKS}])(?=[{_SPACELESS}])")
-"""Where words part that no space parts: at every Chinese and Japanese character; in Thai, Lao, Burmese and Khmer after
-a letter's marks, which come every few letters and in copies at the same places."""
-_MARKUP = re.compile(
-    r"\\(?:text|mathrm|mathbf|left|right|boxed|displaystyle|quad)(?![a-z])|[${}\\]|\*\*+|--+"
-    r"|-(?:(?<=[^\W\d_]{2}-)(?=[^\W\d_])|(?<=[^\W\d_]-)(?=[^\W\d_]{2}))"
-)
-"""What a text is dressed in: LaTeX that says nothing, bold, rules and hyphens."""
 
 CONTAMINATION_SCHEMA = pa.schema(
     [
@@ -93,8 +75,7 @@ def reasoning_key(completion: str) -> str:
 
 
 def _equations(text: str) -> Iterator[str]:
-    plain = _OVER.sub("/", _TIMES.sub("*", text.translate(_SIGNS)))
-    plain = _DRESS.sub("", _THOUSANDS.sub("", _FRACTION.sub(_quotient, plain)))
+    plain = _DRESS.sub("", without_thousands(_FRACTION.sub(_quotient, with_plain_signs(text))))
     for run in _ARITHMETIC.finditer(_LETTER_TIMES.sub("*", plain)):
         if "=" not in run.group():
             continue
@@ -119,9 +100,9 @@ def signatures(texts: Sequence[str]) -> Signatures:
     """Return the MinHash signatures of texts by their word 5-grams (Broder, 1997), of shape (texts, PERMUTATIONS)."""
     shingles = []
     for text in texts:
-        words = normalised(text)
-        size = min(_SHINGLE, len(words))
-        shingles.append([" ".join(words[at : at + size]) for at in range(len(words) - size + 1)] or [""])
+        run = normalised(text)
+        size = min(_SHINGLE, len(run))
+        shingles.append([" ".join(run[at : at + size]) for at in range(len(run) - size + 1)] or [""])
     digests = RMinHash.digests_from_token_sets(shingles, PERMUTATIONS, _SEED)
     return np.asarray(digests, np.uint32).astype(np.uint16).reshape(len(texts), PERMUTATIONS)
 
@@ -241,16 +222,17 @@ def index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[int] =
         lengths: words of texts shorter than that which will be looked up: an item may hold one of them whole.
     """
     kept = tuple(items)
-    words = [normalised(it.text) for it in kept]
-    flat = _Flat.of(words)
+    plain = [undressed(it.text) for it in kept]
+    texts = [words(it) for it in plain]
+    flat = _Flat.of(texts)
     counts = np.diff(flat.starts)
     entire = {int(it) for it in counts if _SHORTEST <= it <= max(ngrams)}
     short = {it for it in lengths if _SHORTEST <= it < min(ngrams)}
     first: dict[str, int] = {}
-    alike = np.array([first.setdefault(" ".join(it), number) for number, it in enumerate(words)], np.int64)
+    alike = np.array([first.setdefault(" ".join(it), number) for number, it in enumerate(texts)], np.int64)
     copies: dict[str, list[int]] = {}
-    for number, item in enumerate(kept):
-        copies.setdefault(_bare(item.text), []).append(number)
+    for number, text in enumerate(plain):
+        copies.setdefault(copied(text), []).append(number)
     copies.pop("", None)
 
     def entries(size: int) -> _Entries:
@@ -289,13 +271,14 @@ def hits(held_out: Index, problems: Sequence[tuple[str, str]]) -> pa.Table:
     Returns:
         A table of CONTAMINATION_SCHEMA.
     """
-    words = [normalised(text) for _, text in problems]
-    flat = _Flat.of(words)
+    plain = [undressed(text) for _, text in problems]
+    texts = [words(it) for it in plain]
+    flat = _Flat.of(texts)
     sizes = sorted({*held_out.shared, *held_out.whole, *held_out.within}, reverse=True)
     found = {
-        (number, item): words[number]
-        for number, (_, text) in enumerate(problems)
-        for item in held_out.copies.get(_bare(text), ())
+        (number, item): texts[number]
+        for number, text in enumerate(plain)
+        for item in held_out.copies.get(copied(text), ())
     }
     for size in sizes:
         hashes, owners, places = flat.ngrams(size)
@@ -310,7 +293,7 @@ def hits(held_out: Index, problems: Sequence[tuple[str, str]]) -> pa.Table:
             for at, item in _meetings(known, hashes, np.arange(len(hashes)) if asked is None else asked):
                 key = int(owners[at]), item
                 place = int(places[at])
-                matched = words[key[0]][place : place + size]
+                matched = texts[key[0]][place : place + size]
                 if key not in found and _holds(held_out.items[item].text, matched):
                     found[key] = matched
     rows = [
@@ -330,37 +313,8 @@ def _meetings(known: _Entries, hashes: Hashes, asked: _Rows) -> Iterator[tuple[i
             yield int(asked[at]), int(known[1][row])
 
 
-def normalised(text: str) -> list[str]:
-    """Return the words of a text, whatever their case, punctuation and LaTeX dress; numbers and signs stay.
-
-    Chinese and Japanese characters are words of their own.
-    """
-    plain = _undressed(text)
-    # Latin letters have no marks of their own, and are most of what there is to read.
-    if plain.isascii() or not _OTHER_SCRIPT.search(plain):
-        return _WORD.findall(plain)
-    return _MARKED_WORD.findall(parted(plain))
-
-
-def parted(text: str) -> str:
-    """Return a text with a space between words of scripts that set none; characters, in Chinese and Japanese."""
-    return _BORDER.sub(" ", text) if _UNSPACED.search(text) else text
-
-
-def _bare(text: str) -> str:
-    """Return what copies of a text have in common: more than its words, for "7" and "7!" are two problems."""
-    return " ".join(_undressed(text).split()).rstrip(" .:?")
-
-
-def _undressed(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text).translate(_SIGNS).casefold()
-    if "\\" in plain:
-        plain = _OVER.sub("/", _TIMES.sub("*", plain))
-    return _MARKUP.sub(" ", _THOUSANDS.sub("", plain))
-
-
-def _holds(text: str, words: Sequence[str]) -> bool:
-    return f" {' '.join(words)} " in _spaced(text)
+def _holds(text: str, run: Sequence[str]) -> bool:
+    return f" {' '.join(run)} " in _spaced(text)
 
 
 @lru_cache(maxsize=4096)
@@ -377,8 +331,8 @@ class _Flat:
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[str]]) -> _Flat:
-        starts = np.cumsum([0, *(len(words) for words in texts)], dtype=np.int64)
-        each = (_hash(word) for words in texts for word in words)
+        starts = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
+        each = (_hash(word) for text in texts for word in text)
         return cls(np.fromiter(each, np.uint64, int(starts[-1])), starts)
 
     def ngrams(self, size: int) -> tuple[Hashes, _Rows, _Rows]:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import ray
 
 from reasonray.config import UserError
-from reasonray.curation.overlap import CONTAMINATION_SCHEMA, Item, hits, index, normalised
+from reasonray.curation.overlap import CONTAMINATION_SCHEMA, Item, hits, index
+from reasonray.curation.words import normalised
 from reasonray.problems.files import read_rows
 from reasonray.records import Split
 from reasonray.run import Run

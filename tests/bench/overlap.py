@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from memory import Peak
 from printing import tell
 
-from reasonray.curation.overlap import Item, hits, index, near_duplicates, normalised, signatures
+from reasonray.curation.overlap import Item, hits, index, near_duplicates, signatures
+from reasonray.curation.words import normalised
 
 NGRAMS = (8, 13)
 THRESHOLD = 0.8

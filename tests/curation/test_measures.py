@@ -8,7 +8,6 @@ from factories import a_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonray.curation import overlap
 from reasonray.curation.behaviours import annotate, annotate_table
 from reasonray.curation.measures import (
     MEASURES,
@@ -20,6 +19,7 @@ from reasonray.curation.measures import (
     ngram_loops,
     reasoning_format,
 )
+from reasonray.curation.words import parted
 from reasonray.prompts import split_reasoning
 from reasonray.tables import rollouts_to_table
 
@@ -84,8 +84,8 @@ def test_what_is_taken_back_is_a_share_and_nothing_without_a_change_of_mind(comp
 def test_a_text_without_other_scripts_needs_no_counting_of_letters(completions: list[str]) -> None:
     measured = measure_table(pa.table({"completion": pa.array(completions, pa.large_string())}))
     assert measured["annotation_foreign_share"].to_pylist() == [foreign_share(it) for it in completions]
-    parted = pa.chunked_array([pa.array(map(overlap.parted, completions), pa.large_string())])
-    assert measured["annotation_ngram_loop"].to_pylist() == ngram_loops(parted).tolist()
+    spaced = pa.chunked_array([pa.array(map(parted, completions), pa.large_string())])
+    assert measured["annotation_ngram_loop"].to_pylist() == ngram_loops(spaced).tolist()
 
 
 def test_the_share_of_another_script_is_by_letters() -> None:

@@ -14,10 +14,10 @@ from reasonray.curation.overlap import (
     hits,
     index,
     near_duplicates,
-    normalised,
     reasoning_key,
     signatures,
 )
+from reasonray.curation.words import normalised
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfklmnprst" for b in "aeiou" for c in ("ler", "nt", "mo", "sk", "ra")]
 
@@ -154,18 +154,6 @@ def test_a_short_text_that_stands_whole_in_the_other_is_found_in_both_directions
     ]
 
 
-@pytest.mark.parametrize(
-    ("plain", "dressed"),
-    [
-        ("a well known sum of 1000 - 7 * 3 apples", r"A **well-known** sum of $1{,}000 - 7 \times 3$ *apples*!"),
-        ("x_1 ^ 2 divided by two", r"\left( x_{1}^{2} \right) \text{divided by} two"),
-        ("the final ﬁeld has 12 rows", "The final FIELD has １２ rows ..."),
-    ],
-)
-def test_dress_does_not_hide_words(plain: str, dressed: str) -> None:
-    assert [it for it in normalised(dressed) if it != "*"] == [it for it in normalised(plain) if it != "*"]
-
-
 def test_a_pair_is_told_once_and_by_its_longest_words() -> None:
     words = prose(random.Random(4), 30)
     asked = [("same", words), ("more", f"{words} indeed"), ("other", prose(random.Random(6), 30))]
@@ -211,10 +199,6 @@ def test_words_that_no_space_parts_are_found_too(item: str, other: str) -> None:
     assert hits(held_out, [("held", f"问 1: {item} (2)"), ("other", other)])["problem_id"].to_pylist() == ["held"]
     one, changed, another = signatures([item, f"{item[:-3]}6{item[-2:]}", other])
     assert np.mean(one == changed) > 0.6 > 0.2 > np.mean(one == another)
-
-
-def test_a_letter_keeps_its_marks() -> None:
-    assert normalised("राम के पास पाँच सेब हैं") == ["राम", "के", "पास", "पाँच", "सेब", "हैं"]
 
 
 def test_how_problems_are_worded_does_not_count() -> None:
