@@ -206,7 +206,7 @@ def _contamination(overlaps: pa.Table | None, config: Config) -> str:
         return title + "Not looked for: no rule `contaminated`."
     sizes = " or ".join(map(str, config.curation.ngrams))
     searched = ", ".join(["the held-out problems", *map(_file_name, config.curation.benchmarks)])
-    told = f"Problems that share {sizes} words in a row with {searched} were dropped: "
+    told = f"Problems that are one of, or share {sizes} words in a row with, {searched} were dropped: "
     counts = overlaps.group_by("benchmark").aggregate([("problem_id", "count_distinct")]).to_pylist()
     if not counts:
         return title + told + "there were none."

@@ -14,7 +14,7 @@ import pytest
 from factories import a_problem, a_rollout, a_scripted_config
 from rich.console import Console
 
-from reasonray.config import Curation, UserError
+from reasonray.config import Config, Curation, UserError
 from reasonray.records import Outcome, Rollout, Split
 from reasonray.run import Run, open_run
 from reasonray.show import Query, show
@@ -48,8 +48,16 @@ def drawn() -> list[Rollout]:
     return found
 
 
+def a_config(root: Path, **curation: Any) -> Config:
+    """The configuration above with some of it otherwise; a knob goes with the rule that it is of."""
+    changed = CURATION | curation
+    if "near_duplicate" not in changed["rules"]:
+        del changed["near"]
+    return a_scripted_config(root, curation=changed)
+
+
 def a_run(root: Path, segments: list[list[Rollout]], **curation: Any) -> Run:
-    run = open_run(a_scripted_config(root, curation=CURATION | curation))
+    run = open_run(a_config(root, **curation))
     problems = {it.problem.id: it.problem for rollouts in segments for it in rollouts}
     run.store_problems([*problems.values(), a_problem("Who painted it?", "Klee", split=Split.TEST)])
     for rollouts in segments:
@@ -183,7 +191,7 @@ def test_other_layouts_and_a_labeller_leave_the_examples_as_they_are(ray_cluster
     before = {file.name: Path(file.path).stat().st_mtime_ns for file in (run.curated / "data").list()}
     manifest = (run.curated / "manifest.json").read()
     for changes in ({"layouts": ["alpaca"]}, {"layouts": ["sharegpt"], "labelled": 7}):
-        run = open_run(a_scripted_config(tmp_path, curation=CURATION | changes))
+        run = open_run(a_config(tmp_path, **changes))
         curate(run)
         assert {file.name: Path(file.path).stat().st_mtime_ns for file in (run.curated / "data").list()} == before
         assert (run.curated / "manifest.json").read() == manifest
@@ -200,7 +208,7 @@ def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_
     before = a_run(tmp_path, [[a_rollout(outcome=Outcome.WRONG)]], rules=[], validation=0)
     curate(before)
     examples = data_of(before)
-    run = open_run(a_scripted_config(tmp_path, curation=CURATION | {"rules": ["incorrect"], "validation": 0}))
+    run = open_run(a_config(tmp_path, rules=["incorrect"], validation=0))
     for _ in range(2):
         with pytest.raises(UserError, match="no rollout survived curation: 1 incorrect; look"):
             curate(run)
@@ -211,7 +219,7 @@ def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_
     assert "1 of 1" in printed.getvalue()
     report(run)
     assert "incorrect" in (run.place / "report.md").read().decode()
-    aside = open_run(a_scripted_config(tmp_path, curation=CURATION | {"rules": [], "validation": 0.99}))
+    aside = open_run(a_config(tmp_path, rules=[], validation=0.99))
     with pytest.raises(UserError, match="validation sets all 1 examples aside"):
         curate(aside)
     curate(before)
