@@ -47,7 +47,7 @@ from reasonray.comparison import clusters_of, evaluation, over_training, pair_na
 from reasonray.config import Config
 from reasonray.estimators import wilson
 from reasonray.funnel import Trained, count_funnel
-from reasonray.metrics import acceptance, difficulties, k_curve
+from reasonray.metrics import Clusters, acceptance, difficulties, k_curve
 from reasonray.profiles import behaviour_difference, behaviours, by_pass_rate
 from reasonray.records import Outcome, Problem
 
@@ -141,16 +141,13 @@ def summarise(
     """
     arms = arms or {}
     clusters = clusters_of(test or (), config.evaluation.cluster)
-    metrics = {
+    metrics: dict[str, Any] = {
         "funnel": asdict(count_funnel(sampled, problems, trained)),
         "sampling": _sampling(sampled, problems, sampling_seconds) | _cost(cost, sampled),
         "training": _training(training),
         **evaluation(arms, sorted({1, *config.evaluation.k}), test, clusters),
         "behaviours": {arm: behaviours(rollouts, clusters) for arm, rollouts in arms.items()},
-        "behaviour_difference": {
-            pair_name(before, after): behaviour_difference(arms[before], arms[after], clusters)
-            for before, after in pairs(list(arms))
-        },
+        "behaviour_difference": _behaviour_differences(arms, clusters),
         "by_pass_rate": by_pass_rate(sampled),
         "k_curve": k_curve(sampled, config.curation.keep_per_problem) if config.policy.kind == "fixed" else [],
         "checkpoints": over_training(checkpoints or {}, clusters),
@@ -162,8 +159,14 @@ def summarise(
         "versions": dict(versions),
         "config_sha256": config.sha256(),
     }
-    document: dict[str, Any] = plain(metrics)
-    return document
+    return dict(plain(metrics))
+
+
+def _behaviour_differences(arms: Mapping[str, pa.Table], clusters: Clusters | None) -> dict[str, Any]:
+    return {
+        pair_name(before, after): behaviour_difference(arms[before], arms[after], clusters)
+        for before, after in pairs(list(arms))
+    }
 
 
 def _sampling(sampled: pa.Table, problems: int, seconds: float | None) -> dict[str, Any]:
