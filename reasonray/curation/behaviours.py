@@ -38,25 +38,20 @@ def _phrases() -> Phrases[tuple[str, bool]]:
     return Phrases(opening | {(behaviour, False): phrases for behaviour, phrases in ANYWHERE.items()})
 
 
-_DENIED = re.compile(
-    r"(?:\bno need|\bno reason|\bwithout|n[’']t|\bnot|\bnever|\bcannot)"
-    r"(?:\s+(?:need|have|to|even|for|bother)){0,3}\s+\Z",
-)
+_DENIALS = ("no need", "no reason", "without", "not", "never", "cannot")
+_BETWEEN = ("need", "have", "to", "even", "for", "bother")
+_SAYS = ("claims", "says", "thinks", "believes", "argues", "insists", "claimed", "said", "thought")
+_DENIED = re.compile(rf"(?:\b(?:{'|'.join(_DENIALS)})|n[’']t)(?:\s+(?:{'|'.join(_BETWEEN)})){{0,3}}\s+\Z")
 _SAID = re.compile(
     r"\b(?:said|says|shout(?:s|ed)|ask(?:s|ed)|tells?|told|repl(?:ies|ied)|yell(?:s|ed)|wrote|writes|reads)"
     r"[^.!?\n\"“]{0,16}[\"“‘']\s?\Z",
 )
-_REPORTED = re.compile(r"\b(?:claims|says|thinks|believes|argues|insists|claimed|said|thought)(?: that)?\s\Z")
+_REPORTED = re.compile(rf"\b(?:{'|'.join(_SAYS)})(?: that)?\s\Z")
 _SAID_AFTER = re.compile(
     r"[^\"”\n]{0,40}[\"”]\s?(?:\w+ ){0,2}(?:said|says|ask(?:s|ed)|repl(?:ies|ied)|shout(?:s|ed)|yell(?:s|ed))\b"
 )
 _BEFORE = (_SAID, _REPORTED, _DENIED)
-_TURNING = frozenset(
-    (
-        *("no", "need", "reason", "without", "not", "never", "cannot", "have", "to", "even", "for", "bother"),
-        *("claims", "says", "thinks", "believes", "argues", "insists", "claimed", "said", "thought", "that"),
-    )
-)
+_TURNING = frozenset(word for words in (*_DENIALS, *_BETWEEN, *_SAYS, "that") for word in words.split())
 _TURNED = ("n't", "n’t", '"', "“", "‘", "'")
 """What one of _BEFORE ends in, by which most places are cleared without a look at what stands before."""
 _LOOK_BACK = 40

@@ -138,5 +138,6 @@ def _alpaca(turns: list[Message]) -> dict[str, Any]:
 
 
 def _system(turns: list[Message]) -> tuple[str, list[Message]]:
-    has_system = turns[0]["role"] == "system"
-    return (turns[0]["content"] if has_system else ""), turns[has_system:]
+    if turns[0]["role"] == "system":
+        return turns[0]["content"], turns[1:]
+    return "", turns

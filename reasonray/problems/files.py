@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -32,10 +33,7 @@ def load(source: FilesSource) -> list[tuple[Problem, str]]:
         if not pattern:
             continue
         rows = read_rows(pattern, source.name)
-        problems += [
-            (problem_of(row, where, source, source.name, split), where)
-            for _, (where, row) in zip(range(limit if limit is not None else 10**12), rows, strict=False)
-        ]
+        problems += [(problem_of(row, where, source, source.name, split), where) for where, row in islice(rows, limit)]
     return problems
 
 

@@ -37,7 +37,7 @@ def quotes(arms: Mapping[str, pa.Table], each: int = 2) -> list[Quote]:
             for behaves, (rollout, text, start, end) in spans:
                 if behaves == behaviour:
                     before, after = text[max(0, start - _AROUND) : start], text[end : end + _AROUND]
-                    quote = Quote(behaviour, arm, rollout, _words(before, 1), text[start:end], _words(after, 0))
+                    quote = Quote(behaviour, arm, rollout, _leading_to(before), text[start:end], _going_on(after))
                     by_phrase.setdefault(text[start:end].casefold(), []).append(quote)
             often = sorted(by_phrase.items(), key=lambda it: (-len(it[1]), it[0]))
             found += [min(same, key=lambda it: it.id) for _, same in often[:each]]
@@ -53,11 +53,13 @@ def _spans(rollouts: pa.Table) -> Iterator[tuple[str, tuple[str, str, int, int]]
             yield span["behaviour"], (rollout, text, span["start"], span["end"])
 
 
-def _words(text: str, cut: int) -> str:
-    """Return text on one line, without the word that a cut at its beginning (1) or its end (0) went through."""
-    line = " ".join(text.split())
-    if len(text) < _AROUND:
-        return f"{line} " if cut and text[-1:].isspace() else f" {line}" if not cut and text[:1].isspace() else line
-    kept = line.partition(" ")[2] if cut else line.rpartition(" ")[0]
-    space = " " if (text[-1:] if cut else text[:1]).isspace() else ""
-    return f"… {kept}{space}" if cut else f"{space}{kept} …"
+def _leading_to(text: str) -> str:
+    """Return what stands before a quotation on one line, without the word that the cut before it went through."""
+    line = " ".join(text.split()) + (" " if text[-1:].isspace() else "")
+    return line if len(text) < _AROUND else f"… {line.partition(' ')[2]}"
+
+
+def _going_on(text: str) -> str:
+    """Return what stands after a quotation on one line, without the word that the cut at its end went through."""
+    line = (" " if text[:1].isspace() else "") + " ".join(text.split())
+    return line if len(text) < _AROUND else f"{line.rpartition(' ')[0]} …"

@@ -34,6 +34,7 @@ from reasonray.console import Progress, duration, say
 from reasonray.records import content_hash
 from reasonray.run import Run
 from reasonray.stages.checkpoints import Store, forget, least_loss, made_of_other, resumable
+from reasonray.stages.fleet import autoscales
 from reasonray.stages.steps import StepLog
 from reasonray.storage import Place, place
 from reasonray.training import plan
@@ -119,7 +120,7 @@ def _data_set(run: Run) -> tuple[str, list[Place], int]:
 
 
 def _refuse_too_small(training: Training) -> None:
-    if ray._private.state.state.get_cluster_config() is not None:  # an autoscaler may add what is missing
+    if autoscales():  # and so may add what is missing
         return
     resources = ray.cluster_resources()
     workers = training.crew[0]

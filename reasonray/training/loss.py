@@ -29,10 +29,8 @@ def summed_cross_entropy(
         labels: the next tokens, (tokens,), none of them ignored.
         chunk: tokens whose logits exist at the same time.
     """
-    learns = torch.is_grad_enabled()
-    loss: torch.Tensor = _SummedCrossEntropy.apply(
-        *(hidden, weight, labels, chunk, learns and hidden.requires_grad, learns and weight.requires_grad)
-    )
+    of_hidden, of_weight = (torch.is_grad_enabled() and it.requires_grad for it in (hidden, weight))
+    loss: torch.Tensor = _SummedCrossEntropy.apply(hidden, weight, labels, chunk, of_hidden, of_weight)
     return loss
 
 
