@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib import import_module
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from reasonray.summary import COLUMNS
 from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, put, row_hashes
 
 _BATCH = 4096
+_FEW = 64
 _PLACES = [("part", "ascending"), ("row", "ascending")]
 _TAKES_NO_PART = {"layouts", "labeller", "labelled"}
 """Keys of [curation] that decide of no rollout."""
@@ -81,6 +82,8 @@ def curate(run: Run) -> None:
     with Progress("curate", run.events) as progress:
         progress.show("annotating", {"state": "annotating"}, now=True)
         quiet_ray_data()
+        if users_code(curation):
+            _try_out(run, segments[0])
         scratch = run.curated / "annotated"
         scratch.delete()
         narrow = _annotate(run, segments, verdicts, scratch)
@@ -116,6 +119,14 @@ def users_code(curation: Curation) -> list[tuple[str, str]]:
     modules = {name.partition(":")[0] for name in named} | {of_the_user("rules", name).__module__ for name in named}
     files = ((module, getattr(import_module(module), "__file__", None)) for module in sorted(modules))
     return [(module, sha256(Path(file).read_bytes()).hexdigest()) for module, file in files if file]
+
+
+def _try_out(run: Run, segment: Place) -> None:
+    """Apply the user's own functions to a few rollouts here: what is wrong with them is told at once, and plainly."""
+    curation = run.config.curation
+    train = {it.id for it in run.problems(Split.TRAIN)}
+    for few in islice(read_batches(segment, _FEW, train, Counter()), 1):
+        narrow_columns(measure_table(annotate_table(few), curation.repetition_ngram), curation)
 
 
 def _annotate(run: Run, segments: list[Place], verdicts: pa.Table, scratch: Place) -> pa.Table:

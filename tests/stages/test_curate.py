@@ -185,6 +185,16 @@ def test_a_curation_is_done_again_where_a_benchmark_or_the_users_code_has_change
     assert users_code(mine) != before
 
 
+def test_what_is_wrong_with_the_users_own_function_is_told_in_one_line(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "rules_that_err.py").write_text("def short(table, curation): return [True]")
+    run = a_run(tmp_path, [drawn()[:60]], rules=["rules_that_err:short"])
+    with pytest.raises(UserError, match=r"^curation\.rules: rules_that_err:short gave 1 booleans for \d+ rollouts$"):
+        curate(run)
+
+
 def test_other_layouts_and_a_labeller_leave_the_examples_as_they_are(ray_cluster: None, tmp_path: Path) -> None:
     run = a_run(tmp_path, [drawn()[:60]], layouts=[])
     curate(run)
