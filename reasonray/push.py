@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -59,7 +58,7 @@ def push(run: Run, repository: str, *, student: bool = False, public: bool = Fal
 def _data_set(run: Run) -> tuple[Place, list[str]]:
     if not run.has_examples:
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
-    document = json.loads((run.curated / "manifest.json").read())
+    document = (run.curated / "manifest.json").read_json()
     names = [*document["data"], *document["validation"]]
     lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in names]
     layouts = [f"{layout}/{it.name}" for layout in LAYOUTS for it in (run.curated / layout).list() if it.name in lines]

@@ -92,7 +92,7 @@ class Run:
     def has_examples(self) -> bool:
         """Whether curation has left any example to train on."""
         manifest = self.curated / "manifest.json"
-        return manifest.exists() and bool(json.loads(manifest.read())["data"])
+        return bool((manifest.read_json_if_there() or {}).get("data"))
 
     @property
     def student(self) -> Place:

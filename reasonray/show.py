@@ -6,7 +6,6 @@ markup. Whatever is not a terminal gets plain text, one rollout below the other.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -152,7 +151,7 @@ def _late(run: Run, query: Query) -> str:
     if query.arm or not manifest.exists():
         return ""
     committed = run.rollouts.count()
-    late = committed - json.loads(manifest.read()).get("committed", committed)
+    late = committed - manifest.read_json().get("committed", committed)
     return f"{late:,} drawn since it was curated are not among them (jobs/curate.py)" if late > 0 else ""
 
 

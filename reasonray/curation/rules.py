@@ -107,9 +107,10 @@ def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
         fires = _to_numpy(drops(rows, curation))
         if fires.shape != alive.shape:
             raise UserError(f"curation.rules: {name} gave {fires.size} booleans for {alive.size} rollouts")
-        if strange := [it for it in fires.tolist() if not isinstance(it, bool)]:
-            raise UserError(f"curation.rules: {name} gave other values than true and false, such as {strange[0]!r}")
-        fires = fires.astype(np.bool_)
+        if fires.dtype != np.bool_:
+            if strange := [it for it in fires.tolist() if not isinstance(it, bool)]:
+                raise UserError(f"curation.rules: {name} gave other values than true and false, such as {strange[0]!r}")
+            fires = fires.astype(np.bool_)
         fates[alive[fires]] = name
         alive = alive[~fires]
     return pa.array(fates, pa.string())

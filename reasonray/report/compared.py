@@ -13,6 +13,7 @@ from reasonray.comparison import STUDENT
 from reasonray.estimators import CONFIDENCE
 from reasonray.report import figures
 from reasonray.report.figures import marks
+from reasonray.report.headline import unfinished
 from reasonray.report.markdown import finished
 from reasonray.report.numbers import Numbers, accuracies
 from reasonray.report.panels import Panel
@@ -121,18 +122,7 @@ def _headlines(numbers: Numbers) -> list[Markup]:
     sentences = [_pair(numbers, *pair) for pair in numbers.metrics["pairs"].items()] or [
         Markup("The runs share no evaluated problem, so their students cannot be paired; they stand side by side.")
     ]
-    return [*sentences, *_unfinished(numbers)]
-
-
-def _unfinished(numbers: Numbers) -> list[Markup]:
-    return [
-        Markup("The student of {} is left out, as only {} of its {} samples are drawn: run jobs/evaluate.py.").format(
-            run,
-            numbers.one("unfinished", run, "samples", form="count"),
-            numbers.one("unfinished", run, "of", form="count"),
-        )
-        for run in numbers.metrics["unfinished"]
-    ]
+    return [*sentences, *unfinished(numbers, "The student of {}")]
 
 
 def _pair(numbers: Numbers, pair: str, found: Mapping[str, Any]) -> Markup:

@@ -83,7 +83,7 @@ def remarks(numbers: Numbers) -> list[Markup]:
         _reasoning(numbers),
         _thrown_away(numbers),
         _unjudged(numbers),
-        *_unfinished(numbers),
+        *unfinished(numbers, "Arm {}"),
         _few(numbers),
     ]
     return [remark for remark in found if remark]
@@ -191,9 +191,10 @@ def _unjudged(numbers: Numbers) -> Markup | None:
     ).format(numbers.one("evaluation", worst, "all", "unjudged", form="percent"), worst)
 
 
-def _unfinished(numbers: Numbers) -> list[Markup]:
+def unfinished(numbers: Numbers, what: str) -> list[Markup]:
+    """Return what is left out as it is not measured whole, such as "Arm {}", each with how much of it there is."""
     return [
-        Markup("Arm {} is left out, as only {} of its {} samples are drawn: run jobs/evaluate.py.").format(
+        Markup(what + " is left out, as only {} of its {} samples are drawn: run jobs/evaluate.py.").format(
             arm,
             numbers.one("unfinished", arm, "samples", form="count"),
             numbers.one("unfinished", arm, "of", form="count"),

@@ -97,7 +97,7 @@ def made_of_other(run: Run, data: str) -> dict[str, Any]:
     """Return the data set and settings that a student or a state was made of, if they are not those asked for."""
     asked = {"data": data} | run.config.training.step_settings
     marks = [it / "manifest.json" for it in (run.student / "final", *resumable(run))]
-    for manifest in [json.loads(it.read()) for it in marks if it.exists()]:
+    for manifest in filter(None, (it.read_json_if_there() for it in marks)):
         made_of: dict[str, Any] = {"data": manifest["data"]} | manifest.get("training", {})
         if any(asked.get(name) != was for name, was in made_of.items()):
             return made_of

@@ -68,7 +68,7 @@ def _reported(run: Run) -> dict[str, Any]:
     stored = run.place / "metrics.json"
     if not stored.exists():
         raise UserError(f"run {run.name} has no metrics.json yet; run jobs/report.py with its configuration first")
-    metrics = json.loads(stored.read())
+    metrics = stored.read_json()
     return {name: metrics[name] for name in _COMPARED}
 
 

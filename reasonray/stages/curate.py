@@ -70,9 +70,10 @@ def curate(run: Run) -> None:
     check_names(curation)
     verdicts = newer_verdicts(run)
     held_out = held_out_items(run) if "contaminated" in curation.rules else []
-    inputs = _inputs(run, segments, verdicts, held_out)
+    train = [it.id for it in run.problems(Split.TRAIN)]
+    inputs = _inputs(run, segments, verdicts, held_out, train)
     manifest = run.curated / "manifest.json"
-    if manifest.exists() and (before := json.loads(manifest.read()))["inputs"] == inputs:
+    if (before := manifest.read_json_if_there()) and before["inputs"] == inputs:
         _refuse_nothing(before)
         _write_layouts(run, before)
         _renew_card(run, before)
@@ -83,10 +84,10 @@ def curate(run: Run) -> None:
         progress.show("annotating", {"state": "annotating"}, now=True)
         quiet_ray_data()
         if users_code(curation):
-            _try_out(run, segments[0])
+            _try_out(segments[0], frozenset(train), curation)
         scratch = run.curated / "annotated"
         scratch.delete()
-        narrow = _annotate(run, segments, verdicts, scratch)
+        narrow = _annotate(segments, verdicts, frozenset(train), curation, scratch)
         progress.show(f"selecting from {narrow.num_rows:,} rollouts", {"state": "selecting"}, now=True)
         overlaps = contamination(run, held_out) if "contaminated" in curation.rules else None
         dirty = set(overlaps["problem_id"].to_pylist()) if overlaps else ()
@@ -97,7 +98,7 @@ def curate(run: Run) -> None:
         progress.record({"state": "done"})
 
 
-def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: list[Item]) -> str:
+def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: Sequence[Item], train: Sequence[str]) -> str:
     """Return a hash of all that decides what becomes of the rollouts; of the user's files what is in them."""
     curation = run.config.curation
     found = verdicts.drop("verdict_seconds")  # which differ even where the same is found again
@@ -109,7 +110,7 @@ def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: list[
         *(content_hash(*map(str, row)) for row in zip(*found.to_pydict().values(), strict=True)),
         *(content_hash(*it) for it in users_code(curation)),
         *(content_hash(it.benchmark, it.id, it.text) for it in held_out),
-        *(it.id for it in run.problems(Split.TRAIN)),
+        *train,
     )
 
 
@@ -121,24 +122,22 @@ def users_code(curation: Curation) -> list[tuple[str, str]]:
     return [(module, sha256(Path(file).read_bytes()).hexdigest()) for module, file in files if file]
 
 
-def _try_out(run: Run, segment: Place) -> None:
+def _try_out(segment: Place, train: Collection[str], curation: Curation) -> None:
     """Apply the user's own functions to a few rollouts here: what is wrong with them is told at once, and plainly."""
-    curation = run.config.curation
-    train = {it.id for it in run.problems(Split.TRAIN)}
     for few in islice(read_batches(segment, _FEW, train, Counter()), 1):
         narrow_columns(measure_table(annotate_table(few), curation.repetition_ngram), curation)
 
 
-def _annotate(run: Run, segments: list[Place], verdicts: pa.Table, scratch: Place) -> pa.Table:
+def _annotate(
+    segments: list[Place], verdicts: pa.Table, train: frozenset[str], curation: Curation, scratch: Place
+) -> pa.Table:
     """Write annotated rollouts in parts; return the narrow columns of all, with the place of each: part and row."""
-    newer, filesystem, curation = ray.put(verdicts), segments[0].filesystem, run.config.curation
-    problems = ray.put(frozenset(it.id for it in run.problems(Split.TRAIN)))
+    newer, known, filesystem = ray.put(verdicts), ray.put(train), segments[0].filesystem
 
     def annotate(batch: pa.Table) -> Iterator[pa.Table]:
         faults: Counter[str] = Counter()
-        train = ray.get(problems)
         for segment in (Place(filesystem, path) for path in batch["segment"].to_pylist()):
-            for number, rollouts in enumerate(read_batches(segment, _BATCH, train, faults)):
+            for number, rollouts in enumerate(read_batches(segment, _BATCH, ray.get(known), faults)):
                 annotated = annotate_table(with_verdicts(rollouts, ray.get(newer)))
                 table = measure_table(annotated, curation.repetition_ngram)
                 part = f"{segment.name.removesuffix('.parquet')}-{number:05d}.parquet"
@@ -167,7 +166,7 @@ def _faults(scratch: Place) -> dict[str, int]:
     """Return how many rows were kept out, by what is wrong with them."""
     total: Counter[str] = Counter()
     for file in (scratch / "faults").list(".json"):
-        total.update(json.loads(file.read()))
+        total.update(file.read_json())
     return dict(total.most_common())
 
 

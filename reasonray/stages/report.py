@@ -151,8 +151,8 @@ def _trust(run: Run, train: Sequence[Problem], sampled: pa.Table) -> summary.Tru
     verdicts = zip(*(sampled[it].to_pylist() for it in _AUDITED), strict=True)
     suspects, looked_at = consensus.suspects(train, verdicts)
     return summary.Trust(
-        verified=json.loads(manifest.read()) if manifest.exists() else None,
-        labels=json.loads(labelled.read()) if labelled.exists() else None,
+        verified=manifest.read_json_if_there(),
+        labels=labelled.read_json_if_there(),
         suspects=suspects,
         looked_at=looked_at,
     )
@@ -192,7 +192,7 @@ def trained(run: Run) -> Trained | None:
     manifest = run.student / "final" / "manifest.json"
     if not manifest.exists():
         return None
-    figures, curated = json.loads(manifest.read()), json.loads((run.curated / "manifest.json").read())
+    figures, curated = manifest.read_json(), (run.curated / "manifest.json").read_json()
     if figures["data"] != curated.get("examples", figures["data"]):
         return None
     return Trained(
@@ -224,8 +224,8 @@ def _provenance(run: Run) -> dict[str, Any]:
     }
     return {
         "seed": run.config.seed,
-        "models": {_local(run, it): of for it, of in json.loads(models.read()).items()} if models.exists() else {},
-        "data": json.loads(manifest.read())["data"] if manifest.exists() else None,
+        "models": {_local(run, it): of for it, of in (models.read_json_if_there() or {}).items()},
+        "data": (manifest.read_json_if_there() or {}).get("data"),
         "machines": list(dict.fromkeys(machine for it in clusters for machine in it["machines"])),
         "accelerator_hours": hours,
     }

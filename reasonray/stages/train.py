@@ -99,7 +99,7 @@ def _retire(run: Run, other: dict[str, Any]) -> None:
 
 def _refuse_other_choice(run: Run) -> None:
     asked = run.config.training.student
-    was = json.loads((run.student / "final" / "manifest.json").read()).get("student", asked)
+    was = (run.student / "final" / "manifest.json").read_json().get("student", asked)
     if was != asked:
         raise UserError(
             f"run {run.name}: the student was chosen by training.student = {was}, now it is {asked}; set it back, or "
@@ -111,7 +111,7 @@ def _data_set(run: Run) -> tuple[str, list[Place], int]:
     manifest = run.curated / "manifest.json"
     if not manifest.exists():
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
-    document = json.loads(manifest.read())
+    document = manifest.read_json()
     if not document["data"]:
         raise UserError(f"run {run.name}: curation selected no rollout to train on; draw more, or loosen [curation]")
     files = document["data"]
@@ -133,7 +133,7 @@ def _refuse_too_small(training: Training) -> None:
 
 
 def _held_out(run: Run) -> list[Place]:
-    names = json.loads((run.curated / "manifest.json").read()).get("validation", [])
+    names = (run.curated / "manifest.json").read_json().get("validation", [])
     return [run.curated / "data" / name for name in names]
 
 
@@ -333,7 +333,7 @@ def _train_here(assignment: _Assignment) -> None:
 def _newest(run: Run, data: str) -> Place | None:
     """Return what to resume from: the newest state of this data."""
     whole = [it for it in resumable(run) if (it / "state").exists()]
-    of_this_data = [it for it in whole if json.loads((it / "manifest.json").read())["data"] == data]
+    of_this_data = [it for it in whole if (it / "manifest.json").read_json()["data"] == data]
     return of_this_data[-1] if of_this_data else None
 
 
@@ -360,7 +360,7 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, 
     if _newest(run, data) is None or not steps:
         raise UserError("training ended without a checkpoint; Ray Train's log in its session directory says why")
     chosen = _chosen(run, steps)
-    figures = json.loads((run.student / "figures.json").read())
+    figures = (run.student / "figures.json").read_json()
     final = run.student / "final"
     final.delete()
     (chosen / "model").copy(final)
