@@ -2,14 +2,14 @@
 
 import sys
 
-from reasonray.cli import job
-from reasonray.run import Run
+from reasonray.cli.main import job
+from reasonray.store.run import Run
 
 
 def work(run: Run) -> None:
     """Curate the rollouts that are there, and label a sample of them where the configuration asks for it."""
+    from reasonray.sampling.pool import Fleet
     from reasonray.stages.curate import curate
-    from reasonray.stages.fleet import Fleet
     from reasonray.stages.label import label
 
     curate(run)

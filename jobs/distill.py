@@ -5,15 +5,15 @@ Every stage resumes where it stopped, and one that is done is not done again.
 
 import sys
 
-from reasonray.cli import job
-from reasonray.run import Run
+from reasonray.cli.main import job
+from reasonray.store.run import Run
 
 
 def work(run: Run) -> None:
     """Problems → sample → curate → train → evaluate → report."""
+    from reasonray.sampling.pool import Fleet
     from reasonray.stages.curate import curate
     from reasonray.stages.evaluate import arms_before_training, evaluate
-    from reasonray.stages.fleet import Fleet
     from reasonray.stages.label import label
     from reasonray.stages.report import report
     from reasonray.stages.sample import sample

@@ -6,14 +6,14 @@ configuration without teachers measures models alone.
 
 import sys
 
-from reasonray.cli import job
-from reasonray.run import Run
+from reasonray.cli.main import job
+from reasonray.store.run import Run
 
 
 def work(run: Run) -> None:
     """Evaluate every arm whose model is there, with a fleet of the job's own."""
+    from reasonray.sampling.pool import Fleet
     from reasonray.stages.evaluate import evaluate
-    from reasonray.stages.fleet import Fleet
     from reasonray.stages.report import report
     from reasonray.stages.sample import load_problems
 

@@ -7,9 +7,9 @@ The last writes comparison.html, .md and .json below DIRECTORY (default: compari
 
 import sys
 
-from reasonray.cli import guarded, job
+from reasonray.cli.main import guarded, job
 from reasonray.config import UserError
-from reasonray.run import Run
+from reasonray.store.run import Run
 
 
 def work(run: Run) -> None:
@@ -21,8 +21,8 @@ def work(run: Run) -> None:
 
 def of_runs(arguments: list[str]) -> int:
     """Report the one run at a path, or compare several; needs no cluster."""
-    from reasonray.run import find_run
     from reasonray.stages.compare import compare
+    from reasonray.store.run import find_run
 
     paths = [it for it in arguments if not it.startswith("out=")]
     outs = [it.removeprefix("out=") for it in arguments if it.startswith("out=")]

@@ -2,13 +2,13 @@
 
 import sys
 
-from reasonray.cli import job
-from reasonray.run import Run
+from reasonray.cli.main import job
+from reasonray.store.run import Run
 
 
 def work(run: Run) -> None:
     """Sample with a fleet of the job's own."""
-    from reasonray.stages.fleet import Fleet
+    from reasonray.sampling.pool import Fleet
     from reasonray.stages.sample import sample
 
     with Fleet(run) as fleet:

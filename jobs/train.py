@@ -2,8 +2,8 @@
 
 import sys
 
-from reasonray.cli import job
-from reasonray.run import Run
+from reasonray.cli.main import job
+from reasonray.store.run import Run
 
 
 def work(run: Run) -> None:

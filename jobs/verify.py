@@ -6,13 +6,13 @@ another checker: `checking.instead={math_answer="numeric"}`.
 
 import sys
 
-from reasonray.cli import job
-from reasonray.run import Run
+from reasonray.cli.main import job
+from reasonray.store.run import Run
 
 
 def work(run: Run) -> None:
     """Verify every committed rollout with the checkers as they are now."""
-    from reasonray.stages.fleet import Fleet
+    from reasonray.sampling.pool import Fleet
     from reasonray.stages.report import report
     from reasonray.stages.verify import verify
 

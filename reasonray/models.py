@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from reasonray.config import UserError
-from reasonray.storage import place
+from reasonray.store.storage import place
 
 
 def cache_directory() -> Path:

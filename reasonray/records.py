@@ -49,7 +49,8 @@ JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED)
 UNJUDGED = tuple(outcome for outcome in Outcome if outcome not in JUDGED)
 """Outcomes that say nothing of the answer: faults of the gold answer, the checker or the engine."""
 
-
+BASE, STUDENT = "base", "student"
+"""Names of two models under evaluation: the student before and after training."""
 SURPLUS = "surplus"
 """What stands in `dropped_by` of a rollout that every rule would keep, but of which its problem has enough."""
 

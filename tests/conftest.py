@@ -1,12 +1,9 @@
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # factories.py, for tests in every folder
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it, as do its children
 os.environ["SERVER_KEY"] = "right"  # of the endpoint tests' server; Ray's workers must have it from the start
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0"}

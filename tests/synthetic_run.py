@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reasonray.analysis.funnel import Trained
+from reasonray.analysis.metrics_json import Cost, summarise
 from reasonray.config import Config, parse
-from reasonray.funnel import Trained
 from reasonray.records import SURPLUS, Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
-from reasonray.summary import Cost, summarise
-from reasonray.tables import rollouts_to_table
+from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 
 DIFFICULTIES = ("easy", "medium", "hard")

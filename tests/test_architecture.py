@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "reasonray").rglob("*.py"), *(ROOT / "jobs").glob("*.py")])
 
 
-@pytest.mark.parametrize("module", ["reasonray", "reasonray.cli", "reasonray.checkers", "reasonray.problems"])
+@pytest.mark.parametrize("module", ["reasonray", "reasonray.cli.main", "reasonray.checkers", "reasonray.problems"])
 def test_importing_loads_neither_torch_nor_vllm_nor_ray(module: str) -> None:
     script = f"import sys, {module}; print([m for m in ('torch', 'vllm', 'ray', 'transformers') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
@@ -22,7 +22,7 @@ def test_help_comes_at_once() -> None:
     seconds = []
     for _ in range(3):
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "reasonray.cli", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "reasonray.cli.main", "--help"], check=True, capture_output=True)
         seconds.append(time.perf_counter() - begun)
     # 0.2 s on an idle core; the bound leaves room for a machine that is busy with other tests.
     assert min(seconds) < 0.5

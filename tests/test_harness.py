@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from students import byte_tokenizer, make_job, train, write_model
 
 from reasonray.training import examples
+from tests.students import byte_tokenizer, make_job, train, write_model
 
 pytest.importorskip("lm_eval")
 

@@ -151,7 +151,7 @@ def address() -> Iterator[str]:
 
 def test_a_submitted_job_runs_and_hands_its_exit_status_on(distilled: tuple[Path, list[str]], address: str) -> None:
     _, arguments = distilled
-    submit = [sys.executable, "-m", "reasonray.cli", "submit", "--address", address, "jobs/distill.py", *arguments]
+    submit = [sys.executable, "-m", "reasonray.cli.main", "submit", "--address", address, "jobs/distill.py", *arguments]
 
     def submitted(*more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*submit, *more], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)

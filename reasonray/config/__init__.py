@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from reasonray import toml
+from reasonray.config import toml
 from reasonray.config.models import (
     Asked,
     EndpointEngine,

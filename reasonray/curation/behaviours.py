@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENERS, OPENING
-from reasonray.curation.phrases import Phrases
+from reasonray.curation.phrase_matcher import Phrases
 from reasonray.prompts import REASONING_CLOSE, split_reasoning
 from reasonray.records import Annotation, Span
-from reasonray.tables import ROLLOUT_SCHEMA, SPANS, put
+from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, put
 
 __all__ = ["annotate", "annotate_table", "sentences"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from reasonray import models
+from reasonray.analysis.funnel import Funnel
+from reasonray.analysis.reasoning_stats import BEHAVIOURS
 from reasonray.config import Asked, Config, Curation, FilesSource, HubSource, Source
-from reasonray.funnel import Funnel
-from reasonray.profiles import BEHAVIOURS
 from reasonray.records import SURPLUS
 
 __all__ = ["CARD_COLUMNS", "card"]

@@ -17,7 +17,7 @@ from reasonray.config import Prompt
 from reasonray.curation.measures import MEASURES
 from reasonray.prompts import Message, messages
 from reasonray.records import content_hash, share_of
-from reasonray.tables import SCHEMA_VERSION
+from reasonray.store.schema import SCHEMA_VERSION
 
 __all__ = ["EXPORT_SCHEMA", "LAYOUTS", "examples", "json_lines", "split_off"]
 

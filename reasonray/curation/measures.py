@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.behaviours import sentences
-from reasonray.curation.words import parted
+from reasonray.curation.text import parted
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
-from reasonray.tables import ROLLOUT_SCHEMA, put
+from reasonray.store.schema import ROLLOUT_SCHEMA, put
 
 __all__ = [
     "MEASURES",

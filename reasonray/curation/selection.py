@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.config import Curation, UserError
-from reasonray.curation.narrow import signature_matrix
+from reasonray.curation.features import signature_matrix
 from reasonray.curation.rules import COMPARING
 from reasonray.records import JUDGED, SURPLUS, Outcome, content_hash
 

@@ -15,7 +15,7 @@ from reasonray.checkers import CHECKERS, needs_no_answer
 from reasonray.config import FilesSource, HubSource
 from reasonray.errors import UserError
 from reasonray.records import Problem, Split
-from reasonray.storage import Place, place, unusable
+from reasonray.store.storage import Place, place, unusable
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, and the row."""

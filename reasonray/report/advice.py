@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from reasonray.comparison import STUDENT
-from reasonray.estimators import POWER
+from reasonray.analysis.estimators import POWER
+from reasonray.records import STUDENT
 from reasonray.report.headline import PAIR, extreme_of
 from reasonray.report.numbers import Numbers
 

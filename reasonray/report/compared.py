@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 from markupsafe import Markup
 
-from reasonray.comparison import STUDENT
-from reasonray.estimators import CONFIDENCE
+from reasonray.analysis.estimators import CONFIDENCE
+from reasonray.records import STUDENT
 from reasonray.report import figures
 from reasonray.report.figures import marks
 from reasonray.report.headline import unfinished

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from reasonray.comparison import BASE, STUDENT
-from reasonray.profiles import BEHAVIOURS
+from reasonray.analysis.reasoning_stats import BEHAVIOURS
+from reasonray.records import BASE, STUDENT
 
 _AROUND = 60
 """Characters shown before and after a phrase."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from reasonray.comparison import BASE, STUDENT, pair_name, pairs
+from reasonray.analysis.comparisons import pair_name, pairs
+from reasonray.records import BASE, STUDENT
 from reasonray.report.numbers import Numbers
 
 PAIR = pair_name(BASE, STUDENT)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from reasonray.comparison import pair_name, pairs
+from reasonray.analysis.comparisons import pair_name, pairs
 from reasonray.records import Outcome
 from reasonray.report.advice import next_steps
 from reasonray.report.headline import headline, remarks

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from reasonray.records import Outcome
+from reasonray.store.schema import ROLLOUT_SCHEMA
+from reasonray.store.storage import Place
 
 TRAIN = "train"
 """The arm's name under which the sampled rollouts of train problems are shown."""
@@ -26,6 +28,10 @@ BUDGET = 20_000_000
 """Bytes of rollouts that a page carries, before packing: it then stays below 20 MB, and a phone can unpack it."""
 ROW_BYTES, SPAN_BYTES, TOKEN_BYTES = 400, 32, 4
 """What a row takes beside its completion, each of its spans, and a token of text; about."""
+TEXT = ("completion", "problem_question", "problem_answer")
+"""Columns that are read only for the rollouts that the page shows."""
+MARGIN = 2
+"""How many times the page's budget is chosen by tokens, before the bytes are known."""
 RULE = (
     "Test problems come first: attempt 0 of every problem in every arm, then attempt 1, and so on, the difficulties in "
     "turn; then train rollouts, one of each difficulty, outcome and rule in turn. Within a turn the order is that of "
@@ -201,3 +207,19 @@ def _correct(rollouts: pa.Table) -> dict[str, int]:
     ).group_by("problem")
     table = counted.aggregate([("correct", "sum")])
     return dict(zip(table["problem"].to_pylist(), table["correct_sum"].to_pylist(), strict=True))
+
+
+def with_columns(rows: pa.Table, files: Iterable[Place], names: Sequence[str]) -> pa.Table:
+    """Return the rows with columns that only their files hold, file by file: memory holds one and what is wanted."""
+    parts = []
+    for file in files:
+        wanted = pc.is_in(file.read_table(["id"])["id"], value_set=rows["id"].combine_chunks())
+        if pc.any(wanted).as_py():
+            parts.append(file.read_table(["id", "round", *names]).filter(wanted))
+    if not parts:
+        return pa.table({name: [] for name in ROLLOUT_SCHEMA.names}, ROLLOUT_SCHEMA)
+    texts = pa.concat_tables(parts, promote_options="permissive").sort_by([("round", "descending")])
+    at = pc.index_in(rows["id"], value_set=texts["id"].combine_chunks())  # the first: of the newest round
+    for name in names:
+        rows = rows.append_column(name, texts[name].take(at))
+    return rows

@@ -8,19 +8,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from reasonray.comparison import STUDENT, across_runs, clusters_of
+from reasonray.analysis.comparisons import across_runs, clusters_of
+from reasonray.analysis.metrics_json import plain
+from reasonray.analysis.scores import Clusters
 from reasonray.config import UserError
-from reasonray.console import say
-from reasonray.extension import flatten
-from reasonray.metrics import Clusters
-from reasonray.records import Split
+from reasonray.curation.annotations import drawn
+from reasonray.records import STUDENT, Split
 from reasonray.report import rollouts
 from reasonray.report.compared import ComparisonInputs, render, render_markdown
-from reasonray.run import Run, find_run
-from reasonray.stages.arms import drawn, missing
-from reasonray.stages.report import MARGIN, TEXT, with_columns
-from reasonray.storage import place
-from reasonray.summary import plain
+from reasonray.report.rollouts import MARGIN, TEXT, with_columns
+from reasonray.sampling.cluster import in_tasks
+from reasonray.store.compatibility import flatten
+from reasonray.store.evaluations import missing
+from reasonray.store.progress import say
+from reasonray.store.run import Run, find_run
+from reasonray.store.storage import place
 
 _COMPARED = ("funnel", "sampling", "training", "evaluation", "difference", "behaviours", "stages", "config_sha256")
 _NOT_COMPARED = ("name", "root")
@@ -33,7 +35,7 @@ def compare(paths: Sequence[str], out: str) -> None:
         UserError: a path holds no run, or one that was not reported yet.
     """
     runs = _named([find_run(path) for path in paths])
-    students = {name: drawn(run, STUDENT) for name, run in runs.items() if run.evaluation(STUDENT).segments()}
+    students = {name: drawn(run, STUDENT, in_tasks) for name, run in runs.items() if run.evaluation(STUDENT).segments()}
     unfinished = {name: lack for name, table in students.items() if (lack := missing(runs[name], table))}
     students = {name: table for name, table in students.items() if name not in unfinished}
     metrics = plain(

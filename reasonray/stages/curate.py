@@ -27,28 +27,30 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
+from reasonray.analysis.funnel import count_funnel
+from reasonray.analysis.metrics_json import COLUMNS
 from reasonray.config import Curation, Prompt, UserError
-from reasonray.console import Progress, say
 from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
+from reasonray.curation.decontamination import CONTAMINATION_SCHEMA, Item, held_out_items, hits, index
 from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, json_lines, split_off
-from reasonray.curation.intake import read_batches
+from reasonray.curation.features import narrow_columns, with_near_duplicates
 from reasonray.curation.measures import measure_table
-from reasonray.curation.narrow import narrow_columns, with_near_duplicates
-from reasonray.curation.overlap import Item
 from reasonray.curation.rules import check_names, of_the_user
 from reasonray.curation.selection import select
-from reasonray.funnel import count_funnel
+from reasonray.curation.text import normalised
+from reasonray.curation.validation import read_batches
 from reasonray.records import Split, content_hash
-from reasonray.run import Run
-from reasonray.stages.cluster import quiet_ray_data
-from reasonray.stages.contamination import contamination, held_out_items
-from reasonray.stages.verify import newer_verdicts, with_verdicts
-from reasonray.storage import Place
-from reasonray.summary import COLUMNS
-from reasonray.tables import ROLLOUT_SCHEMA, SCHEMA_VERSION, put, row_hashes
+from reasonray.sampling.cluster import quiet_ray_data
+from reasonray.store.progress import Progress, say
+from reasonray.store.run import Run
+from reasonray.store.schema import ROLLOUT_SCHEMA, SCHEMA_VERSION, put, row_hashes
+from reasonray.store.storage import Place
+from reasonray.store.verdicts import newer_verdicts, with_verdicts
 
 _BATCH = 4096
+_CHUNK = 5000
+"""Problems that one task of decontamination compares."""
 _FEW = 64
 _PLACES = [("part", "ascending"), ("row", "ascending")]
 _TAKES_NO_PART = {"layouts", "labeller", "labelled"}
@@ -89,7 +91,7 @@ def curate(run: Run) -> None:
         scratch.delete()
         narrow = _annotate(segments, verdicts, frozenset(train), curation, scratch)
         progress.show(f"selecting from {narrow.num_rows:,} rollouts", {"state": "selecting"}, now=True)
-        overlaps = contamination(run, held_out) if "contaminated" in curation.rules else None
+        overlaps = _contamination(run, held_out) if "contaminated" in curation.rules else None
         dirty = set(overlaps["problem_id"].to_pylist()) if overlaps else ()
         fates, faults = _decide(narrow, curation, dirty), _faults(scratch)
         written = _write(run, inputs, fates, scratch, prompt)
@@ -160,6 +162,17 @@ def _annotate(
     if not tables:
         raise UserError(f"no rollout of {len(segments)} segments can be read: {_faults(scratch)}")
     return pa.concat_tables(tables, promote_options="default")
+
+
+def _contamination(run: Run, items: Sequence[Item]) -> pa.Table:
+    """Return the overlaps of a run's train problems with held-out items (overlap.CONTAMINATION_SCHEMA)."""
+    asked = [(it.id, it.question) for it in run.problems(Split.TRAIN)]
+    lengths = {len(normalised(text)) for _, text in asked}
+    held_out = ray.put(index(items, run.config.curation.ngrams, lengths))
+    chunks = [asked[start : start + _CHUNK] for start in range(0, len(asked), _CHUNK)]
+    look = ray.remote(hits).options(num_cpus=1)
+    tables = ray.get([look.remote(held_out, chunk) for chunk in chunks])
+    return pa.concat_tables([CONTAMINATION_SCHEMA.empty_table(), *tables])
 
 
 def _faults(scratch: Place) -> dict[str, int]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from reasonray.comparison import BASE, STUDENT
 from reasonray.config import Arm, Asked, Fixed, Teacher
-from reasonray.console import say
-from reasonray.records import Problem, Split
-from reasonray.run import Run
-from reasonray.stages.arms import annotated
-from reasonray.stages.draw import draw
-from reasonray.stages.fleet import Fleet
-from reasonray.stages.orders import EngineSpec, Order
+from reasonray.curation.annotations import annotated
+from reasonray.records import BASE, STUDENT, Problem, Split
+from reasonray.sampling.cluster import in_tasks
+from reasonray.sampling.pool import Fleet
+from reasonray.sampling.sampler import draw
+from reasonray.sampling.work import EngineSpec, Order
+from reasonray.store.progress import say
+from reasonray.store.run import Run
 
 
 def evaluate(run: Run, fleet: Fleet, arms: Collection[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def evaluate(run: Run, fleet: Fleet, arms: Collection[str] | None = None) -> Non
             say("evaluate", f"{drawn.total.rollouts:>7,} samples of {names}   {drawn.seconds:.0f} s")
     for order in orders:
         if order.ledger.segments():
-            annotated(order.ledger)  # now, while the cluster is there: reports find the behaviours looked for
+            annotated(order.ledger, in_tasks)  # now, while the cluster is there: reports find the behaviours looked for
 
 
 def arms_before_training(run: Run) -> list[str]:

@@ -17,16 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reasonray.analysis.estimators import kappa
 from reasonray.checkers import labels
 from reasonray.config import Fixed, UserError
-from reasonray.console import say
-from reasonray.estimators import kappa
 from reasonray.prompts import split_reasoning
 from reasonray.records import Outcome, content_hash
-from reasonray.run import Run
-from reasonray.stages.draw import draw
-from reasonray.stages.fleet import Fleet
-from reasonray.stages.orders import EngineSpec, Order
+from reasonray.sampling.pool import Fleet
+from reasonray.sampling.sampler import draw
+from reasonray.sampling.work import EngineSpec, Order
+from reasonray.store.progress import say
+from reasonray.store.run import Run
 
 
 def label(run: Run, fleet: Fleet) -> None:

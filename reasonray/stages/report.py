@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray import summary
+from reasonray.analysis import metrics_json
+from reasonray.analysis.comparisons import part
+from reasonray.analysis.funnel import Trained
 from reasonray.checkers import consensus
-from reasonray.comparison import BASE, STUDENT, part
 from reasonray.config import UserError
-from reasonray.console import say
-from reasonray.funnel import Trained
-from reasonray.records import Problem, Split
+from reasonray.curation.annotations import annotated, drawn
+from reasonray.records import BASE, STUDENT, Problem, Split
 from reasonray.report import rollouts
 from reasonray.report.markdown import render_markdown
 from reasonray.report.page import ReportInputs, render
-from reasonray.report.rollouts import BUDGET
-from reasonray.run import Run, versions
-from reasonray.stages.arms import annotated, drawn, measured, measured_checkpoints, missing, step_of
-from reasonray.storage import Place
-from reasonray.tables import ROLLOUT_SCHEMA
+from reasonray.report.rollouts import BUDGET, MARGIN, TEXT, with_columns
+from reasonray.sampling.cluster import in_tasks
+from reasonray.store.evaluations import measured, measured_checkpoints, missing, step_of
+from reasonray.store.progress import say
+from reasonray.store.run import Run, versions
 
 _AUDITED = ("problem_id", "verdict_outcome", "verdict_extracted")
 _NAMING = ("id", "sample", "problem_source", "verdict_detail")
-"""What is read of train rollouts beside summary.COLUMNS."""
-TEXT = ("completion", "problem_question", "problem_answer")
-"""What is read only of the rollouts that the page shows."""
-MARGIN = 2
-"""How many times the page's budget is chosen by tokens, before the bytes are known."""
+"""What is read of train rollouts beside metrics_json.COLUMNS."""
 
 
 def report(run: Run) -> None:
@@ -45,7 +41,7 @@ def report(run: Run) -> None:
         raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
     arms, unfinished = _arms(run)
     checkpoints = _checkpoints(run)
-    sampled = _sampled(run, (*summary.COLUMNS, *_NAMING))
+    sampled = _sampled(run, (*metrics_json.COLUMNS, *_NAMING))
     metrics = _metrics(run, sampled, arms, checkpoints, unfinished)
     for arm, scores in metrics["evaluation"].items():
         (run.evaluation(arm).place / "scores.json").write(json.dumps(scores, indent=2, allow_nan=False).encode())
@@ -68,7 +64,7 @@ def report(run: Run) -> None:
 
 def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """Return the rollouts of the arms that are measured whole, and of the others how much of them there is."""
-    tables = {name: drawn(run, name) for name in measured(run)}
+    tables = {name: drawn(run, name, in_tasks) for name in measured(run)}
     unfinished = {name: lack for name, table in tables.items() if (lack := missing(run, table))}
     for name, lack in unfinished.items():
         say("report", f"{name} is left out: {lack['samples']:,} of {lack['of']:,} samples are drawn")
@@ -78,7 +74,7 @@ def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Any]]:
 def _checkpoints(run: Run) -> dict[str, pa.Table]:
     """Return the rollouts of the checkpoints that are measured whole, by the arm's name."""
     few = min(run.config.evaluation.checkpoint_problems, len(run.problems(Split.TEST)))
-    found = {name: annotated(run.evaluation(name)) for name in measured_checkpoints(run)}
+    found = {name: annotated(run.evaluation(name), in_tasks) for name in measured_checkpoints(run)}
     return {name: it for name, it in found.items() if it.num_rows == few * run.config.evaluation.checkpoint_samples}
 
 
@@ -91,7 +87,7 @@ def _metrics(
 ) -> dict[str, Any]:
     train = run.problems(Split.TRAIN)
     stages = {it: _seconds(run, it) for it in ("sample", "verify", "evaluate", "curate", "train")}
-    return summary.summarise(
+    return metrics_json.summarise(
         config=run.config,
         versions=versions(),
         problems=len(train),
@@ -130,27 +126,11 @@ def _shown(run: Run, chosen: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     return found
 
 
-def with_columns(rows: pa.Table, files: Iterable[Place], names: Sequence[str]) -> pa.Table:
-    """Return the rows with columns that only their files hold, file by file: memory holds one and what is wanted."""
-    parts = []
-    for file in files:
-        wanted = pc.is_in(file.read_table(["id"])["id"], value_set=rows["id"].combine_chunks())
-        if pc.any(wanted).as_py():
-            parts.append(file.read_table(["id", "round", *names]).filter(wanted))
-    if not parts:
-        return pa.table({name: [] for name in ROLLOUT_SCHEMA.names}, ROLLOUT_SCHEMA)
-    texts = pa.concat_tables(parts, promote_options="permissive").sort_by([("round", "descending")])
-    at = pc.index_in(rows["id"], value_set=texts["id"].combine_chunks())  # the first: of the newest round
-    for name in names:
-        rows = rows.append_column(name, texts[name].take(at))
-    return rows
-
-
-def _trust(run: Run, train: Sequence[Problem], sampled: pa.Table) -> summary.Trust:
+def _trust(run: Run, train: Sequence[Problem], sampled: pa.Table) -> metrics_json.Trust:
     manifest, labelled = run.verified / "manifest.json", run.place / "labels.json"
     verdicts = zip(*(sampled[it].to_pylist() for it in _AUDITED), strict=True)
     suspects, looked_at = consensus.suspects(train, verdicts)
-    return summary.Trust(
+    return metrics_json.Trust(
         verified=manifest.read_json_if_there(),
         labels=labelled.read_json_if_there(),
         suspects=suspects,
@@ -206,12 +186,12 @@ def trained(run: Run) -> Trained | None:
     )
 
 
-def _cost(run: Run) -> summary.Cost | None:
+def _cost(run: Run) -> metrics_json.Cost | None:
     sessions = [it for it in run.events.last_of_sessions("sample") if "replica_seconds" in it]
     if not sessions:
         return None
-    totals = {field.name: sum(it.get(field.name, 0) for it in sessions) for field in fields(summary.Cost)}
-    return summary.Cost(**totals)
+    totals = {field.name: sum(it.get(field.name, 0) for it in sessions) for field in fields(metrics_json.Cost)}
+    return metrics_json.Cost(**totals)
 
 
 def _provenance(run: Run) -> dict[str, Any]:

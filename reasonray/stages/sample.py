@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from reasonray import problems
+from reasonray.analysis.comparisons import clusters_of
 from reasonray.checkers import sandbox
-from reasonray.comparison import clusters_of
 from reasonray.config import UserError
-from reasonray.console import say
-from reasonray.policy import deal
 from reasonray.records import Split
-from reasonray.run import Run
-from reasonray.stages.draw import Drawn, Spent, draw
-from reasonray.stages.fleet import Fleet, fits, refuse_impossible
-from reasonray.stages.orders import EngineSpec, Figures, Order
+from reasonray.sampling.policy import deal
+from reasonray.sampling.pool import Fleet, fits, refuse_impossible
+from reasonray.sampling.sampler import Drawn, Spent, draw
+from reasonray.sampling.work import EngineSpec, Figures, Order
+from reasonray.store.progress import say
+from reasonray.store.run import Run
 
 
 def load_problems(run: Run) -> None:

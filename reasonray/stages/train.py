@@ -30,15 +30,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from reasonray import models
 from reasonray.config import Training, UserError
-from reasonray.console import Progress, duration, say
 from reasonray.records import content_hash
-from reasonray.run import Run
-from reasonray.stages.checkpoints import Store, forget, least_loss, made_of_other, resumable
-from reasonray.stages.fleet import autoscales
-from reasonray.stages.steps import StepLog
-from reasonray.storage import Place, place
+from reasonray.sampling.pool import autoscales
+from reasonray.store.checkpoints import Store, forget, least_loss, made_of_other, resumable
+from reasonray.store.progress import Progress, duration, say
+from reasonray.store.run import Run
+from reasonray.store.storage import Place, place
 from reasonray.training import plan
 from reasonray.training.card import card
+from reasonray.training.step_log import StepLog
 
 if TYPE_CHECKING:
     from reasonray.training.examples import Example
@@ -308,7 +308,16 @@ def _train_here(assignment: _Assignment) -> None:
         scratch = Path(run.student.path)
         if not run.place.is_local:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reasonray-")))
-        store = stack.enter_context(Store(run, assignment.data, rank, world))
+        store = stack.enter_context(
+            Store(
+                run,
+                assignment.data,
+                rank,
+                world,
+                is_preempted=lambda: ray.train.get_preemption_info() is not None,
+                report=ray.train.report,
+            )
+        )
         job = TrainingJob(
             model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
             examples=str(_fetched(run.student / "examples", scratch)),

@@ -24,43 +24,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from reasonray.analysis.estimators import wilson
 from reasonray.checkers import consensus, find_checker, judgement, math_answer, needs_no_answer
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking, Fixed, Judge, UserError
-from reasonray.console import say
-from reasonray.estimators import wilson
 from reasonray.prompts import split_reasoning
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash, share_of
-from reasonray.run import Run
-from reasonray.stages.cluster import quiet_ray_data
-from reasonray.stages.draw import draw
-from reasonray.stages.fleet import Fleet
-from reasonray.stages.orders import EngineSpec, Order
-from reasonray.storage import Place
-from reasonray.tables import ROLLOUT_SCHEMA, keys, put, row_hashes, table_to_rollouts
+from reasonray.sampling.cluster import quiet_ray_data
+from reasonray.sampling.pool import Fleet
+from reasonray.sampling.sampler import draw
+from reasonray.sampling.work import EngineSpec, Order
+from reasonray.store.progress import say
+from reasonray.store.run import Run
+from reasonray.store.schema import ROLLOUT_SCHEMA, row_hashes, table_to_rollouts
+from reasonray.store.storage import Place
+from reasonray.store.verdicts import VERIFIED_SCHEMA
 
 _CONTROLS = 50
 """Questions of each kind to which the answer is known."""
 _UNDECIDED = (Outcome.NO_ANSWER, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
-_VERDICT = [ROLLOUT_SCHEMA.field(f"verdict_{it}") for it in ("outcome", "extracted", "checker", "detail", "seconds")]
-VERIFIED_SCHEMA = pa.schema(
-    [
-        ROLLOUT_SCHEMA.field("id"),
-        ROLLOUT_SCHEMA.field("round"),
-        ROLLOUT_SCHEMA.field("problem_id"),
-        pa.field("outcome_before", pa.string(), nullable=False),
-        *_VERDICT,
-        pa.field("rules_outcome", pa.string(), nullable=False),
-        pa.field("fast_outcome", pa.string()),
-        pa.field("symbolic_outcome", pa.string()),
-        pa.field("judge_outcome", pa.string()),
-        pa.field("judged_for", pa.string()),
-        pa.field("audited", pa.bool_(), nullable=False),
-    ]
-)
-"""One row for each time that a rollout was drawn.
-
-judged_for: undecided, disagreement or audit; null where the judge had no part."""
 _RULED_SCHEMA = pa.schema([*VERIFIED_SCHEMA, pa.field("judgement", pa.string())])
 
 
@@ -149,29 +131,6 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
     document = _conclude(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA), controls)
     scratch.delete()
     return document
-
-
-def newer_verdicts(run: Run) -> pa.Table:
-    """Return the verdicts that differ from those of the commits: id, round, and the verdict's columns."""
-    names = ["id", "round", *(field.name for field in _VERDICT)]
-    manifest = (run.verified / "manifest.json").read_json_if_there()
-    if manifest is None:
-        return pa.schema([VERIFIED_SCHEMA.field(name) for name in names]).empty_table()
-    verified = pa.concat_tables([(run.verified / name).read_table() for name in manifest["files"]])
-    changed = pc.not_equal(verified["verdict_outcome"], verified["outcome_before"])
-    return verified.filter(changed).select(names)
-
-
-def with_verdicts(rollouts: pa.Table, verdicts: pa.Table) -> pa.Table:
-    """Return rollouts with the newer verdicts in place of those that they were committed with."""
-    if not verdicts.num_rows:
-        return rollouts
-    place = pc.index_in(keys(rollouts), value_set=keys(verdicts).combine_chunks())
-    newer = {field.name: pc.take(verdicts[field.name].combine_chunks(), place) for field in _VERDICT}
-    return put(
-        rollouts,
-        {name: pc.if_else(pc.is_valid(place), values, rollouts[name]) for name, values in newer.items()},
-    )
 
 
 def _under(rollout: Rollout, instead: Mapping[str, str]) -> Rollout:

@@ -33,7 +33,7 @@ from reasonray.errors import UserError
 from reasonray.training import lora
 from reasonray.training.attention import NAME, off, packs_safely
 from reasonray.training.examples import IGNORED, Batch, Example, collate
-from reasonray.training.loss import CHUNK, summed_cross_entropy
+from reasonray.training.losses import CHUNK, summed_cross_entropy
 
 
 class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy

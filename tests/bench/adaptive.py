@@ -25,8 +25,8 @@ from printing import tell
 from teacher import config
 
 from reasonray.records import Outcome, Rollout
-from reasonray.run import Run, open_run
-from reasonray.tables import table_to_rollouts
+from reasonray.store.run import Run, open_run
+from reasonray.store.schema import table_to_rollouts
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     import ray
 
-    from reasonray.stages.fleet import Fleet
+    from reasonray.sampling.pool import Fleet
     from reasonray.stages.sample import sample
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)

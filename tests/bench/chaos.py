@@ -154,8 +154,8 @@ class Arena:
         return self.ledger().read(["id"]).num_rows
 
     def ledger(self) -> Any:
-        from reasonray.ledger import Ledger
-        from reasonray.storage import place
+        from reasonray.store.ledger import Ledger
+        from reasonray.store.storage import place
 
         return Ledger(place(self.scratch / "smoke" / "rollouts"))
 

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from factories import a_problem
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from math_verify import parse, verify
 from printing import tell
 
@@ -31,6 +30,7 @@ from reasonray.checkers import check, check_fast, math_answer, notation, numbers
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
 from reasonray.records import Finish, Outcome, Problem
+from tests.factories import a_problem
 
 CASES = Path(__file__).parents[1] / "checkers" / "cases.jsonl"
 HOSTILE = {

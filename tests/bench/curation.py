@@ -31,8 +31,8 @@ from printing import tell
 
 from reasonray.config import parse
 from reasonray.records import Problem, Split, content_hash
-from reasonray.run import Run, open_run
 from reasonray.stages.curate import curate
+from reasonray.store.run import Run, open_run
 
 SAMPLES, SEGMENT = 16, 5000
 SENTENCES = (

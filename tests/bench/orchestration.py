@@ -27,13 +27,13 @@ from memory import Peak
 from printing import tell
 
 from reasonray.config import Config, parse
-from reasonray.ledger import Ledger
 from reasonray.records import content_hash
-from reasonray.run import open_run
-from reasonray.stages.fleet import Fleet
-from reasonray.stages.orders import EngineSpec
+from reasonray.sampling.pool import Fleet
+from reasonray.sampling.work import EngineSpec
 from reasonray.stages.sample import sample
-from reasonray.storage import place
+from reasonray.store.ledger import Ledger
+from reasonray.store.run import open_run
+from reasonray.store.storage import place
 
 
 def main() -> None:

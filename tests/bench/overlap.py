@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from memory import Peak
 from printing import tell
 
-from reasonray.curation.overlap import Item, hits, index, near_duplicates, signatures
-from reasonray.curation.words import normalised
+from reasonray.curation.decontamination import Item, hits, index
+from reasonray.curation.dedup import near_duplicates, signatures
+from reasonray.curation.text import normalised
 
 NGRAMS = (8, 13)
 THRESHOLD = 0.8

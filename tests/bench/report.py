@@ -39,10 +39,10 @@ from memory import Peak
 from printing import tell
 
 from reasonray.config import parse
+from reasonray.curation.annotations import annotated
 from reasonray.records import Problem, Split, content_hash
-from reasonray.run import Run, find_run, open_run
-from reasonray.stages.arms import annotated
 from reasonray.stages.report import report
+from reasonray.store.run import Run, find_run, open_run
 
 SAMPLES, SEGMENT = 8, 4000
 ARMS = ("base", "one", "two", "three", "student")

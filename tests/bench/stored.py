@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from reasonray.records import content_hash
-from reasonray.tables import ROLLOUT_SCHEMA
+from reasonray.store.schema import ROLLOUT_SCHEMA
 
 _ALIKE = {
     "problem_source": "made up",

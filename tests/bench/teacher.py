@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reasonray import toml
-from reasonray.config import Config, parse
+from reasonray.config import Config, parse, toml
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -63,9 +63,9 @@ def main() -> None:
 
 def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, list[float]]:
     """Return each way's tokens a second by round."""
-    from reasonray.run import open_run
-    from reasonray.stages.fleet import Fleet
+    from reasonray.sampling.pool import Fleet
     from reasonray.stages.sample import load_problems
+    from reasonray.store.run import open_run
 
     def numbered(name: str) -> Any:
         run = open_run(config(root, name, problems, policy={"kind": "fixed", "samples": samples}))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import a_problem
 from hypothesis import given
 from hypothesis import strategies as st
 from math_verify import parse, verify
@@ -18,6 +17,7 @@ from reasonray.config import Checking, GymSource, UserError
 from reasonray.problems import gym
 from reasonray.problems.hub import gold
 from reasonray.records import Finish, Outcome, Problem
+from tests.factories import a_problem
 
 ROOM = Path(__file__).parent
 CASES = [json.loads(line) for line in (ROOM / "cases.jsonl").read_text().splitlines()]

@@ -1,12 +1,12 @@
 """Answers that are the same one, majorities, gold answers in doubt, and how a judge is asked and read."""
 
 import pytest
-from factories import a_problem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.checkers import check, consensus, judgement
 from reasonray.records import Finish, Outcome
+from tests.factories import a_problem
 
 ANSWERS = st.lists(st.sampled_from(["1/2", "0.5", r"\frac{1}{2}", "2", "2.0", "two", "$2$", "x + 1"]), max_size=9)
 

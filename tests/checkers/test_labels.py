@@ -1,10 +1,10 @@
 """A labeller's answer is four labels or none."""
 
 import pytest
-from factories import a_problem
 
 from reasonray.checkers import check, labels
 from reasonray.records import Finish, Outcome
+from tests.factories import a_problem
 
 FULL = "verification: yes\nbacktracking: no\n**Subgoals**: Yes\nbackward chaining: no"
 

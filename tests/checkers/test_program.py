@@ -10,13 +10,13 @@ from typing import Any
 
 import psutil
 import pytest
-from factories import a_problem
 
 from reasonray.checkers import check, check_fast, program, sandbox, unverifiable
 from reasonray.checkers.pool import CheckerPool
 from reasonray.checkers.sandbox import Limits
 from reasonray.config import Checking, UserError
 from reasonray.records import Finish, Outcome, Problem, Verdict
+from tests.factories import a_problem
 
 LIMITS = Limits(seconds=3.0, memory_mb=512)
 needs_sandbox = pytest.mark.skipif(bool(sandbox.missing()), reason=f"no sandbox: {sandbox.missing()}")

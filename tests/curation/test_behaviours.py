@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from factories import a_problem, a_rollout
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.curation.behaviours import annotate, annotate_table
 from reasonray.records import Annotation
-from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
+from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
+from tests.factories import a_problem, a_rollout
 
 BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
 LABELLED = [json.loads(line) for line in Path(__file__).with_name("behaviours.jsonl").read_text().splitlines()]

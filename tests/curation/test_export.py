@@ -7,16 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factories import a_problem, a_rollout, a_scripted_config
 
+from reasonray.analysis.funnel import Funnel, count_funnel
 from reasonray.config import Config, Prompt, parse
 from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
 from reasonray.curation.export import EXPORT_SCHEMA, examples, json_lines, split_off
-from reasonray.funnel import Funnel, count_funnel
 from reasonray.prompts import messages
 from reasonray.records import Annotation, Outcome
-from reasonray.tables import rollouts_to_table
+from reasonray.store.schema import rollouts_to_table
+from tests.factories import a_problem, a_rollout, a_scripted_config
 
 PROMPT = Prompt(system="Think first.", template="{question} Answer with a number.")
 RAW = "<think>\n Step 1: 6 * 7 = 42.  Let me check: 42.\n</think>\nThe answer is 42. \n"

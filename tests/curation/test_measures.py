@@ -4,7 +4,6 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
-from factories import a_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +18,10 @@ from reasonray.curation.measures import (
     ngram_loops,
     reasoning_format,
 )
-from reasonray.curation.words import parted
+from reasonray.curation.text import parted
 from reasonray.prompts import split_reasoning
-from reasonray.tables import rollouts_to_table
+from reasonray.store.schema import rollouts_to_table
+from tests.factories import a_rollout
 
 _PIECES = st.sampled_from(
     [

@@ -5,7 +5,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from factories import a_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +12,8 @@ from reasonray.config import Curation, UserError
 from reasonray.curation.measures import NGRAM, measure_table
 from reasonray.curation.rules import COMPARING, RULES, check_names, first_drop
 from reasonray.records import Finish, Outcome, Verdict
-from reasonray.tables import rollouts_to_table
+from reasonray.store.schema import rollouts_to_table
+from tests.factories import a_rollout
 
 GOOD = {
     "finish": "stop",

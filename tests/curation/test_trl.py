@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from factories import a_problem, a_rollout
-from students import write_model
 
 from reasonray.config import Prompt
 from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.export import examples
 from reasonray.records import Annotation
-from reasonray.tables import rollouts_to_table
+from reasonray.store.schema import rollouts_to_table
+from tests.factories import a_problem, a_rollout
+from tests.students import write_model
 
 
 def test_trl_trains_a_step_on_the_completions_of_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

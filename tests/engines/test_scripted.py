@@ -1,12 +1,11 @@
 import asyncio
 from collections import Counter
 
-from factories import a_problem
-
 from reasonray.config import Prompt, Sampling, ScriptedEngine
 from reasonray.engines.base import Attempt, Completion
 from reasonray.engines.scripted import Scripted
 from reasonray.records import Finish
+from tests.factories import a_problem
 
 
 def draw(config: ScriptedEngine, count: int) -> list[Completion]:

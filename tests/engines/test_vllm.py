@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import a_scripted_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonray import models
 from reasonray.config import Config, Training, parse
 from reasonray.prompts import Message, messages, prompt_ids
 from reasonray.records import Finish, Outcome, Rollout, Split
-from reasonray.run import Run, open_run
+from reasonray.sampling.pool import Fleet
 from reasonray.stages.evaluate import evaluate
-from reasonray.stages.fleet import Fleet
 from reasonray.stages.sample import sample
-from reasonray.tables import table_to_rollouts
+from reasonray.store.run import Run, open_run
+from reasonray.store.schema import table_to_rollouts
 from reasonray.training import loop
 from reasonray.training.examples import stop_token, tokenise, write
 from reasonray.training.model import export, probed
+from tests.factories import a_scripted_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine]
 

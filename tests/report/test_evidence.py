@@ -11,7 +11,7 @@ from reasonray.records import Annotation, Span
 from reasonray.report.evidence import quotes
 from reasonray.report.page import render
 from reasonray.report.rollouts import BUDGET
-from reasonray.tables import rollouts_to_table
+from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_rollout
 from tests.report.test_page import hostile_run, inputs_of
 from tests.synthetic_run import synthetic_run

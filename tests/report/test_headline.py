@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reasonray.comparison import evaluation
+from reasonray.analysis.comparisons import evaluation
 from reasonray.records import Split
 from reasonray.report.advice import next_steps
 from reasonray.report.headline import headline, remarks

@@ -12,7 +12,7 @@ import pytest
 
 from reasonray.records import Annotation, Outcome, Span
 from reasonray.report.rollouts import changes, choose, pack
-from reasonray.tables import ROLLOUT_SCHEMA, rollouts_to_table
+from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import synthetic_run
 

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from factories import a_problem, a_rollout, a_scripted_config
 from rich.console import Console
 
+from reasonray.cli.show import Query, show
 from reasonray.config import Config, Curation, UserError
 from reasonray.records import Outcome, Rollout, Split
-from reasonray.run import Run, open_run
-from reasonray.show import Query, show
 from reasonray.stages.curate import curate, users_code
 from reasonray.stages.report import report
+from reasonray.store.run import Run, open_run
+from tests.factories import a_problem, a_rollout, a_scripted_config
 
 pytestmark = pytest.mark.ray
 

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import a_scripted_config
 
+from reasonray.cli.status import describe
 from reasonray.config import ConfigError, UserError, parse
-from reasonray.extension import refusal
 from reasonray.records import Split
-from reasonray.run import open_run
+from reasonray.sampling.pool import Fleet
 from reasonray.stages.evaluate import evaluate
-from reasonray.stages.fleet import Fleet
 from reasonray.stages.report import report
 from reasonray.stages.sample import load_problems, sample
-from reasonray.status import describe
+from reasonray.store.compatibility import refusal
+from reasonray.store.run import open_run
+from tests.factories import a_scripted_config
 
 
 def arm(name: str, correct: float, **changes: Any) -> dict[str, Any]:

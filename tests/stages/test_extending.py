@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import a_scripted_config
 
 from reasonray.config import Config, UserError, parse
 from reasonray.records import Finish, Rollout
-from reasonray.run import Run, open_run
-from reasonray.stages.fleet import Fleet
+from reasonray.sampling.pool import Fleet
 from reasonray.stages.sample import sample
-from reasonray.tables import table_to_rollouts
+from reasonray.store.run import Run, open_run
+from reasonray.store.schema import table_to_rollouts
+from tests.factories import a_scripted_config
 
 pytestmark = pytest.mark.ray
 

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import a_problem, a_rollout, a_scripted_config
 
 from reasonray.checkers import labels
 from reasonray.config import UserError
 from reasonray.records import Split
-from reasonray.run import Run, open_run
+from reasonray.sampling.pool import Fleet
 from reasonray.stages.curate import curate
-from reasonray.stages.fleet import Fleet
 from reasonray.stages.label import label
 from reasonray.stages.report import report
+from reasonray.store.run import Run, open_run
+from tests.factories import a_problem, a_rollout, a_scripted_config
 
 pytestmark = pytest.mark.ray
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from factories import a_scripted_config
 
 from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Rollout
-from reasonray.run import Run, open_run
-from reasonray.stages.fleet import Fleet
+from reasonray.sampling.pool import Fleet
 from reasonray.stages.sample import sample
-from reasonray.tables import table_to_rollouts
+from reasonray.store.run import Run, open_run
+from reasonray.store.schema import table_to_rollouts
+from tests.factories import a_scripted_config
 
 pytestmark = pytest.mark.ray
 
@@ -130,7 +130,7 @@ def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.4, "max_num_seqs": 8})
     run = open_run(config)
     drive = (
-        "import sys, ray; from reasonray.run import find_run; from reasonray.stages.fleet import Fleet\n"
+        "import sys, ray; from reasonray.store.run import find_run; from reasonray.sampling.pool import Fleet\n"
         "from reasonray.stages.sample import sample\n"
         "ray.init(address='local', num_cpus=4, include_dashboard=False, log_to_driver=False)\n"
         "run = find_run(sys.argv[1])\n"

@@ -16,20 +16,20 @@ import psutil
 import pyarrow as pa
 import pytest
 import torch
-from factories import a_scripted_config
 from peft import PeftModel
 from ray.train import TrainingFailedError
-from students import write_model
 from transformers import AutoModelForCausalLM
 
-from reasonray.cli import guarded
+from reasonray.analysis.funnel import Trained
+from reasonray.cli.main import guarded
 from reasonray.config import UserError
-from reasonray.funnel import Trained
 from reasonray.records import content_hash
-from reasonray.run import Run, open_run
 from reasonray.stages.report import trained
 from reasonray.stages.train import train
-from tests.test_s3 import s3_server
+from reasonray.store.run import Run, open_run
+from tests.factories import a_scripted_config
+from tests.store.test_s3 import s3_server
+from tests.students import write_model
 
 pytestmark = pytest.mark.ray
 

@@ -8,15 +8,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factories import a_problem, a_rollout, a_scripted_config
 
 from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, share_of
-from reasonray.run import Run, open_run
+from reasonray.sampling.pool import Fleet
 from reasonray.stages.curate import curate
-from reasonray.stages.fleet import Fleet
 from reasonray.stages.report import report
-from reasonray.stages.verify import agreement, controlled, newer_verdicts, verify, with_verdicts
+from reasonray.stages.verify import agreement, controlled, verify
+from reasonray.store.run import Run, open_run
+from reasonray.store.verdicts import newer_verdicts, with_verdicts
+from tests.factories import a_problem, a_rollout, a_scripted_config
 
 pytestmark = pytest.mark.ray
 

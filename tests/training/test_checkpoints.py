@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from students import curve, in_workers, make_job, random_examples, train, train_as
 
 from reasonray.errors import UserError
 from reasonray.training import examples, loop
 from reasonray.training.examples import collate
+from tests.students import curve, in_workers, make_job, random_examples, train, train_as
 
 HELD_OUT = (7, 3, 19, 11)
 
@@ -86,14 +86,14 @@ def test_a_disk_that_fills_while_saving_leaves_the_checkpoints_before(tmp_path: 
     before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
     script = (
         "import resource, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from students import make_job, train\n"
+        "from tests.students import make_job, train\n"
         "job = make_job(Path(sys.argv[2]), checkpoints=2)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"  # every longer file fails to be written
         "train(job, resume_from=Path(sys.argv[3]))\n"
     )
-    tests = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", script, tests, str(tmp_path), str(first)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script, root, str(tmp_path), str(first)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
     told = done.stderr.splitlines()[-1]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from students import curve, make_job, random_examples, train, train_as
 
 from reasonray.training import attention, loop
 from reasonray.training.attention import by_example, by_kernel, packed_attention
+from tests.students import curve, make_job, random_examples, train, train_as
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 BORDERS = (0, 7, 8, 300, 555)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from students import CHATML, byte_tokenizer
 
 from reasonray.errors import UserError
 from reasonray.prompts import Message, prompt_text
 from reasonray.training import examples
 from reasonray.training.examples import IGNORED, Example
+from tests.students import CHATML, byte_tokenizer
 
 LLAMA3 = (
     "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"

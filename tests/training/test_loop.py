@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -21,6 +20,7 @@ from reasonray.errors import UserError
 from reasonray.training import examples, loop
 from reasonray.training.examples import collate
 from reasonray.training.model import _compare, export, load, probed
+from tests.students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from students import curve, in_workers, make_job, random_examples, train, train_as, write_model
 from transformers import AutoModelForCausalLM
 
 from reasonray.training import loop
 from reasonray.training.examples import collate
+from tests.students import curve, in_workers, make_job, random_examples, train, train_as, write_model
 
 ROWS = random_examples()
 LORA = {"lora_rank": 4, "lora_alpha": 16.0, "batch": 3}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from students import LENGTHS, VOCAB, random_examples, write_model
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config
 
@@ -15,6 +14,7 @@ from reasonray.errors import UserError
 from reasonray.training.attention import by_example, by_kernel, packs_safely, self_check
 from reasonray.training.examples import IGNORED, Batch, collate
 from reasonray.training.model import Student, load
+from tests.students import LENGTHS, VOCAB, random_examples, write_model
 
 ROWS = random_examples()
 ALL = range(len(LENGTHS))

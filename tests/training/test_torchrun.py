@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import a_scripted_config
 from safetensors.torch import load_file
-from students import EXACT, make_job, train
+
+from tests.factories import a_scripted_config
+from tests.students import EXACT, make_job, train
 
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTINGS = {**EXACT, "batch": 3, "max_tokens": 40, "epochs": 2, "checkpoints": 2}

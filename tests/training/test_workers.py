@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from students import (
+from transformers import AutoModelForCausalLM
+
+from reasonray.training import loop
+from tests.students import (
     curve,
     gradients_as,
     homes_as,
@@ -24,9 +27,6 @@ from students import (
     weights_of_first_as,
     write_model,
 )
-from transformers import AutoModelForCausalLM
-
-from reasonray.training import loop
 
 UNEVEN = (9, 2, 14, 9, 23)
 """In steps of three, so that a worker gets empty packs and the last step of an epoch is short."""

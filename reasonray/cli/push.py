@@ -1,0 +1,82 @@
+"""What a run made → a repository on the Hugging Face hub: the data set with its card, or the student."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
+
+from reasonray.curation.export import LAYOUTS
+from reasonray.errors import UserError
+from reasonray.store.run import Run
+from reasonray.store.storage import Place, place
+
+__all__ = ["push"]
+
+
+def push(run: Run, repository: str, *, student: bool = False, public: bool = False) -> str:
+    """Upload a run's data set, or its student, as one commit, and return the address.
+
+    Only what the manifest names goes: no rollout that was dropped, no checkpoint. A repository that is not there is
+    made, for its owner's eyes only unless it is to be public. The token is the one of `hf auth login`, or $HF_TOKEN.
+
+    Raises:
+        UserError: there is nothing to upload yet, or the hub refuses.
+    """
+    source, files = _student(run) if student else _data_set(run)
+    kind = "model" if student else "dataset"
+    try:
+        with ExitStack() as stack:
+            folder = Path(source.path)
+            if not source.is_local:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reasonray-")))
+                for name in files:
+                    (source / name).copy(place(folder / name))
+            hub = HfApi(library_name="reasonray")
+            made = hub.create_repo(repository, repo_type=kind, private=not public, exist_ok=True)
+            hub.upload_folder(
+                repo_id=made.repo_id,
+                repo_type=kind,
+                folder_path=folder,
+                allow_patterns=files,
+                commit_message=f"Upload {'the student' if student else 'the data set'} of run {run.name}",
+            )
+    except (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
+        raise UserError(f"{repository} cannot be pushed to: {_reason(error)}") from None
+    return str(made)
+
+
+def _data_set(run: Run) -> tuple[Place, list[str]]:
+    if not run.has_examples:
+        raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
+    document = (run.curated / "manifest.json").read_json()
+    names = [*document["data"], *document["validation"]]
+    lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in names]
+    layouts = [f"{layout}/{it.name}" for layout in LAYOUTS for it in (run.curated / layout).list() if it.name in lines]
+    return run.curated, ["README.md", *(f"data/{name}" for name in names), *layouts]
+
+
+def _student(run: Run) -> tuple[Place, list[str]]:
+    final = run.student / "final"
+    if not (final / "manifest.json").exists():
+        raise UserError(f"run {run.name} has no student yet; run jobs/train.py first")
+    return final, [file.name for file in final.list() if file.name != "manifest.json"]
+
+
+def _reason(error: Exception) -> str:
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+    if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+        return "the hub wants a token that may write there; log in with `hf auth login`, or set $HF_TOKEN"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "$HF_HUB_OFFLINE is set; unset it"
+    told = " ".join(str(error).split())
+    return f"{told[:160]}; check the name (owner/name), the network and $HF_ENDPOINT"

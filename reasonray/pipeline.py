@@ -1,0 +1,1 @@
+"""The whole run: every stage in order."""

@@ -1,0 +1,73 @@
+"""The Ray cluster that a job runs on: joining it, and describing it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import ray.data
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Join the cluster that the environment names or that runs on this machine; start a local one where there is none.
+
+    Workers' logs stay in Ray's session directory; faults reach the driver as exceptions.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # Of a cluster that is started here: when an actor is killed, the processes of its engine go with it.
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
+    ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def machines() -> list[str]:
+    """Return what the cluster is made of: like nodes once, with their number; and the driver's processor."""
+    shapes = Counter(_shape(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    driver = next((line for line in _processor() if line.startswith("model name")), "").partition(":")[2].strip()
+    found = [f"{count} × {shape}" for shape, count in shapes.most_common()]
+    return [*found, f"driver on {driver or platform.machine()}"]
+
+
+def _shape(resources: Mapping[str, float]) -> str:
+    kinds = [name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")]
+    gpus = f", {resources['GPU']:g} GPUs {' '.join(kinds)}".rstrip() if resources.get("GPU") else ""
+    return f"{resources.get('CPU', 0):g} CPUs, {resources.get('memory', 0) / 2**30:.0f} GiB for Ray{gpus}"
+
+
+def _processor() -> list[str]:
+    source = Path("/proc/cpuinfo")
+    return source.read_text().splitlines() if source.exists() else []
+
+
+def quiet_ray_data() -> None:
+    """Keep Ray Data's own bars and logs off the terminal; the stages say what they are at."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def in_tasks(function: Callable[[T], R], batches: Sequence[T]) -> list[R]:
+    """Return what a function gives of every batch, in order: in Ray tasks, where there are several and Ray runs."""
+    if len(batches) < 2 or not ray.is_initialized():
+        return [function(batch) for batch in batches]
+    task: Any = ray.remote(num_cpus=1)(function)
+    return list(ray.get([task.remote(batch) for batch in batches]))

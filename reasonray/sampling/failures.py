@@ -1,0 +1,102 @@
+"""What replicas die of, and what becomes of the work that they had in hand. No Ray.
+
+A problem that was in flight at two deaths is drawn alone on its replica; if that dies too, one sample at a time; the
+sample that kills its replica even then is recorded as an ERROR, and the rest goes on. Replicas that do nothing but die
+end the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reasonray.config import Failures, UserError
+from reasonray.engines.base import Attempt, Completion
+from reasonray.records import Finish, Outcome, Verdict
+from reasonray.sampling.policy import owed
+from reasonray.sampling.queue import Backlog
+from reasonray.sampling.work import Arm, Care, Lease, Owed, rollout_of
+from reasonray.store.ledger import Tally
+
+_SUSPECT_AFTER = 2
+"""Deaths with a problem in flight before it is drawn alone."""
+
+
+class Deaths:
+    """What the replicas of one spec died of, and which problems were in flight then."""
+
+    def __init__(self, limits: Failures) -> None:
+        self._limits = limits
+        self.total = 0
+        self._in_a_row = 0
+        self._recent: deque[tuple[float, str]] = deque()
+        """When replicas died, and of what."""
+        self._suspicion: Counter[tuple[str, str]] = Counter()
+        """Deaths with a problem in flight, by arm and problem id."""
+
+    def add(self, cause: str) -> None:
+        """Take one more."""
+        self.total += 1
+        self._in_a_row += 1
+        self._recent.append((time.monotonic(), cause))
+
+    def end_row(self) -> None:
+        """Take it that something was finished since the last."""
+        self._in_a_row = 0
+
+    def refuse_loop(self, model: str) -> None:
+        """Check that replicas do not only die.
+
+        Raises:
+            UserError: as many did, in a row or within a while, as the configuration allows; the message has the causes.
+        """
+        since = time.monotonic() - 60 * self._limits.minutes
+        while self._recent and self._recent[0][0] < since:
+            self._recent.popleft()
+        if self._in_a_row >= self._limits.in_a_row:
+            how = f"died {self._in_a_row} times in a row without finishing anything"
+        elif len(self._recent) >= self._limits.deaths:
+            how = f"died {len(self._recent)} times within {self._limits.minutes:g} minutes"
+        else:
+            return
+        reasons = Counter(cause for _, cause in self._recent).most_common(3)
+        told = "; ".join(f"{count} x {cause}" for cause, count in reasons)
+        raise UserError(
+            f"replicas of {model} {how}: {told} (their logs are in Ray's session directory; the run resumes)"
+        )
+
+    def care_for(self, arm: Arm, of: Owed) -> Care:
+        """Return how carefully a suspect is drawn."""
+        return Care.SAMPLE if self._suspicion[arm.name, of.problem.id] > _SUSPECT_AFTER else Care.PROBLEM
+
+    def put_back(self, leases: Sequence[Lease], cause: str, backlog: Backlog) -> None:
+        """Put into the backlog what a dead replica's leases are still owed, by what the ledgers hold."""
+        ledgers = {lease.arm.ledger: lease.arm.ledger.tally() for lease in leases}
+        for lease in leases:
+            for old in lease.problems:
+                arm, problem = lease.arm, old.problem
+                of = arm.what_is_left(problem, ledgers[arm.ledger].get((problem.id, arm.fingerprint), Tally()))
+                if of.samples != old.samples:
+                    self.end_row()
+                if of.is_satisfied(arm.policy):
+                    continue
+                if lease.care is Care.SAMPLE:
+                    of = self._quarantine(arm, of, cause)
+                self._suspicion[arm.name, problem.id] += 1
+                if self._suspicion[arm.name, problem.id] >= _SUSPECT_AFTER:
+                    backlog.suspects.append((arm, of))
+                else:
+                    backlog.add(arm, of, first=True)
+
+    def _quarantine(self, arm: Arm, of: Owed, cause: str) -> Owed:
+        """Record the sample that kills its replica even when drawn alone, and go on without it."""
+        sample = owed(arm.policy, of.standing())[0]
+        deaths = self._suspicion[arm.name, of.problem.id] + 1
+        reason = f"the engine died {deaths} times on this: {cause}"
+        attempt = Attempt(of.problem, sample, arm.seed_of(of.problem, sample), arm.prompt, arm.sampling)
+        verdict = Verdict(outcome=Outcome.FAILED, checker=of.problem.checker, detail=reason)
+        completion = Completion("", Finish.ERROR, error=reason)
+        arm.ledger.append([rollout_of(arm, attempt, completion, verdict, of.rounds.get(sample, 0))])
+        return replace(of, samples=of.samples | {sample})

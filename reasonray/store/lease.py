@@ -1,0 +1,42 @@
+"""A lease on a run, so that two drivers never work on one run directory at the same time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reasonray.errors import UserError
+from reasonray.store.run import Run
+from reasonray.store.storage import unusable
+
+
+@contextmanager
+def exclusive(run: Run) -> Iterator[None]:
+    """Hold a local run against a second driver; the lock goes with the process, however it dies.
+
+    Raises:
+        UserError: another driver is at work on the run, or its directory cannot be written.
+    """
+    if not run.place.is_local:  # object stores have no locks: rollouts drawn twice are dropped on reading
+        yield
+        return
+    try:
+        lock = (Path(run.place.path) / ".lock").open("a+")
+    except OSError as error:
+        raise unusable(run.place, error) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise UserError(
+                f"run {run.name} is being worked on by process {holder}; wait for it, stop it, or use another name"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

@@ -1,0 +1,66 @@
+"""Arms are annotated once: what is stored is used again, and what is new, drawn again or by old detectors is not."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from reasonray.curation import annotations
+from reasonray.curation.annotations import annotated
+from reasonray.curation.behaviours import annotate_table
+from reasonray.records import Rollout
+from reasonray.store.ledger import Ledger
+from reasonray.store.storage import place
+from tests.factories import a_problem, a_rollout
+
+CHECKED = "<think> Step 1: 6 * 7 = 42. Let me check this. </think> The answer is 42."
+
+
+def attempt(sample: int, text: str = CHECKED, round_: int = 0) -> Rollout:
+    return a_rollout(text, problem=a_problem(), sample=sample, round=round_)
+
+
+def ledger_of(folder: Path, *rollouts: Rollout) -> Ledger:
+    ledger = Ledger(place(folder))
+    ledger.append(list(rollouts))
+    return ledger
+
+
+def stored(ledger: Ledger) -> Path:
+    return Path(ledger.place.path) / "annotations.parquet"
+
+
+def test_annotations_are_those_of_the_text(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, attempt(0), attempt(1, "The answer is 42."))
+    found, whole = annotated(ledger), annotate_table(ledger.read())
+    assert found["annotation_verification"].to_pylist() == [1, 0]
+    assert "completion" not in found.column_names
+    for name in ("annotation_depth", "annotation_spans", "annotation_dropped_by"):
+        assert found[name].to_pylist() == whole[name].to_pylist()
+
+
+def test_what_is_stored_is_used_and_only_new_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(tmp_path, attempt(0))
+    annotated(ledger)
+    seen: list[int] = []
+
+    def counting(table: pa.Table) -> pa.Table:
+        seen.append(table.num_rows)
+        return annotate_table(table)
+
+    monkeypatch.setattr(annotations, "annotate_table", counting)
+    before = stored(ledger).stat().st_mtime_ns
+    annotated(ledger)
+    assert (seen, stored(ledger).stat().st_mtime_ns) == ([], before)
+    ledger.append([attempt(1), attempt(0, "The answer is 42.", round_=1)])
+    assert annotated(ledger).sort_by("sample")["annotation_verification"].to_pylist() == [0, 1]
+    assert seen == [2]
+
+
+def test_other_detectors_annotate_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(tmp_path, attempt(0))
+    annotated(ledger)
+    before = stored(ledger).stat().st_mtime_ns
+    monkeypatch.setattr(annotations, "detectors", lambda: "other")
+    assert annotated(ledger)["annotation_verification"].to_pylist() == [1]
+    assert stored(ledger).stat().st_mtime_ns > before

@@ -1,0 +1,74 @@
+"""A replica by itself: what it cannot do is heard of."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray
+from pyarrow import fs
+
+from reasonray.config import Fixed
+from reasonray.sampling.pool import Fleet
+from reasonray.sampling.replica import Writer
+from reasonray.sampling.work import Arm, EngineSpec, Lease, Order, Owed
+from reasonray.store.ledger import Ledger
+from reasonray.store.run import open_run
+from reasonray.store.storage import Place, place
+from tests.factories import a_problem, a_rollout, a_scripted_config
+
+
+@dataclass(frozen=True)
+class FaultyPlace(Place):
+    """A place whose next write fails with something that is no fault of the storage."""
+
+    faults: list[Exception] = field(default_factory=list, compare=False)
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def __truediv__(self, part: str) -> "FaultyPlace":
+        return FaultyPlace(self.filesystem, f"{self.path}/{part}", self.faults)
+
+    def write(self, content: bytes | pa.Buffer) -> None:
+        if self.faults:
+            raise self.faults.pop()
+        super().write(content)
+
+
+def test_what_a_commit_failed_with_whatever_the_fault_is_committed_by_the_next(tmp_path: Path) -> None:
+    where = place(tmp_path)
+    ledger = Ledger(FaultyPlace(where.filesystem, where.path, [ValueError("no row of the schema")]))
+
+    async def write() -> None:
+        writer = Writer()
+        writer.add(ledger, a_rollout(sample=0))
+        with pytest.raises(ValueError, match="no row"):
+            await writer.commit()
+        writer.add(ledger, a_rollout(sample=1))
+        await writer.commit()
+        await writer.commit()
+
+    asyncio.run(write())
+    assert ledger.read(["sample"])["sample"].to_pylist() == [0, 1]
+    assert len(ledger.segments()) == 1, "a commit of nothing leaves nothing"
+
+
+@pytest.mark.ray
+def test_a_commit_that_fails_whatever_the_fault_fails_the_lease_at_once(ray_cluster: None, tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path, engine={"seconds": 30, "max_num_seqs": 64})
+    run = open_run(config)
+    spec = EngineSpec.of(run, config.teachers[0])
+    # No program can write to such a path, and Python says so by a ValueError.
+    ledger = Ledger(Place(fs.LocalFileSystem(), f"{tmp_path}/\0"))
+    teacher = config.teachers[0]
+    order = Order("teacher", [], teacher.prompt, teacher.sampling, Fixed(samples=64), ledger, spec)
+    lease = Lease(Arm.of(run, order, "weights"), (Owed(a_problem()),))
+    with Fleet(run) as fleet:
+        (replica,) = fleet.crew(spec, 1)
+        ray.get(replica.start.remote(spec.model, None))
+        with pytest.raises(ValueError, match="null byte"):
+            ray.get(replica.work.remote(lease), timeout=20)
+        with pytest.raises(ValueError, match="null byte"):
+            ray.get(replica.work.remote(lease), timeout=3)

@@ -1,0 +1,41 @@
+"""The driver's view of replicas: one that dies at a bad moment."""
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from reasonray.config import Budget
+from reasonray.sampling.pool import Fleet
+from reasonray.sampling.sampler import Drawing, Spent
+from reasonray.sampling.scheduler import Crew
+from reasonray.sampling.work import EngineSpec, Order
+from reasonray.store.progress import Progress
+from reasonray.store.run import Run, open_run
+from tests.factories import a_problem, a_scripted_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
+
+
+def an_order(run: Run) -> Order:
+    teacher = run.config.teachers[0]
+    spec = EngineSpec.of(run, teacher)
+    return Order("teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.rollouts, spec)
+
+
+def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_work_going(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    run = open_run(a_scripted_config(tmp_path, samples=8, engine={"seconds": 60}))
+
+    class Doomed(Crew):
+        def drop(self) -> None:
+            for replica in fleet.crew(self.spec, 1):
+                ray.kill(replica)
+            super().drop()
+
+    with Fleet(run) as fleet, Progress("sample", run.events) as progress:
+        drawing = Drawing(run, [Doomed(run, [an_order(run)], fleet)], progress, Budget(tokens=5), Spent(tokens=5))
+        drawing.open()
+        drawn = drawing.work()
+    assert (drawn.exhausted, drawn.deaths) == ("tokens", 1)

@@ -1,0 +1,104 @@
+"""Where the workers' checkpoints come together: whole by their manifest, whatever an earlier attempt left."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reasonray.store.checkpoints import Store, made_of_other
+from reasonray.store.run import Run, open_run
+from reasonray.store.storage import Place, place
+from tests.factories import a_scripted_config
+from tests.store.test_s3 import s3_server
+
+
+@pytest.fixture(autouse=True)
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """What Ray Train, which is not there, was told."""
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr("ray.train.report", told.append)
+    return told
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Run]:
+    """A run in an object store."""
+    with s3_server() as url:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
+        query = f"endpoint_override={url.removeprefix('http://')}&scheme=http&region=us-east-1"
+        root = f"s3://testing:testing@bucket/runs?{query}"
+        yield open_run(a_scripted_config(tmp_path).model_copy(update={"root": root}))
+
+
+def part(root: Path, step: int, rank: int, world: int) -> Path:
+    """What one of `world` workers has written of a state, on its own machine."""
+    directory = root / f"{rank} of {world}" / "states" / f"step-{step:06d}"
+    (directory / "state").mkdir(parents=True)
+    for name in (f"__{rank}_0.distcp", *([".metadata"] if rank == 0 else [])):
+        (directory / "state" / name).write_text(f"of {world}")
+    return directory
+
+
+def contents(folder: Place) -> dict[str, str]:
+    return {it.name: it.read().decode() for it in folder.list()}
+
+
+def test_what_a_dead_attempt_brought_is_no_part_of_the_next_ones_state(stored: Run, tmp_path: Path) -> None:
+    states = stored.student / "checkpoints" / "states"
+    with Store(stored, "data", 0, 1) as store:
+        store.put(2, part(tmp_path, 2, 0, 1), [{"step": 2}])
+    for rank in (1, 2):  # of three workers; the first one died before its own part was there
+        place(part(tmp_path, 5, rank, 3)).copy(states / "step-000005")
+        (states / "step-000005" / "parts" / str(rank)).write(b"")
+    (stored.student / "checkpoints" / "step-000004" / "model" / "config.json").write(b"torn")
+    first, second = Store(stored, "data", 0, 2), Store(stored, "data", 1, 2)
+    with first:
+        first.put(5, part(tmp_path, 5, 0, 2), [{"step": 5}])
+        time.sleep(1.0)  # it waits for the other's part
+        assert [it.name for it in stored.states()] == ["step-000002"]
+        with second:
+            second.put(5, part(tmp_path, 5, 1, 2), [{"step": 5}])
+    assert [it.name for it in stored.states()] == ["step-000005"]
+    assert set(contents(states / "step-000005" / "state").values()) == {"of 2"}
+    assert json.loads((states / "step-000005" / "steps.json").read()) == [{"step": 5}]
+    assert not (stored.student / "checkpoints" / "step-000004").exists()
+
+
+def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
+    tmp_path: Path, reported: list[dict[str, float]]
+) -> None:
+    run = open_run(a_scripted_config(tmp_path))
+    assert made_of_other(run, "data") == {}
+    with Store(run, "data", 0, 1) as store:
+        store.put(2, Path(run.student.path) / "checkpoints" / "states" / "step-000002", [{"step": 2, "loss": 1.5}])
+    assert reported == [{"step": 2, "loss": 1.5}]
+    assert made_of_other(run, "data") == {}
+    assert made_of_other(run, "other data")["data"] == "data"
+    for update, other in (
+        ({"max_tokens": 77}, True),
+        ({"lora_rank": 4}, True),
+        ({"workers": 3, "cpu_offload": True, "keep": 1, "checkpoints": 9, "student": "best"}, False),
+    ):
+        training = run.config.training.model_copy(update=update)
+        changed = Run(run.place, run.config.model_copy(update={"training": training}))
+        assert bool(made_of_other(changed, "data")) is other
+
+
+def test_a_state_is_saved_once_when_a_node_is_about_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([None, "soon", "soon", None, "soon"])
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: next(told))
+    store = Store(open_run(a_scripted_config(tmp_path)), "data", 1, 2)
+    assert [store.is_due() for _ in range(5)] == [False, True, False, False, True]
+
+
+def test_a_state_is_saved_once_a_period_and_before_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
+    run = open_run(a_scripted_config(tmp_path, training={"save_minutes": 3 / 60}))
+    first, second = Store(run, "data", 0, 2), Store(run, "data", 1, 2)
+    assert not first.is_due()
+    time.sleep(2.7)
+    assert [first.is_due(), first.is_due()] == [True, False]
+    assert not second.is_due(), "one of them is enough"

@@ -1,0 +1,298 @@
+import json
+import pickle
+import random
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain, count
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reasonray.errors import UserError
+from reasonray.records import Finish, Outcome, Rollout
+from reasonray.store.ledger import Ledger, Tally
+from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
+from reasonray.store.storage import Place, place
+from tests.factories import a_problem, a_rollout
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(place(tmp_path / "rollouts"))
+
+
+def test_an_empty_ledger_reads_as_an_empty_table_of_the_schema(ledger: Ledger) -> None:
+    assert ledger.read().schema.equals(ROLLOUT_SCHEMA)
+    assert ledger.tally() == {}
+
+
+def test_what_is_appended_is_read_back_unchanged(ledger: Ledger) -> None:
+    rollouts = [a_rollout(f"text {sample} \u2212 é", sample=sample) for sample in range(3)]
+    ledger.append(rollouts[:2])
+    ledger.append(rollouts[2:])
+    assert table_to_rollouts(ledger.read()) == rollouts
+
+
+def test_a_segment_that_no_manifest_names_does_not_exist(ledger: Ledger) -> None:
+    ledger.append([a_rollout(sample=0)])
+    name = ledger.append([a_rollout(sample=1)])
+    (ledger.place / "manifest" / f"{name}.json").delete()
+    assert [it.sample for it in table_to_rollouts(ledger.read())] == [0]
+
+
+def test_a_torn_segment_without_its_manifest_does_no_harm(ledger: Ledger) -> None:
+    ledger.append([a_rollout()])
+    (ledger.place / "segments" / "99999-torn.parquet").write(b"PAR1 torn")
+    assert ledger.read().num_rows == 1
+
+
+def test_a_rollout_committed_twice_is_read_once(ledger: Ledger) -> None:
+    ledger.append([a_rollout("first", sample=0), a_rollout(sample=1)])
+    ledger.append([a_rollout("again", sample=0), a_rollout(sample=2)])
+    read = table_to_rollouts(ledger.read())
+    assert sorted(it.sample for it in read) == [0, 1, 2]
+    assert [it.completion for it in read if it.sample == 0] == ["first"]
+    assert ledger.read(["sample"]).num_rows == 3
+
+
+def test_the_tally_counts_samples_and_correct_ones_by_problem_and_fingerprint(ledger: Ledger) -> None:
+    other = a_problem("What is 2 + 2?", "4")
+    ledger.append([a_rollout(sample=0), a_rollout(sample=3, outcome=Outcome.WRONG), a_rollout(problem=other)])
+    ledger.append([a_rollout(sample=4, outcome=Outcome.FAILED)])
+    drawn = (a_problem().id, "fingerprint")
+    assert ledger.tally() == {
+        drawn: Tally(frozenset({0, 3, 4}), correct=1, tokens=39, judged=2),
+        (other.id, "fingerprint"): Tally(frozenset({0}), correct=1, tokens=13, judged=1),
+    }
+    assert ledger.tally([a_problem().id, "of no rollout"]) == {drawn: ledger.tally()[drawn]}
+    assert ledger.tally([]) == {}
+    assert pickle.loads(pickle.dumps(ledger.tally())) == ledger.tally()
+
+
+def test_the_newest_round_of_a_rollout_is_read_and_the_older_one_stays(ledger: Ledger) -> None:
+    cut = {"outcome": Outcome.TRUNCATED, "finish": Finish.LENGTH}
+    ledger.append([a_rollout("and so on", sample=0, **cut), a_rollout("and on", sample=1, **cut)])
+    assert ledger.tally()[a_problem().id, "fingerprint"].cut == {0: (0, 3), 1: (0, 2)}
+    ledger.append([a_rollout(sample=0, round=1)])
+    ledger.append([a_rollout("and so on", sample=0, **cut)])
+    tally = ledger.tally()[a_problem().id, "fingerprint"]
+    assert (tally.samples, tally.correct, tally.cut) == (frozenset({0, 1}), 1, {1: (0, 2)})
+    assert sorted(ledger.read(["round"])["round"].to_pylist()) == [0, 1]
+    assert sum(pq.read_metadata(segment.path).num_rows for segment in ledger.segments()) == 4
+
+
+def test_a_manifest_says_how_many_rows_its_segment_holds(ledger: Ledger) -> None:
+    name = ledger.append([a_rollout(sample=sample) for sample in range(5)])
+    manifest = json.loads((ledger.place / "manifest" / f"{name}.json").read())
+    segment = ledger.segments()[0]
+    assert manifest["rows"] == pq.read_metadata(segment.path).num_rows == 5
+    assert manifest["bytes"] == Path(segment.path).stat().st_size
+
+
+class Interrupted(Exception):
+    """The machine went away."""
+
+
+@dataclass(frozen=True)
+class DyingPlace(Place):
+    """A place whose machine goes away before its n-th change of storage."""
+
+    left: list[int] = field(default_factory=list, compare=False)
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def __truediv__(self, part: str) -> "DyingPlace":
+        return DyingPlace(self.filesystem, f"{self.path}/{part}", self.left)
+
+    def _spend(self) -> None:
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise Interrupted
+
+    def write(self, content: bytes | pa.Buffer) -> None:
+        self._spend()
+        super().write(content)
+
+    def delete(self) -> None:
+        self._spend()
+        super().delete()
+
+
+def many_small_segments(ledger: Ledger) -> Ledger:
+    """Small segments around one that is too large to be merged, with doubles on both sides of it."""
+    for number in range(3):
+        ledger.append([a_rollout(f"first {number}", sample=2 * number), a_rollout(sample=2 * number + 1)])
+    noise = random.Random(0).randbytes(40_000).hex()
+    ledger.append([a_rollout("too late", sample=0), a_rollout(noise, sample=20)])
+    ledger.append([a_rollout("later still", sample=0), a_rollout("again", sample=5, round=1)])
+    ledger.append([a_rollout("too late", sample=3), a_rollout(sample=5), a_rollout("too late", sample=20)])
+    ledger.append([a_rollout("too late", sample=5, round=1), a_rollout(sample=6)])
+    return ledger
+
+
+def content(ledger: Ledger) -> list[tuple[str, int, str]]:
+    table = ledger.read(["id", "round", "completion"])
+    return sorted(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+
+
+def names(ledger: Ledger, folder: str = "segments") -> set[str]:
+    return {file.name.removesuffix(".parquet").removesuffix(".json") for file in (ledger.place / folder).list()}
+
+
+def test_segments_of_an_earlier_schema_are_read_and_compacted(ledger: Ledger) -> None:
+    rollouts = [a_rollout(sample=sample) for sample in range(8)]
+    for one in rollouts:
+        table = rollouts_to_table([one])
+        ledger.append_table(table.drop_columns(["annotation_ngram_loop", "annotation_reasoning_format"]))
+    assert table_to_rollouts(ledger.read()) == rollouts
+    assert ledger.read(["annotation_ngram_loop"]).to_pylist() == [{"annotation_ngram_loop": None}] * 8
+    assert ledger.compact(least=2) == 8
+    assert sorted(it.id for it in table_to_rollouts(ledger.read())) == sorted(it.id for it in rollouts)
+    ledger.append_table(table.drop_columns(["completion"]))
+    with pytest.raises(KeyError, match="completion"):
+        ledger.read()
+
+
+def test_a_segment_of_a_newer_schema_is_refused_and_not_merged_into_an_older_one(ledger: Ledger) -> None:
+    ledger.append([a_rollout()])
+    newer = rollouts_to_table([a_rollout(sample=1)]).replace_schema_metadata({"reasonray.schema": "99"})
+    manifest = ledger.place / "manifest" / f"{ledger.append_table(newer)}.json"
+    manifest.write(json.dumps(json.loads(manifest.read()) | {"schema": "99"}).encode())
+    for act in (ledger.read, ledger.tally, ledger.count, ledger.segments, lambda: ledger.compact(least=2)):
+        with pytest.raises(UserError, match=r"segment .*parquet is of schema 99, .*; update reasonray"):
+            act()
+    assert len(names(ledger)) == 2
+
+
+def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:
+    for sample in range(12):
+        ledger.append([a_rollout(f"first {sample}", sample=sample), a_rollout("again", sample=sample // 2)])
+    ledger.append([a_rollout("longer", sample=7, round=1)])
+    before, tally = content(ledger), ledger.tally()
+    assert ledger.count() == 25
+    assert ledger.compact(least=4) == 13
+    assert (content(ledger), ledger.tally()) == (before, tally)
+    assert len(ledger.segments()) == len(names(ledger)) == 1, "what is replaced is deleted"
+    assert ledger.count() == 13, "a superseded round stays, a double goes"
+    ledger.append([a_rollout(sample=99)])
+    assert ledger.compact(least=4) == 0, "few small segments stay as they are"
+    assert ledger.compact(least=2) == 2, "a merged segment can be merged again"
+    assert len(content(ledger)) == 13
+
+
+def test_a_merged_segment_stands_where_the_first_of_its_parts_stood(ledger: Ledger) -> None:
+    before = content(many_small_segments(ledger))
+    assert not {"too late", "later still"} & {text for *_, text in before}
+    assert ledger.compact(least=2, target_bytes=60_000) == 6
+    assert content(ledger) == before
+    assert [segment.name.endswith(".merged.parquet") for segment in ledger.segments()] == [True, False, True]
+
+
+@pytest.mark.parametrize("target", [60_000, 64 << 20])
+def test_compaction_may_be_killed_at_any_moment(tmp_path: Path, target: int) -> None:
+    for operations in count():
+        ledger = Ledger(place(tmp_path / f"rollouts{operations}"))
+        before, tally = content(many_small_segments(ledger)), ledger.tally()
+        dying = Ledger(DyingPlace(ledger.place.filesystem, ledger.place.path, left := [operations]))
+        with suppress(Interrupted):
+            dying.compact(least=2, target_bytes=target)
+        assert (content(ledger), ledger.tally()) == (before, tally), f"killed before change {operations + 1}"
+        ledger.append([a_rollout(sample=50)])
+        ledger.compact(least=2, target_bytes=target)
+        assert len(content(ledger)) == len(before) + 1
+        live = {segment.name.removesuffix(".parquet") for segment in ledger.segments()}
+        assert names(ledger, "manifest") == live
+        assert len(names(ledger) - live) <= 1, "nothing is left lying about but what was being written"
+        if left[0] >= 0:
+            break
+    assert operations >= 14, "it was killed before every one of its changes"
+
+
+def test_what_is_appended_and_read_beside_a_compaction_is_all_there(ledger: Ledger) -> None:
+    for sample in range(40):
+        ledger.append([a_rollout(sample=sample)])
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(lambda: [ledger.append([a_rollout(sample=40 + it)]) for it in range(40)])
+        merging = pool.submit(lambda: [ledger.compact(least=2) for _ in range(10)])
+        while not (writing.done() and merging.done()):
+            assert {f"{it}" for it in range(40)} <= {f"{it}" for it in ledger.read(["sample"])["sample"].to_pylist()}
+            assert ledger.count() >= 40
+            assert next(iter(ledger.tally().values())).samples >= set(range(40))
+    assert writing.result()
+    assert sum(merging.result()) > 40
+    assert sorted(ledger.read(["sample"])["sample"].to_pylist()) == list(range(80))
+
+
+def test_a_committed_segment_that_is_lost_is_a_fault(ledger: Ledger) -> None:
+    ledger.append([a_rollout()])
+    ledger.segments()[0].delete()
+    for act in (ledger.read, ledger.tally):
+        with pytest.raises(FileNotFoundError):
+            act()
+
+
+ROLLOUTS = st.builds(
+    lambda problem, fingerprint, sample, outcome, finish, **rest: a_rollout(
+        "text",
+        outcome,
+        sample=sample,
+        problem=a_problem(problem),
+        id=Rollout.identify(a_problem(problem).id, fingerprint, sample),
+        fingerprint=fingerprint,
+        finish=finish,
+        **rest,
+    ),
+    st.sampled_from(["1 + 1?", "2 + 2?", "3 + 3?"]),
+    st.sampled_from(["f", "g"]),
+    st.integers(0, 3) | st.integers(2**31 - 2, 2**31 - 1),
+    st.sampled_from(Outcome),
+    st.sampled_from(Finish),
+    round=st.integers(0, 2),
+    completion_tokens=st.integers(0, 2**31 - 1),
+)
+
+
+def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], Tally]:
+    newest: dict[str, Rollout] = {}
+    for rollout in chain(*segments):
+        if rollout.id not in newest or rollout.round > newest[rollout.id].round:
+            newest[rollout.id] = rollout
+    groups: dict[tuple[str, str], list[Rollout]] = {}
+    for rollout in newest.values():
+        groups.setdefault((rollout.problem.id, rollout.fingerprint), []).append(rollout)
+    judged = {Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED}
+    return {
+        key: Tally(
+            frozenset(it.sample for it in them),
+            sum(it.verdict.outcome is Outcome.CORRECT for it in them),
+            sum(it.completion_tokens for it in them),
+            {it.sample: (it.round, it.completion_tokens) for it in them if it.finish is Finish.LENGTH},
+            sum(it.verdict.outcome in judged for it in them),
+        )
+        for key, them in groups.items()
+    }
+
+
+@given(st.lists(st.lists(ROLLOUTS, max_size=8), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_the_tally_is_what_counting_one_by_one_gives(segments: list[list[Rollout]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(place(folder))
+        for rollouts in segments:
+            ledger.append(rollouts)
+        expected = plain_tally(segments)
+        assert ledger.tally() == expected
+        read = ledger.read()
+        assert plain_tally([table_to_rollouts(read)]) == expected
+        assert read.num_rows == sum(len(it.samples) for it in expected.values())
+        assert ledger.count() == sum(map(len, segments))
+        ledger.compact(least=1)
+        assert ledger.tally() == expected
+        assert ledger.read().equals(read)

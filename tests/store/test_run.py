@@ -1,0 +1,115 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasonray.config import Config, UserError, parse
+from reasonray.records import Split
+from reasonray.store.lease import exclusive
+from reasonray.store.run import find_run, open_run
+from tests.factories import a_problem
+
+
+def a_config(root: Path, **changes: Any) -> Config:
+    raw = {
+        "name": "a-run",
+        "root": str(root),
+        "sources": [{"kind": "generated"}],
+        "teachers": [{"model": "m", "engine": {"kind": "scripted"}}],
+        "student": {"model": "m"},
+    }
+    return parse(raw | changes)
+
+
+def test_a_run_opens_again_with_the_same_configuration_and_finds_it(tmp_path: Path) -> None:
+    run = open_run(a_config(tmp_path))
+    assert open_run(a_config(tmp_path)) == run
+    assert find_run(str(tmp_path / "a-run")).config == run.config
+
+
+def test_a_changed_configuration_is_refused_by_field_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    run = open_run(a_config(tmp_path))
+    before = (run.place / "config.json").read()
+    with pytest.raises(UserError, match=r"seed = 0, now it is 5; give the run another name"):
+        open_run(a_config(tmp_path, seed=5))
+    assert (run.place / "config.json").read() == before
+
+
+def test_where_work_runs_may_change(tmp_path: Path) -> None:
+    open_run(a_config(tmp_path))
+    teacher = {"model": "m", "engine": {"kind": "scripted"}, "replicas": 3, "gpus": 0, "cpus": 2}
+    open_run(a_config(tmp_path, teachers=[teacher], training={"workers": 2}))
+
+
+def test_no_run_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run at"):
+        find_run(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "{torn", "\xff"])
+def test_a_broken_document_is_one_line_for_whoever_opens_the_run(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a-run").mkdir()
+    (tmp_path / "a-run" / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"config\.json is broken"):
+        find_run(str(tmp_path / "a-run"))
+    with pytest.raises(UserError, match=r"config\.json is broken"):
+        open_run(a_config(tmp_path))
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot use .*Not a directory"):
+        open_run(a_config(tmp_path / "file"))
+    run = open_run(a_config(tmp_path))
+    (tmp_path / "a-run" / ".lock").mkdir()
+    with pytest.raises(UserError, match=r"cannot use .*a-run"), exclusive(run):
+        pass
+
+
+def test_problems_come_back_from_their_snapshot(tmp_path: Path) -> None:
+    run = open_run(a_config(tmp_path))
+    problems = [a_problem(metadata={"b": [1, 2]}), a_problem("2 + 2?", "4", split=Split.TEST)]
+    with pytest.raises(UserError, match="has no problems yet"):
+        run.problems(Split.TRAIN)
+    run.store_problems(problems)
+    assert run.problems(Split.TRAIN) == problems[:1]
+    assert run.problems(Split.TEST) == problems[1:]
+
+
+def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
+    run = open_run(a_config(tmp_path))
+    run.events.emit("sample", rollouts=1)
+    run.events.emit("train", loss=0.5)
+    with Path(run.place.path, "events.jsonl").open("a") as file:
+        file.write('{"stage": "sam')
+    assert [event["rollouts"] for event in run.events.read("sample")] == [1]
+    assert len(run.events.read()) == 2
+
+
+def test_a_second_driver_is_kept_off_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+    run = open_run(a_config(tmp_path))
+    hold = (
+        "import sys, time; from reasonray.store.run import exclusive, find_run\n"
+        "with exclusive(find_run(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold, run.place.path], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"worked on by process {other.pid}"), exclusive(run):
+        pass
+    other.kill()
+    other.wait()
+    with exclusive(run):
+        pass
+
+
+def test_a_model_that_changed_under_its_name_is_noticed(tmp_path: Path) -> None:
+    run = open_run(a_config(tmp_path))
+    assert run.identity("m", None) is None
+    run.remember("m", None, "abc")
+    run.remember("m", None, "abc")
+    assert run.identity("m", None) == "abc"
+    with pytest.raises(UserError, match="is not the one that run a-run began with"):
+        run.remember("m", None, "xyz")

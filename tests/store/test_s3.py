@@ -1,0 +1,127 @@
+"""A run in an object store: a real S3 HTTP server on loopback, the AWS client of pyarrow on this side."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reasonray.config import Config, UserError
+from reasonray.records import Split
+from reasonray.store.ledger import Ledger
+from reasonray.store.run import find_run, open_run
+from reasonray.store.storage import place
+from tests.factories import a_problem, a_rollout, a_scripted_config
+
+
+@contextmanager
+def s3_server(**environment: str) -> Iterator[str]:
+    """A server in a process of its own: what waits for it in this one may hold the interpreter's lock."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(serve, stderr=subprocess.DEVNULL, env=os.environ | environment)
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            break
+        except urllib.error.HTTPError:
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield url
+    server.terminate()
+    server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _account(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+@pytest.fixture
+def bucket(endpoint: str, request: pytest.FixtureRequest) -> str:
+    name = request.node.name.replace("_", "-")[:40].strip("-")
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT")).close()
+    return name
+
+
+def on_s3(bucket: str, tmp_path: Path) -> Config:
+    return a_scripted_config(tmp_path).model_copy(update={"root": f"s3://{bucket}/some/runs"})
+
+
+def test_a_run_is_begun_committed_and_resumed(bucket: str, tmp_path: Path) -> None:
+    run = open_run(on_s3(bucket, tmp_path))
+    assert str(run.place) == f"s3://{bucket}/some/runs/a-run"
+    run.store_problems([a_problem(), a_problem("2 + 2?", "4", split=Split.TEST)])
+    run.rollouts.append([a_rollout(sample=0), a_rollout(sample=1)])
+    run.events.emit("sample", rollouts=2)
+    run.events.emit("sample", rollouts=3)
+    again = find_run(f"s3://{bucket}/some/runs/a-run")
+    assert again.problems(Split.TRAIN) == [a_problem()]
+    assert again.rollouts.tally()[a_problem().id, "fingerprint"].samples == {0, 1}
+    assert [it["rollouts"] for it in again.events.read("sample")] == [2, 3]
+    assert not list(tmp_path.rglob("*.parquet")), "nothing of it is here"
+
+
+def test_what_no_manifest_names_is_not_read(bucket: str) -> None:
+    ledger = Ledger(place(f"s3://{bucket}/ledger"))
+    ledger.append([a_rollout(sample=0)])
+    (ledger.place / "segments" / "torn.parquet").write(b"half of a segment")
+    dying = (
+        "import os, sys; from reasonray.store.storage import place; it = place(sys.argv[1])\n"
+        "stream = it.filesystem.open_output_stream(it.path + '/manifest/never-closed.json')\n"
+        "stream.write(b'{' * (20 << 20)); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", dying, f"s3://{bucket}/ledger"]).returncode == 9
+    assert ledger.read().num_rows == 1
+    assert len(ledger.tally()) == 1
+
+
+def test_compaction_works_as_on_a_disk(bucket: str) -> None:
+    ledger = Ledger(place(f"s3://{bucket}/ledger"))
+    for sample in range(40):
+        ledger.append([a_rollout(sample=sample)])
+    assert ledger.compact() == 40
+    assert len(ledger.segments()) == len((ledger.place / "segments").list()) == 1
+    assert sorted(ledger.read(["sample"])["sample"].to_pylist()) == list(range(40))
+
+
+def test_a_missing_bucket_is_one_line_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no bucket 'nobodys'.*create it, or correct root"):
+        open_run(on_s3("nobodys", tmp_path))
+
+
+def test_refused_credentials_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as strict:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", strict)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        with pytest.raises(UserError, match=r"refuses \(.*\); check the credentials \(\$AWS_ACCESS_KEY_ID"):
+            open_run(on_s3("any", tmp_path))
+
+
+def test_no_server_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(UserError, match=r"check the address \(\$AWS_ENDPOINT_URL\) and the network"):
+        open_run(on_s3("any", tmp_path))
+    assert os.environ["AWS_ENDPOINT_URL"]
