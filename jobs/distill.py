@@ -11,7 +11,7 @@ from reasonray.store.run import Run
 
 def work(run: Run) -> None:
     """Problems → sample → curate → train → evaluate → report."""
-    from reasonray.sampling.pool import Fleet
+    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.curate import curate
     from reasonray.stages.evaluate import arms_before_training, evaluate
     from reasonray.stages.label import label
@@ -20,17 +20,17 @@ def work(run: Run) -> None:
     from reasonray.stages.train import train
     from reasonray.stages.verify import verify
 
-    with Fleet(run) as fleet:
-        sample(run, fleet)
+    with ReplicaPool(run) as pool:
+        sample(run, pool)
         if run.config.checking.cascades:
-            verify(run, fleet, again=False)
-        evaluate(run, fleet, arms_before_training(run))
+            verify(run, pool, again=False)
+        evaluate(run, pool, arms_before_training(run))
         if run.config.training.gpus:
-            fleet.close()  # training wants the GPUs; on CPU an idle engine costs nothing and saves a minute's start
+            pool.close()  # training wants the GPUs; on CPU an idle engine costs nothing and saves a minute's start
         curate(run)
-        label(run, fleet)
+        label(run, pool)
         train(run)
-        evaluate(run, fleet)
+        evaluate(run, pool)
     report(run)
 
 

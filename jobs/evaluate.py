@@ -12,14 +12,14 @@ from reasonray.store.run import Run
 
 def work(run: Run) -> None:
     """Evaluate every arm whose model is there, with a fleet of the job's own."""
-    from reasonray.sampling.pool import Fleet
+    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.evaluate import evaluate
     from reasonray.stages.report import report
     from reasonray.stages.sample import load_problems
 
     load_problems(run)
-    with Fleet(run) as fleet:
-        evaluate(run, fleet)
+    with ReplicaPool(run) as pool:
+        evaluate(run, pool)
     report(run)
 
 

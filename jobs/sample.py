@@ -8,11 +8,11 @@ from reasonray.store.run import Run
 
 def work(run: Run) -> None:
     """Sample with a fleet of the job's own."""
-    from reasonray.sampling.pool import Fleet
+    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.sample import sample
 
-    with Fleet(run) as fleet:
-        sample(run, fleet)
+    with ReplicaPool(run) as pool:
+        sample(run, pool)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from reasonray.store.run import Run
 
 def work(run: Run) -> None:
     """Verify every committed rollout with the checkers as they are now."""
-    from reasonray.sampling.pool import Fleet
+    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.report import report
     from reasonray.stages.verify import verify
 
-    with Fleet(run) as fleet:
-        verify(run, fleet)
+    with ReplicaPool(run) as pool:
+        verify(run, pool)
     report(run)
 
 

@@ -51,7 +51,7 @@ UNJUDGED = tuple(outcome for outcome in Outcome if outcome not in JUDGED)
 
 BASE, STUDENT = "base", "student"
 """Names of two models under evaluation: the student before and after training."""
-SURPLUS = "surplus"
+OVER_QUOTA = "surplus"
 """What stands in `dropped_by` of a rollout that every rule would keep, but of which its problem has enough."""
 
 

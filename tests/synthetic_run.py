@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from reasonray.analysis.funnel import Trained
 from reasonray.analysis.metrics_json import Cost, summarise
 from reasonray.config import Config, parse
-from reasonray.records import SURPLUS, Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
+from reasonray.records import OVER_QUOTA, Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
 from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 
@@ -150,7 +150,7 @@ def curated(rollouts: pa.Table, keep_per_problem: int) -> pa.Table:
         is_taken = not fate and taken.get(problem, 0) < keep_per_problem
         taken[problem] = taken.get(problem, 0) + is_taken
         selections.append(is_taken)
-        rules.append(SURPLUS if not fate and not is_taken else fate)
+        rules.append(OVER_QUOTA if not fate and not is_taken else fate)
     names = rollouts.column_names
     rollouts = rollouts.set_column(names.index("annotation_dropped_by"), "annotation_dropped_by", pa.array(rules))
     return rollouts.set_column(names.index("annotation_selected"), "annotation_selected", pa.array(selections))

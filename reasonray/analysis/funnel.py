@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.records import SURPLUS, Outcome
+from reasonray.records import OVER_QUOTA, Outcome
 
-_KEPT = ("", SURPLUS)
+_KEPT = ("", OVER_QUOTA)
 """What annotation_dropped_by says of rollouts that no rule dropped."""
 
 
@@ -43,7 +43,7 @@ class Funnel:
     """Rollouts that no rule dropped."""
     selected: int | None
     """Kept ones that selection took."""
-    surplus: int | None
+    over_quota: int | None
     """Kept ones that it did not, their problems having enough without them; `kept` = `selected` + these."""
     trained_examples: int | None
     trained_tokens: int | None
@@ -85,7 +85,7 @@ def count_funnel(rollouts: pa.Table, problems: int, trained: Trained | None = No
         correct=counts["correct"],
         kept=counts.get("kept"),
         selected=counts.get("selected"),
-        surplus=counts["kept"] - counts["selected"] if "kept" in counts else None,
+        over_quota=counts["kept"] - counts["selected"] if "kept" in counts else None,
         trained_examples=trained.examples if trained else None,
         trained_tokens=trained.tokens if trained else None,
         left_out=dict(trained.left_out) if trained else None,

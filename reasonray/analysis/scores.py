@@ -28,7 +28,7 @@ from reasonray.analysis.estimators import (
     share_interval,
 )
 from reasonray.analysis.funnel import is_annotated
-from reasonray.records import SURPLUS, Interval, Outcome, Score
+from reasonray.records import OVER_QUOTA, Interval, Outcome, Score
 
 COUNT = (0.0, inf)
 DIFFERENCE = (-1.0, 1.0)
@@ -266,7 +266,7 @@ def k_curve(rollouts: pa.Table, keep_per_problem: int) -> list[dict[str, Any]]:
         return []
     counted = _count(rollouts)
     usable_rows = (
-        pc.is_in(rollouts["annotation_dropped_by"], value_set=pa.array(["", SURPLUS]))
+        pc.is_in(rollouts["annotation_dropped_by"], value_set=pa.array(["", OVER_QUOTA]))
         if is_annotated(rollouts)
         else pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
     )

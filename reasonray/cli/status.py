@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from reasonray import problems
 from reasonray.analysis.comparisons import clusters_of
-from reasonray.config import Asked, Config
+from reasonray.config import Config, PromptedModel
 from reasonray.records import Split
-from reasonray.sampling.policy import deal, most
+from reasonray.sampling.policy import assign_problems, most
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
 
@@ -47,7 +47,7 @@ def forecast(config: Config) -> str:
     loaded = problems.load(config.sources, to_distil=bool(config.teachers)).problems
     train, test = ([it for it in loaded if it.split is split] for split in (Split.TRAIN, Split.TEST))
     clusters_of(test, config.evaluation.cluster)
-    dealt = deal(config.teachers, train)
+    dealt = assign_problems(config.teachers, train)
     rollouts = {teacher.name: len(dealt[teacher.name]) * most(config.policy) for teacher in config.teachers}
     drawn = sum(rollouts.values())
     lines = [f"problems   {len(train):>10,} to distil   {len(test):,} held out"]
@@ -61,8 +61,8 @@ def forecast(config: Config) -> str:
         labelled = min(drawn, config.curation.labelled)
         lines.append(_drawn("label", labelled, f"rollouts at most by {labeller.model}", [labeller]))
     lines.append(
-        f"gpus       {sum(it.crew[1] * it.gpus for it in config.teachers):>10,} for teachers   "
-        f"{config.training.crew[1] * config.training.gpus} for training"
+        f"gpus       {sum(it.replica_range[1] * it.gpus for it in config.teachers):>10,} for teachers   "
+        f"{config.training.worker_range[1] * config.training.gpus} for training"
     )
     return "\n".join(lines)
 
@@ -78,7 +78,7 @@ def _measured(config: Config, problems: int) -> list[str]:
     return lines
 
 
-def _drawn(stage: str, each: int, what: str, asked: Sequence[Asked]) -> str:
+def _drawn(stage: str, each: int, what: str, asked: Sequence[PromptedModel]) -> str:
     tokens = each * sum(it.sampling.max_tokens for it in asked)
     return f"{stage:<10} {each * len(asked):>10,} {what}   {tokens:,} tokens at most"
 

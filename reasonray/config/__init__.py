@@ -19,11 +19,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray.config import toml
 from reasonray.config.models import (
-    Asked,
     EndpointEngine,
     Engine,
     Example,
     Prompt,
+    PromptedModel,
     Sampling,
     ScriptedEngine,
     Student,
@@ -38,7 +38,6 @@ from reasonray.errors import ConfigError, UserError
 
 __all__ = [
     "Arm",
-    "Asked",
     "Band",
     "Budget",
     "Checking",
@@ -59,6 +58,7 @@ __all__ = [
     "Judge",
     "Policy",
     "Prompt",
+    "PromptedModel",
     "Proportional",
     "Sampling",
     "ScriptedEngine",

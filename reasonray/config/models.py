@@ -161,7 +161,7 @@ def ends(replicas: Replicas) -> tuple[int, int]:
     return replicas if isinstance(replicas, tuple) else (replicas, replicas)
 
 
-class Asked(Section):
+class PromptedModel(Section):
     """What teachers and the student share: a model, the engine it runs in, and how it is asked."""
 
     model: str
@@ -191,7 +191,7 @@ class Asked(Section):
         return self
 
     @property
-    def crew(self) -> tuple[int, int]:
+    def replica_range(self) -> tuple[int, int]:
         """The least and the most replicas."""
         return ends(self.replicas)
 
@@ -200,7 +200,7 @@ _TAKEN = ("all", "base", "student", "train")
 """What reports and directories call other things than teachers and further arms."""
 
 
-class Named(Asked):
+class NamedModel(PromptedModel):
     """A model that a run may have several of; its name is that of its rollouts' directory, too."""
 
     name: str
@@ -215,7 +215,7 @@ class Named(Asked):
         return name
 
 
-class Teacher(Named):
+class Teacher(NamedModel):
     """A model that writes solutions, and the replicas it runs on."""
 
     name: str = "teacher"
@@ -227,5 +227,5 @@ class Teacher(Named):
     """Once sampling.max_tokens is raised on a run: draw again what the old limit cut."""
 
 
-class Student(Asked):
+class Student(PromptedModel):
     """The model that learns, and how it is asked when it is measured."""

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reasonray.config.models import Asked, Named, Range, Sampling, ends
+from reasonray.config.models import NamedModel, PromptedModel, Range, Sampling, ends
 from reasonray.config.section import Section, Share
 
 
-class Judge(Asked):
+class Judge(PromptedModel):
     """A language model that is asked where the rules cannot decide or disagree, and on a sample besides (verify)."""
 
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=256)
@@ -199,7 +199,7 @@ class Training(Section):
     """Worker failures that Ray Train survives by resuming from the last checkpoint."""
 
     @property
-    def crew(self) -> tuple[int, int]:
+    def worker_range(self) -> tuple[int, int]:
         """The least and the most workers."""
         return ends(self.workers)
 
@@ -225,7 +225,7 @@ class Training(Section):
         return world > 1 or self.cpu_offload
 
 
-class Arm(Named):
+class Arm(NamedModel):
     """A model that is only measured: any model behind any engine, or one that is measured already, asked otherwise."""
 
 

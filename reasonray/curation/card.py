@@ -12,8 +12,8 @@ import pyarrow as pa
 from reasonray import models
 from reasonray.analysis.funnel import Funnel
 from reasonray.analysis.reasoning_stats import BEHAVIOURS
-from reasonray.config import Asked, Config, Curation, FilesSource, HubSource, Source
-from reasonray.records import SURPLUS
+from reasonray.config import Config, Curation, FilesSource, HubSource, PromptedModel, Source
+from reasonray.records import OVER_QUOTA
 
 __all__ = ["CARD_COLUMNS", "card"]
 
@@ -167,7 +167,7 @@ def _curation(curation: Curation) -> dict[str, Any]:
     return curation.model_dump(mode="json") | {"benchmarks": [_file_name(it) for it in curation.benchmarks]} | labeller
 
 
-def _asked(model: Asked) -> dict[str, Any]:
+def _asked(model: PromptedModel) -> dict[str, Any]:
     shown = model.model_dump(mode="json", include={"revision", "prompt", "sampling"})
     return {"model": models.told(model.model)} | shown
 
@@ -188,7 +188,7 @@ def _funnel(funnel: Funnel) -> str:
 
 
 def _drops(funnel: Funnel) -> str:
-    reasons = dict(funnel.dropped) | ({SURPLUS: funnel.surplus} if funnel.surplus else {})
+    reasons = dict(funnel.dropped) | ({OVER_QUOTA: funnel.over_quota} if funnel.over_quota else {})
     rows = ((reason, f"{count:,}", f"{count / max(funnel.rollouts, 1):.1%}") for reason, count in reasons.items())
     return "## Dropped\n\n" + _table(("reason", "rollouts", "share"), rows)
 

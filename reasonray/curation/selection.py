@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from reasonray.config import Curation, UserError
 from reasonray.curation.features import signature_matrix
 from reasonray.curation.rules import COMPARING
-from reasonray.records import JUDGED, SURPLUS, Outcome, content_hash
+from reasonray.records import JUDGED, OVER_QUOTA, Outcome, content_hash
 
-__all__ = ["SURPLUS", "select"]
+__all__ = ["OVER_QUOTA", "select"]
 
 _Integers = npt.NDArray[np.int64]
 _Signatures = npt.NDArray[np.unsignedinteger[Any]]
@@ -60,7 +60,7 @@ def select(narrow: pa.Table, curation: Curation, *, contaminated: Collection[str
     taken = _fair_share(narrow, taken, problem, curation)
     selected = np.zeros(narrow.num_rows, dtype=bool)
     selected[taken] = True
-    fate[(fate == "") & ~selected] = SURPLUS
+    fate[(fate == "") & ~selected] = OVER_QUOTA
     return pa.table(
         {
             "id": narrow["id"],

@@ -11,7 +11,7 @@ from reasonray.records import Finish, Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class SampleRequest:
     """One sample to draw of one problem."""
 
     problem: Problem
@@ -34,7 +34,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Heartbeat:
     """A sign of life."""
 
     tokens: int
@@ -57,7 +57,7 @@ class Engine(Protocol):
     capacity: int
     """Attempts in flight that keep it busy."""
 
-    async def complete(self, attempt: Attempt) -> Completion:
+    async def complete(self, attempt: SampleRequest) -> Completion:
         """Draw one sample. Cancelling the call aborts the request.
 
         Raises:
@@ -67,7 +67,7 @@ class Engine(Protocol):
     async def swap(self, model: Path) -> bool:
         """Serve other weights from now on, nothing being in flight; False if only a new engine can."""
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """Return what the engine has generated and when it last did."""
 
     def close(self) -> None:

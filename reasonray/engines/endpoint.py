@@ -22,7 +22,7 @@ import openai
 
 from reasonray import models
 from reasonray.config import EndpointEngine, UserError
-from reasonray.engines.base import Attempt, Completion, EngineDied, Pulse
+from reasonray.engines.base import Completion, EngineDied, Heartbeat, SampleRequest
 from reasonray.engines.pacing import Pace, pause_before, seconds_told
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, messages, prompt_text
 from reasonray.records import Finish
@@ -55,7 +55,7 @@ class Endpoint:
         )
         self._tokenizer = _tokenizer(config) if config.tokenizer else _Plain()
         self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
-        self._pulse = Pulse(0, time.monotonic())
+        self._pulse = Heartbeat(0, time.monotonic())
         self.capacity = config.max_num_seqs
 
     def __reduce__(self) -> tuple[type[Endpoint], tuple[str, EndpointEngine]]:
@@ -75,7 +75,7 @@ class Endpoint:
         except EngineDied as error:
             raise UserError(f"no model server answers: {error} (start it, or correct base_url)") from None
 
-    async def complete(self, attempt: Attempt) -> Completion:
+    async def complete(self, attempt: SampleRequest) -> Completion:
         """Draw one sample. Cancelling the call closes the request.
 
         Raises:
@@ -94,9 +94,9 @@ class Endpoint:
         """A server's weights are not ours to change."""
         return False
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """Return the tokens of all answers so far; the client's own time limit watches over what is under way."""
-        return Pulse(self._pulse.tokens, time.monotonic())
+        return Heartbeat(self._pulse.tokens, time.monotonic())
 
     def close(self) -> None:
         """Nothing is held but connections, which end with the process."""
@@ -154,7 +154,7 @@ class Endpoint:
             if error.status_code not in _REQUESTS_OWN_FAULT:
                 raise UserError(self._refusal(error)) from None
 
-    async def _ask(self, attempt: Attempt) -> Any:
+    async def _ask(self, attempt: SampleRequest) -> Any:
         sampling, turns = attempt.sampling, messages(attempt.prompt, attempt.problem.question)
         extra = {name: value for name, neutral in _NEUTRAL.items() if (value := getattr(sampling, name)) not in neutral}
         body = extra | self._config.extra_body
@@ -177,7 +177,7 @@ class Endpoint:
     def _finished(self, answer: Any) -> Completion:
         choice, usage = answer.choices[0], answer.usage
         read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-        self._pulse = Pulse(self._pulse.tokens + written, time.monotonic())
+        self._pulse = Heartbeat(self._pulse.tokens + written, time.monotonic())
         text = choice.text if self._config.api == "completions" else _text(choice.message)
         finish = _FINISHES.get(choice.finish_reason, Finish.ERROR)
         error = f"the server ended the request with {choice.finish_reason!r}" if finish is Finish.ERROR else ""

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from reasonray.config import ScriptedEngine
-from reasonray.engines.base import Attempt, Completion, Pulse
+from reasonray.engines.base import Completion, Heartbeat, SampleRequest
 from reasonray.records import Finish
 
 _KINDS = ("correct", "endless", "unparseable", "crash", "error", "hang")
@@ -26,9 +26,9 @@ class Scripted:
         self._config = config
         self.capacity = config.max_num_seqs
         self._hung = False
-        self._pulse = Pulse(0, time.monotonic())
+        self._pulse = Heartbeat(0, time.monotonic())
 
-    async def complete(self, attempt: Attempt) -> Completion:
+    async def complete(self, attempt: SampleRequest) -> Completion:
         """Answer as the attempt's seed decides; a `crash` ends this very process, as a dying engine does."""
         dice = random.Random(attempt.seed)
         kind = self._kind(dice.random())
@@ -47,14 +47,14 @@ class Scripted:
         if self._config.journal:
             with (Path(self._config.journal) / str(os.getpid())).open("a") as journal:
                 journal.write(f"{attempt.problem.id} {attempt.sample}\n")
-        self._pulse = Pulse(self._pulse.tokens + tokens, time.monotonic())
+        self._pulse = Heartbeat(self._pulse.tokens + tokens, time.monotonic())
         return Completion(text, finish, len(attempt.problem.question.split()), tokens)
 
     async def swap(self, model: Path) -> bool:
         """There are no weights: any model will do."""
         return True
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """Return the tokens of all answers so far; they come whole."""
         return self._pulse
 
@@ -69,7 +69,7 @@ class Scripted:
         return "wrong"
 
 
-def _write(kind: str, attempt: Attempt, dice: random.Random) -> str:
+def _write(kind: str, attempt: SampleRequest, dice: random.Random) -> str:
     question, gold = attempt.problem.question, attempt.problem.answer or ""
     steps = [
         f"Step {number}: consider {question} ({dice.randrange(10**6)})." for number in range(1, dice.randint(2, 5))

@@ -16,7 +16,7 @@ from typing import Any
 
 from reasonray import models
 from reasonray.config import Sampling, UserError, VLLMEngine
-from reasonray.engines.base import Attempt, Completion, EngineDied, Pulse
+from reasonray.engines.base import Completion, EngineDied, Heartbeat, SampleRequest
 from reasonray.prompts import messages, prompt_ids
 from reasonray.records import Finish
 
@@ -47,7 +47,7 @@ class VLLM:
         # 1.1: a little queue in the engine, so that a finished sequence is replaced in the very next step.
         self.capacity = int(config.max_num_seqs * 1.1)
 
-    async def complete(self, attempt: Attempt) -> Completion:
+    async def complete(self, attempt: SampleRequest) -> Completion:
         """Draw one sample."""
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -81,7 +81,7 @@ class VLLM:
         self._adopt_tokenizer(model)
         return True
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """Return what vLLM's own statistics say, step by step: requests that are aborted count too."""
         return self._pulse
 
@@ -91,7 +91,7 @@ class VLLM:
         from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger, ray_metrics
 
         engine = self
-        self._pulse = Pulse(0, time.monotonic())
+        self._pulse = Heartbeat(0, time.monotonic())
 
         class PulseLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed
             def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
@@ -101,7 +101,7 @@ class VLLM:
                 """Take one step of the engine."""
                 if iteration_stats is not None and iteration_stats.num_generation_tokens:
                     tokens = engine._pulse.tokens + iteration_stats.num_generation_tokens
-                    engine._pulse = Pulse(tokens, time.monotonic())
+                    engine._pulse = Heartbeat(tokens, time.monotonic())
 
             def log_engine_initialized(self) -> None:
                 """Say nothing."""
@@ -118,7 +118,7 @@ class VLLM:
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         self._encoded: dict[tuple[str, str], list[int]] = {}
 
-    def _prompt_ids(self, attempt: Attempt) -> list[int]:
+    def _prompt_ids(self, attempt: SampleRequest) -> list[int]:
         # The K siblings of a problem come close together: a small cache spares K - 1 renderings.
         key = (attempt.problem.id, attempt.prompt.model_dump_json())
         if key not in self._encoded:

@@ -95,7 +95,7 @@ _STYLE = {
 }
 
 Form = Callable[[float], str]
-Drawing = Callable[[Any], None]
+SamplingLoop = Callable[[Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +325,7 @@ def _value_axis(axes: Any, form: Form) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
 
 
-def _svg(draw: Drawing, label: str, width: float = 2.95, height: float = 2.1) -> Markup:
+def _svg(draw: SamplingLoop, label: str, width: float = 2.95, height: float = 2.1) -> Markup:
     """Draw on fresh axes (inches; 72 units each in the view box) and return an inline <svg> without any address."""
     with mpl.rc_context(_STYLE | {"svg.hashsalt": label}):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -13,18 +13,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reasonray.config import Failures, UserError
-from reasonray.engines.base import Attempt, Completion
+from reasonray.engines.base import Completion, SampleRequest
 from reasonray.records import Finish, Outcome, Verdict
 from reasonray.sampling.policy import owed
-from reasonray.sampling.queue import Backlog
-from reasonray.sampling.work import Arm, Care, Lease, Owed, rollout_of
-from reasonray.store.ledger import Tally
+from reasonray.sampling.queue import ProblemQueue
+from reasonray.sampling.work import Arm, Isolation, Lease, ProblemState, make_rollout
+from reasonray.store.ledger import StoredSamples
 
 _SUSPECT_AFTER = 2
 """Deaths with a problem in flight before it is drawn alone."""
 
 
-class Deaths:
+class FailureTracker:
     """What the replicas of one spec died of, and which problems were in flight then."""
 
     def __init__(self, limits: Failures) -> None:
@@ -42,11 +42,11 @@ class Deaths:
         self._in_a_row += 1
         self._recent.append((time.monotonic(), cause))
 
-    def end_row(self) -> None:
+    def reset_streak(self) -> None:
         """Take it that something was finished since the last."""
         self._in_a_row = 0
 
-    def refuse_loop(self, model: str) -> None:
+    def raise_on_crash_loop(self, model: str) -> None:
         """Check that replicas do not only die.
 
         Raises:
@@ -67,22 +67,22 @@ class Deaths:
             f"replicas of {model} {how}: {told} (their logs are in Ray's session directory; the run resumes)"
         )
 
-    def care_for(self, arm: Arm, of: Owed) -> Care:
+    def isolation_for(self, arm: Arm, of: ProblemState) -> Isolation:
         """Return how carefully a suspect is drawn."""
-        return Care.SAMPLE if self._suspicion[arm.name, of.problem.id] > _SUSPECT_AFTER else Care.PROBLEM
+        return Isolation.SAMPLE if self._suspicion[arm.name, of.problem.id] > _SUSPECT_AFTER else Isolation.PROBLEM
 
-    def put_back(self, leases: Sequence[Lease], cause: str, backlog: Backlog) -> None:
+    def requeue(self, leases: Sequence[Lease], cause: str, backlog: ProblemQueue) -> None:
         """Put into the backlog what a dead replica's leases are still owed, by what the ledgers hold."""
-        ledgers = {lease.arm.ledger: lease.arm.ledger.tally() for lease in leases}
+        ledgers = {lease.arm.ledger: lease.arm.ledger.stored_samples() for lease in leases}
         for lease in leases:
             for old in lease.problems:
                 arm, problem = lease.arm, old.problem
-                of = arm.what_is_left(problem, ledgers[arm.ledger].get((problem.id, arm.fingerprint), Tally()))
+                of = arm.problem_state(problem, ledgers[arm.ledger].get((problem.id, arm.fingerprint), StoredSamples()))
                 if of.samples != old.samples:
-                    self.end_row()
+                    self.reset_streak()
                 if of.is_satisfied(arm.policy):
                     continue
-                if lease.care is Care.SAMPLE:
+                if lease.care is Isolation.SAMPLE:
                     of = self._quarantine(arm, of, cause)
                 self._suspicion[arm.name, problem.id] += 1
                 if self._suspicion[arm.name, problem.id] >= _SUSPECT_AFTER:
@@ -90,13 +90,13 @@ class Deaths:
                 else:
                     backlog.add(arm, of, first=True)
 
-    def _quarantine(self, arm: Arm, of: Owed, cause: str) -> Owed:
+    def _quarantine(self, arm: Arm, of: ProblemState, cause: str) -> ProblemState:
         """Record the sample that kills its replica even when drawn alone, and go on without it."""
         sample = owed(arm.policy, of.standing())[0]
         deaths = self._suspicion[arm.name, of.problem.id] + 1
         reason = f"the engine died {deaths} times on this: {cause}"
-        attempt = Attempt(of.problem, sample, arm.seed_of(of.problem, sample), arm.prompt, arm.sampling)
+        attempt = SampleRequest(of.problem, sample, arm.seed_of(of.problem, sample), arm.prompt, arm.sampling)
         verdict = Verdict(outcome=Outcome.FAILED, checker=of.problem.checker, detail=reason)
         completion = Completion("", Finish.ERROR, error=reason)
-        arm.ledger.append([rollout_of(arm, attempt, completion, verdict, of.rounds.get(sample, 0))])
+        arm.ledger.append([make_rollout(arm, attempt, completion, verdict, of.rounds.get(sample, 0))])
         return replace(of, samples=of.samples | {sample})

@@ -16,19 +16,19 @@ from reasonray.records import Problem, share_of
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SampleState:
     """Where one problem stands under one teacher."""
 
     done: Set[int]
     """Sample indices that are finished."""
-    flying: Set[int]
+    in_flight: Set[int]
     """Sample indices in flight."""
     correct: int
     judged: int
     """Finished ones whose outcome says something of the teacher: the denominator of its pass rate."""
 
 
-def deal(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
+def assign_problems(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
     """Deal the problems: each teacher's share is an arc of a circle on which ids lie by their hash, arc after arc."""
     starts = accumulate((teacher.share for teacher in teachers), initial=0.0)
     return {
@@ -37,7 +37,7 @@ def deal(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, lis
     }
 
 
-def is_satisfied(policy: Policy, standing: Standing) -> bool:
+def is_satisfied(policy: Policy, standing: SampleState) -> bool:
     """Say whether nothing more is wanted: then what still flies is aborted."""
     judged, correct = standing.judged, standing.correct
     if len(standing.done) >= most(policy):
@@ -52,15 +52,15 @@ def is_satisfied(policy: Policy, standing: Standing) -> bool:
             return below(low, judged, correct) >= confidence or 1 - below(high, judged, correct) >= confidence
 
 
-def owed(policy: Policy, standing: Standing) -> list[int]:
+def owed(policy: Policy, standing: SampleState) -> list[int]:
     """Return the sample indices to start now, lowest first."""
     if is_satisfied(policy, standing):
         return []
     limit = most(policy)
-    room = _in_flight(policy, standing.judged, standing.correct) - len(standing.flying)
-    free = (sample for sample in range(limit) if sample not in standing.done and sample not in standing.flying)
+    room = _in_flight(policy, standing.judged, standing.correct) - len(standing.in_flight)
+    free = (sample for sample in range(limit) if sample not in standing.done and sample not in standing.in_flight)
     # Samples in flight count towards the limit; indices beyond it (of a larger K once asked for) do not stand in.
-    room = min(room, limit - len(standing.done) - len(standing.flying))
+    room = min(room, limit - len(standing.done) - len(standing.in_flight))
     return [sample for sample, _ in zip(free, range(room), strict=False)]
 
 

@@ -17,7 +17,7 @@ from reasonray.sampling.work import EngineSpec
 from reasonray.store.run import Run
 
 
-class Fleet:
+class ReplicaPool:
     """All replicas of a job. Stages ask for a crew; a like engine spec finds the same replicas, already started."""
 
     def __init__(self, run: Run) -> None:
@@ -30,10 +30,10 @@ class Fleet:
         """Dismiss the crews that serve none of the specs, so that their accelerators are free."""
         for held, crew in self._crews:
             if not any(held.serves(spec) for spec in specs):
-                self._dismiss(crew)
+                self._stop_all(crew)
         self._crews = [(held, crew) for held, crew in self._crews if any(held.serves(spec) for spec in specs)]
 
-    def crew(self, spec: EngineSpec, size: int) -> list[Any]:
+    def replicas_for(self, spec: EngineSpec, size: int) -> list[Any]:
         """Return at least `size` replicas of a spec: those that are up, else new ones that are still starting.
 
         Raises:
@@ -46,10 +46,10 @@ class Fleet:
             held = []
         self._crews = [(other, crew) for other, crew in self._crews if crew is not held] + [(spec, held)]
         while len(held) < size:
-            self.hire(spec)
+            self.start_replica(spec)
         return list(held)
 
-    def hire(self, spec: EngineSpec) -> Any:
+    def start_replica(self, spec: EngineSpec) -> Any:
         """Return one more replica of a spec, starting as soon as there is room."""
         crew = next(crew for other, crew in self._crews if other == spec)
         options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": 1000, "num_cpus": spec.cpus}
@@ -71,7 +71,7 @@ class Fleet:
         crew.append(replica)
         return replica
 
-    def dismiss(self, replica: Any) -> None:
+    def stop_replica(self, replica: Any) -> None:
         """End one replica: a dead one, one that only seems dead, or one that has nothing to do."""
         ray.kill(replica)
         if replica in self._groups:
@@ -83,20 +83,20 @@ class Fleet:
     def close(self) -> None:
         """Stop all replicas."""
         for _, crew in self._crews:
-            self._dismiss(crew)
+            self._stop_all(crew)
         self._crews = []
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> ReplicaPool:
         return self
 
     def __exit__(self, *_: object) -> None:
         if ray.is_initialized():
             self.close()
 
-    def _dismiss(self, crew: list[Any]) -> None:
+    def _stop_all(self, crew: list[Any]) -> None:
         ray.wait([replica.stop.remote() for replica in crew], num_returns=len(crew), timeout=30)
         for replica in list(crew):
-            self.dismiss(replica)
+            self.stop_replica(replica)
 
 
 def autoscales() -> bool:

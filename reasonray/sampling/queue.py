@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 
-from reasonray.sampling.work import Arm, Figures, Owed
+from reasonray.sampling.work import Arm, Counts, ProblemState
 
-Entry = tuple[Arm, Owed]
+Entry = tuple[Arm, ProblemState]
 
 
-class Backlog:
+class ProblemQueue:
     """Problems that are owed attempts, by arm and difficulty."""
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class Backlog:
             yield from queue
         yield from self.suspects
 
-    def add(self, arm: Arm, owed: Owed, *, first: bool = False) -> None:
+    def add(self, arm: Arm, owed: ProblemState, *, first: bool = False) -> None:
         """Take a problem: at the end of its queue, or before the rest (work that was begun and came back)."""
         queue = self._queues.setdefault((arm.name, owed.problem.difficulty), deque())
         (queue.appendleft if first else queue.append)((arm, owed))
         self._length += 1
         self.starting += owed.opening(arm.policy)
 
-    def learn(self, arm: str, figures: Figures) -> None:
+    def learn(self, arm: str, figures: Counts) -> None:
         """Take an arm's counts so far, as the measure of what its problems take."""
         for difficulty, rollouts in figures.drawn.items():
             self._rollouts[arm, difficulty] = rollouts

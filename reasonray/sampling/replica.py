@@ -23,11 +23,11 @@ from reasonray import engines, models
 from reasonray.checkers import check_fast
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
-from reasonray.engines.base import Attempt, Completion, Engine, EngineDied, EngineHung
+from reasonray.engines.base import Completion, Engine, EngineDied, EngineHung, SampleRequest
 from reasonray.records import JUDGED, Finish, Outcome, Problem, Rollout, Verdict
-from reasonray.sampling.policy import Standing, is_satisfied, owed
-from reasonray.sampling.telemetry import Meters
-from reasonray.sampling.work import Arm, Care, EngineSpec, Figures, Lease, Owed, Snapshot, rollout_of
+from reasonray.sampling.policy import SampleState, is_satisfied, owed
+from reasonray.sampling.telemetry import Telemetry
+from reasonray.sampling.work import Arm, Counts, EngineSpec, Isolation, Lease, ProblemState, Snapshot, make_rollout
 from reasonray.store.ledger import Ledger
 from reasonray.store.schema import rollouts_to_table
 
@@ -51,7 +51,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Worked:
+class LeaseResult:
     """What became of a lease."""
 
     rollouts: int
@@ -68,8 +68,8 @@ class Replica:
         rollouts_to_table(())  # pyarrow's first table costs a second of imports: now, not at the first commit
         self._pool = CheckerPool(checking)
         self._writer = Writer()
-        self._meters = Meters(run)
-        self._figures: dict[str, Figures] = {}
+        self._meters = Telemetry(run)
+        self._figures: dict[str, Counts] = {}
         self._settling: dict[Key, asyncio.Task[int]] = {}
         self._begun: set[Key] = set()
         """Problems with an attempt in the engine, or through it."""
@@ -77,7 +77,7 @@ class Replica:
         self._fault: BaseException | None = None
         self._minding: list[asyncio.Task[None]] = []
         """What goes on beside the leases, for as long as the replica is up."""
-        self._flying = 0
+        self._in_flight = 0
         self._idle, self._up = 0.0, time.monotonic()
         self._since = time.monotonic()
         """When `_flying` last left or reached nothing."""
@@ -120,7 +120,7 @@ class Replica:
         node = ray.get_runtime_context().get_node_id()
         return Started(identity, self._engine.capacity, node, await self.snapshot())
 
-    async def work(self, lease: Lease) -> Worked:
+    async def work(self, lease: Lease) -> LeaseResult:
         """Draw what the lease's problems are owed.
 
         Raises:
@@ -143,7 +143,7 @@ class Replica:
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        return Worked(sum(result for result in results if isinstance(result, int)), frozenset(released))
+        return LeaseResult(sum(result for result in results if isinstance(result, int)), frozenset(released))
 
     async def release(self, count: int | None = None) -> list[Key]:
         """Hand back problems that no attempt was begun for, up to `count` or all, the last ones first."""
@@ -161,8 +161,8 @@ class Replica:
     async def snapshot(self) -> Snapshot:
         """Return the counts so far."""
         now = time.monotonic()
-        idle = self._idle + (now - self._since if self._flying == 0 else 0.0)
-        generated = self._engine.pulse().tokens if self._engine else 0
+        idle = self._idle + (now - self._since if self._in_flight == 0 else 0.0)
+        generated = self._engine.heartbeat().tokens if self._engine else 0
         return Snapshot(deepcopy(self._figures), generated, idle, now - self._up)
 
     async def stop(self) -> None:
@@ -172,17 +172,17 @@ class Replica:
         if self._engine:
             self._engine.close()
 
-    async def _settle(self, lease: Lease, of: Owed) -> int:
+    async def _settle(self, lease: Lease, of: ProblemState) -> int:
         """Draw one problem until its policy is satisfied, every verdict steering what follows."""
         arm, done, correct, judged, drawn = lease.arm, set(of.samples), of.correct, of.judged, 0
-        flying: dict[asyncio.Task[Rollout], int] = {}
+        in_flight: dict[asyncio.Task[Rollout], int] = {}
 
         def keep(task: asyncio.Task[Rollout]) -> None:
             """Take one finished rollout."""
             nonlocal correct, judged, drawn
             rollout = task.result()
-            done.add(flying.pop(task))
-            figures = self._figures.setdefault(arm.name, Figures())
+            done.add(in_flight.pop(task))
+            figures = self._figures.setdefault(arm.name, Counts())
             if rollout.verdict.outcome is Outcome.CORRECT:
                 figures.covered += correct == 0
                 correct += 1
@@ -192,37 +192,37 @@ class Replica:
             self._writer.add(arm.ledger, rollout)
 
         try:
-            while not is_satisfied(arm.policy, standing := Standing(done, set(flying.values()), correct, judged)):
+            while not is_satisfied(arm.policy, standing := SampleState(done, set(in_flight.values()), correct, judged)):
                 for sample in _start_now(lease, standing):
-                    flying[asyncio.create_task(self._draw(arm, of, sample))] = sample
-                finished, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                    in_flight[asyncio.create_task(self._draw(arm, of, sample))] = sample
+                finished, _ = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
                     keep(task)
-                if lease.care is Care.SAMPLE:
+                if lease.care is Isolation.SAMPLE:
                     await self._writer.commit()
         finally:
-            for task in flying:
+            for task in in_flight:
                 task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
-            for task in [it for it in flying if not it.cancelled() and it.exception() is None]:
+            await asyncio.gather(*in_flight, return_exceptions=True)
+            for task in [it for it in in_flight if not it.cancelled() and it.exception() is None]:
                 keep(task)  # it ended in the same moment: what is drawn is kept
         return drawn
 
-    async def _draw(self, arm: Arm, of: Owed, sample: int) -> Rollout:
-        attempt = Attempt(of.problem, sample, arm.seed_of(of.problem, sample), arm.prompt, arm.sampling)
+    async def _draw(self, arm: Arm, of: ProblemState, sample: int) -> Rollout:
+        attempt = SampleRequest(of.problem, sample, arm.seed_of(of.problem, sample), arm.prompt, arm.sampling)
         assert self._engine is not None
         async with self._slots:
             self._begun.add((arm.name, of.problem.id))
-            self._take_off()
+            self._request_started()
             try:
                 completion = await self._engine.complete(attempt)
             except EngineDied as error:
                 self._fail(error)
                 raise
             finally:
-                self._land()
+                self._request_ended()
         verdict = await self._judge(of.problem, completion)
-        return rollout_of(arm, attempt, completion, verdict, of.rounds.get(sample, 0))
+        return make_rollout(arm, attempt, completion, verdict, of.rounds.get(sample, 0))
 
     async def _judge(self, problem: Problem, completion: Completion) -> Verdict:
         if completion.finish is Finish.ERROR:
@@ -230,16 +230,16 @@ class Replica:
         fast = check_fast(problem, completion.text, completion.finish)
         return fast or await self._pool.check(problem, completion.text, completion.finish)
 
-    def _take_off(self) -> None:
-        if self._flying == 0:
+    def _request_started(self) -> None:
+        if self._in_flight == 0:
             now = time.monotonic()
             self._idle += now - self._since
             self._since = now
-        self._flying += 1
+        self._in_flight += 1
 
-    def _land(self) -> None:
-        self._flying -= 1
-        if self._flying == 0:
+    def _request_ended(self) -> None:
+        self._in_flight -= 1
+        if self._in_flight == 0:
             self._since = time.monotonic()
 
     def _mind(self, what: Coroutine[Any, Any, None]) -> None:
@@ -263,22 +263,22 @@ class Replica:
         while True:
             await asyncio.sleep(_COMMIT_SECONDS)
             await self._writer.commit()
-            self._meters.update(self._figures, self._flying)
+            self._meters.update(self._figures, self._in_flight)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(min(5.0, self._hang_seconds / 4))
-            if self._engine is None or self._flying == 0:
+            if self._engine is None or self._in_flight == 0:
                 continue
-            quiet = time.monotonic() - max(self._engine.pulse().at, self._since)
+            quiet = time.monotonic() - max(self._engine.heartbeat().at, self._since)
             if quiet > self._hang_seconds:
-                raise EngineHung(f"no token for {quiet:.0f} s with {self._flying} requests in flight")
+                raise EngineHung(f"no token for {quiet:.0f} s with {self._in_flight} requests in flight")
 
 
-def _start_now(lease: Lease, standing: Standing) -> list[int]:
-    if lease.care is not Care.SAMPLE:
+def _start_now(lease: Lease, standing: SampleState) -> list[int]:
+    if lease.care is not Isolation.SAMPLE:
         return owed(lease.arm.policy, standing)
-    return [] if standing.flying else owed(lease.arm.policy, standing)[:1]
+    return [] if standing.in_flight else owed(lease.arm.policy, standing)[:1]
 
 
 class Writer:

@@ -12,9 +12,9 @@ from typing import Any
 import ray
 
 from reasonray.config import Budget
-from reasonray.sampling.pool import Fleet, refuse_impossible
-from reasonray.sampling.scheduler import Crew, what_is_owed
-from reasonray.sampling.work import Arm, Figures, Order
+from reasonray.sampling.pool import ReplicaPool, refuse_impossible
+from reasonray.sampling.scheduler import Scheduler, unfinished_problems
+from reasonray.sampling.work import Arm, Counts, SamplingJob
 from reasonray.store.progress import Progress, duration
 from reasonray.store.run import Run
 
@@ -45,10 +45,10 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SamplingResult:
     """What one call of `draw` added."""
 
-    arms: dict[str, Figures] = field(default_factory=dict)
+    arms: dict[str, Counts] = field(default_factory=dict)
     seconds: float = 0.0
     """From the first lease to the last commit; the engine's start is not in it."""
     deaths: int = 0
@@ -56,17 +56,23 @@ class Drawn:
     """The limit of the budget that ended it, "" if nothing is owed any more."""
 
     @property
-    def total(self) -> Figures:
+    def total(self) -> Counts:
         """The figures of all arms together."""
-        total = Figures()
+        total = Counts()
         for figures in self.arms.values():
             total.add(figures)
         return total
 
 
-def draw(
-    run: Run, stage: str, orders: Sequence[Order], fleet: Fleet, *, budget: Budget | None = None, spent: Spent = Spent()
-) -> Drawn:
+def run_jobs(
+    run: Run,
+    stage: str,
+    orders: Sequence[SamplingJob],
+    pool: ReplicaPool,
+    *,
+    budget: Budget | None = None,
+    spent: Spent = Spent(),
+) -> SamplingResult:
     """Draw what the orders are owed; nothing is started where nothing is owed.
 
     Args:
@@ -82,21 +88,21 @@ def draw(
     """
     owing = [order for order in orders if _owes(run, order)]
     if not owing:
-        return Drawn()
+        return SamplingResult()
     specs = list(dict.fromkeys(order.spec for order in owing))
-    fleet.prepare(specs)
-    crews = [Crew(run, [order for order in owing if order.spec == spec], fleet) for spec in specs]
-    refuse_impossible([(crew.spec, crew.orders[0].crew[0]) for crew in crews])
+    pool.prepare(specs)
+    crews = [Scheduler(run, [order for order in owing if order.spec == spec], pool) for spec in specs]
+    refuse_impossible([(crew.spec, crew.orders[0].replicas[0]) for crew in crews])
     with Progress(stage, run.events) as progress:
-        drawing = Drawing(run, crews, progress, budget or Budget(), spent)
+        drawing = SamplingLoop(run, crews, progress, budget or Budget(), spent)
         drawing.open()
         return drawing.work()
 
 
-class Drawing:
+class SamplingLoop:
     """One call of `draw` at work."""
 
-    def __init__(self, run: Run, crews: Sequence[Crew], progress: Progress, budget: Budget, spent: Spent) -> None:
+    def __init__(self, run: Run, crews: Sequence[Scheduler], progress: Progress, budget: Budget, spent: Spent) -> None:
         self._crews, self._progress = crews, progress
         self._budget, self._spent = budget, spent
         self._begun = 0.0
@@ -109,33 +115,33 @@ class Drawing:
         """Ask for replicas and return when the first is up."""
         for crew in self._crews:
             crew.open()
-        whose = ", ".join(order.arm for crew in self._crews for order in crew.orders)
+        whose = ", ".join(order.name for crew in self._crews for order in crew.orders)
         while not any(crew.is_up for crew in self._crews):
             self._collect()
             text = f"starting the engine of {whose}   {duration(self._progress.seconds)}"
             self._progress.show(text, {"state": "starting", **self._cost()})
         self._begun = self._progress.seconds
 
-    def work(self) -> Drawn:
+    def work(self) -> SamplingResult:
         """Draw until nothing is owed, or the budget is spent."""
         while self._is_unfinished():
             for crew in self._crews:
                 if not self._exhausted:
-                    crew.hand_out()
+                    crew.assign_leases()
                     crew.resize()
             self._collect()
             self._look()
         self._look(now=True)
         arms = {arm: figures for crew in self._crews for arm, figures in crew.figures().items()}
         deaths = sum(crew.deaths for crew in self._crews)
-        return Drawn(arms, self._progress.seconds - self._begun, deaths, self._exhausted)
+        return SamplingResult(arms, self._progress.seconds - self._begun, deaths, self._exhausted)
 
     def _is_unfinished(self) -> bool:
         if self._exhausted:  # what is owed stays owed, what died meanwhile too
-            return any(crew.is_drawing for crew in self._crews)
+            return any(crew.has_leases for crew in self._crews)
         if any(crew.is_busy for crew in self._crews):
             return True
-        left = sum(crew.recount() for crew in self._crews)
+        left = sum(crew.reconcile() for crew in self._crews)
         self._recounts += 1
         if left and self._recounts > _MOST_RECOUNTS:
             raise RuntimeError(f"{left} problems are still owed attempts after all was drawn {_MOST_RECOUNTS} times")
@@ -184,7 +190,7 @@ class Drawing:
 
     def _show(self, *, now: bool = False) -> None:
         arms = {arm: figures for crew in self._crews for arm, figures in crew.figures().items()}
-        total, seconds = Figures(), self._progress.seconds - self._begun
+        total, seconds = Counts(), self._progress.seconds - self._begun
         for figures in arms.values():
             total.add(figures)
         left = sum(crew.left() for crew in self._crews)
@@ -219,7 +225,7 @@ class Drawing:
         self._progress.show(text, recorded | cost, now=now)
 
 
-def _brief(figures: Figures, seconds: float) -> dict[str, Any]:
+def _brief(figures: Counts, seconds: float) -> dict[str, Any]:
     return {
         "rollouts": figures.rollouts,
         "correct": figures.correct,
@@ -229,6 +235,6 @@ def _brief(figures: Figures, seconds: float) -> dict[str, Any]:
     }
 
 
-def _owes(run: Run, order: Order) -> bool:
+def _owes(run: Run, order: SamplingJob) -> bool:
     identity = run.identity(order.spec.model, order.spec.revision)
-    return identity is None or bool(what_is_owed(Arm.of(run, order, identity), order))
+    return identity is None or bool(unfinished_problems(Arm.of(run, order, identity), order))

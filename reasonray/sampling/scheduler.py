@@ -15,12 +15,12 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from reasonray.config import Fixed, UserError
 from reasonray.engines.base import EngineDied
-from reasonray.sampling.failures import Deaths
-from reasonray.sampling.pool import Fleet, draining_nodes, has_room
-from reasonray.sampling.queue import Backlog, Entry
-from reasonray.sampling.replica import Started, Worked
-from reasonray.sampling.work import Arm, Care, Figures, Lease, Order, Owed, Snapshot
-from reasonray.store.ledger import Tally
+from reasonray.sampling.failures import FailureTracker
+from reasonray.sampling.pool import ReplicaPool, draining_nodes, has_room
+from reasonray.sampling.queue import Entry, ProblemQueue
+from reasonray.sampling.replica import LeaseResult, Started
+from reasonray.sampling.work import Arm, Counts, Isolation, Lease, ProblemState, SamplingJob, Snapshot
+from reasonray.store.ledger import StoredSamples
 from reasonray.store.run import Run
 
 _RESIZE_SECONDS = 2.0
@@ -28,7 +28,7 @@ _RESIZE_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class HeldLease:
     """A lease in a replica's hands."""
 
     lease: Lease
@@ -38,14 +38,14 @@ class Held:
 
 
 @dataclass(slots=True, eq=False)
-class Member:
+class ReplicaState:
     """A replica of the crew, and what the driver knows of it."""
 
     replica: Any
     is_up: bool = False
     capacity: int = 0
     node: str = ""
-    held: list[Held] = field(default_factory=list)
+    held: list[HeldLease] = field(default_factory=list)
     is_releasing: bool = False
     """It was asked to hand problems back and has not answered."""
     is_leaving: bool = False
@@ -56,29 +56,29 @@ class Member:
     """What it had done at the last look."""
 
 
-class Crew:
+class Scheduler:
     """Replicas of one spec and the backlog that they share."""
 
-    def __init__(self, run: Run, orders: Sequence[Order], fleet: Fleet) -> None:
+    def __init__(self, run: Run, orders: Sequence[SamplingJob], pool: ReplicaPool) -> None:
         self.orders, self.spec = orders, orders[0].spec
-        self._run, self._fleet = run, fleet
-        self._least, self._most = orders[0].crew
+        self._run, self._pool = run, pool
+        self._least, self._most = orders[0].replicas
         self.arms: dict[str, Arm] = {}
-        self.backlog = Backlog()
-        self._members: list[Member] = []
+        self.backlog = ProblemQueue()
+        self._members: list[ReplicaState] = []
         """Those that are up or starting."""
-        self._former: list[Member] = []
+        self._former: list[ReplicaState] = []
         """Those that died or were let go; what they did counts."""
-        self._awaited: dict[Any, tuple[Member, Callable[[Any], None]]] = {}
+        self._awaited: dict[Any, tuple[ReplicaState, Callable[[Any], None]]] = {}
         """Reference → whose it is, and what takes its result."""
-        self._deaths = Deaths(run.config.failures)
+        self._deaths = FailureTracker(run.config.failures)
         self._problems = self._planned = 0
         """Problems owed when the work began, and the most attempts that they can cost."""
         self._resized = 0.0
 
     def open(self) -> None:
         """Ask for the least number of replicas."""
-        for replica in self._fleet.crew(self.spec, self._least):
+        for replica in self._pool.replicas_for(self.spec, self._least):
             self._await_start(replica)
 
     @property
@@ -89,10 +89,10 @@ class Crew:
     @property
     def is_busy(self) -> bool:
         """Whether work is owed or in hand."""
-        return not self.is_up or bool(self.backlog) or self.is_drawing
+        return not self.is_up or bool(self.backlog) or self.has_leases
 
     @property
-    def is_drawing(self) -> bool:
+    def has_leases(self) -> bool:
         """Whether work is in hand."""
         return any(member.held for member in self._members)
 
@@ -137,27 +137,27 @@ class Crew:
         try:
             result = ray.get(reference)
         except (RayActorError, OutOfMemoryError) as error:
-            self._bury(member, str(error).splitlines()[0])
+            self._replace_dead(member, str(error).splitlines()[0])
         except RayTaskError as error:
             if not isinstance(error.cause, EngineDied | OSError):
                 raise error.cause if isinstance(error.cause, UserError) else error from None
-            self._bury(member, f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
+            self._replace_dead(member, f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
         else:
             take(result)
 
-    def hand_out(self) -> None:
+    def assign_leases(self) -> None:
         """Lease what is owed to replicas that have room, and ask busy ones for some where others have nothing."""
         for member in self._up:
-            if member.is_leaving or any(held.lease.care is not Care.NONE for held in member.held):
+            if member.is_leaving or any(held.lease.care is not Isolation.NONE for held in member.held):
                 continue
             if self.backlog.suspects and not member.held:
                 suspect = self.backlog.suspects.popleft()
-                self._lease(member, [suspect], self._deaths.care_for(*suspect))
+                self._lease(member, [suspect], self._deaths.isolation_for(*suspect))
                 continue
             opening = sum(held.opening for held in member.held)
             while opening < 2 * member.capacity and (group := self.backlog.take(self._group_size(member.capacity))):
                 opening += self._lease(member, group)
-        self._level()
+        self._rebalance()
 
     def resize(self) -> None:
         """Now and then: leave nodes that go, and grow into room that is there."""
@@ -168,29 +168,29 @@ class Crew:
         for member in self._up:
             if member.node in going and not member.is_leaving:
                 member.is_leaving = True
-                self._ask_back(member)
+                self._request_release(member)
             if member.is_leaving and not member.held:
-                self._let_go(member)
+                self._stop(member)
         here = sum(not member.is_leaving for member in self._members)
         more_than_enough = self.backlog.starting > sum(member.capacity for member in self._members)
         if here < self._least or (here < self._most and more_than_enough and has_room(self.spec)):
             self._run.events.emit("replica", state="joined", count=here + 1)
-            self._await_start(self._fleet.hire(self.spec))
+            self._await_start(self._pool.start_replica(self.spec))
 
-    def recount(self) -> int:
+    def reconcile(self) -> int:
         """Read the ledger again, put what is still owed into the backlog, and return how many problems that were.
 
         The ledger is the only truth: whatever the driver has lost sight of is found here.
         """
         for order in self.orders:
-            arm = self.arms[order.arm]
-            for of in what_is_owed(arm, order):
+            arm = self.arms[order.name]
+            for of in unfinished_problems(arm, order):
                 self.backlog.add(arm, of)
         return len(self.backlog)
 
     def drop(self) -> None:
         """Hand out nothing more and abort what is in flight; the leases end with what they have."""
-        self.backlog = Backlog()
+        self.backlog = ProblemQueue()
         dropping = [member.replica.drop.remote() for member in self._up]
         ray.wait(dropping, num_returns=len(dropping), timeout=5)
 
@@ -206,13 +206,13 @@ class Crew:
         for arm, figures in self.figures().items():
             self.backlog.learn(arm, figures)
 
-    def figures(self) -> dict[str, Figures]:
+    def figures(self) -> dict[str, Counts]:
         """Return what was done by arm, as of the last look."""
-        total = {arm: Figures() for arm in self.arms}
+        total = {arm: Counts() for arm in self.arms}
         for member in self._ever:
             for arm, figures in total.items():
-                figures.add(member.seen.arms.get(arm, Figures()))
-                figures.add(member.before.arms.get(arm, Figures()), -1)
+                figures.add(member.seen.arms.get(arm, Counts()))
+                figures.add(member.before.arms.get(arm, Counts()), -1)
         return total
 
     def seconds(self) -> tuple[float, float, int]:
@@ -222,28 +222,28 @@ class Crew:
         return idle, up, sum(member.seen.generated - member.before.generated for member in self._ever)
 
     @property
-    def _up(self) -> list[Member]:
+    def _up(self) -> list[ReplicaState]:
         return [member for member in self._members if member.is_up]
 
     @property
-    def _ever(self) -> list[Member]:
+    def _ever(self) -> list[ReplicaState]:
         return [*self._members, *self._former]
 
     def _await_start(self, replica: Any) -> None:
-        member = Member(replica)
+        member = ReplicaState(replica)
         self._members.append(member)
         reference = replica.start.remote(self.spec.model, self.spec.revision)
-        self._awaited[reference] = member, lambda started: self._welcome(member, started)
+        self._awaited[reference] = member, lambda started: self._on_started(member, started)
 
-    def _welcome(self, member: Member, started: Started) -> None:
+    def _on_started(self, member: ReplicaState, started: Started) -> None:
         member.is_up, member.capacity, member.node = True, started.capacity, started.node
         member.before = member.seen = started.before
         if self.arms:
             return
         self._run.remember(self.spec.model, self.spec.revision, started.identity)
         for order in self.orders:
-            arm = self.arms[order.arm] = Arm.of(self._run, order, started.identity)
-            for of in what_is_owed(arm, order):
+            arm = self.arms[order.name] = Arm.of(self._run, order, started.identity)
+            for of in unfinished_problems(arm, order):
                 self.backlog.add(arm, of)
                 self._problems += 1
                 self._planned += of.most(arm.policy)
@@ -252,42 +252,42 @@ class Crew:
         """Return how many attempts a lease starts with: half a replica's capacity, less towards the end."""
         return max(1, min(capacity // 2, self.backlog.starting // (2 * self.replicas)))
 
-    def _lease(self, member: Member, group: list[Entry], care: Care = Care.NONE) -> int:
+    def _lease(self, member: ReplicaState, group: list[Entry], care: Isolation = Isolation.NONE) -> int:
         lease = Lease(group[0][0], tuple(it for _, it in group), care)
-        held = Held(lease, sum(it.opening(lease.arm.policy) for it in lease.problems))
+        held = HeldLease(lease, sum(it.opening(lease.arm.policy) for it in lease.problems))
         member.held.append(held)
         reference = member.replica.work.remote(lease)
-        self._awaited[reference] = member, lambda worked: self._close(member, held, worked)
+        self._awaited[reference] = member, lambda worked: self._on_finished(member, held, worked)
         return held.opening
 
-    def _close(self, member: Member, held: Held, worked: Worked) -> None:
+    def _on_finished(self, member: ReplicaState, held: HeldLease, worked: LeaseResult) -> None:
         # What was released counts here too: the lease may end before the word of its release is heard.
-        self._take_back([held], worked.released)
+        self._requeue_released([held], worked.released)
         member.held.remove(held)
-        self._deaths.end_row()
+        self._deaths.reset_streak()
 
-    def _level(self) -> None:
+    def _rebalance(self) -> None:
         """Have the busiest replica hand back half of what it has not begun, where another has nothing to do."""
         staying = [member for member in self._up if not member.is_leaving]
         if self.backlog or not staying or any(member.is_releasing for member in self._up):
             return
-        busiest = max(staying, key=_not_singled_out)
-        most = _not_singled_out(busiest)
-        if most > 1 and min(map(_not_singled_out, staying)) == 0:
-            self._ask_back(busiest, most // 2)
+        busiest = max(staying, key=_shared_problems)
+        most = _shared_problems(busiest)
+        if most > 1 and min(map(_shared_problems, staying)) == 0:
+            self._request_release(busiest, most // 2)
 
-    def _ask_back(self, member: Member, count: int | None = None) -> None:
+    def _request_release(self, member: ReplicaState, count: int | None = None) -> None:
         """Ask a replica for so many problems that it has not begun, or for all."""
         member.is_releasing = True
         asked = list(member.held)  # what it is handed from now on may well be what it hands back here
 
         def take(keys: Collection[tuple[str, str]]) -> None:
             member.is_releasing = False
-            self._take_back(asked, keys)
+            self._requeue_released(asked, keys)
 
         self._awaited[member.replica.release.remote(count)] = member, take
 
-    def _take_back(self, them: Sequence[Held], keys: Collection[tuple[str, str]]) -> None:
+    def _requeue_released(self, them: Sequence[HeldLease], keys: Collection[tuple[str, str]]) -> None:
         """Put what a replica handed back into the backlog, and take it out of its leases."""
         for held in them:
             arm, problems = held.lease.arm, held.lease.problems
@@ -297,37 +297,38 @@ class Crew:
             kept = tuple(of for of in problems if (arm.name, of.problem.id) not in keys)
             held.lease = replace(held.lease, problems=kept)
 
-    def _let_go(self, member: Member) -> None:
-        self._forget(member)
+    def _stop(self, member: ReplicaState) -> None:
+        self._remove(member)
         self._run.events.emit("replica", state="left", cause="its node is about to go")
-        self._fleet.dismiss(member.replica)
+        self._pool.stop_replica(member.replica)
 
-    def _forget(self, member: Member) -> None:
+    def _remove(self, member: ReplicaState) -> None:
         self._members.remove(member)
         self._former.append(member)
         self._awaited = {reference: it for reference, it in self._awaited.items() if it[0] is not member}
 
-    def _bury(self, member: Member, cause: str) -> None:
+    def _replace_dead(self, member: ReplicaState, cause: str) -> None:
         """Put a dead replica's work back, and replace it."""
         self._deaths.add(cause)
-        self._forget(member)
+        self._remove(member)
         lost = [held.lease for held in member.held]
         self._run.events.emit("death", cause=cause, problems=sum(len(it.problems) for it in lost))
-        self._fleet.dismiss(member.replica)
-        self._deaths.put_back(lost, cause, self.backlog)
-        self._deaths.refuse_loop(self.spec.model)
+        self._pool.stop_replica(member.replica)
+        self._deaths.requeue(lost, cause, self.backlog)
+        self._deaths.raise_on_crash_loop(self.spec.model)
         if len(self._members) < self._least:
-            self._await_start(self._fleet.hire(self.spec))
+            self._await_start(self._pool.start_replica(self.spec))
 
 
-def _not_singled_out(member: Member) -> int:
-    return sum(len(held.lease.problems) for held in member.held if held.lease.care is Care.NONE)
+def _shared_problems(member: ReplicaState) -> int:
+    return sum(len(held.lease.problems) for held in member.held if held.lease.care is Isolation.NONE)
 
 
-def what_is_owed(arm: Arm, order: Order) -> list[Owed]:
+def unfinished_problems(arm: Arm, order: SamplingJob) -> list[ProblemState]:
     """Return the order's problems that the arm's policy is not satisfied with, by what the ledger holds."""
-    tallies = arm.ledger.tally()
+    tallies = arm.ledger.stored_samples()
     left = [
-        arm.what_is_left(problem, tallies.get((problem.id, arm.fingerprint), Tally())) for problem in order.problems
+        arm.problem_state(problem, tallies.get((problem.id, arm.fingerprint), StoredSamples()))
+        for problem in order.problems
     ]
     return [of for of in left if not of.is_satisfied(arm.policy)]

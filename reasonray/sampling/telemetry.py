@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge
 
-from reasonray.sampling.work import Figures
+from reasonray.sampling.work import Counts
 
 
-class Meters:
+class Telemetry:
     """Counters that follow a replica's figures; `update` is called every few seconds, never per rollout."""
 
     def __init__(self, run: str) -> None:
@@ -18,17 +18,17 @@ class Meters:
         self._covered = Counter(
             "reasonray_problems_covered", "Problems with a first correct rollout.", tag_keys=("run", "arm")
         )
-        self._flying = Gauge("reasonray_requests_in_flight", "Attempts in the engine.", tag_keys=("run",))
-        for metric in (self._rollouts, self._tokens, self._covered, self._flying):
+        self._in_flight = Gauge("reasonray_requests_in_flight", "Attempts in the engine.", tag_keys=("run",))
+        for metric in (self._rollouts, self._tokens, self._covered, self._in_flight):
             metric.set_default_tags({"run": run})
-        self._said: dict[str, Figures] = {}
+        self._said: dict[str, Counts] = {}
 
-    def update(self, arms: Mapping[str, Figures], flying: int) -> None:
+    def update(self, arms: Mapping[str, Counts], in_flight: int) -> None:
         """Raise the counters to the figures."""
-        self._flying.set(flying)
+        self._in_flight.set(in_flight)
         for arm, figures in arms.items():
-            said = self._said.setdefault(arm, Figures())
-            fresh = Figures()
+            said = self._said.setdefault(arm, Counts())
+            fresh = Counts()
             fresh.add(figures)
             fresh.add(said, -1)
             said.add(fresh)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
-from reasonray.config import Asked, Policy, Prompt, Sampling
+from reasonray.config import Policy, Prompt, PromptedModel, Sampling
 from reasonray.config.models import Engine
-from reasonray.engines.base import Attempt, Completion
+from reasonray.engines.base import Completion, SampleRequest
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
-from reasonray.sampling.policy import Standing, is_satisfied, most, owed
-from reasonray.store.ledger import Ledger, Tally
+from reasonray.sampling.policy import SampleState, is_satisfied, most, owed
+from reasonray.store.ledger import Ledger, StoredSamples
 from reasonray.store.run import Run
 
 
@@ -32,7 +32,7 @@ class EngineSpec:
         return hash((self.model, self.gpus, self.cpus))  # an engine's arguments compare, but do not hash
 
     @staticmethod
-    def of(run: Run, who: Asked, model: str | None = None) -> EngineSpec:
+    def of(run: Run, who: PromptedModel, model: str | None = None) -> EngineSpec:
         """Return what a replica for a teacher or for the student (or another model in its place) runs."""
         revision = who.revision if model is None else None
         return EngineSpec(model or who.model, revision, who.engine, who.gpus, who.pipeline, who.cpus, run.config.seed)
@@ -43,17 +43,17 @@ class EngineSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SamplingJob:
     """Problems to draw for one arm, and who draws them."""
 
-    arm: str
+    name: str
     problems: Sequence[Problem]
     prompt: Prompt
     sampling: Sampling
     policy: Policy
     ledger: Ledger
     spec: EngineSpec
-    crew: tuple[int, int] = (1, 1)
+    replicas: tuple[int, int] = (1, 1)
     """The least and the most replicas."""
     cut_at: frozenset[int] = frozenset()
     """Lengths at which an earlier max_tokens cut rollouts: those are drawn again."""
@@ -74,12 +74,12 @@ class Arm:
     cut_at: frozenset[int] = frozenset()
 
     @staticmethod
-    def of(run: Run, order: Order, identity: str) -> Arm:
+    def of(run: Run, order: SamplingJob, identity: str) -> Arm:
         """Return the arm of an order, once the weights behind its model are known."""
         sampling = order.sampling.model_dump_json(exclude={"max_tokens"})
         fingerprint = content_hash(order.spec.model, identity, order.prompt.model_dump_json(), sampling)
         return Arm(
-            order.arm,
+            order.name,
             order.spec.model,
             fingerprint,
             order.prompt,
@@ -94,18 +94,24 @@ class Arm:
         """Return the 63-bit seed of one attempt; hashed, so that no two attempts of a run share a stream."""
         return int(content_hash(self.seed, self.fingerprint, problem.id, sample)[:16], 16) >> 1
 
-    def what_is_left(self, problem: Problem, tally: Tally) -> Owed:
+    def problem_state(self, problem: Problem, stored_samples: StoredSamples) -> ProblemState:
         """Return where a problem stands; what an earlier max_tokens cut counts as not drawn."""
         again = {
             sample: round_ + 1
-            for sample, (round_, tokens) in tally.cut.items()
+            for sample, (round_, tokens) in stored_samples.cut.items()
             if tokens in self.cut_at and tokens < self.sampling.max_tokens
         }
-        return Owed(problem, tally.samples - again.keys(), tally.correct, tally.judged - len(again), again)
+        return ProblemState(
+            problem,
+            stored_samples.samples - again.keys(),
+            stored_samples.correct,
+            stored_samples.judged - len(again),
+            again,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class ProblemState:
     """Where one problem stands under one arm."""
 
     problem: Problem
@@ -116,9 +122,9 @@ class Owed:
     rounds: Mapping[int, int] = field(default_factory=dict)
     """The round in which a sample is drawn now, where that is not the first."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> SampleState:
         """Return what the policy wants to know."""
-        return Standing(self.samples, frozenset(), self.correct, self.judged)
+        return SampleState(self.samples, frozenset(), self.correct, self.judged)
 
     def is_satisfied(self, policy: Policy) -> bool:
         """Say whether the policy wants nothing more."""
@@ -133,7 +139,7 @@ class Owed:
         return len(owed(policy, self.standing()))
 
 
-class Care(StrEnum):
+class Isolation(StrEnum):
     """How carefully a lease is drawn: problems that replicas died with are singled out step by step."""
 
     NONE = "none"
@@ -148,12 +154,12 @@ class Lease:
     """Problems of one arm, handed to one replica."""
 
     arm: Arm
-    problems: tuple[Owed, ...]
-    care: Care = Care.NONE
+    problems: tuple[ProblemState, ...]
+    care: Isolation = Isolation.NONE
 
 
 @dataclass(slots=True)
-class Figures:
+class Counts:
     """Counts of what was done for one arm."""
 
     rollouts: int = 0
@@ -176,7 +182,7 @@ class Figures:
         self.drawn[rollout.problem.difficulty] += 1
         self.written[rollout.problem.difficulty] += rollout.completion_tokens
 
-    def add(self, other: Figures, times: int = 1) -> None:
+    def add(self, other: Counts, times: int = 1) -> None:
         """Add another's counts, or with -1 take them away."""
         for name in (it.name for it in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -191,7 +197,7 @@ class Figures:
 class Snapshot:
     """What a replica has done since it started; all of it only grows."""
 
-    arms: Mapping[str, Figures] = field(default_factory=dict)
+    arms: Mapping[str, Counts] = field(default_factory=dict)
     generated: int = 0
     """Tokens, those of aborted attempts included."""
     idle_seconds: float = 0.0
@@ -199,7 +205,9 @@ class Snapshot:
     up_seconds: float = 0.0
 
 
-def rollout_of(arm: Arm, attempt: Attempt, completion: Completion, verdict: Verdict, round_: int = 0) -> Rollout:
+def make_rollout(
+    arm: Arm, attempt: SampleRequest, completion: Completion, verdict: Verdict, round_: int = 0
+) -> Rollout:
     """Return the record of one finished attempt."""
     return Rollout(
         id=Rollout.identify(attempt.problem.id, arm.fingerprint, attempt.sample),

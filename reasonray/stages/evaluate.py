@@ -9,36 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from reasonray.config import Arm, Asked, Fixed, Teacher
+from reasonray.config import Arm, Fixed, PromptedModel, Teacher
 from reasonray.curation.annotations import annotated
 from reasonray.records import BASE, STUDENT, Problem, Split
 from reasonray.sampling.cluster import in_tasks
-from reasonray.sampling.pool import Fleet
-from reasonray.sampling.sampler import draw
-from reasonray.sampling.work import EngineSpec, Order
+from reasonray.sampling.pool import ReplicaPool
+from reasonray.sampling.sampler import run_jobs
+from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import say
 from reasonray.store.run import Run
 
 
-def evaluate(run: Run, fleet: Fleet, arms: Collection[str] | None = None) -> None:
+def evaluate(run: Run, pool: ReplicaPool, arms: Collection[str] | None = None) -> None:
     """Draw the samples of the arms named, or of all whose model is there already.
 
     Raises:
         UserError: there are no problems yet; or see stages/draw.py.
     """
-    orders = [order for order in _orders(run) if arms is None or order.arm in arms]
-    specs = list(dict.fromkeys(order.spec for order in orders))
+    jobs = [job for job in _jobs(run) if arms is None or job.name in arms]
+    specs = list(dict.fromkeys(job.spec for job in jobs))
     for spec in specs:  # one engine for all that it is asked, on all problem sets
-        together = [order for order in orders if order.spec == spec]
-        drawn = draw(run, "evaluate", together, fleet)
-        names = ", ".join(order.arm for order in together)
+        together = [job for job in jobs if job.spec == spec]
+        drawn = run_jobs(run, "evaluate", together, pool)
+        names = ", ".join(job.name for job in together)
         if not drawn.total.rollouts:
             say("evaluate", f"done before   {names}")
         else:
             say("evaluate", f"{drawn.total.rollouts:>7,} samples of {names}   {drawn.seconds:.0f} s")
-    for order in orders:
-        if order.ledger.segments():
-            annotated(order.ledger, in_tasks)  # now, while the cluster is there: reports find the behaviours looked for
+    for job in jobs:
+        if job.ledger.segments():
+            annotated(job.ledger, in_tasks)  # now, while the cluster is there: reports find the behaviours looked for
 
 
 def arms_before_training(run: Run) -> list[str]:
@@ -50,31 +50,33 @@ def _further(run: Run) -> list[Teacher | Arm]:
     return [*run.config.teachers, *run.config.evaluation.arms]
 
 
-def _orders(run: Run) -> list[Order]:
+def _jobs(run: Run) -> list[SamplingJob]:
     config, test = run.config, run.problems(Split.TEST)
     if not test:
         return []
     few = _spread(test, config.evaluation.checkpoint_problems)
-    arms = [_order(run, BASE, config.student, None, test, config.evaluation.samples)]
-    arms += [_order(run, it.name, it, None, test, config.evaluation.samples) for it in _further(run)]
+    arms = [_job(run, BASE, config.student, None, test, config.evaluation.samples)]
+    arms += [_job(run, it.name, it, None, test, config.evaluation.samples) for it in _further(run)]
     if few:
         chosen = run.chosen_checkpoint()  # the student, who has an arm of its own
         for checkpoint in (it for it in run.checkpoints() if it.name != chosen):
             model = str(checkpoint / "model")
-            arms.append(_order(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples))
+            arms.append(_job(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples))
     if (run.student / "final" / "manifest.json").exists():
         model = str(run.student / "final")
-        arms.append(_order(run, STUDENT, config.student, model, test, config.evaluation.samples))
+        arms.append(_job(run, STUDENT, config.student, model, test, config.evaluation.samples))
     return arms
 
 
-def _order(run: Run, arm: str, who: Asked, model: str | None, problems: Sequence[Problem], samples: int) -> Order:
+def _job(
+    run: Run, arm: str, who: PromptedModel, model: str | None, problems: Sequence[Problem], samples: int
+) -> SamplingJob:
     policy, spec = Fixed(samples=samples), EngineSpec.of(run, who, model)
-    return Order(arm, problems, who.prompt, who.sampling, policy, run.evaluation(arm), spec, who.crew)
+    return SamplingJob(arm, problems, who.prompt, who.sampling, policy, run.evaluation(arm), spec, who.replica_range)
 
 
 def _spread(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """Take `count` problems evenly over the difficulties: round-robin in the snapshot's order."""
+    """Take `count` problems evenly over the difficulties: round-robin in the snapshot's job."""
     ranks: dict[str, int] = {}
     numbered = []
     for problem in problems:

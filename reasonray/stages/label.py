@@ -22,14 +22,14 @@ from reasonray.checkers import labels
 from reasonray.config import Fixed, UserError
 from reasonray.prompts import split_reasoning
 from reasonray.records import Outcome, content_hash
-from reasonray.sampling.pool import Fleet
-from reasonray.sampling.sampler import draw
-from reasonray.sampling.work import EngineSpec, Order
+from reasonray.sampling.pool import ReplicaPool
+from reasonray.sampling.sampler import run_jobs
+from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import say
 from reasonray.store.run import Run
 
 
-def label(run: Run, fleet: Fleet) -> None:
+def label(run: Run, pool: ReplicaPool) -> None:
     """Have the labeller of the configuration, if there is one, label its sample, and compare.
 
     Raises:
@@ -42,8 +42,10 @@ def label(run: Run, fleet: Fleet) -> None:
     problems = {it["id"]: labels.question(split_reasoning(it["completion"])[0]) for it in sampled}
     asked = list({problem.id: problem for problem in problems.values()}.values())
     spec, policy = EngineSpec.of(run, labeller), Fixed(samples=1)
-    order = Order("labeller", asked, labeller.prompt, labeller.sampling, policy, run.labels, spec, labeller.crew)
-    draw(run, "label", [order], fleet)
+    job = SamplingJob(
+        "labeller", asked, labeller.prompt, labeller.sampling, policy, run.labels, spec, labeller.replica_range
+    )
+    run_jobs(run, "label", [job], pool)
     said = run.labels.read(["problem_id", "verdict_outcome", "verdict_extracted", "model"])
     found = {
         it["problem_id"]: labels.read(it["verdict_extracted"])

@@ -10,10 +10,10 @@ from reasonray.analysis.comparisons import clusters_of
 from reasonray.checkers import sandbox
 from reasonray.config import UserError
 from reasonray.records import Split
-from reasonray.sampling.policy import deal
-from reasonray.sampling.pool import Fleet, fits, refuse_impossible
-from reasonray.sampling.sampler import Drawn, Spent, draw
-from reasonray.sampling.work import EngineSpec, Figures, Order
+from reasonray.sampling.policy import assign_problems
+from reasonray.sampling.pool import ReplicaPool, fits, refuse_impossible
+from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
+from reasonray.sampling.work import Counts, EngineSpec, SamplingJob
 from reasonray.store.progress import say
 from reasonray.store.run import Run
 
@@ -50,7 +50,7 @@ def load_problems(run: Run) -> None:
     )
 
 
-def sample(run: Run, fleet: Fleet) -> None:
+def sample(run: Run, pool: ReplicaPool) -> None:
     """Draw what the teachers still owe the train problems, as far as the budget goes.
 
     Teachers work at the same time where the cluster can hold their replicas, else one after the other.
@@ -62,9 +62,9 @@ def sample(run: Run, fleet: Fleet) -> None:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
     train = run.problems(Split.TRAIN)
-    dealt = deal(run.config.teachers, train)
-    orders = [
-        Order(
+    dealt = assign_problems(run.config.teachers, train)
+    jobs = [
+        SamplingJob(
             teacher.name,
             dealt[teacher.name],
             teacher.prompt,
@@ -72,14 +72,14 @@ def sample(run: Run, fleet: Fleet) -> None:
             run.config.policy,
             run.rollouts,
             EngineSpec.of(run, teacher),
-            teacher.crew,
+            teacher.replica_range,
             run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset(),
         )
         for teacher in run.config.teachers
     ]
-    refuse_impossible([(order.spec, order.crew[0]) for order in orders])
-    for together in _rounds(orders):
-        drawn = draw(run, "sample", together, fleet, budget=run.config.budget, spent=_spent(run))
+    refuse_impossible([(job.spec, job.replicas[0]) for job in jobs])
+    for together in _rounds(jobs):
+        drawn = run_jobs(run, "sample", together, pool, budget=run.config.budget, spent=_spent(run))
         _tell(run, together, drawn)
         if drawn.exhausted:
             break
@@ -87,16 +87,16 @@ def sample(run: Run, fleet: Fleet) -> None:
         run.events.emit("compact", segments=merged)
 
 
-def _rounds(orders: Sequence[Order]) -> list[list[Order]]:
-    """Group orders whose crews the cluster can hold at the same time."""
-    rounds: list[list[Order]] = []
-    for order in orders:
-        together = [*(rounds[-1] if rounds else []), order]
-        crews = {it.spec: it.crew[0] for it in together}
+def _rounds(jobs: Sequence[SamplingJob]) -> list[list[SamplingJob]]:
+    """Group jobs whose crews the cluster can hold at the same time."""
+    rounds: list[list[SamplingJob]] = []
+    for job in jobs:
+        together = [*(rounds[-1] if rounds else []), job]
+        crews = {it.spec: it.replicas[0] for it in together}
         if rounds and fits(list(crews.items())):
-            rounds[-1].append(order)
+            rounds[-1].append(job)
         else:
-            rounds.append([order])
+            rounds.append([job])
     return rounds
 
 
@@ -109,15 +109,15 @@ def _spent(run: Run) -> Spent:
     )
 
 
-def _tell(run: Run, orders: Sequence[Order], drawn: Drawn) -> None:
-    for order in orders:
-        figures = drawn.arms.get(order.arm, Figures())
+def _tell(run: Run, jobs: Sequence[SamplingJob], drawn: SamplingResult) -> None:
+    for job in jobs:
+        figures = drawn.arms.get(job.name, Counts())
         if not (figures.rollouts or drawn.exhausted):
-            say("sample", f"done before   teacher {order.arm}")
+            say("sample", f"done before   teacher {job.name}")
             continue
         say(
             "sample",
-            f"{figures.rollouts:>7,} rollouts by {order.arm}   {figures.correct:,} correct "
+            f"{figures.rollouts:>7,} rollouts by {job.name}   {figures.correct:,} correct "
             f"({figures.correct / max(1, figures.rollouts):.1%})   "
             f"{figures.tokens / max(drawn.seconds, 1e-9):,.0f} tokens/s",
         )

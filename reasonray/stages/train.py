@@ -123,7 +123,7 @@ def _refuse_too_small(training: Training) -> None:
     if autoscales():  # and so may add what is missing
         return
     resources = ray.cluster_resources()
-    workers = training.crew[0]
+    workers = training.worker_range[0]
     for what, each in (("GPU", float(training.gpus)), ("CPU", training.cpus)):
         if each * workers > resources.get(what, 0):
             raise UserError(

@@ -31,9 +31,9 @@ from reasonray.config import Checking, Fixed, Judge, UserError
 from reasonray.prompts import split_reasoning
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash, share_of
 from reasonray.sampling.cluster import quiet_ray_data
-from reasonray.sampling.pool import Fleet
-from reasonray.sampling.sampler import draw
-from reasonray.sampling.work import EngineSpec, Order
+from reasonray.sampling.pool import ReplicaPool
+from reasonray.sampling.sampler import run_jobs
+from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import say
 from reasonray.store.run import Run
 from reasonray.store.schema import ROLLOUT_SCHEMA, row_hashes, table_to_rollouts
@@ -97,7 +97,7 @@ class Rules:
         }
 
 
-def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
+def verify(run: Run, pool: ReplicaPool, *, again: bool = True) -> dict[str, Any]:
     """Judge every committed rollout again, and return what the manifest says of it.
 
     Args:
@@ -125,7 +125,7 @@ def verify(run: Run, fleet: Fleet, *, again: bool = True) -> dict[str, Any]:
     ruled = _by_rules(segments, checking, scratch)
     controls = None
     if checking.judge:
-        ruled, controls = _with_judgements(run, fleet, checking.judge, ruled)
+        ruled, controls = _with_judgements(run, pool, checking.judge, ruled)
     if checking.majority is not None:
         ruled = _with_majorities(run, checking.majority, ruled)
     document = _conclude(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA), controls)
@@ -165,7 +165,7 @@ def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> 
     return pa.concat_tables([file.read_table() for file in scratch.list(".parquet")])
 
 
-def _with_judgements(run: Run, fleet: Fleet, judge: Judge, ruled: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+def _with_judgements(run: Run, pool: ReplicaPool, judge: Judge, ruled: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
     """Ask the judge what it is to be asked, each question once, and let it decide where the rules did not.
 
     Among the questions are controls whose answers are known. A judge that does no better on them than chance would
@@ -177,8 +177,10 @@ def _with_judgements(run: Run, fleet: Fleet, judge: Judge, ruled: pa.Table) -> t
     questions = {text: judgement.as_problem(text, "no" if text in refuse else "yes") for text in wanted}
     problems = list(questions.values())
     spec = EngineSpec.of(run, judge)
-    order = Order("judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.crew)
-    draw(run, "verify", [order], fleet)
+    job = SamplingJob(
+        "judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.replica_range
+    )
+    run_jobs(run, "verify", [job], pool)
     said = run.judgements.read(["problem_id", "verdict_outcome", "model"])
     said = said.filter(pc.equal(said["model"], judge.model))
     outcomes = dict(zip(said["problem_id"].to_pylist(), said["verdict_outcome"].to_pylist(), strict=True))

@@ -46,7 +46,7 @@ _TALLIED = [*_ENCODED, "sample", "round", "completion_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class StoredSamples:
     """What is already drawn of one problem under one fingerprint."""
 
     samples: frozenset[int] = frozenset()
@@ -113,7 +113,7 @@ class Ledger:
             return schema.empty_table()
         return _newest_of_each_id(pa.concat_tables(parts)).select(wanted).cast(schema)
 
-    def tally(self, problems: Collection[str] | None = None) -> dict[tuple[str, str], Tally]:
+    def stored_samples(self, problems: Collection[str] | None = None) -> dict[tuple[str, str], StoredSamples]:
         """Return what is drawn, by (problem id, fingerprint), of all problems or of those whose ids are given.
 
         Reads narrow columns only, never text, and keeps some 40 bytes a rollout while it counts.
@@ -307,7 +307,7 @@ def _condensed(table: pa.Table) -> pa.Table:
     )
 
 
-def _tallies(condensed: pa.Table) -> dict[tuple[str, str], Tally]:
+def _tallies(condensed: pa.Table) -> dict[tuple[str, str], StoredSamples]:
     problems, problem = _codes(condensed["problem"])
     fingerprints, fingerprint = _codes(condensed["fingerprint"])
     group = problem.astype(np.int64) * len(fingerprints) + fingerprint
@@ -322,7 +322,7 @@ def _tallies(condensed: pa.Table) -> dict[tuple[str, str], Tally]:
         np.add.reduceat(drawn[name].to_numpy(), starts, dtype=np.int64).tolist()
         for name in ("correct", "tokens", "judged")
     )
-    tallies = map(Tally, samples, correct, tokens, [cut.get(it, {}) for it in groups.tolist()], judged)
+    tallies = map(StoredSamples, samples, correct, tokens, [cut.get(it, {}) for it in groups.tolist()], judged)
     of_problem = problems.take(groups // len(fingerprints)).to_pylist()
     of_fingerprint = fingerprints.take(groups % len(fingerprints)).to_pylist()
     return dict(zip(zip(of_problem, of_fingerprint, strict=True), tallies, strict=True))

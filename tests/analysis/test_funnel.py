@@ -30,7 +30,7 @@ def test_every_rollout_has_one_fate():
     funnel = count_funnel(rollouts(), 5, Trained(examples=1, tokens=9, left_out={"overlong": 1}))
     assert (funnel.problems, funnel.rollouts, funnel.correct, funnel.kept, funnel.selected) == (5, 7, 4, 3, 2)
     assert (funnel.trained_examples, funnel.trained_tokens, funnel.left_out) == (1, 9, {"overlong": 1})
-    assert funnel.surplus == 1
+    assert funnel.over_quota == 1
     assert list(funnel.dropped.items()) == [("incorrect", 2), ("duplicate", 1), ("truncated", 1)]
     assert funnel.outcomes == {"correct": 4, "wrong": 2, "truncated": 1}
     assert funnel.tokens == {"rollouts": 70, "correct": 40, "kept": 30, "selected": 20}

@@ -39,7 +39,7 @@ def main() -> None:
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     import ray
 
-    from reasonray.sampling.pool import Fleet
+    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.sample import sample
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
@@ -57,9 +57,9 @@ def main() -> None:
 
         fixed = begun("fixed", {"kind": "fixed", "samples": most})
         runs = {key: begun(f"{key[0]}-{key[1]}", policy) for key, policy in adaptive.items()}
-        with Fleet(fixed) as fleet:
+        with ReplicaPool(fixed) as pool:
             for run in (fixed, *runs.values()):
-                sample(run, fleet)
+                sample(run, pool)
         figures = {f"{kind}_keep_{keep}": compare(fixed, run, most, keep) for (kind, keep), run in runs.items()}
     flat = {f"{name}_{figure}": value for name, them in figures.items() for figure, value in them.items()}
     saving = max(them["saving"] for them in figures.values())

@@ -28,7 +28,7 @@ from printing import tell
 
 from reasonray.config import Config, parse
 from reasonray.records import content_hash
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.sampling.work import EngineSpec
 from reasonray.stages.sample import sample
 from reasonray.store.ledger import Ledger
@@ -56,9 +56,9 @@ def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
     run = open_run(config(root, "throughput", rollouts // 8, replicas))
     peak = Peak()
     spec = EngineSpec.of(run, run.config.teachers[0])
-    with peak, Fleet(run) as fleet:
-        ray.get([replica.start.remote(spec.model, None) for replica in fleet.crew(spec, replicas)])
-        sample(run, fleet)
+    with peak, ReplicaPool(run) as pool:
+        ray.get([replica.start.remote(spec.model, None) for replica in pool.replicas_for(spec, replicas)])
+        sample(run, pool)
     ray.shutdown()
     last = run.events.read("sample")[-1]
     assert run.rollouts.read(["id"]).num_rows == rollouts // 8 * 8
@@ -79,7 +79,7 @@ def resume(root: Path, rollouts: int) -> dict[str, Any]:
     with peak:
         for _ in range(3):
             begun = time.perf_counter()
-            tallies = ledger.tally()
+            tallies = ledger.stored_samples()
             seconds.append(time.perf_counter() - begun)
     assert sum(len(it.samples) for it in tallies.values()) == rollouts
     return {"stored": rollouts, "resume_seconds": statistics.median(seconds), "resume_peak_rss_mb": peak.mb}

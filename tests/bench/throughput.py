@@ -63,7 +63,7 @@ def main() -> None:
 
 def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, list[float]]:
     """Return each way's tokens a second by round."""
-    from reasonray.sampling.pool import Fleet
+    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.sample import load_problems
     from reasonray.store.run import open_run
 
@@ -76,22 +76,22 @@ def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, l
     asked = first.problems(Split.TRAIN)
     raw = Raw(first.config)
     rates: dict[str, list[float]] = {"raw": [], "ray_data_llm": [], "reasonray": []}
-    with Fleet(first) as fleet:
-        ours(numbered("warm"), fleet)
+    with ReplicaPool(first) as pool:
+        ours(numbered("warm"), pool)
         raw.rate(asked[: problems // 4], samples)
         for number in range(rounds):
             rates["raw"].append(raw.rate(asked, samples))
-            rates["reasonray"].append(ours(numbered(f"round-{number}"), fleet))
+            rates["reasonray"].append(ours(numbered(f"round-{number}"), pool))
             rates["ray_data_llm"].append(ray_data_llm(first.config, asked, samples))
             print({way: round(them[-1], 1) for way, them in rates.items()}, flush=True)
     return rates
 
 
-def ours(run: Any, fleet: Any) -> float:
+def ours(run: Any, pool: Any) -> float:
     """Sample a run on replicas that are up."""
     from reasonray.stages.sample import sample
 
-    sample(run, fleet)
+    sample(run, pool)
     last = run.events.read("sample")[-1]
     return float(last["tokens"] / last["drawing_seconds"])
 

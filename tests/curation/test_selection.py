@@ -249,8 +249,8 @@ def test_every_rollout_has_exactly_one_fate(rows: list[dict[str, Any]], keep: in
     assert all(found[name]["dropped_by"] == reason for name, reason in before.items() if reason)
     taken = [row for row in rows if found[row["id"]]["selected"]]
     assert max(Counter(row["problem_id"] for row in taken).values(), default=0) <= keep
-    surplus = {row["problem_id"] for row in rows if found[row["id"]]["dropped_by"] == "surplus"}
-    assert all(Counter(row["problem_id"] for row in taken)[problem] == keep for problem in surplus)
+    over_quota = {row["problem_id"] for row in rows if found[row["id"]]["dropped_by"] == "surplus"}
+    assert all(Counter(row["problem_id"] for row in taken)[problem] == keep for problem in over_quota)
     if distinct:
         texts = [(row["problem_id"], row["text_hash"]) for row in taken]
         assert len(set(texts)) == len(texts)

@@ -14,7 +14,7 @@ import pytest
 
 from reasonray.config import ConfigError, EndpointEngine, Prompt, Sampling, UserError
 from reasonray.engines import identity
-from reasonray.engines.base import Attempt, Completion, EngineDied
+from reasonray.engines.base import Completion, EngineDied, SampleRequest
 from reasonray.engines.endpoint import Endpoint
 from reasonray.records import Finish
 from tests.factories import a_problem
@@ -105,11 +105,11 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def an_attempt(sample: int = 0, **sampling: Any) -> Attempt:
-    return Attempt(a_problem(), sample, 11 + sample, Prompt(system="Solve."), Sampling(max_tokens=16, **sampling))
+def an_attempt(sample: int = 0, **sampling: Any) -> SampleRequest:
+    return SampleRequest(a_problem(), sample, 11 + sample, Prompt(system="Solve."), Sampling(max_tokens=16, **sampling))
 
 
-def answered(server: Script, attempt: Attempt | None = None, **config: Any) -> Completion:
+def answered(server: Script, attempt: SampleRequest | None = None, **config: Any) -> Completion:
     async def ask() -> Completion:
         engine = Endpoint("served", EndpointEngine(kind="endpoint", base_url=server.url, **config))
         await engine.start()

@@ -16,10 +16,10 @@ import pytest
 
 from reasonray import models
 from reasonray.config import EndpointEngine, Prompt, Sampling, UserError, parse
-from reasonray.engines.base import Attempt, Completion
+from reasonray.engines.base import Completion, SampleRequest
 from reasonray.engines.endpoint import Endpoint
 from reasonray.records import Finish
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.evaluate import evaluate
 from reasonray.stages.report import report
 from reasonray.stages.sample import load_problems, sample
@@ -58,7 +58,7 @@ def url() -> Iterator[str]:
     server.wait(60)
 
 
-def drawn(url: str, *attempts: Attempt, **config: object) -> list[Completion]:
+def drawn(url: str, *attempts: SampleRequest, **config: object) -> list[Completion]:
     """Draw one after the other: what is computed beside a sample rounds it differently, and may turn a token."""
 
     async def ask() -> list[Completion]:
@@ -70,9 +70,9 @@ def drawn(url: str, *attempts: Attempt, **config: object) -> list[Completion]:
     return asyncio.run(ask())
 
 
-def an_attempt(sample: int, question: str = "What is 2 + 3?", max_tokens: int = 24) -> Attempt:
+def an_attempt(sample: int, question: str = "What is 2 + 3?", max_tokens: int = 24) -> SampleRequest:
     sampling = Sampling(temperature=0.8, top_p=0.95, top_k=50, max_tokens=max_tokens)
-    return Attempt(a_problem(question), sample, 1000 + sample, Prompt(), sampling)
+    return SampleRequest(a_problem(question), sample, 1000 + sample, Prompt(), sampling)
 
 
 def test_both_apis_draw_the_same_seeds_into_the_same_texts(url: str) -> None:
@@ -108,8 +108,8 @@ def test_a_served_model_is_a_teacher_like_any_other(url: str, ray_cluster: None,
     engine = {"kind": "endpoint", "base_url": url, "max_num_seqs": 8, "api_key_env": "SERVER_KEY"}
     config["teachers"][0] |= {"model": "smollm2", "engine": engine, "sampling": {"max_tokens": 16}}
     run = open_run(parse(config))
-    with Fleet(run) as fleet:
-        sample(run, fleet)
+    with ReplicaPool(run) as pool:
+        sample(run, pool)
     rollouts = table_to_rollouts(run.rollouts.read())
     assert len(rollouts) == 12
     assert {it.model for it in rollouts} == {"smollm2"}
@@ -124,8 +124,8 @@ def test_a_served_model_is_an_arm_like_any_other(url: str, ray_cluster: None, tm
     config["evaluation"]["arms"] = [served]
     run = open_run(parse(config))
     load_problems(run)
-    with Fleet(run) as fleet:
-        evaluate(run, fleet, ["served"])
+    with ReplicaPool(run) as pool:
+        evaluate(run, pool, ["served"])
     report(run)
     drawn_there = run.evaluation("served").read()
     assert set(drawn_there["model"].to_pylist()) == {"smollm2"}

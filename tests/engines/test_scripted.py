@@ -2,7 +2,7 @@ import asyncio
 from collections import Counter
 
 from reasonray.config import Prompt, Sampling, ScriptedEngine
-from reasonray.engines.base import Attempt, Completion
+from reasonray.engines.base import Completion, SampleRequest
 from reasonray.engines.scripted import Scripted
 from reasonray.records import Finish
 from tests.factories import a_problem
@@ -11,7 +11,7 @@ from tests.factories import a_problem
 def draw(config: ScriptedEngine, count: int) -> list[Completion]:
     async def all_of_them() -> list[Completion]:
         engine = Scripted(config)
-        attempts = [Attempt(a_problem(), seed, seed, Prompt(), Sampling()) for seed in range(count)]
+        attempts = [SampleRequest(a_problem(), seed, seed, Prompt(), Sampling()) for seed in range(count)]
         return list(await asyncio.gather(*(engine.complete(attempt) for attempt in attempts)))
 
     return asyncio.run(all_of_them())

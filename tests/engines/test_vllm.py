@@ -11,7 +11,7 @@ from reasonray import models
 from reasonray.config import Config, Training, parse
 from reasonray.prompts import Message, messages, prompt_ids
 from reasonray.records import Finish, Outcome, Rollout, Split
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.evaluate import evaluate
 from reasonray.stages.sample import sample
 from reasonray.store.run import Run, open_run
@@ -34,9 +34,9 @@ def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("runs")
     run = open_run(a_real_config(root))
     learn(run.config, Path((run.student / "final").path))
-    with Fleet(run) as fleet:
-        sample(run, fleet)
-        evaluate(run, fleet)
+    with ReplicaPool(run) as pool:
+        sample(run, pool)
+        evaluate(run, pool)
     return run
 
 

@@ -20,7 +20,7 @@ from ray.util.placement_group import placement_group_table
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.config import Config, parse
-from reasonray.sampling.pool import Fleet, draining_nodes
+from reasonray.sampling.pool import ReplicaPool, draining_nodes
 from reasonray.stages.sample import sample
 from reasonray.store.run import Run, open_run
 from tests.factories import a_scripted_config
@@ -35,8 +35,8 @@ def with_teacher(config: Config, **changes: Any) -> Config:
 def pipeline(root: Path) -> dict[str, Any]:
     config = with_teacher(a_scripted_config(root, train=6, samples=2), gpus=2, pipeline=2, cpus=1, replicas=1)
     run = open_run(config)
-    with Fleet(run) as fleet:
-        sample(run, fleet)
+    with ReplicaPool(run) as pool:
+        sample(run, pool)
         during = [it["state"] for it in placement_group_table().values()]
         free = ray.available_resources().get("GPU", 0)
     time.sleep(1)
@@ -55,8 +55,8 @@ def drain(root: Path) -> dict[str, Any]:
     drained: list[str] = []
     draining = threading.Thread(target=drain_a_node_with_a_replica, args=(run, drained))
     draining.start()
-    with Fleet(run) as fleet:
-        sample(run, fleet)
+    with ReplicaPool(run) as pool:
+        sample(run, pool)
     draining.join()
     return {
         "rollouts": run.rollouts.read(["id"]).num_rows,

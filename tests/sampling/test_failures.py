@@ -6,9 +6,9 @@ import pytest
 
 from reasonray.config import Failures, Fixed, Prompt, Sampling, UserError
 from reasonray.records import Finish, Outcome
-from reasonray.sampling.failures import Deaths
-from reasonray.sampling.queue import Backlog
-from reasonray.sampling.work import Arm, Care, Lease, Owed
+from reasonray.sampling.failures import FailureTracker
+from reasonray.sampling.queue import ProblemQueue
+from reasonray.sampling.work import Arm, Isolation, Lease, ProblemState
 from reasonray.store.ledger import Ledger
 from reasonray.store.schema import table_to_rollouts
 from reasonray.store.storage import place
@@ -20,18 +20,18 @@ def an_arm(tmp_path: Path, samples: int = 2) -> Arm:
 
 
 def test_what_replicas_keep_dying_of_is_singled_out_step_by_step_and_told_in_the_end(tmp_path: Path) -> None:
-    arm, deaths, backlog = an_arm(tmp_path), Deaths(Failures()), Backlog()
-    lease = Lease(arm, (Owed(a_problem()),))
-    deaths.put_back([lease], "gone", backlog)
+    arm, deaths, backlog = an_arm(tmp_path), FailureTracker(Failures()), ProblemQueue()
+    lease = Lease(arm, (ProblemState(a_problem()),))
+    deaths.requeue([lease], "gone", backlog)
     assert not backlog.suspects
     assert [of.problem for _, of in backlog.take(100)] == [a_problem()]
-    for care in (Care.PROBLEM, Care.SAMPLE):
-        deaths.put_back([lease], "gone", backlog)
+    for care in (Isolation.PROBLEM, Isolation.SAMPLE):
+        deaths.requeue([lease], "gone", backlog)
         suspect = backlog.suspects.pop()
-        assert deaths.care_for(*suspect) is care
+        assert deaths.isolation_for(*suspect) is care
         lease = Lease(arm, (suspect[1],), care)
     assert arm.ledger.count() == 0
-    deaths.put_back([lease], "gone", backlog)
+    deaths.requeue([lease], "gone", backlog)
     (told,) = table_to_rollouts(arm.ledger.read())
     assert (told.sample, told.finish, told.verdict.outcome) == (0, Finish.ERROR, Outcome.FAILED)
     assert told.verdict.detail == "the engine died 4 times on this: gone"
@@ -39,14 +39,14 @@ def test_what_replicas_keep_dying_of_is_singled_out_step_by_step_and_told_in_the
 
 
 def test_replicas_that_do_nothing_but_die_are_refused_with_what_they_died_of(tmp_path: Path) -> None:
-    deaths = Deaths(Failures(in_a_row=3, deaths=4))
+    deaths = FailureTracker(Failures(in_a_row=3, deaths=4))
     for cause in ("out of memory", "gone", "gone"):
-        deaths.refuse_loop("m")
+        deaths.raise_on_crash_loop("m")
         deaths.add(cause)
     with pytest.raises(UserError, match=r"of m died 3 times in a row .*: 2 x gone; 1 x out of memory"):
-        deaths.refuse_loop("m")
-    deaths.end_row()
-    deaths.refuse_loop("m")
+        deaths.raise_on_crash_loop("m")
+    deaths.reset_streak()
+    deaths.raise_on_crash_loop("m")
     deaths.add("gone")
     with pytest.raises(UserError, match="died 4 times within"):
-        deaths.refuse_loop("m")
+        deaths.raise_on_crash_loop("m")

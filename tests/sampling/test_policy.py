@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reasonray.config import Band, Fixed, Policy, Proportional, UntilCorrect
-from reasonray.sampling.policy import Standing, below, is_satisfied, most, owed, wanted
+from reasonray.sampling.policy import SampleState, below, is_satisfied, most, owed, wanted
 
 GIVE_UP = st.one_of(st.none(), st.integers(4, 8))
 POLICIES = st.one_of(
@@ -40,22 +40,22 @@ POLICIES = st.one_of(
 
 @given(POLICIES, st.sets(st.integers(0, 15)), st.sets(st.integers(0, 15)), st.integers(0, 5))
 def test_nothing_is_owed_twice_and_no_index_is_beyond_the_policy(
-    policy: Policy, done: set[int], flying: set[int], correct: int
+    policy: Policy, done: set[int], in_flight: set[int], correct: int
 ) -> None:
     correct = min(correct, len(done))
-    start = owed(policy, Standing(done, flying - done, correct, len(done)))
-    assert not set(start) & (done | flying)
+    start = owed(policy, SampleState(done, in_flight - done, correct, len(done)))
+    assert not set(start) & (done | in_flight)
     assert all(sample < most(policy) for sample in start)
     assert len(set(start)) == len(start)
-    assert len(done) + len(flying - done) + len(start) <= max(most(policy), len(done | flying))
+    assert len(done) + len(in_flight - done) + len(start) <= max(most(policy), len(done | in_flight))
 
 
 @given(POLICIES, st.data())
 def test_drawing_what_is_owed_ends_satisfied_within_the_policys_most(policy: Policy, data: st.DataObject) -> None:
     done: set[int] = set()
     correct = 0
-    while not is_satisfied(policy, Standing(done, set(), correct, len(done))):
-        start = owed(policy, Standing(done, set(), correct, len(done)))
+    while not is_satisfied(policy, SampleState(done, set(), correct, len(done))):
+        start = owed(policy, SampleState(done, set(), correct, len(done)))
         assert start, "a policy that is not satisfied must owe something when nothing flies"
         done.add(start[0])
         correct += data.draw(st.booleans())
@@ -66,23 +66,25 @@ def drawn(policy: Policy, answer: Callable[[], bool]) -> tuple[int, int]:
     """Draw one attempt after the other; return how many were drawn and how many were correct."""
     done: set[int] = set()
     correct = 0
-    while not is_satisfied(policy, Standing(done, set(), correct, len(done))):
-        done.add(owed(policy, Standing(done, set(), correct, len(done)))[0])
+    while not is_satisfied(policy, SampleState(done, set(), correct, len(done))):
+        done.add(owed(policy, SampleState(done, set(), correct, len(done)))[0])
         correct += answer()
     return len(done), correct
 
 
 def test_until_correct_stops_at_its_target_and_keeps_to_its_wave() -> None:
     policy = UntilCorrect(kind="until_correct", target=2, max=10, wave=3)
-    assert owed(policy, Standing(set(), set(), 0, 0)) == [0, 1, 2]
-    assert is_satisfied(policy, Standing({0, 1}, {2}, 2, 2))
-    assert owed(policy, Standing({0, 1}, {2}, 2, 2)) == []
+    assert owed(policy, SampleState(set(), set(), 0, 0)) == [0, 1, 2]
+    assert is_satisfied(policy, SampleState({0, 1}, {2}, 2, 2))
+    assert owed(policy, SampleState({0, 1}, {2}, 2, 2)) == []
 
 
 def test_until_correct_starts_no_more_than_what_is_missing_will_take() -> None:
     policy = UntilCorrect(kind="until_correct", target=2, max=20, wave=8)
-    assert owed(policy, Standing({0}, {1, 2}, 1, 1)) == [], "one is missing, and two that fly will do at this pass rate"
-    assert len(owed(policy, Standing({0, 1, 2}, set(), 0, 3))) == 8, "at a low pass rate the wave is the limit"
+    assert owed(policy, SampleState({0}, {1, 2}, 1, 1)) == [], (
+        "one is missing, and two that fly will do at this pass rate"
+    )
+    assert len(owed(policy, SampleState({0, 1, 2}, set(), 0, 3))) == 8, "at a low pass rate the wave is the limit"
 
 
 def test_until_correct_gives_up_on_a_problem_without_one() -> None:
@@ -95,11 +97,11 @@ def test_until_correct_gives_up_on_a_problem_without_one() -> None:
 def test_what_could_not_be_judged_says_nothing_of_the_pass_rate() -> None:
     band = Band(kind="band", low=0.2, high=0.8, samples=32)
     faults = set(range(13))
-    assert not is_satisfied(band, Standing(faults, set(), 0, 0)), "thirteen faults do not make a problem hard"
-    assert is_satisfied(band, Standing(faults, set(), 0, 13))
+    assert not is_satisfied(band, SampleState(faults, set(), 0, 0)), "thirteen faults do not make a problem hard"
+    assert is_satisfied(band, SampleState(faults, set(), 0, 13))
     policy = UntilCorrect(kind="until_correct", target=1, max=20, give_up=6)
-    assert not is_satisfied(policy, Standing(faults, set(), 0, 5))
-    assert is_satisfied(policy, Standing(set(range(20)), set(), 0, 0)), "the most that a problem may cost holds"
+    assert not is_satisfied(policy, SampleState(faults, set(), 0, 5))
+    assert is_satisfied(policy, SampleState(set(range(20)), set(), 0, 0)), "the most that a problem may cost holds"
 
 
 @pytest.mark.parametrize(("pass_rate", "correct"), [(1.0, 1), (0.5, 4), (0.25, 6)])
@@ -138,7 +140,7 @@ def test_the_posterior_is_a_distribution_function(done: int, data: st.DataObject
 
 
 def test_raising_k_owes_only_the_difference() -> None:
-    assert owed(Fixed(samples=6), Standing({0, 1, 2, 3}, set(), 4, 4)) == [4, 5]
+    assert owed(Fixed(samples=6), SampleState({0, 1, 2, 3}, set(), 4, 4)) == [4, 5]
 
 
 @pytest.mark.parametrize(

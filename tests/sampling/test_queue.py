@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from reasonray.config import Fixed, Prompt, Sampling, VLLMEngine
 from reasonray.records import Outcome
-from reasonray.sampling.queue import Backlog
-from reasonray.sampling.work import Arm, EngineSpec, Figures, Owed
-from reasonray.store.ledger import Ledger, Tally
+from reasonray.sampling.queue import ProblemQueue
+from reasonray.sampling.work import Arm, Counts, EngineSpec, ProblemState
+from reasonray.store.ledger import Ledger, StoredSamples
 from reasonray.store.storage import place
 from tests.factories import a_problem
 
@@ -19,12 +19,12 @@ def an_arm(name: str = "a", samples: int = 4, **changes: object) -> Arm:
     return Arm(name, "m", "f", Prompt(), sampling, Fixed(samples=samples), Ledger(place(Path("nowhere"))), 0, **changes)
 
 
-def owed(question: str, difficulty: str = "easy") -> Owed:
-    return Owed(a_problem(question, difficulty=difficulty))
+def owed(question: str, difficulty: str = "easy") -> ProblemState:
+    return ProblemState(a_problem(question, difficulty=difficulty))
 
 
-def learnt(**tokens: int) -> Figures:
-    figures = Figures()
+def learnt(**tokens: int) -> Counts:
+    figures = Counts()
     for difficulty, count in tokens.items():
         figures.drawn[difficulty] = 10
         figures.written[difficulty] = 10 * count
@@ -32,7 +32,7 @@ def learnt(**tokens: int) -> Figures:
 
 
 def test_what_is_expected_to_take_longest_goes_first() -> None:
-    backlog, arm = Backlog(), an_arm()
+    backlog, arm = ProblemQueue(), an_arm()
     for difficulty in ("easy", "hard", "medium"):
         backlog.add(arm, owed(f"{difficulty}?", difficulty))
     backlog.learn("a", learnt(easy=50, medium=200, hard=900))
@@ -40,7 +40,7 @@ def test_what_is_expected_to_take_longest_goes_first() -> None:
 
 
 def test_what_nothing_is_known_of_goes_before_all() -> None:
-    backlog, arm = Backlog(), an_arm()
+    backlog, arm = ProblemQueue(), an_arm()
     backlog.add(arm, owed("known?", "easy"))
     backlog.add(arm, owed("unknown?", "odd"))
     backlog.learn("a", learnt(easy=50))
@@ -48,7 +48,7 @@ def test_what_nothing_is_known_of_goes_before_all() -> None:
 
 
 def test_what_came_back_goes_before_what_was_never_begun() -> None:
-    backlog, arm = Backlog(), an_arm()
+    backlog, arm = ProblemQueue(), an_arm()
     backlog.add(arm, owed("fresh?"))
     backlog.add(arm, owed("back?"), first=True)
     assert [it.problem.question for _, it in backlog.take(100)] == ["back?", "fresh?"]
@@ -56,7 +56,7 @@ def test_what_came_back_goes_before_what_was_never_begun() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["easy", "hard"])), max_size=40), st.integers(1, 30))
 def test_every_problem_is_taken_once_and_a_group_is_of_one_arm(asked: list[tuple[str, str]], attempts: int) -> None:
-    backlog, arms = Backlog(), {name: an_arm(name) for name in "ab"}
+    backlog, arms = ProblemQueue(), {name: an_arm(name) for name in "ab"}
     for number, (arm, difficulty) in enumerate(asked):
         backlog.add(arms[arm], owed(f"{number}?", difficulty))
     taken = []
@@ -69,11 +69,11 @@ def test_every_problem_is_taken_once_and_a_group_is_of_one_arm(asked: list[tuple
 
 
 def test_a_truncated_sample_is_owed_again_in_the_next_round_once_the_limit_is_raised() -> None:
-    tally = Tally(frozenset({0, 1, 2}), 1, 200, {1: (0, 64), 2: (2, 90)}, judged=3)
+    stored_samples = StoredSamples(frozenset({0, 1, 2}), 1, 200, {1: (0, 64), 2: (2, 90)}, judged=3)
     problem = a_problem()
-    before = an_arm().what_is_left(problem, tally)
+    before = an_arm().problem_state(problem, stored_samples)
     assert (before.samples, before.rounds) == (frozenset({0, 1, 2}), {}), "no earlier limit is known"
-    after = an_arm(cut_at=frozenset({64})).what_is_left(problem, tally)
+    after = an_arm(cut_at=frozenset({64})).problem_state(problem, stored_samples)
     assert (after.samples, after.rounds, after.judged) == (frozenset({0, 2}), {1: 1}, 2), (
         "90 tokens: the context cut it, not the limit"
     )

@@ -10,9 +10,9 @@ import ray
 from pyarrow import fs
 
 from reasonray.config import Fixed
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.sampling.replica import Writer
-from reasonray.sampling.work import Arm, EngineSpec, Lease, Order, Owed
+from reasonray.sampling.work import Arm, EngineSpec, Lease, ProblemState, SamplingJob
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import open_run
 from reasonray.store.storage import Place, place
@@ -63,10 +63,10 @@ def test_a_commit_that_fails_whatever_the_fault_fails_the_lease_at_once(ray_clus
     # No program can write to such a path, and Python says so by a ValueError.
     ledger = Ledger(Place(fs.LocalFileSystem(), f"{tmp_path}/\0"))
     teacher = config.teachers[0]
-    order = Order("teacher", [], teacher.prompt, teacher.sampling, Fixed(samples=64), ledger, spec)
-    lease = Lease(Arm.of(run, order, "weights"), (Owed(a_problem()),))
-    with Fleet(run) as fleet:
-        (replica,) = fleet.crew(spec, 1)
+    order = SamplingJob("teacher", [], teacher.prompt, teacher.sampling, Fixed(samples=64), ledger, spec)
+    lease = Lease(Arm.of(run, order, "weights"), (ProblemState(a_problem()),))
+    with ReplicaPool(run) as pool:
+        (replica,) = pool.replicas_for(spec, 1)
         ray.get(replica.start.remote(spec.model, None))
         with pytest.raises(ValueError, match="null byte"):
             ray.get(replica.work.remote(lease), timeout=20)

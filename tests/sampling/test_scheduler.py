@@ -6,10 +6,10 @@ import pytest
 import ray
 
 from reasonray.config import Budget
-from reasonray.sampling.pool import Fleet
-from reasonray.sampling.sampler import Drawing, Spent
-from reasonray.sampling.scheduler import Crew
-from reasonray.sampling.work import EngineSpec, Order
+from reasonray.sampling.pool import ReplicaPool
+from reasonray.sampling.sampler import SamplingLoop, Spent
+from reasonray.sampling.scheduler import Scheduler
+from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import Progress
 from reasonray.store.run import Run, open_run
 from tests.factories import a_problem, a_scripted_config
@@ -17,10 +17,12 @@ from tests.factories import a_problem, a_scripted_config
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 
 
-def an_order(run: Run) -> Order:
+def an_order(run: Run) -> SamplingJob:
     teacher = run.config.teachers[0]
     spec = EngineSpec.of(run, teacher)
-    return Order("teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.rollouts, spec)
+    return SamplingJob(
+        "teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.rollouts, spec
+    )
 
 
 def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_work_going(
@@ -28,14 +30,14 @@ def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_work_going
 ) -> None:
     run = open_run(a_scripted_config(tmp_path, samples=8, engine={"seconds": 60}))
 
-    class Doomed(Crew):
+    class Doomed(Scheduler):
         def drop(self) -> None:
-            for replica in fleet.crew(self.spec, 1):
+            for replica in pool.replicas_for(self.spec, 1):
                 ray.kill(replica)
             super().drop()
 
-    with Fleet(run) as fleet, Progress("sample", run.events) as progress:
-        drawing = Drawing(run, [Doomed(run, [an_order(run)], fleet)], progress, Budget(tokens=5), Spent(tokens=5))
+    with ReplicaPool(run) as pool, Progress("sample", run.events) as progress:
+        drawing = SamplingLoop(run, [Doomed(run, [an_order(run)], pool)], progress, Budget(tokens=5), Spent(tokens=5))
         drawing.open()
         drawn = drawing.work()
     assert (drawn.exhausted, drawn.deaths) == ("tokens", 1)

@@ -10,7 +10,7 @@ import pytest
 from reasonray.cli.status import describe
 from reasonray.config import ConfigError, UserError, parse
 from reasonray.records import Split
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.evaluate import evaluate
 from reasonray.stages.report import report
 from reasonray.stages.sample import load_problems, sample
@@ -37,12 +37,12 @@ def raw(root: Path, **changes: Any) -> dict[str, Any]:
 def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tmp_path: Path) -> None:
     run = open_run(parse(raw(tmp_path)))
     load_problems(run)
-    with Fleet(run) as fleet:
+    with ReplicaPool(run) as pool:
         with pytest.raises(UserError, match="no \\[\\[teachers\\]\\] to sample from"):
-            sample(run, fleet)
-        evaluate(run, fleet)
+            sample(run, pool)
+        evaluate(run, pool)
         before = [run.evaluation(name).segments() for name in ("base", "peer", "warm")]
-        evaluate(run, fleet)
+        evaluate(run, pool)
     assert [run.evaluation(name).segments() for name in ("base", "peer", "warm")] == before, "what is drawn is kept"
     report(run)
     place = Path(run.place.path)

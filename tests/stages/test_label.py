@@ -9,7 +9,7 @@ import pytest
 from reasonray.checkers import labels
 from reasonray.config import UserError
 from reasonray.records import Split
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.curate import curate
 from reasonray.stages.label import label
 from reasonray.stages.report import report
@@ -28,8 +28,8 @@ def a_run(root: Path, labelled: int) -> Run:
 
 
 def labelled(run: Run) -> dict[str, Any]:
-    with Fleet(run) as fleet:
-        label(run, fleet)
+    with ReplicaPool(run) as pool:
+        label(run, pool)
     found: dict[str, Any] = json.loads((run.place / "labels.json").read())
     return found
 

@@ -14,7 +14,7 @@ import pytest
 
 from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Rollout
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.sample import sample
 from reasonray.store.run import Run, open_run
 from reasonray.store.schema import table_to_rollouts
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.ray
 
 def sampled(config: Config) -> Run:
     run = open_run(config)
-    with Fleet(run) as fleet:
-        sample(run, fleet)
+    with ReplicaPool(run) as pool:
+        sample(run, pool)
     return run
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, share_of
-from reasonray.sampling.pool import Fleet
+from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
 from reasonray.stages.verify import agreement, controlled, verify
@@ -45,8 +45,8 @@ def answers(problem: Problem, *texts: str, **changes: Any) -> list[Rollout]:
 
 
 def verified(run: Run, **options: Any) -> pa.Table:
-    with Fleet(run) as fleet:
-        document = verify(run, fleet, **options)
+    with ReplicaPool(run) as pool:
+        document = verify(run, pool, **options)
     return pa.concat_tables(pq.read_table((run.verified / name).path) for name in document["files"])
 
 
@@ -113,7 +113,7 @@ def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: No
     assert {it["first"] for it in found["rules"]} <= {"correct", "wrong"}
 
     asked = run.judgements.count()
-    assert verify(run, Fleet(run), again=False)["rows"] == len(drawn)
+    assert verify(run, ReplicaPool(run), again=False)["rows"] == len(drawn)
     assert verified(run).drop("verdict_seconds").equals(table.drop("verdict_seconds"))
     assert run.judgements.count() == asked, "what was asked is not asked again"
     assert json.loads((run.verified / "manifest.json").read())["controls"]["trusted"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from reasonray.errors import UserError
 from reasonray.records import Finish, Outcome, Rollout
-from reasonray.store.ledger import Ledger, Tally
+from reasonray.store.ledger import Ledger, StoredSamples
 from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
 from reasonray.store.storage import Place, place
 from tests.factories import a_problem, a_rollout
@@ -29,7 +29,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def test_an_empty_ledger_reads_as_an_empty_table_of_the_schema(ledger: Ledger) -> None:
     assert ledger.read().schema.equals(ROLLOUT_SCHEMA)
-    assert ledger.tally() == {}
+    assert ledger.stored_samples() == {}
 
 
 def test_what_is_appended_is_read_back_unchanged(ledger: Ledger) -> None:
@@ -66,23 +66,23 @@ def test_the_tally_counts_samples_and_correct_ones_by_problem_and_fingerprint(le
     ledger.append([a_rollout(sample=0), a_rollout(sample=3, outcome=Outcome.WRONG), a_rollout(problem=other)])
     ledger.append([a_rollout(sample=4, outcome=Outcome.FAILED)])
     drawn = (a_problem().id, "fingerprint")
-    assert ledger.tally() == {
-        drawn: Tally(frozenset({0, 3, 4}), correct=1, tokens=39, judged=2),
-        (other.id, "fingerprint"): Tally(frozenset({0}), correct=1, tokens=13, judged=1),
+    assert ledger.stored_samples() == {
+        drawn: StoredSamples(frozenset({0, 3, 4}), correct=1, tokens=39, judged=2),
+        (other.id, "fingerprint"): StoredSamples(frozenset({0}), correct=1, tokens=13, judged=1),
     }
-    assert ledger.tally([a_problem().id, "of no rollout"]) == {drawn: ledger.tally()[drawn]}
-    assert ledger.tally([]) == {}
-    assert pickle.loads(pickle.dumps(ledger.tally())) == ledger.tally()
+    assert ledger.stored_samples([a_problem().id, "of no rollout"]) == {drawn: ledger.stored_samples()[drawn]}
+    assert ledger.stored_samples([]) == {}
+    assert pickle.loads(pickle.dumps(ledger.stored_samples())) == ledger.stored_samples()
 
 
 def test_the_newest_round_of_a_rollout_is_read_and_the_older_one_stays(ledger: Ledger) -> None:
     cut = {"outcome": Outcome.TRUNCATED, "finish": Finish.LENGTH}
     ledger.append([a_rollout("and so on", sample=0, **cut), a_rollout("and on", sample=1, **cut)])
-    assert ledger.tally()[a_problem().id, "fingerprint"].cut == {0: (0, 3), 1: (0, 2)}
+    assert ledger.stored_samples()[a_problem().id, "fingerprint"].cut == {0: (0, 3), 1: (0, 2)}
     ledger.append([a_rollout(sample=0, round=1)])
     ledger.append([a_rollout("and so on", sample=0, **cut)])
-    tally = ledger.tally()[a_problem().id, "fingerprint"]
-    assert (tally.samples, tally.correct, tally.cut) == (frozenset({0, 1}), 1, {1: (0, 2)})
+    stored_samples = ledger.stored_samples()[a_problem().id, "fingerprint"]
+    assert (stored_samples.samples, stored_samples.correct, stored_samples.cut) == (frozenset({0, 1}), 1, {1: (0, 2)})
     assert sorted(ledger.read(["round"])["round"].to_pylist()) == [0, 1]
     assert sum(pq.read_metadata(segment.path).num_rows for segment in ledger.segments()) == 4
 
@@ -165,7 +165,7 @@ def test_a_segment_of_a_newer_schema_is_refused_and_not_merged_into_an_older_one
     newer = rollouts_to_table([a_rollout(sample=1)]).replace_schema_metadata({"reasonray.schema": "99"})
     manifest = ledger.place / "manifest" / f"{ledger.append_table(newer)}.json"
     manifest.write(json.dumps(json.loads(manifest.read()) | {"schema": "99"}).encode())
-    for act in (ledger.read, ledger.tally, ledger.count, ledger.segments, lambda: ledger.compact(least=2)):
+    for act in (ledger.read, ledger.stored_samples, ledger.count, ledger.segments, lambda: ledger.compact(least=2)):
         with pytest.raises(UserError, match=r"segment .*parquet is of schema 99, .*; update reasonray"):
             act()
     assert len(names(ledger)) == 2
@@ -175,10 +175,10 @@ def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:
     for sample in range(12):
         ledger.append([a_rollout(f"first {sample}", sample=sample), a_rollout("again", sample=sample // 2)])
     ledger.append([a_rollout("longer", sample=7, round=1)])
-    before, tally = content(ledger), ledger.tally()
+    before, stored_samples = content(ledger), ledger.stored_samples()
     assert ledger.count() == 25
     assert ledger.compact(least=4) == 13
-    assert (content(ledger), ledger.tally()) == (before, tally)
+    assert (content(ledger), ledger.stored_samples()) == (before, stored_samples)
     assert len(ledger.segments()) == len(names(ledger)) == 1, "what is replaced is deleted"
     assert ledger.count() == 13, "a superseded round stays, a double goes"
     ledger.append([a_rollout(sample=99)])
@@ -199,11 +199,13 @@ def test_a_merged_segment_stands_where_the_first_of_its_parts_stood(ledger: Ledg
 def test_compaction_may_be_killed_at_any_moment(tmp_path: Path, target: int) -> None:
     for operations in count():
         ledger = Ledger(place(tmp_path / f"rollouts{operations}"))
-        before, tally = content(many_small_segments(ledger)), ledger.tally()
+        before, stored_samples = content(many_small_segments(ledger)), ledger.stored_samples()
         dying = Ledger(DyingPlace(ledger.place.filesystem, ledger.place.path, left := [operations]))
         with suppress(Interrupted):
             dying.compact(least=2, target_bytes=target)
-        assert (content(ledger), ledger.tally()) == (before, tally), f"killed before change {operations + 1}"
+        assert (content(ledger), ledger.stored_samples()) == (before, stored_samples), (
+            f"killed before change {operations + 1}"
+        )
         ledger.append([a_rollout(sample=50)])
         ledger.compact(least=2, target_bytes=target)
         assert len(content(ledger)) == len(before) + 1
@@ -224,7 +226,7 @@ def test_what_is_appended_and_read_beside_a_compaction_is_all_there(ledger: Ledg
         while not (writing.done() and merging.done()):
             assert {f"{it}" for it in range(40)} <= {f"{it}" for it in ledger.read(["sample"])["sample"].to_pylist()}
             assert ledger.count() >= 40
-            assert next(iter(ledger.tally().values())).samples >= set(range(40))
+            assert next(iter(ledger.stored_samples().values())).samples >= set(range(40))
     assert writing.result()
     assert sum(merging.result()) > 40
     assert sorted(ledger.read(["sample"])["sample"].to_pylist()) == list(range(80))
@@ -233,7 +235,7 @@ def test_what_is_appended_and_read_beside_a_compaction_is_all_there(ledger: Ledg
 def test_a_committed_segment_that_is_lost_is_a_fault(ledger: Ledger) -> None:
     ledger.append([a_rollout()])
     ledger.segments()[0].delete()
-    for act in (ledger.read, ledger.tally):
+    for act in (ledger.read, ledger.stored_samples):
         with pytest.raises(FileNotFoundError):
             act()
 
@@ -259,7 +261,7 @@ ROLLOUTS = st.builds(
 )
 
 
-def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], Tally]:
+def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], StoredSamples]:
     newest: dict[str, Rollout] = {}
     for rollout in chain(*segments):
         if rollout.id not in newest or rollout.round > newest[rollout.id].round:
@@ -269,7 +271,7 @@ def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], Tally]:
         groups.setdefault((rollout.problem.id, rollout.fingerprint), []).append(rollout)
     judged = {Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED}
     return {
-        key: Tally(
+        key: StoredSamples(
             frozenset(it.sample for it in them),
             sum(it.verdict.outcome is Outcome.CORRECT for it in them),
             sum(it.completion_tokens for it in them),
@@ -288,11 +290,11 @@ def test_the_tally_is_what_counting_one_by_one_gives(segments: list[list[Rollout
         for rollouts in segments:
             ledger.append(rollouts)
         expected = plain_tally(segments)
-        assert ledger.tally() == expected
+        assert ledger.stored_samples() == expected
         read = ledger.read()
         assert plain_tally([table_to_rollouts(read)]) == expected
         assert read.num_rows == sum(len(it.samples) for it in expected.values())
         assert ledger.count() == sum(map(len, segments))
         ledger.compact(least=1)
-        assert ledger.tally() == expected
+        assert ledger.stored_samples() == expected
         assert ledger.read().equals(read)

@@ -78,7 +78,7 @@ def test_a_run_is_begun_committed_and_resumed(bucket: str, tmp_path: Path) -> No
     run.events.emit("sample", rollouts=3)
     again = find_run(f"s3://{bucket}/some/runs/a-run")
     assert again.problems(Split.TRAIN) == [a_problem()]
-    assert again.rollouts.tally()[a_problem().id, "fingerprint"].samples == {0, 1}
+    assert again.rollouts.stored_samples()[a_problem().id, "fingerprint"].samples == {0, 1}
     assert [it["rollouts"] for it in again.events.read("sample")] == [2, 3]
     assert not list(tmp_path.rglob("*.parquet")), "nothing of it is here"
 
@@ -94,7 +94,7 @@ def test_what_no_manifest_names_is_not_read(bucket: str) -> None:
     )
     assert subprocess.run([sys.executable, "-c", dying, f"s3://{bucket}/ledger"]).returncode == 9
     assert ledger.read().num_rows == 1
-    assert len(ledger.tally()) == 1
+    assert len(ledger.stored_samples()) == 1
 
 
 def test_compaction_works_as_on_a_disk(bucket: str) -> None:
