@@ -51,7 +51,7 @@ UNJUDGED = tuple(outcome for outcome in Outcome if outcome not in JUDGED)
 
 BASE, STUDENT = "base", "student"
 """Names of two models under evaluation: the student before and after training."""
-OVER_QUOTA = "surplus"
+OVER_QUOTA = "over_quota"
 """What stands in `dropped_by` of a rollout that every rule would keep, but of which its problem has enough."""
 
 
@@ -120,7 +120,7 @@ class Annotation:
     backtracking: int = 0
     subgoals: int = 0
     backward_chaining: int = 0
-    depth: int = 0
+    num_steps: int = 0
     """Reasoning steps: numbered ones, else sentences of the reasoning."""
     spans: tuple[Span, ...] = ()
     failed_branch_fraction: float | None = None
@@ -138,7 +138,7 @@ class Annotation:
     pass_rate: float | None = None
     """Share of CORRECT among the problem's judged rollouts (CORRECT + WRONG + NO_ANSWER + TRUNCATED)."""
     dropped_by: str = ""
-    """The first rule that dropped it, SURPLUS if its problem had better ones, "" if neither."""
+    """The first rule that dropped it, OVER_QUOTA if its problem had better ones, "" if neither."""
     selected: bool = False
 
 
@@ -154,7 +154,8 @@ class Rollout:
     """Model and revision, prompt and sampling parameters (without max_tokens) that produced it."""
     sample: int
     seed: int
-    round: int = 0
+    resample: int = 0
+    """How many times this sample was drawn again because a raised max_tokens made its first completion obsolete."""
     completion: str
     """The raw text, verbatim: it is never re-rendered, only judged, masked and trained on."""
     finish: Finish

@@ -121,7 +121,7 @@ def _annotation(text: str, outcome: Outcome) -> Annotation:
     spans = [Span(name, *match.span()) for name, pattern in PATTERNS.items() for match in pattern.finditer(text)]
     counts = {name: sum(span.behaviour == name for span in spans) for name in PATTERNS}
     dropped_by = {Outcome.CORRECT: "", Outcome.TRUNCATED: "truncated"}.get(outcome, "incorrect")
-    return Annotation(depth=text.count("Step "), spans=tuple(spans), dropped_by=dropped_by, **counts)
+    return Annotation(num_steps=text.count("Step "), spans=tuple(spans), dropped_by=dropped_by, **counts)
 
 
 def arm_table(arm: str, test: list[Problem], samples: int, gain: float = 1.0, care: float = 0.2) -> pa.Table:

@@ -69,7 +69,7 @@ def test_distill_goes_from_problems_to_a_report(distilled: tuple[Path, list[str]
     funnel = metrics["funnel"]
     assert funnel["problems"] == 24
     assert funnel["rollouts"] == 24 * 8
-    assert funnel["rollouts"] == funnel["selected"] + funnel["surplus"] + sum(funnel["dropped"].values())
+    assert funnel["rollouts"] == funnel["selected"] + funnel["over_quota"] + sum(funnel["dropped"].values())
     assert funnel["rollouts"] > funnel["correct"] >= funnel["kept"] >= funnel["selected"] > 0
     assert funnel["selected"] == funnel["trained_examples"]
     assert {"base", "teacher", "student"} <= metrics["evaluation"].keys()
@@ -79,7 +79,7 @@ def test_distill_goes_from_problems_to_a_report(distilled: tuple[Path, list[str]
         assert 0 <= overall["pass@1"]["low"] <= overall["pass@1"]["mean"] <= overall["pass@1"]["high"] <= 1
     assert metrics["difference"]["student-base"]["all"].keys() >= {"mean", "low", "high", "gained", "lost"}
     assert metrics["training"]["steps"] > 0
-    assert metrics["behaviours"]["teacher"].keys() >= {"verification", "backtracking", "depth"}
+    assert metrics["behaviours"]["teacher"].keys() >= {"verification", "backtracking", "num_steps"}
     page = (run / "report.html").read_text()
     assert page.lower().startswith("<!doctype html>")
     assert not re.search(r"(src|href)=[\"']https?:", page)

@@ -65,7 +65,7 @@ COLUMNS = (
     "annotation_backtracking",
     "annotation_subgoals",
     "annotation_backward_chaining",
-    "annotation_depth",
+    "annotation_num_steps",
     "annotation_dropped_by",
     "annotation_selected",
 )

@@ -22,7 +22,7 @@ from reasonray.records import JUDGED, Outcome
 
 COUNT = (0.0, inf)
 BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
-LENGTHS = {"depth": "annotation_depth", "completion_tokens": "completion_tokens"}
+LENGTHS = {"num_steps": "annotation_num_steps", "completion_tokens": "completion_tokens"}
 """What a response has some number of, by the column that holds it."""
 PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))
 """Bands of measured pass rates: never, (0, ¼], (¼, ½], (½, ¾], (¾, 1), always."""

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from reasonray.errors import UserError
 from reasonray.store.run import Run
+from reasonray.store.schema import read_rollouts
 
 __all__ = ["BEHAVIOURS", "SELECTED", "Query", "plain", "show", "terminal"]
 
@@ -139,10 +140,10 @@ def _matching(run: Run, query: Query, limit: int) -> tuple[list[dict[str, Any]],
 def _tables(run: Run, arm: str | None) -> Iterator[pa.Table]:
     curated = None if arm else run.curated_rollouts()
     if curated is None:
-        yield (run.evaluation(arm) if arm else run.rollouts).read()
+        yield (run.evaluation(arm) if arm else run.ledger).read()
         return
     for file in curated:
-        yield file.read_table()
+        yield read_rollouts(file)
 
 
 def _late(run: Run, query: Query) -> str:
@@ -150,7 +151,7 @@ def _late(run: Run, query: Query) -> str:
     manifest = run.curated / "manifest.json"
     if query.arm or not manifest.exists():
         return ""
-    committed = run.rollouts.count()
+    committed = run.ledger.count()
     late = committed - manifest.read_json().get("committed", committed)
     return f"{late:,} drawn since it was curated are not among them (jobs/curate.py)" if late > 0 else ""
 

@@ -23,7 +23,7 @@ def describe(run: Run) -> str:
         counts = {split: len(run.problems(split)) for split in Split}
         lines.append(f"problems   {counts[Split.TRAIN]:>8,} to distil   {counts[Split.TEST]:,} held out")
     for teacher in run.config.teachers:
-        lines.append(_ledger_line("sample", teacher.name, run.rollouts, teacher.name))
+        lines.append(_ledger_line("sample", teacher.name, run.ledger, teacher.name))
     done = {"curate": run.has_examples, "train": (run.student / "final" / "manifest.json").exists()}
     lines += [f"{stage:<10} {'done' if is_done else 'not done':>8}" for stage, is_done in done.items()]
     arms = [

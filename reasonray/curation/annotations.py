@@ -21,7 +21,7 @@ from reasonray.store.storage import Place
 
 NARROW = (
     "id",
-    "round",
+    "resample",
     "problem_id",
     "problem_source",
     "problem_difficulty",
@@ -97,7 +97,7 @@ def _places(rollouts: pa.Table, known: pa.Table) -> pa.ChunkedArray:
 
 
 def _annotate(ledger: Ledger, missing: pa.Table, map_batches: MapBatches) -> pa.Table:
-    texts = ledger.read(["id", "round", "completion", "problem_question"])
+    texts = ledger.read(["id", "resample", "completion", "problem_question"])
     texts = texts.filter(pc.is_in(keys(texts), value_set=keys(missing).combine_chunks()))
     batches = [texts.slice(start, _BATCH) for start in range(0, texts.num_rows, _BATCH)]
     found = map_batches(_annotations, batches)
@@ -107,4 +107,4 @@ def _annotate(ledger: Ledger, missing: pa.Table, map_batches: MapBatches) -> pa.
 def _annotations(texts: pa.Table) -> pa.Table:
     found = annotate_table(texts)
     names = [name for name in ROLLOUT_SCHEMA.names if name.startswith("annotation_") and name in found.column_names]
-    return found.select(["id", "round", *names])
+    return found.select(["id", "resample", *names])

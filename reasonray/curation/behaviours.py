@@ -94,7 +94,7 @@ def annotate(completion: str, question: str) -> Annotation:
         backtracking=counts["backtracking"],
         subgoals=counts["subgoals"],
         backward_chaining=counts["backward_chaining"],
-        depth=depth,
+        num_steps=depth,
         spans=tuple(Span(*it) for it in spans),
     )
 
@@ -115,7 +115,7 @@ def annotate_table(table: pa.Table) -> pa.Table:
         f"annotation_{name}": pa.array(np.bincount(owners[behaviours == name], minlength=len(found)), pa.int32())
         for name in BEHAVIOURS
     }
-    columns["annotation_depth"] = pa.array([depth for depth, _ in found], pa.int32())
+    columns["annotation_num_steps"] = pa.array([depth for depth, _ in found], pa.int32())
     parts = [pa.array([span[at] for span in spans], SPANS.value_type[at].type) for at in range(3)]
     columns["annotation_spans"] = pa.ListArray.from_arrays(
         pa.array(ends), pa.StructArray.from_arrays(parts, fields=list(SPANS.value_type)), type=SPANS

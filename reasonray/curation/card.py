@@ -20,7 +20,7 @@ __all__ = ["CARD_COLUMNS", "card"]
 CARD_COLUMNS = (
     "problem_id",
     "completion_tokens",
-    "depth",
+    "num_steps",
     "verification",
     "backtracking",
     "subgoals",
@@ -35,7 +35,7 @@ CARD_COLUMNS = (
 """What of the examples the card is made from; no text."""
 _QUANTIFIED = (
     ("completion_tokens", "completion tokens", ".0f"),
-    ("depth", "reasoning steps", ".0f"),
+    ("num_steps", "reasoning steps", ".0f"),
     ("failed_branch_fraction", "share of sentences taken back", ".2f"),
     ("compression_ratio", "compression ratio", ".2f"),
     ("code_share", "share of code", ".2f"),

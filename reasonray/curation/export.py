@@ -39,7 +39,7 @@ EXPORT_SCHEMA = pa.schema(
         pa.field("teacher", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
         pa.field("completion_tokens", pa.int32(), nullable=False),
-        pa.field("depth", pa.int32(), nullable=False),
+        pa.field("num_steps", pa.int32(), nullable=False),
         pa.field("verification", pa.int32(), nullable=False),
         pa.field("backtracking", pa.int32(), nullable=False),
         pa.field("subgoals", pa.int32(), nullable=False),
@@ -64,7 +64,15 @@ _COPIED = {
     "completion_tokens": "completion_tokens",
     **{
         name: f"annotation_{name}"
-        for name in ("depth", "verification", "backtracking", "subgoals", "backward_chaining", *MEASURES, "pass_rate")
+        for name in (
+            "num_steps",
+            "verification",
+            "backtracking",
+            "subgoals",
+            "backward_chaining",
+            *MEASURES,
+            "pass_rate",
+        )
     },
     "checker": "verdict_checker",
 }

@@ -15,7 +15,7 @@ from reasonray.curation.rules import first_drop, of_the_user
 from reasonray.records import content_hash
 
 _WHITE = b" \t\n\r\f\v"
-_COPIED = ["id", "problem_id", "problem_source", "round", "completion_tokens", "verdict_outcome"]
+_COPIED = ["id", "problem_id", "problem_source", "resample", "completion_tokens", "verdict_outcome"]
 
 
 def narrow_columns(table: pa.Table, curation: Curation) -> pa.Table:

@@ -27,7 +27,7 @@ _Booleans = npt.NDArray[np.bool_]
 
 
 def select(narrow: pa.Table, curation: Curation, *, contaminated: Collection[str] = ()) -> pa.Table:
-    """Give every rollout its fate: dropped by a rule, "surplus", or selected.
+    """Give every rollout its fate: dropped by a rule, "over_quota", or selected.
 
     Args:
         narrow: columns id (unique), problem_id, problem_source, completion_tokens, verdict_outcome, dropped_by (the

@@ -50,7 +50,7 @@ ROWS: Sequence[tuple[str, Sequence[Value]]] = (
         (
             ("Verification", ("behaviours", STUDENT, "verification", "~"), "percent"),
             ("Backtracking", ("behaviours", STUDENT, "backtracking", "~"), "percent"),
-            ("Depth, steps", ("behaviours", STUDENT, "depth", "~"), "measure"),
+            ("Depth, steps", ("behaviours", STUDENT, "num_steps", "~"), "measure"),
             ("Tokens", ("behaviours", STUDENT, "completion_tokens", "~"), "count"),
         ),
     ),

@@ -132,7 +132,7 @@ def _other_arms(numbers: Numbers) -> list[Markup]:
 
 
 def _reasoning(numbers: Numbers) -> Markup | None:
-    paths = [("behaviours", arm, name, "mean") for name in ("verification", "depth") for arm in (BASE, STUDENT)]
+    paths = [("behaviours", arm, name, "mean") for name in ("verification", "num_steps") for arm in (BASE, STUDENT)]
     if any(numbers.find(*path) is None for path in paths):
         return None
     found = [numbers.one(*path, form="percent" if "verification" in path else "measure") for path in paths]
@@ -142,7 +142,7 @@ def _reasoning(numbers: Numbers) -> Markup | None:
         *found[:2],
         _change(numbers, "verification", "points"),
         *found[2:],
-        _change(numbers, "depth", "change"),
+        _change(numbers, "num_steps", "change"),
     )
 
 

@@ -60,7 +60,7 @@ def losses(funnel: Mapping[str, Any]) -> dict[str, list[tuple[str, tuple[str, ..
     }
     return {
         "kept": [(rule.replace("_", " "), ("dropped", rule)) for rule in funnel["dropped"]],
-        "selected": [("surplus to the quota", ("surplus",))] if funnel["surplus"] else [],
+        "selected": [("over the quota", ("over_quota",))] if funnel["over_quota"] else [],
         "trained": [(left_out[why], ("left_out", why)) for why, count in (funnel["left_out"] or {}).items() if count],
     }
 

@@ -16,7 +16,7 @@ from reasonray.report.rollouts import TRAIN
 _REASONING: tuple[tuple[str, str, str, Form], ...] = (
     ("verification", "Verification", "share of responses", percent),
     ("backtracking", "Backtracking", "share of responses", percent),
-    ("depth", "Depth", "reasoning steps per response", plain),
+    ("num_steps", "Depth", "reasoning steps per response", plain),
     ("completion_tokens", "Length", "tokens per response", plain),
 )
 

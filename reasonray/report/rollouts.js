@@ -38,7 +38,7 @@ function values(rollout, key) {
 
 // What is surplus was dropped by no rule: its problem had enough without it.
 function rules(rule) {
-  return rule === "" ? ["(none)"] : rule === "surplus" ? [rule, "(none)"] : [rule];
+  return rule === "" ? ["(none)"] : rule === "over_quota" ? [rule, "(none)"] : [rule];
 }
 
 function outcomes(outcome) {
@@ -137,7 +137,7 @@ function column(rollout) {
     rollout.outcome.replaceAll("_", " "),
     rollout.extracted === null ? null : `answered ${rollout.extracted}`,
     `${rollout.tokens.toLocaleString("en")} tokens`,
-    rollout.depth === null ? null : `depth ${rollout.depth}`,
+    rollout.num_steps === null ? null : `${rollout.num_steps} steps`,
     rollout.arm === "train" && rollout.rule ? `dropped by ${rollout.rule.replaceAll("_", " ")}` : null,
     rollout.selected ? "selected for training" : null,
   ].filter((fact) => fact !== null);

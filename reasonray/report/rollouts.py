@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from reasonray.records import Outcome
-from reasonray.store.schema import ROLLOUT_SCHEMA
+from reasonray.store.schema import ROLLOUT_SCHEMA, read_rollouts
 from reasonray.store.storage import Place
 
 TRAIN = "train"
@@ -159,7 +159,7 @@ def _row(row: Mapping[str, Any], arm: str) -> dict[str, Any]:
         "extracted": row["verdict_extracted"],
         "detail": row["verdict_detail"],
         "tokens": row["completion_tokens"],
-        "depth": row["annotation_depth"],
+        "num_steps": row["annotation_num_steps"],
         "rule": row["annotation_dropped_by"] or "",
         "selected": bool(row["annotation_selected"]),
         "text": text,
@@ -213,12 +213,12 @@ def with_columns(rows: pa.Table, files: Iterable[Place], names: Sequence[str]) -
     """Return the rows with columns that only their files hold, file by file: memory holds one and what is wanted."""
     parts = []
     for file in files:
-        wanted = pc.is_in(file.read_table(["id"])["id"], value_set=rows["id"].combine_chunks())
+        wanted = pc.is_in(read_rollouts(file, ["id"])["id"], value_set=rows["id"].combine_chunks())
         if pc.any(wanted).as_py():
-            parts.append(file.read_table(["id", "round", *names]).filter(wanted))
+            parts.append(read_rollouts(file, ["id", "resample", *names]).filter(wanted))
     if not parts:
         return pa.table({name: [] for name in ROLLOUT_SCHEMA.names}, ROLLOUT_SCHEMA)
-    texts = pa.concat_tables(parts, promote_options="permissive").sort_by([("round", "descending")])
+    texts = pa.concat_tables(parts, promote_options="permissive").sort_by([("resample", "descending")])
     at = pc.index_in(rows["id"], value_set=texts["id"].combine_chunks())  # the first: of the newest round
     for name in names:
         rows = rows.append_column(name, texts[name].take(at))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -97,6 +98,16 @@ class ReplicaPool:
         ray.wait([replica.stop.remote() for replica in crew], num_returns=len(crew), timeout=30)
         for replica in list(crew):
             self.stop_replica(replica)
+
+
+@contextmanager
+def pool_for(run: Run, pool: ReplicaPool | None = None) -> Iterator[ReplicaPool]:
+    """Yield the pool given; without one, a pool of the caller's own that is closed at the end."""
+    if pool is not None:
+        yield pool
+        return
+    with ReplicaPool(run) as own:
+        yield own
 
 
 def autoscales() -> bool:

@@ -97,8 +97,8 @@ class Arm:
     def problem_state(self, problem: Problem, stored_samples: StoredSamples) -> ProblemState:
         """Return where a problem stands; what an earlier max_tokens cut counts as not drawn."""
         again = {
-            sample: round_ + 1
-            for sample, (round_, tokens) in stored_samples.cut.items()
+            sample: resample + 1
+            for sample, (resample, tokens) in stored_samples.cut.items()
             if tokens in self.cut_at and tokens < self.sampling.max_tokens
         }
         return ProblemState(
@@ -206,7 +206,7 @@ class Snapshot:
 
 
 def make_rollout(
-    arm: Arm, attempt: SampleRequest, completion: Completion, verdict: Verdict, round_: int = 0
+    arm: Arm, attempt: SampleRequest, completion: Completion, verdict: Verdict, resample: int = 0
 ) -> Rollout:
     """Return the record of one finished attempt."""
     return Rollout(
@@ -217,7 +217,7 @@ def make_rollout(
         fingerprint=arm.fingerprint,
         sample=attempt.sample,
         seed=attempt.seed,
-        round=round_,
+        resample=resample,
         completion=completion.text,
         finish=completion.finish,
         prompt_tokens=completion.prompt_tokens,

@@ -65,7 +65,7 @@ def curate(run: Run) -> None:
     Raises:
         UserError: there are no rollouts, a rule is unknown, or no rollout survives.
     """
-    segments = run.rollouts.segments()
+    segments = run.ledger.segments()
     if not segments:
         raise UserError(f"run {run.name} holds no rollouts yet; run jobs/sample.py first")
     curation, prompt = run.config.curation, run.config.student.prompt
@@ -187,7 +187,7 @@ def _decide(narrow: pa.Table, curation: Curation, contaminated: Collection[str])
     """Return one row per rollout, in order of its place: part, row, problem_id, content, and what select decides."""
     # Of a rollout that was drawn again the newest round counts. Of one that was committed twice what it says decides,
     # not which copy was read first.
-    copies = [("id", "ascending"), ("round", "descending"), ("content", "ascending"), *_PLACES]
+    copies = [("id", "ascending"), ("resample", "descending"), ("content", "ascending"), *_PLACES]
     ordered = narrow.sort_by(copies)
     first = pa.array([True]) if ordered.num_rows else pa.array([], pa.bool_())
     if ordered.num_rows > 1:
@@ -266,7 +266,7 @@ def _settle(
     document = {
         "inputs": inputs,
         "examples": _examples_hash(run, fates),
-        "committed": run.rollouts.count(),
+        "committed": run.ledger.count(),
         "rollouts": [row["rollouts"] for row in written],
         "data": data,
         "validation": aside,

@@ -27,6 +27,7 @@ from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import say
 from reasonray.store.run import Run
+from reasonray.store.schema import read_rollouts
 
 
 def label(run: Run, pool: ReplicaPool) -> None:
@@ -80,8 +81,8 @@ def _sample(run: Run, size: int) -> list[dict[str, Any]]:
     files = run.curated_rollouts()
     if files is None:
         raise UserError(f"run {run.name} has nothing curated to label; run jobs/curate.py first")
-    ids = pa.concat_tables([file.read_table(["id"]) for file in files])["id"].to_pylist()
+    ids = pa.concat_tables([read_rollouts(file, ["id"]) for file in files])["id"].to_pylist()
     chosen = pa.array(sorted(ids, key=lambda it: content_hash("label", it))[:size], pa.string())
     columns = ["id", "completion", *(f"annotation_{name}" for name in labels.BEHAVIOURS)]
-    tables = (file.read_table(columns) for file in files)
+    tables = (read_rollouts(file, columns) for file in files)
     return [row for table in tables for row in table.filter(pc.is_in(table["id"], value_set=chosen)).to_pylist()]

@@ -25,6 +25,7 @@ from reasonray.sampling.cluster import in_tasks
 from reasonray.store.evaluations import measured, measured_checkpoints, missing, step_of
 from reasonray.store.progress import say
 from reasonray.store.run import Run, versions
+from reasonray.store.schema import read_rollouts
 
 _AUDITED = ("problem_id", "verdict_outcome", "verdict_extracted")
 _NAMING = ("id", "sample", "problem_source", "verdict_detail")
@@ -121,7 +122,7 @@ def _shown(run: Run, chosen: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         if arm != rollouts.TRAIN:
             found[arm] = with_columns(rows, run.evaluation(arm).segments(), TEXT)
         else:
-            files = run.rollouts.segments() if curated is None else curated
+            files = run.ledger.segments() if curated is None else curated
             found[arm] = with_columns(rows, files, (*TEXT, "annotation_spans"))
     return found
 
@@ -142,8 +143,8 @@ def _sampled(run: Run, columns: Sequence[str]) -> pa.Table:
     """Return the teachers' rollouts: with their fates once curated, else as they were committed."""
     curated = run.curated_rollouts()
     if curated is None:
-        return run.rollouts.read(columns)
-    return pa.concat_tables([file.read_table(columns) for file in curated])
+        return run.ledger.read(columns)
+    return pa.concat_tables([read_rollouts(file, columns) for file in curated])
 
 
 def _with_ends(run: Run, found: Mapping[int, pa.Table], arms: Mapping[str, pa.Table]) -> dict[int, pa.Table]:

@@ -70,7 +70,7 @@ def sample(run: Run, pool: ReplicaPool) -> None:
             teacher.prompt,
             teacher.sampling,
             run.config.policy,
-            run.rollouts,
+            run.ledger,
             EngineSpec.of(run, teacher),
             teacher.replica_range,
             run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset(),
@@ -83,7 +83,7 @@ def sample(run: Run, pool: ReplicaPool) -> None:
         _tell(run, together, drawn)
         if drawn.exhausted:
             break
-    if merged := run.rollouts.compact():
+    if merged := run.ledger.compact():
         run.events.emit("compact", segments=merged)
 
 

@@ -32,7 +32,7 @@ from reasonray import models
 from reasonray.config import Training, UserError
 from reasonray.records import content_hash
 from reasonray.sampling.pool import autoscales
-from reasonray.store.checkpoints import Store, forget, least_loss, made_of_other, resumable
+from reasonray.store.checkpoints import CheckpointStore, forget, least_loss, made_of_other, resumable
 from reasonray.store.progress import Progress, duration, say
 from reasonray.store.run import Run
 from reasonray.store.storage import Place, place
@@ -309,7 +309,7 @@ def _train_here(assignment: _Assignment) -> None:
         if not run.place.is_local:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reasonray-")))
         store = stack.enter_context(
-            Store(
+            CheckpointStore(
                 run,
                 assignment.data,
                 rank,

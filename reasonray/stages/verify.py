@@ -36,7 +36,7 @@ from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import say
 from reasonray.store.run import Run
-from reasonray.store.schema import ROLLOUT_SCHEMA, row_hashes, table_to_rollouts
+from reasonray.store.schema import ROLLOUT_SCHEMA, complete, row_hashes, table_to_rollouts
 from reasonray.store.storage import Place
 from reasonray.store.verdicts import VERIFIED_SCHEMA
 
@@ -55,7 +55,7 @@ class Rules:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row that names the file."""
-        table = batch.cast(ROLLOUT_SCHEMA)
+        table = complete(batch, ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA)
         rollouts = [_under(it, self._checking.instead) for it in table_to_rollouts(table)]
         begun = [self._begin(it) for it in rollouts]  # all are under way before the first is waited for
         rows = [self._row(it, *futures) for it, futures in zip(rollouts, begun, strict=True)]
@@ -83,7 +83,7 @@ class Rules:
         asked = judgement.question(rollout.problem, verdict.extracted, response) if why else None
         return {
             "id": rollout.id,
-            "round": rollout.round,
+            "resample": rollout.resample,
             "problem_id": rollout.problem.id,
             "outcome_before": rollout.verdict.outcome.value,
             **{f"verdict_{name}": value for name, value in asdict(verdict).items()},
@@ -108,7 +108,7 @@ def verify(run: Run, pool: ReplicaPool, *, again: bool = True) -> dict[str, Any]
     Raises:
         UserError: the run holds no rollouts, or a checker is unknown.
     """
-    segments = run.rollouts.segments()
+    segments = run.ledger.segments()
     if not segments:
         raise UserError(f"run {run.name} holds no rollouts to verify; run jobs/sample.py first")
     checking = run.config.checking
@@ -273,7 +273,7 @@ def _replaced(table: pa.Table, where: pa.Array, **columns: Any) -> pa.Table:
 
 def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any] | None) -> dict[str, Any]:
     name = f"{inputs[:12]}.parquet"
-    verified = verified.sort_by([(it, "ascending") for it in ("id", "round", "verdict_outcome")])
+    verified = verified.sort_by([(it, "ascending") for it in ("id", "resample", "verdict_outcome")])
     (run.verified / name).write_table(verified)
     pairs = zip(verified["outcome_before"].to_pylist(), verified["verdict_outcome"].to_pylist(), strict=True)
     counts = Counter(f"{before}>{now}" for before, now in pairs)

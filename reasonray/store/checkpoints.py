@@ -17,7 +17,7 @@ _AHEAD = 0.2
 """Share of training.save_minutes by which a state is saved before they are over, when nodes that came are taken in."""
 
 
-class Store:
+class CheckpointStore:
     """One worker's way to the run's storage; what is under way ends before the block does.
 
     The first worker begins by deleting what an earlier attempt left unfinished: its parts would count as this one's. No

@@ -31,7 +31,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reasonray.records import JUDGED, Finish, Outcome, Rollout
-from reasonray.store.schema import ROLLOUT_SCHEMA, SCHEMA_VERSION, complete, refuse_newer, rollouts_to_table
+from reasonray.store.schema import (
+    ROLLOUT_SCHEMA,
+    SCHEMA_VERSION,
+    complete,
+    refuse_newer,
+    rollouts_to_table,
+    stored_names,
+    version_of,
+)
 from reasonray.store.storage import Place
 
 T = TypeVar("T")
@@ -42,7 +50,7 @@ _READERS = 8
 _ROW_GROUP = 64 << 20
 """Bytes in memory after which a merge writes what it has read."""
 _ENCODED = ["problem_id", "fingerprint", "verdict_outcome", "finish"]
-_TALLIED = [*_ENCODED, "sample", "round", "completion_tokens"]
+_TALLIED = [*_ENCODED, "sample", "resample", "completion_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ class Ledger:
         """Return the committed rollouts, each id once, of ROLLOUT_SCHEMA or of the columns named."""
         wanted = list(columns) if columns is not None else ROLLOUT_SCHEMA.names
         schema = pa.schema([ROLLOUT_SCHEMA.field(name) for name in wanted], metadata=ROLLOUT_SCHEMA.metadata)
-        reading = list(dict.fromkeys(["id", "round", *wanted]))
+        reading = list(dict.fromkeys(["id", "resample", *wanted]))
         parts = self._settled(lambda names: _in_threads(lambda name: self._load(name, reading), names))
         if not parts:
             return schema.empty_table()
@@ -149,7 +157,7 @@ class Ledger:
 
     def _merged(self, names: Sequence[str]) -> tuple[pa.Buffer, int]:
         """Return the rows of segments as one, and how many these are."""
-        first = _first_of_each_round(pa.concat_tables([self._load(name, ["id", "round"]) for name in names]))
+        first = _first_of_each_round(pa.concat_tables([self._load(name, ["id", "resample"]) for name in names]))
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, ROLLOUT_SCHEMA, compression="zstd") as writer:
             for rows in _row_groups(self._load(name).cast(ROLLOUT_SCHEMA) for name in names):
@@ -218,10 +226,10 @@ class Ledger:
         with pq.ParquetFile(
             segment.path, filesystem=segment.filesystem, read_dictionary=list(encoded), pre_buffer=True
         ) as file:
-            metadata = file.schema_arrow.metadata or {}
-            refuse_newer(metadata.get(b"reasonray.schema", b"0").decode(), segment.name)
-            found = file.read(columns=columns, use_threads=False)
-        return complete(found, columns or ROLLOUT_SCHEMA.names)
+            refuse_newer(version_of(file.schema_arrow), segment.name)
+            names = columns or ROLLOUT_SCHEMA.names
+            found = file.read(columns=stored_names(names, file.schema_arrow), use_threads=False)
+        return complete(found, names)
 
 
 def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:
@@ -272,14 +280,14 @@ def _newest(identities: Numbers, rounds: Numbers) -> Numbers:
 
 def _newest_of_each_id(table: pa.Table) -> pa.Table:
     _, ids = _codes(table["id"].dictionary_encode())
-    newest = _newest(ids, table["round"].to_numpy())
+    newest = _newest(ids, table["resample"].to_numpy())
     return table if len(newest) == table.num_rows else table.filter(_mask(newest, table.num_rows))
 
 
 def _first_of_each_round(table: pa.Table) -> npt.NDArray[np.bool_]:
     """Say of every row whether it is the first with its id and round."""
     _, ids = _codes(table["id"].dictionary_encode())
-    rounds = table["round"].to_numpy().astype(np.int64)
+    rounds = table["resample"].to_numpy().astype(np.int64)
     keys = ids * (rounds.max(initial=0) + 1) + rounds
     return _mask(np.unique(keys, return_index=True)[1], table.num_rows)
 
@@ -298,7 +306,7 @@ def _condensed(table: pa.Table) -> pa.Table:
             "problem": table["problem_id"],
             "fingerprint": table["fingerprint"],
             "sample": table["sample"],
-            "round": table["round"],
+            "resample": table["resample"],
             "tokens": table["completion_tokens"],
             "correct": pc.equal(outcome, Outcome.CORRECT.value),
             "judged": pc.is_in(outcome, value_set=pa.array([it.value for it in JUDGED])),
@@ -312,7 +320,7 @@ def _tallies(condensed: pa.Table) -> dict[tuple[str, str], StoredSamples]:
     fingerprints, fingerprint = _codes(condensed["fingerprint"])
     group = problem.astype(np.int64) * len(fingerprints) + fingerprint
     sample = condensed["sample"].to_numpy()
-    newest = _newest(group * (int(sample.max()) + 1) + sample, condensed["round"].to_numpy())
+    newest = _newest(group * (int(sample.max()) + 1) + sample, condensed["resample"].to_numpy())
     drawn = condensed.drop_columns(["problem", "fingerprint"]).append_column("group", pa.array(group)).take(newest)
     group = drawn["group"].to_numpy()
     starts = np.flatnonzero(np.diff(group, prepend=-1))
@@ -344,7 +352,7 @@ def _sample_sets(sample: Numbers, starts: Numbers) -> list[frozenset[int]]:
 def _cut(drawn: pa.Table) -> dict[int, dict[int, tuple[int, int]]]:
     """Return the round and the tokens of samples that were cut, by group and sample."""
     cut: defaultdict[int, dict[int, tuple[int, int]]] = defaultdict(dict)
-    names = ("group", "sample", "round", "tokens")
-    for group, sample, round_, tokens in zip(*(drawn[name].to_pylist() for name in names), strict=True):
-        cut[group][sample] = (round_, tokens)
+    names = ("group", "sample", "resample", "tokens")
+    for group, sample, resample, tokens in zip(*(drawn[name].to_pylist() for name in names), strict=True):
+        cut[group][sample] = (resample, tokens)
     return cut

@@ -36,7 +36,7 @@ class Run:
         return self.config.name
 
     @property
-    def rollouts(self) -> Ledger:
+    def ledger(self) -> Ledger:
         """The teachers' rollouts on the train problems."""
         return Ledger(self.place / "rollouts")
 

@@ -1,7 +1,7 @@
 """Records to Arrow and back: the one schema of everything on disk.
 
-Nested records flatten with the field's name as prefix (`problem_id`, `verdict_outcome`, `annotation_depth`). Columns
-that are not yet known (an annotation before curation) are null.
+Nested records flatten with the field's name as prefix (`problem_id`, `verdict_outcome`, `annotation_num_steps`). A column
+that has no value yet (an annotation before curation) is null.
 """
 
 from __future__ import annotations
@@ -13,12 +13,30 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from reasonray.errors import UserError
-from reasonray.records import Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict, content_hash
+from reasonray.records import (
+    OVER_QUOTA,
+    Annotation,
+    Finish,
+    Outcome,
+    Problem,
+    Rollout,
+    Span,
+    Split,
+    Verdict,
+    content_hash,
+)
+from reasonray.store.storage import Place
 
-SCHEMA_VERSION = "2"
-"""2 added what curation/measures.py finds; what was written before reads as null there."""
+SCHEMA_VERSION = "3"
+"""2 added the columns of curation/measures.py, which are null in older files. 3 renamed two columns and a value."""
+
+_FORMER_NAMES = {"resample": "round", "annotation_num_steps": "annotation_depth"}
+"""Column → its name up to schema 2."""
+_FORMER_OVER_QUOTA = "surplus"
+"""The value of dropped_by up to schema 2 for what is OVER_QUOTA now."""
 
 _PROBLEM_FIELDS = [
     pa.field("id", pa.string(), nullable=False),
@@ -43,7 +61,7 @@ _ANNOTATION_FIELDS = [
     pa.field("backtracking", pa.int32()),
     pa.field("subgoals", pa.int32()),
     pa.field("backward_chaining", pa.int32()),
-    pa.field("depth", pa.int32()),
+    pa.field("num_steps", pa.int32()),
     pa.field("spans", SPANS),
     pa.field("failed_branch_fraction", pa.float64()),
     pa.field("foreign_share", pa.float64()),
@@ -71,7 +89,7 @@ ROLLOUT_SCHEMA = pa.schema(
         pa.field("fingerprint", pa.string(), nullable=False),
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
-        pa.field("round", pa.int32(), nullable=False),
+        pa.field("resample", pa.int32(), nullable=False),
         pa.field("completion", pa.large_string(), nullable=False),
         pa.field("finish", pa.string(), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),
@@ -93,7 +111,7 @@ def put(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> p
 
 def keys(table: pa.Table) -> pa.ChunkedArray:
     """Return what tells drawn rollouts apart: the id, and the round of those that were drawn again."""
-    return pc.binary_join_element_wise(table["id"], table["round"].cast(pa.string()), "/")
+    return pc.binary_join_element_wise(table["id"], table["resample"].cast(pa.string()), "/")
 
 
 def row_hashes(table: pa.Table) -> pa.Array:
@@ -118,16 +136,64 @@ def refuse_newer(version: str, segment: str) -> None:
 
 
 def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Return the columns named, null where an older version of the schema had none yet.
+    """Return the columns named, as this version names them; null where an older version of the schema had none yet.
 
     Raises:
         KeyError: a column is missing that must have values.
     """
+    table = upgraded(table)
     columns = []
     for field in (ROLLOUT_SCHEMA.field(name) for name in names):
         later = field.nullable and field.name not in table.column_names
         columns.append(pa.nulls(table.num_rows, field.type) if later else table[field.name])
     return pa.table(columns, names=list(names))
+
+
+def stored_names(names: Sequence[str], stored: pa.Schema) -> list[str]:
+    """Return the columns of a file that hold the columns named; those that it does not have are left out."""
+    there = set(stored.names)
+    former = (_FORMER_NAMES.get(name, name) for name in names)
+    return list(dict.fromkeys(it for pair in zip(names, former, strict=True) for it in pair if it in there))
+
+
+def read_rollouts(file: Place, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rollouts of a parquet file of this version of the schema or an older one.
+
+    Args:
+        file: a segment, or a part of curated/rollouts.
+        columns: of ROLLOUT_SCHEMA; None for all.
+
+    Raises:
+        UserError: the file is of a newer version of the schema.
+    """
+    names = ROLLOUT_SCHEMA.names if columns is None else list(columns)
+    with pq.ParquetFile(file.path, filesystem=file.filesystem, pre_buffer=True) as stored:
+        refuse_newer(version_of(stored.schema_arrow), file.name)
+        return complete(stored.read(columns=stored_names(names, stored.schema_arrow)), names)
+
+
+def version_of(stored: pa.Schema) -> str:
+    """Return the version of the schema that a file was written with."""
+    return bytes((stored.metadata or {}).get(b"reasonray.schema", b"0")).decode()
+
+
+def upgraded(table: pa.Table) -> pa.Table:
+    """Return a table of an older version with this version's column names and values."""
+    for name, former in _FORMER_NAMES.items():
+        if former not in table.column_names:
+            continue
+        values = table[former]
+        if name in table.column_names:  # rows of several versions were put together
+            values = pc.coalesce(table[name], values)
+            table = table.drop_columns([name])
+        at = table.schema.get_field_index(former)
+        table = table.set_column(at, name, values)
+    if "annotation_dropped_by" in table.column_names and table.num_rows:
+        at, fates = table.schema.get_field_index("annotation_dropped_by"), table["annotation_dropped_by"]
+        was = pc.fill_null(pc.equal(fates, _FORMER_OVER_QUOTA), False)
+        if pc.any(was).as_py():
+            table = table.set_column(at, table.schema.field(at), pc.if_else(was, OVER_QUOTA, fates))
+    return table
 
 
 def problems_to_table(problems: Iterable[Problem]) -> pa.Table:
@@ -186,7 +252,7 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "fingerprint": rollout.fingerprint,
         "sample": rollout.sample,
         "seed": rollout.seed,
-        "round": rollout.round,
+        "resample": rollout.resample,
         "completion": rollout.completion,
         "finish": rollout.finish.value,
         "prompt_tokens": rollout.prompt_tokens,
@@ -212,7 +278,7 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         fingerprint=row["fingerprint"],
         sample=row["sample"],
         seed=row["seed"],
-        round=row["round"],
+        resample=row["resample"],
         completion=row["completion"],
         finish=Finish(row["finish"]),
         prompt_tokens=row["prompt_tokens"],

@@ -6,13 +6,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.store.run import Run
-from reasonray.store.schema import ROLLOUT_SCHEMA, keys, put
+from reasonray.store.schema import ROLLOUT_SCHEMA, keys, put, upgraded
+from reasonray.store.storage import Place
 
 _VERDICT = [ROLLOUT_SCHEMA.field(f"verdict_{it}") for it in ("outcome", "extracted", "checker", "detail", "seconds")]
 VERIFIED_SCHEMA = pa.schema(
     [
         ROLLOUT_SCHEMA.field("id"),
-        ROLLOUT_SCHEMA.field("round"),
+        ROLLOUT_SCHEMA.field("resample"),
         ROLLOUT_SCHEMA.field("problem_id"),
         pa.field("outcome_before", pa.string(), nullable=False),
         *_VERDICT,
@@ -31,13 +32,18 @@ judged_for: undecided, disagreement or audit; null where the judge had no part."
 
 def newer_verdicts(run: Run) -> pa.Table:
     """Return the verdicts that differ from those of the commits: id, round, and the verdict's columns."""
-    names = ["id", "round", *(field.name for field in _VERDICT)]
+    names = ["id", "resample", *(field.name for field in _VERDICT)]
     manifest = (run.verified / "manifest.json").read_json_if_there()
     if manifest is None:
         return pa.schema([VERIFIED_SCHEMA.field(name) for name in names]).empty_table()
-    verified = pa.concat_tables([(run.verified / name).read_table() for name in manifest["files"]])
+    verified = pa.concat_tables([_read(run.verified / name) for name in manifest["files"]])
     changed = pc.not_equal(verified["verdict_outcome"], verified["outcome_before"])
     return verified.filter(changed).select(names)
+
+
+def _read(file: Place) -> pa.Table:
+    """Return the verdicts of a file of this version of the schema or an older one."""
+    return upgraded(file.read_table()).cast(VERIFIED_SCHEMA)
 
 
 def with_verdicts(rollouts: pa.Table, verdicts: pa.Table) -> pa.Table:

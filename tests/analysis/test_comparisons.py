@@ -89,13 +89,13 @@ def test_behaviours_are_as_certain_as_the_templates_make_them():
     asked = variants(8, 5)
     arm = rollouts_to_table(
         a_rollout(problem=it, sample=s, id=f"{it.id}{s}", teacher="base",
-                  annotation=Annotation(verification=int(it.answer) % 2, depth=1 + int(it.answer)))
+                  annotation=Annotation(verification=int(it.answer) % 2, num_steps=1 + int(it.answer)))
         for it in asked for s in range(2)
     )  # fmt: skip
     clusters = clusters_of(asked, "template")
     alone, together = behaviours(arm), behaviours(arm, clusters)
     (step,) = over_training({0: arm}, clusters)
-    for name in ("verification", "depth"):
+    for name in ("verification", "num_steps"):
         assert together[name]["mean"] == alone[name]["mean"]
         assert together[name]["high"] - together[name]["low"] > 2 * (alone[name]["high"] - alone[name]["low"])
         assert step[name] == together[name]

@@ -10,7 +10,7 @@ from tests.factories import a_problem, a_rollout
 FATES = (
     (Outcome.CORRECT, Annotation(selected=True)),
     (Outcome.CORRECT, Annotation(selected=True)),
-    (Outcome.CORRECT, Annotation(dropped_by="surplus")),
+    (Outcome.CORRECT, Annotation(dropped_by="over_quota")),
     (Outcome.CORRECT, Annotation(dropped_by="duplicate")),
     (Outcome.WRONG, Annotation(dropped_by="incorrect")),
     (Outcome.WRONG, Annotation(dropped_by="incorrect")),

@@ -34,7 +34,7 @@ def test_every_promised_number_is_there(run):
             found = metrics["evaluation"][arm][difficulty]
             assert {"pass@1", "pass@4", "maj@4", "truncated", "no_answer", "problems", "samples"} <= found.keys()
             assert found["pass@1"].keys() == INTERVAL
-        for name in ("verification", "backtracking", "depth"):
+        for name in ("verification", "backtracking", "num_steps"):
             assert metrics["behaviours"][arm][name].keys() == INTERVAL
     assert metrics["difference"]["student-base"]["hard"].keys() >= INTERVAL | {"gained", "lost"}
     assert [row["step"] for row in metrics["checkpoints"]] == [0, 3, 6, 9]

@@ -35,7 +35,15 @@ def table(*problems, difficulty="easy", seed=None):
 
 
 def with_annotations(rollouts, annotations):
-    for name in ("verification", "backtracking", "subgoals", "backward_chaining", "depth", "dropped_by", "selected"):
+    for name in (
+        "verification",
+        "backtracking",
+        "subgoals",
+        "backward_chaining",
+        "num_steps",
+        "dropped_by",
+        "selected",
+    ):
         column = f"annotation_{name}"
         values = pa.array([getattr(a, name) for a in annotations], ROLLOUT_SCHEMA.field(column).type)
         rollouts = rollouts.set_column(rollouts.column_names.index(column), column, values)
@@ -161,12 +169,12 @@ def test_arms_with_other_problems_or_sample_counts_are_not_compared():
 
 
 def test_behaviours_are_shares_of_responses_apart_by_correctness():
-    annotations = [Annotation(verification=v, depth=d) for v, d in ((2, 4), (0, 2), (1, 3), (0, 1))]
+    annotations = [Annotation(verification=v, num_steps=d) for v, d in ((2, 4), (0, 2), (1, 3), (0, 1))]
     found = behaviours(with_annotations(table([RIGHT, WRONG], [RIGHT, WRONG]), annotations))
     assert found["verification"]["mean"] == 0.5
-    assert found["depth"]["mean"] == 2.5
+    assert found["num_steps"]["mean"] == 2.5
     assert found["correct"]["verification"]["mean"] == 1
-    assert found["not_correct"]["depth"]["mean"] == 1.5
+    assert found["not_correct"]["num_steps"]["mean"] == 1.5
     assert found["by_difficulty"]["easy"]["responses"] == 4
 
 
@@ -184,7 +192,7 @@ def test_reasoning_is_compared_problem_by_problem():
     arms = [
         with_annotations(
             table(*[[RIGHT, WRONG]] * 20),
-            [Annotation(verification=int(generator.random() < care), depth=int(depth + it)) for it in hardness],
+            [Annotation(verification=int(generator.random() < care), num_steps=int(depth + it)) for it in hardness],
         )
         for care, depth in ((0.2, 3), (0.6, 4))
     ]
@@ -192,7 +200,7 @@ def test_reasoning_is_compared_problem_by_problem():
     old, new = (np.array(arm["annotation_verification"]).reshape(20, 2).mean(axis=1) for arm in arms)
     low, high = scipy.stats.ttest_rel(new, old).confidence_interval()
     assert found["verification"] == pytest.approx({"mean": (new - old).mean(), "low": low, "high": high})
-    assert found["depth"] == pytest.approx({"mean": 1, "low": 1, "high": 1}), "however much the problems differ"
+    assert found["num_steps"] == pytest.approx({"mean": 1, "low": 1, "high": 1}), "however much the problems differ"
     assert found["backtracking"]["low"] == -found["backtracking"]["high"] < 0, "what was never seen may change yet"
     template = {problem: str(i // 4) for i, problem in enumerate(arms[0]["problem_id"].to_pylist()[::2])}
     clustered = mean_interval(new - old, clusters=np.arange(20) // 4)
@@ -243,9 +251,9 @@ def test_pass_rate_bands_hold_every_judged_problem_once():
     rollouts = table(
         [RIGHT] * 4, [RIGHT] * 3 + [WRONG], [RIGHT, WRONG, WRONG, NONE], [WRONG] * 4, [Outcome.TIMEOUT] * 4
     )
-    notes = [Annotation(depth=depth) for depth in (5, 4, 3, 2, 1) for _ in range(4)]
+    notes = [Annotation(num_steps=depth) for depth in (5, 4, 3, 2, 1) for _ in range(4)]
     found = by_pass_rate(with_annotations(rollouts, notes))
-    assert [(it["above"], it["up_to"], it["problems"], it["depth"]["mean"]) for it in found] == [
+    assert [(it["above"], it["up_to"], it["problems"], it["num_steps"]["mean"]) for it in found] == [
         (0, 0, 1, 2),
         (0, 0.25, 1, 3),
         (0.5, 0.75, 1, 4),

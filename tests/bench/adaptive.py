@@ -68,9 +68,9 @@ def main() -> None:
 
 def compare(fixed: Run, adaptive: Run, most: int, keep: int) -> dict[str, Any]:
     """Return what a policy cost and brought, and its saving."""
-    drawn = table_to_rollouts(fixed.rollouts.read())
+    drawn = table_to_rollouts(fixed.ledger.read())
     curve = {k: worth([it for it in drawn if it.sample < k], keep) for k in range(1, most + 1)}
-    covered, kept, _ = worth(table_to_rollouts(adaptive.rollouts.read()), keep)
+    covered, kept, _ = worth(table_to_rollouts(adaptive.ledger.read()), keep)
     tokens = adaptive.events.read("sample")[-1]["generated_tokens"]
     enough = next((k for k, (c, n, _) in curve.items() if c >= covered and n >= kept), most)
     cost = curve[enough][2]

@@ -116,7 +116,7 @@ def plain_loop(run: Run, most: int) -> float:
     """Return how many rollouts a second three detectors and a comparison of answers do in one process."""
     seen, begun = 0, time.perf_counter()
     kept = []
-    for segment in run.rollouts.segments():
+    for segment in run.ledger.segments():
         rows = pq.read_table(segment.path, columns=["completion", "problem_answer"]).to_pylist()
         for row in rows:
             text = row["completion"]
@@ -133,7 +133,7 @@ def plain_loop(run: Run, most: int) -> float:
 
 def stored_bytes(run: Run) -> int:
     """Return the bytes of all completions, before packing."""
-    return sum(pq.read_table(it.path, columns=["completion"])["completion"].nbytes for it in run.rollouts.segments())
+    return sum(pq.read_table(it.path, columns=["completion"])["completion"].nbytes for it in run.ledger.segments())
 
 
 def store(root: Path, rollouts: int) -> Run:
@@ -150,7 +150,7 @@ def store(root: Path, rollouts: int) -> Run:
     run.store_problems([*train, held_out])
     dice = np.random.default_rng(0)
     for start in range(0, rollouts, SEGMENT):
-        run.rollouts.append_table(segment(range(start, min(start + SEGMENT, rollouts)), questions, dice))
+        run.ledger.append_table(segment(range(start, min(start + SEGMENT, rollouts)), questions, dice))
     return run
 
 

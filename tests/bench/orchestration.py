@@ -61,7 +61,7 @@ def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
         sample(run, pool)
     ray.shutdown()
     last = run.events.read("sample")[-1]
-    assert run.rollouts.read(["id"]).num_rows == rollouts // 8 * 8
+    assert run.ledger.read(["id"]).num_rows == rollouts // 8 * 8
     return {
         "replicas": replicas,
         "rollouts": last["rollouts"],

@@ -146,7 +146,7 @@ def store(root: Path, options: argparse.Namespace) -> Run:
     }
     run.store_problems([*problems[Split.TRAIN], *problems[Split.TEST]])
     ledgers = [(arm, run.evaluation(arm), problems[Split.TEST], each) for arm in ARMS]
-    for arm, ledger, asked, size in [*ledgers, ("one", run.rollouts, problems[Split.TRAIN], options.train)]:
+    for arm, ledger, asked, size in [*ledgers, ("one", run.ledger, problems[Split.TRAIN], options.train)]:
         for start in range(0, size, SEGMENT):
             numbers = range(start, min(start + SEGMENT, size))
             ledger.append_table(segment(arm, numbers, asked, options.bytes, dice))

@@ -19,7 +19,7 @@ _ALIKE = {
     "teacher": "teacher",
     "model": "scripted",
     "fingerprint": content_hash("fingerprint"),
-    "round": 0,
+    "resample": 0,
     "prompt_tokens": 40,
     "verdict_extracted": "42",
     "verdict_checker": "math_answer",

@@ -17,7 +17,7 @@ SMOKE = str(Path(__file__).parents[2] / "jobs" / "configs" / "smoke.toml")
 def run(tmp_path: Path) -> str:
     run = open_run(a_scripted_config(tmp_path))
     run.store_problems([a_problem(), a_problem("2 + 2?", "4", split=Split.TEST)])
-    run.rollouts.append([a_rollout(sample=0), a_rollout("The answer is 41.", Outcome.WRONG, sample=1)])
+    run.ledger.append([a_rollout(sample=0), a_rollout("The answer is 41.", Outcome.WRONG, sample=1)])
     return run.place.path
 
 

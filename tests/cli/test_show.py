@@ -34,7 +34,7 @@ def _annotated(completion: str, outcome: Outcome, dropped_by: str, **changes: ob
 ROLLOUTS = [
     _annotated("<think>Alpha. Let me check: 42.</think> 42", Outcome.CORRECT, ""),
     _annotated("<think>Beta. Wait, that's wrong.</think> 41", Outcome.WRONG, "incorrect", sample=1),
-    _annotated("<think>Gamma.</think> 42", Outcome.CORRECT, "surplus", sample=2, teacher="other"),
+    _annotated("<think>Gamma.</think> 42", Outcome.CORRECT, "over_quota", sample=2, teacher="other"),
     _annotated("<think>Delta.</think> 56", Outcome.CORRECT, "", problem=HARD),
 ]
 
@@ -64,7 +64,7 @@ def _printed(run: Run, query: Query, *, width: int = 0, limit: int | None = None
     [
         (Query(), "Alpha Beta Gamma Delta"),
         (Query(outcome="wrong"), "Beta"),
-        (Query(rule="surplus"), "Gamma"),
+        (Query(rule="over_quota"), "Gamma"),
         (Query(rule="selected"), "Alpha Delta"),
         (Query(difficulty="hard"), "Delta"),
         (Query(behaviour="verification"), "Alpha"),
@@ -92,7 +92,7 @@ def test_no_more_than_the_limit_is_shown_of_all_that_match(run: Run) -> None:
 
 def test_of_one_problem_every_sample_is_shown_of_all_rollouts_ten(tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path))
-    run.rollouts.append([a_rollout(sample=n) for n in range(16)])
+    run.ledger.append([a_rollout(sample=n) for n in range(16)])
     assert "16 of 16" in _printed(run, Query(problem=a_problem().id))
     assert "3 of 16" in _printed(run, Query(problem=a_problem().id), limit=3)
     assert "10 of 16" in _printed(run, Query())
@@ -100,10 +100,10 @@ def test_of_one_problem_every_sample_is_shown_of_all_rollouts_ten(tmp_path: Path
 
 def test_what_was_drawn_since_the_run_was_curated_is_counted(run: Run) -> None:
     manifest = run.curated / "manifest.json"
-    run.rollouts.append(ROLLOUTS)
-    manifest.write(json.dumps(json.loads(manifest.read()) | {"committed": run.rollouts.count()}).encode())
+    run.ledger.append(ROLLOUTS)
+    manifest.write(json.dumps(json.loads(manifest.read()) | {"committed": run.ledger.count()}).encode())
     assert _printed(run, Query()).endswith("4 of 4\n")
-    run.rollouts.append([a_rollout("<think>Epsilon.</think> 42", sample=n) for n in range(7, 9)])
+    run.ledger.append([a_rollout("<think>Epsilon.</think> 42", sample=n) for n in range(7, 9)])
     printed = _printed(run, Query())
     assert "Epsilon" not in printed
     assert printed.endswith("4 of 4, 2 drawn since it was curated are not among them (jobs/curate.py)\n")
@@ -135,7 +135,7 @@ def test_evidence_is_coloured_and_the_answer_bold_on_a_terminal_alone(run: Run) 
 
 def test_lines_in_a_pipe_are_those_of_the_text(tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path))
-    run.rollouts.append([a_rollout("long " * 100 + "\nnext")])
+    run.ledger.append([a_rollout("long " * 100 + "\nnext")])
     assert "long " * 99 in _printed(run, Query())
 
 
@@ -143,7 +143,7 @@ def test_lines_in_a_pipe_are_those_of_the_text(tmp_path: Path) -> None:
 def test_hostile_text_is_neither_obeyed_nor_read_as_markup(tmp_path: Path, width: int) -> None:
     run = open_run(a_scripted_config(tmp_path))
     problem = a_problem(HOSTILE, HOSTILE, difficulty=HOSTILE)
-    run.rollouts.append([a_rollout(HOSTILE, sample=n, problem=problem, teacher=HOSTILE) for n in range(2)])
+    run.ledger.append([a_rollout(HOSTILE, sample=n, problem=problem, teacher=HOSTILE) for n in range(2)])
     for query in (Query(), Query(problem=problem.id)):
         printed = _printed(run, query, width=width)
         assert "\x1b]" not in printed
@@ -164,7 +164,7 @@ def test_what_is_printed_has_the_length_of_the_text_and_no_control_characters(te
 
 def test_rules_and_behaviours_need_a_curated_run(tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path))
-    run.rollouts.append([a_rollout()])
+    run.ledger.append([a_rollout()])
     for query in (Query(rule="incorrect"), Query(behaviour="verification")):
         with pytest.raises(UserError, match="curated"):
             _printed(run, query)

@@ -16,8 +16,8 @@ from tests.factories import a_problem, a_rollout
 CHECKED = "<think> Step 1: 6 * 7 = 42. Let me check this. </think> The answer is 42."
 
 
-def attempt(sample: int, text: str = CHECKED, round_: int = 0) -> Rollout:
-    return a_rollout(text, problem=a_problem(), sample=sample, round=round_)
+def attempt(sample: int, text: str = CHECKED, resample: int = 0) -> Rollout:
+    return a_rollout(text, problem=a_problem(), sample=sample, resample=resample)
 
 
 def ledger_of(folder: Path, *rollouts: Rollout) -> Ledger:
@@ -35,7 +35,7 @@ def test_annotations_are_those_of_the_text(tmp_path: Path) -> None:
     found, whole = annotated(ledger), annotate_table(ledger.read())
     assert found["annotation_verification"].to_pylist() == [1, 0]
     assert "completion" not in found.column_names
-    for name in ("annotation_depth", "annotation_spans", "annotation_dropped_by"):
+    for name in ("annotation_num_steps", "annotation_spans", "annotation_dropped_by"):
         assert found[name].to_pylist() == whole[name].to_pylist()
 
 
@@ -52,7 +52,7 @@ def test_what_is_stored_is_used_and_only_new_text_is_read(tmp_path: Path, monkey
     before = stored(ledger).stat().st_mtime_ns
     annotated(ledger)
     assert (seen, stored(ledger).stat().st_mtime_ns) == ([], before)
-    ledger.append([attempt(1), attempt(0, "The answer is 42.", round_=1)])
+    ledger.append([attempt(1), attempt(0, "The answer is 42.", resample=1)])
     assert annotated(ledger).sort_by("sample")["annotation_verification"].to_pylist() == [0, 1]
     assert seen == [2]
 

@@ -36,12 +36,12 @@ TRACES = [
 ]
 
 
-@pytest.mark.parametrize(("trace", "verifies", "backtracks", "depth"), TRACES)
+@pytest.mark.parametrize(("trace", "verifies", "backtracks", "steps"), TRACES)
 def test_the_tutorials_traces_are_read_as_it_reads_them(
-    trace: str, verifies: bool, backtracks: bool, depth: int
+    trace: str, verifies: bool, backtracks: bool, steps: int
 ) -> None:
     found = annotate(trace, "What is 3 * 7?")
-    assert (found.verification > 0, found.backtracking > 0, found.depth) == (verifies, backtracks, depth)
+    assert (found.verification > 0, found.backtracking > 0, found.num_steps) == (verifies, backtracks, steps)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_offsets_count_characters_of_the_raw_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("completion", "depth"),
+    ("completion", "steps"),
     [
         ("<think>Half of 7 is 3.5 exactly. So 3.5 + 1.5 = 5.</think> 5", 2),
         ("<think>1. Add 2.\n2. Add 3.\n</think> 5", 2),
@@ -132,8 +132,8 @@ def test_offsets_count_characters_of_the_raw_text() -> None:
         ("", 0),
     ],
 )
-def test_depth_counts_numbered_steps_else_sentences_of_the_reasoning(completion: str, depth: int) -> None:
-    assert annotate(completion, "").depth == depth
+def test_numbered_steps_are_counted_else_sentences_of_the_reasoning(completion: str, steps: int) -> None:
+    assert annotate(completion, "").num_steps == steps
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_a_table_is_annotated_like_its_rollouts() -> None:
 
 
 def test_what_selection_decided_is_kept() -> None:
-    decided = Annotation(pass_rate=0.5, dropped_by="surplus")
+    decided = Annotation(pass_rate=0.5, dropped_by="over_quota")
     table = annotate_table(rollouts_to_table([a_rollout(annotation=decided), a_rollout(sample=1)]))
-    assert table["annotation_dropped_by"].to_pylist() == ["surplus", ""]
+    assert table["annotation_dropped_by"].to_pylist() == ["over_quota", ""]
     assert table["annotation_selected"].to_pylist() == [False, False]
     assert table["annotation_pass_rate"].to_pylist() == [0.5, None]
 

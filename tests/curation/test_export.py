@@ -31,7 +31,7 @@ def some_rollouts() -> pa.Table:
                 a_rollout(
                     sample=1, outcome=Outcome.WRONG, annotation=Annotation(dropped_by="incorrect", pass_rate=0.5)
                 ),
-                a_rollout(sample=2, annotation=Annotation(dropped_by="surplus", pass_rate=0.5)),
+                a_rollout(sample=2, annotation=Annotation(dropped_by="over_quota", pass_rate=0.5)),
                 a_rollout(problem=a_problem("What is 2 + 2?", None), annotation=Annotation(selected=True)),
             ]
         )
@@ -51,7 +51,7 @@ def test_an_example_asks_as_the_student_is_asked_and_answers_verbatim() -> None:
     assert row["completion"] == [{"role": "assistant", "content": RAW}]
     assert row["messages"] == row["prompt"] + row["completion"]
     assert row["completion_text"] == RAW
-    assert (row["depth"], row["verification"], row["backtracking"], row["pass_rate"]) == (1, 1, 0, 0.5)
+    assert (row["num_steps"], row["verification"], row["backtracking"], row["pass_rate"]) == (1, 1, 0, 0.5)
 
 
 def test_datasets_loads_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_the_card_says_where_every_rollout_went(tmp_path: Path) -> None:
     assert "| rollouts | 4 |" in text
     assert "| selected | 2 |" in text
     assert "| incorrect | 1 | 25.0% |" in text
-    assert "| surplus | 1 | 25.0% |" in text
+    assert "| over_quota | 1 | 25.0% |" in text
 
 
 def test_the_card_counts_each_problem_once(tmp_path: Path) -> None:

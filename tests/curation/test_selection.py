@@ -70,14 +70,14 @@ def fates(
 
 def test_the_shortest_are_selected_and_the_rest_is_surplus() -> None:
     found = fates([a_row(3), a_row(1), a_row(2)], keep=2)
-    assert {name: it["dropped_by"] for name, it in found.items()} == {"r1": "", "r2": "", "r3": "surplus"}
+    assert {name: it["dropped_by"] for name, it in found.items()} == {"r1": "", "r2": "", "r3": "over_quota"}
     assert [name for name, it in found.items() if it["selected"]] == ["r1", "r2"]
 
 
 def test_equal_lengths_are_ordered_by_id() -> None:
     found = fates([a_row(2, completion_tokens=5), a_row(1, completion_tokens=5)], keep=1)
     assert found["r1"]["selected"]
-    assert found["r2"]["dropped_by"] == "surplus"
+    assert found["r2"]["dropped_by"] == "over_quota"
 
 
 def test_of_equal_texts_of_a_problem_the_first_is_kept() -> None:
@@ -183,7 +183,7 @@ def test_a_size_is_dealt_in_turns_and_a_mix_by_source() -> None:
     assert sorted(taken.values()) == [1, 1, 1, 1, 1, 2]
     mixed = fates(rows, 3, mix={"a": 0.5, "b": 0.5})
     assert Counter(row["problem_source"] for row in rows if mixed[row["id"]]["selected"]) == {"a": 6, "b": 6}
-    assert all(it["selected"] or it["dropped_by"] == "surplus" for it in mixed.values())
+    assert all(it["selected"] or it["dropped_by"] == "over_quota" for it in mixed.values())
     with pytest.raises(UserError, match="source 'c' has no rollout to select"):
         fates(rows, 3, mix={"a": 0.5, "c": 0.5})
 
@@ -249,7 +249,7 @@ def test_every_rollout_has_exactly_one_fate(rows: list[dict[str, Any]], keep: in
     assert all(found[name]["dropped_by"] == reason for name, reason in before.items() if reason)
     taken = [row for row in rows if found[row["id"]]["selected"]]
     assert max(Counter(row["problem_id"] for row in taken).values(), default=0) <= keep
-    over_quota = {row["problem_id"] for row in rows if found[row["id"]]["dropped_by"] == "surplus"}
+    over_quota = {row["problem_id"] for row in rows if found[row["id"]]["dropped_by"] == "over_quota"}
     assert all(Counter(row["problem_id"] for row in taken)[problem] == keep for problem in over_quota)
     if distinct:
         texts = [(row["problem_id"], row["text_hash"]) for row in taken]

@@ -110,7 +110,7 @@ def test_a_served_model_is_a_teacher_like_any_other(url: str, ray_cluster: None,
     run = open_run(parse(config))
     with ReplicaPool(run) as pool:
         sample(run, pool)
-    rollouts = table_to_rollouts(run.rollouts.read())
+    rollouts = table_to_rollouts(run.ledger.read())
     assert len(rollouts) == 12
     assert {it.model for it in rollouts} == {"smollm2"}
     assert all(it.completion and it.completion_tokens <= 16 for it in rollouts)

@@ -85,7 +85,7 @@ def a_real_config(root: Path) -> Config:
 
 
 def drawn(run: Run, arm: str | None = None) -> list[Rollout]:
-    return table_to_rollouts((run.evaluation(arm) if arm else run.rollouts).read())
+    return table_to_rollouts((run.evaluation(arm) if arm else run.ledger).read())
 
 
 def test_each_of_k_samples_has_its_own_text_tokens_seed_and_finish(run: Run) -> None:

@@ -99,13 +99,13 @@ def test_no_change_at_all_is_said_as_such():
 def test_a_change_of_reasoning_is_told_with_how_sure_it_is(low, high, ends):
     found = metrics(0.1, 0.2)
     found["behaviours"] = {
-        arm: {"verification": {"mean": share}, "depth": {"mean": depth}}
+        arm: {"verification": {"mean": share}, "num_steps": {"mean": depth}}
         for arm, share, depth in (("base", 0.05, 7.0), ("student", 0.6, 6.0))
     }
     found["behaviour_difference"] = {
         "student-base": {
             "verification": {"mean": 0.55, "low": 0.5, "high": 0.6},
-            "depth": {"mean": -1.0, "low": low, "high": high},
+            "num_steps": {"mean": -1.0, "low": low, "high": high},
         }
     }
     assert "5.0 % before, 60.0 % after, +55.0 points [+50.0, +60.0]. Reasoning" in said(found)

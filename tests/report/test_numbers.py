@@ -45,12 +45,12 @@ def test_what_was_not_measured_is_a_dash():
     numbers = Numbers({"training": {"last_loss": None}, "k_curve": []})
     assert numbers.one("training", "last_loss", form="loss") == MISSING
     assert numbers.one("k_curve", 3, "k", form="count") == MISSING
-    assert numbers.interval("behaviours", "base", "depth", form="measure") == MISSING
+    assert numbers.interval("behaviours", "base", "num_steps", form="measure") == MISSING
 
 
 def test_an_interval_without_bounds_is_its_mean_alone():
-    numbers = Numbers({"depth": {"mean": 4.0, "low": None, "high": None}})
-    assert "[" not in numbers.interval("depth", form="measure")
+    numbers = Numbers({"num_steps": {"mean": 4.0, "low": None, "high": None}})
+    assert "[" not in numbers.interval("num_steps", form="measure")
 
 
 def test_one_is_singular():

@@ -162,7 +162,7 @@ def test_the_same_run_gives_the_same_page(run, html):
 
 def hostile_run():
     problem = a_problem(HOSTILE, HOSTILE, difficulty=HOSTILE, split=Split.TEST)
-    annotation = Annotation(verification=1, depth=1, spans=(Span("verification", 3, 20),))
+    annotation = Annotation(verification=1, num_steps=1, spans=(Span("verification", 3, 20),))
     table = rollouts_to_table(
         a_rollout(HOSTILE, outcome, problem=problem, sample=sample, annotation=annotation, id=f"{sample}")
         for sample, outcome in enumerate((Outcome.CORRECT, Outcome.WRONG, Outcome.WRONG, Outcome.WRONG))

@@ -100,7 +100,7 @@ def test_test_problems_say_whether_they_were_gained_or_lost():
 
 def test_rollouts_that_are_not_curated_are_carried():
     (row,) = unpack(embed(rollouts_to_table([a_rollout()]), {}, EVERYTHING))["rollouts"]
-    assert (row["rule"], row["selected"], row["depth"], row["spans"]) == ("", False, None, [])
+    assert (row["rule"], row["selected"], row["num_steps"], row["spans"]) == ("", False, None, [])
 
 
 def test_nothing_is_carried_of_nothing():

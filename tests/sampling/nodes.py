@@ -41,7 +41,7 @@ def pipeline(root: Path) -> dict[str, Any]:
         free = ray.available_resources().get("GPU", 0)
     time.sleep(1)
     return {
-        "rollouts": run.rollouts.read(["id"]).num_rows,
+        "rollouts": run.ledger.read(["id"]).num_rows,
         "groups_during": during,
         "free_gpus_during": free,
         "groups_after": [it["state"] for it in placement_group_table().values()],
@@ -59,7 +59,7 @@ def drain(root: Path) -> dict[str, Any]:
         sample(run, pool)
     draining.join()
     return {
-        "rollouts": run.rollouts.read(["id"]).num_rows,
+        "rollouts": run.ledger.read(["id"]).num_rows,
         "left": [it["state"] for it in run.events.read("replica")].count("left"),
         "deaths": len(run.events.read("death")),
         "gone": drained[0] not in {it["NodeID"] for it in ray.nodes() if it["Alive"]} - draining_nodes(),

@@ -21,7 +21,7 @@ def an_order(run: Run) -> SamplingJob:
     teacher = run.config.teachers[0]
     spec = EngineSpec.of(run, teacher)
     return SamplingJob(
-        "teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.rollouts, spec
+        "teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.ledger, spec
     )
 
 

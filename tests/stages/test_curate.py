@@ -61,7 +61,7 @@ def a_run(root: Path, segments: list[list[Rollout]], **curation: Any) -> Run:
     problems = {it.problem.id: it.problem for rollouts in segments for it in rollouts}
     run.store_problems([*problems.values(), a_problem("Who painted it?", "Klee", split=Split.TEST)])
     for rollouts in segments:
-        run.rollouts.append(rollouts)
+        run.ledger.append(rollouts)
     return run
 
 
@@ -74,7 +74,7 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
     ray_cluster: None, tmp_path: Path
 ) -> None:
     rollouts = drawn()
-    again = [a_rollout("<think> Later round. </think> The answer is 1.", problem=rollouts[0].problem, round=1)]
+    again = [a_rollout("<think> Later round. </think> The answer is 1.", problem=rollouts[0].problem, resample=1)]
     (tmp_path / "bench.jsonl").write_text(json.dumps({"id": "b1", "problem": f"Think hard. {KNOWN.upper()}"}))
     benchmarks = {"benchmarks": [str(tmp_path / "bench.jsonl")]}
     one = a_run(tmp_path / "one", [[*rollouts, *again]], **benchmarks)
@@ -91,13 +91,13 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
     manifest = json.loads((other.curated / "manifest.json").read())
     assert manifest["examples"] == json.loads((one.curated / "manifest.json").read())["examples"]
     assert manifest["unreadable"] == {"completion": 1, "segment cannot be read: 9-torn.parquet": 1}
-    assert {"contaminated", "duplicate", "surplus", "incorrect"} <= manifest["dropped"].keys()
+    assert {"contaminated", "duplicate", "over_quota", "incorrect"} <= manifest["dropped"].keys()
     overlaps = pq.read_table((other.curated / "contamination.parquet").path).to_pylist()
     assert [(it["problem_id"], it["item_id"], it["words"]) for it in overlaps] == [(rollouts[0].problem.id, "b1", 13)]
     assert "| bench.jsonl | 1 |" in (other.curated / "README.md").read().decode()
     assert manifest["rows"] == len(rollouts) == manifest["selected"] + sum(manifest["dropped"].values())
     first = next(it for it in fates[1].to_pylist() if it["id"] == again[0].id)
-    assert first["round"] == 1, "of two rounds the newest counts"
+    assert first["resample"] == 1, "of two rounds the newest counts"
 
     aside = {it.name for it in (one.curated / "data").list() if it.name.startswith("validation-")}
     assert aside == set(json.loads((one.curated / "manifest.json").read())["validation"])
@@ -113,10 +113,10 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
 def spoil(run: Run) -> None:
     """Commit a segment that is no parquet, and one with a rollout that lost its text."""
     (run.place / "rollouts" / "segments" / "9-torn.parquet").write(b"PAR1, and then the disk was full")
-    table = run.rollouts.read().slice(0, 1)
+    table = run.ledger.read().slice(0, 1)
     index = table.schema.get_field_index("completion")
     lost = table.set_column(index, pa.field("completion", pa.large_string()), pa.array([None], pa.large_string()))
-    pq.write_table(lost, f"{run.rollouts.place.path}/segments/9-null.parquet")
+    pq.write_table(lost, f"{run.ledger.place.path}/segments/9-null.parquet")
     for name in ("9-torn", "9-null"):
         facts = {"segment": f"{name}.parquet", "rows": 1, "bytes": 1, "schema": "1"}
         (run.place / "rollouts" / "manifest" / f"{name}.json").write(json.dumps(facts).encode())
@@ -138,7 +138,7 @@ def test_of_copies_that_differ_what_they_say_decides_and_of_rounds_the_newest_in
     other = a_problem("What is 5 * 9?", "45")
     cut = [a_rollout("<think> Step 1", Outcome.TRUNCATED, problem=other, sample=n) for n in range(2)]
     redrawn = [
-        a_rollout(f"<think> Step 1: {n}. </think> The answer is 45.", problem=other, sample=n, round=1)
+        a_rollout(f"<think> Step 1: {n}. </think> The answer is 45.", problem=other, sample=n, resample=1)
         for n in range(2)
     ]
     segments = [wrong, cut, right, redrawn]
@@ -155,7 +155,7 @@ def test_of_copies_that_differ_what_they_say_decides_and_of_rounds_the_newest_in
     found = {(it["verdict_outcome"], it["annotation_dropped_by"]) for it in fates[0].to_pylist()}
     assert found == {("correct", ""), ("wrong", "incorrect")}, "of eight pairs neither side is always first"
     assert fates[0].num_rows == 10
-    assert set(fates[0].filter(pc.equal(fates[0]["problem_id"], other.id))["round"].to_pylist()) == {1}
+    assert set(fates[0].filter(pc.equal(fates[0]["problem_id"], other.id))["resample"].to_pylist()) == {1}
 
 
 def test_a_curation_is_done_again_where_a_benchmark_or_the_users_code_has_changed(

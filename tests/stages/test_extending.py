@@ -25,14 +25,14 @@ def sampled(config: Config) -> Run:
 
 
 def rollouts(run: Run) -> list[Rollout]:
-    return table_to_rollouts(run.rollouts.read())
+    return table_to_rollouts(run.ledger.read())
 
 
 def stored(run: Run) -> int:
     """Rows on disk, superseded ones too."""
     import pyarrow.parquet as pq
 
-    return sum(pq.read_metadata(segment.path).num_rows for segment in run.rollouts.segments())
+    return sum(pq.read_metadata(segment.path).num_rows for segment in run.ledger.segments())
 
 
 def changed(config: Config, **changes: Any) -> Config:
@@ -71,7 +71,7 @@ def test_a_larger_max_tokens_draws_only_what_was_cut_again(ray_cluster: None, tm
     drawn = rollouts(run)
     assert len(drawn) == 72
     assert stored(run) == 72 + len(cut)
-    assert {it.id for it in drawn if it.round == 1} == cut
+    assert {it.id for it in drawn if it.resample == 1} == cut
     assert {it.completion_tokens for it in drawn if it.finish is Finish.LENGTH} == {128}
     sampled(run.config)
     assert stored(run) == 72 + len(cut), "a second call draws nothing again"

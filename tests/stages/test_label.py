@@ -45,7 +45,7 @@ def test_a_sample_is_labelled_once_and_agrees_with_the_phrases_as_far_as_the_rep
         a_rollout(f"<think> We take {n}. {phrases[n % 2]} </think> The answer is 42.", sample=n) for n in range(40)
     ]
     run.store_problems([a_problem(), a_problem("Who painted it?", "Klee", split=Split.TEST)])
-    run.rollouts.append(drawn)
+    run.ledger.append(drawn)
     curate(run)
 
     few = labelled(run)

@@ -33,7 +33,7 @@ def a_run(
     run = open_run(a_config(root=str(root), name=name, **changes))
     train, held_out = problems(12, Split.TRAIN), problems(test, Split.TEST)
     run.store_problems([*train, *held_out])
-    run.rollouts.append_table(bare(arm_table("teacher", train, 4)))
+    run.ledger.append_table(bare(arm_table("teacher", train, 4)))
     for arm in ("base", "student"):
         run.evaluation(arm).append_table(bare(arm_table(arm, held_out, samples, gain=gain)))
     return run

@@ -31,13 +31,13 @@ def sampled(config: Config) -> Run:
 
 
 def rollouts(run: Run) -> list[Rollout]:
-    return table_to_rollouts(run.rollouts.read())
+    return table_to_rollouts(run.ledger.read())
 
 
 def committed_twice(run: Run) -> int:
     import pyarrow.parquet as pq
 
-    ids = [id for segment in run.rollouts.segments() for id in pq.read_table(segment.path)["id"].to_pylist()]
+    ids = [id for segment in run.ledger.segments() for id in pq.read_table(segment.path)["id"].to_pylist()]
     return len(ids) - len(set(ids))
 
 
@@ -139,11 +139,11 @@ def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", drive, run.place.path]
     first = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 90
-    while not run.rollouts.segments() and time.monotonic() < deadline:
+    while not run.ledger.segments() and time.monotonic() < deadline:
         time.sleep(0.2)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    halfway = run.rollouts.read().num_rows
+    halfway = run.ledger.read().num_rows
     assert 0 < halfway < 300
     subprocess.run(command, check=True, timeout=120)
     drawn = rollouts(run)
@@ -181,7 +181,7 @@ def test_a_hung_engine_is_replaced_and_the_sample_that_hangs_it_is_told(ray_clus
 def test_storage_that_refuses_for_a_while_delays_and_loses_nothing(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.3, "max_num_seqs": 12})
     run = open_run(config)
-    run.rollouts.append([])
+    run.ledger.append([])
     manifests = Path(run.place.path) / "rollouts" / "manifest"
 
     def refuse_for_a_while() -> None:

@@ -33,7 +33,7 @@ def a_run(config: Config, rollouts: list[Rollout]) -> Run:
     run = open_run(config)
     problems = {it.problem.id: it.problem for it in rollouts}
     run.store_problems([*problems.values(), a_problem("held out?", split=Split.TEST)])
-    run.rollouts.append(rollouts)
+    run.ledger.append(rollouts)
     return run
 
 
@@ -54,9 +54,9 @@ def test_the_verdict_of_today_stands_beside_that_of_the_commit(ray_cluster: None
     stale = answers(a_problem(), "42", "41", outcome=Outcome.WRONG)
     failed = [a_rollout("", Outcome.FAILED, sample=9, finish=Finish.ERROR)]
     run = a_run(a_config(tmp_path), stale + failed)
-    before = run.rollouts.read()
+    before = run.ledger.read()
     table = verified(run).sort_by("id")
-    assert run.rollouts.read().equals(before), "what was committed is not touched"
+    assert run.ledger.read().equals(before), "what was committed is not touched"
     assert Counter(zip(table["outcome_before"].to_pylist(), table["verdict_outcome"].to_pylist(), strict=True)) == {
         ("wrong", "correct"): 1,
         ("wrong", "wrong"): 1,
@@ -72,10 +72,10 @@ def test_the_verdict_of_today_stands_beside_that_of_the_commit(ray_cluster: None
 def test_a_rollout_that_was_drawn_again_keeps_a_verdict_of_its_own(ray_cluster: None, tmp_path: Path) -> None:
     first = answers(a_problem(), "41", "42", outcome=Outcome.WRONG)
     run = a_run(a_config(tmp_path), first)
-    run.rollouts.append(answers(a_problem(), "42", "41", outcome=Outcome.WRONG, round=1))
+    run.ledger.append(answers(a_problem(), "42", "41", outcome=Outcome.WRONG, resample=1))
     assert verified(run).num_rows == 4
-    committed = pa.concat_tables([it.read_table() for it in run.rollouts.segments()])
-    newer = with_verdicts(committed, newer_verdicts(run)).select(["sample", "round", "verdict_outcome"])
+    committed = pa.concat_tables([it.read_table() for it in run.ledger.segments()])
+    newer = with_verdicts(committed, newer_verdicts(run)).select(["sample", "resample", "verdict_outcome"])
     assert {tuple(row.values()) for row in newer.to_pylist()} == {
         *((0, 0, "wrong"), (1, 0, "correct")),
         *((0, 1, "correct"), (1, 1, "wrong")),

@@ -3,24 +3,29 @@
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from reasonray.store.checkpoints import Store, made_of_other
+from reasonray.store.checkpoints import CheckpointStore, made_of_other
 from reasonray.store.run import Run, open_run
 from reasonray.store.storage import Place, place
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
 
 
-@pytest.fixture(autouse=True)
-def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
-    """What Ray Train, which is not there, was told."""
-    told: list[dict[str, float]] = []
-    monkeypatch.setattr("ray.train.report", told.append)
-    return told
+def a_store(
+    run: Run,
+    rank: int,
+    world: int,
+    *,
+    reported: list[dict[str, float]] | None = None,
+    is_preempted: Callable[[], bool] = lambda: False,
+) -> CheckpointStore:
+    """One worker's store, with a list in place of Ray Train's report."""
+    report = [] if reported is None else reported
+    return CheckpointStore(run, "data", rank, world, is_preempted=is_preempted, report=report.append)
 
 
 @pytest.fixture
@@ -48,13 +53,13 @@ def contents(folder: Place) -> dict[str, str]:
 
 def test_what_a_dead_attempt_brought_is_no_part_of_the_next_ones_state(stored: Run, tmp_path: Path) -> None:
     states = stored.student / "checkpoints" / "states"
-    with Store(stored, "data", 0, 1) as store:
+    with a_store(stored, 0, 1) as store:
         store.put(2, part(tmp_path, 2, 0, 1), [{"step": 2}])
     for rank in (1, 2):  # of three workers; the first one died before its own part was there
         place(part(tmp_path, 5, rank, 3)).copy(states / "step-000005")
         (states / "step-000005" / "parts" / str(rank)).write(b"")
     (stored.student / "checkpoints" / "step-000004" / "model" / "config.json").write(b"torn")
-    first, second = Store(stored, "data", 0, 2), Store(stored, "data", 1, 2)
+    first, second = a_store(stored, 0, 2), a_store(stored, 1, 2)
     with first:
         first.put(5, part(tmp_path, 5, 0, 2), [{"step": 5}])
         time.sleep(1.0)  # it waits for the other's part
@@ -68,11 +73,12 @@ def test_what_a_dead_attempt_brought_is_no_part_of_the_next_ones_state(stored: R
 
 
 def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
-    tmp_path: Path, reported: list[dict[str, float]]
+    tmp_path: Path,
 ) -> None:
     run = open_run(a_scripted_config(tmp_path))
     assert made_of_other(run, "data") == {}
-    with Store(run, "data", 0, 1) as store:
+    reported: list[dict[str, float]] = []
+    with a_store(run, 0, 1, reported=reported) as store:
         store.put(2, Path(run.student.path) / "checkpoints" / "states" / "step-000002", [{"step": 2, "loss": 1.5}])
     assert reported == [{"step": 2, "loss": 1.5}]
     assert made_of_other(run, "data") == {}
@@ -87,17 +93,15 @@ def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
         assert bool(made_of_other(changed, "data")) is other
 
 
-def test_a_state_is_saved_once_when_a_node_is_about_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = iter([None, "soon", "soon", None, "soon"])
-    monkeypatch.setattr("ray.train.get_preemption_info", lambda: next(told))
-    store = Store(open_run(a_scripted_config(tmp_path)), "data", 1, 2)
+def test_a_state_is_saved_once_when_a_node_is_about_to_go(tmp_path: Path) -> None:
+    warnings = iter([False, True, True, False, True])
+    store = a_store(open_run(a_scripted_config(tmp_path)), 1, 2, is_preempted=lambda: next(warnings))
     assert [store.is_due() for _ in range(5)] == [False, True, False, False, True]
 
 
-def test_a_state_is_saved_once_a_period_and_before_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
+def test_a_state_is_saved_once_a_period_and_before_it_is_over(tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path, training={"save_minutes": 3 / 60}))
-    first, second = Store(run, "data", 0, 2), Store(run, "data", 1, 2)
+    first, second = a_store(run, 0, 2), a_store(run, 1, 2)
     assert not first.is_due()
     time.sleep(2.7)
     assert [first.is_due(), first.is_due()] == [True, False]

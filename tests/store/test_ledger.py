@@ -79,11 +79,11 @@ def test_the_newest_round_of_a_rollout_is_read_and_the_older_one_stays(ledger: L
     cut = {"outcome": Outcome.TRUNCATED, "finish": Finish.LENGTH}
     ledger.append([a_rollout("and so on", sample=0, **cut), a_rollout("and on", sample=1, **cut)])
     assert ledger.stored_samples()[a_problem().id, "fingerprint"].cut == {0: (0, 3), 1: (0, 2)}
-    ledger.append([a_rollout(sample=0, round=1)])
+    ledger.append([a_rollout(sample=0, resample=1)])
     ledger.append([a_rollout("and so on", sample=0, **cut)])
     stored_samples = ledger.stored_samples()[a_problem().id, "fingerprint"]
     assert (stored_samples.samples, stored_samples.correct, stored_samples.cut) == (frozenset({0, 1}), 1, {1: (0, 2)})
-    assert sorted(ledger.read(["round"])["round"].to_pylist()) == [0, 1]
+    assert sorted(ledger.read(["resample"])["resample"].to_pylist()) == [0, 1]
     assert sum(pq.read_metadata(segment.path).num_rows for segment in ledger.segments()) == 4
 
 
@@ -131,14 +131,14 @@ def many_small_segments(ledger: Ledger) -> Ledger:
         ledger.append([a_rollout(f"first {number}", sample=2 * number), a_rollout(sample=2 * number + 1)])
     noise = random.Random(0).randbytes(40_000).hex()
     ledger.append([a_rollout("too late", sample=0), a_rollout(noise, sample=20)])
-    ledger.append([a_rollout("later still", sample=0), a_rollout("again", sample=5, round=1)])
+    ledger.append([a_rollout("later still", sample=0), a_rollout("again", sample=5, resample=1)])
     ledger.append([a_rollout("too late", sample=3), a_rollout(sample=5), a_rollout("too late", sample=20)])
-    ledger.append([a_rollout("too late", sample=5, round=1), a_rollout(sample=6)])
+    ledger.append([a_rollout("too late", sample=5, resample=1), a_rollout(sample=6)])
     return ledger
 
 
 def content(ledger: Ledger) -> list[tuple[str, int, str]]:
-    table = ledger.read(["id", "round", "completion"])
+    table = ledger.read(["id", "resample", "completion"])
     return sorted(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
 
 
@@ -174,7 +174,7 @@ def test_a_segment_of_a_newer_schema_is_refused_and_not_merged_into_an_older_one
 def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:
     for sample in range(12):
         ledger.append([a_rollout(f"first {sample}", sample=sample), a_rollout("again", sample=sample // 2)])
-    ledger.append([a_rollout("longer", sample=7, round=1)])
+    ledger.append([a_rollout("longer", sample=7, resample=1)])
     before, stored_samples = content(ledger), ledger.stored_samples()
     assert ledger.count() == 25
     assert ledger.compact(least=4) == 13
@@ -256,7 +256,7 @@ ROLLOUTS = st.builds(
     st.integers(0, 3) | st.integers(2**31 - 2, 2**31 - 1),
     st.sampled_from(Outcome),
     st.sampled_from(Finish),
-    round=st.integers(0, 2),
+    resample=st.integers(0, 2),
     completion_tokens=st.integers(0, 2**31 - 1),
 )
 
@@ -264,7 +264,7 @@ ROLLOUTS = st.builds(
 def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], StoredSamples]:
     newest: dict[str, Rollout] = {}
     for rollout in chain(*segments):
-        if rollout.id not in newest or rollout.round > newest[rollout.id].round:
+        if rollout.id not in newest or rollout.resample > newest[rollout.id].resample:
             newest[rollout.id] = rollout
     groups: dict[tuple[str, str], list[Rollout]] = {}
     for rollout in newest.values():
@@ -275,7 +275,7 @@ def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], StoredSa
             frozenset(it.sample for it in them),
             sum(it.verdict.outcome is Outcome.CORRECT for it in them),
             sum(it.completion_tokens for it in them),
-            {it.sample: (it.round, it.completion_tokens) for it in them if it.finish is Finish.LENGTH},
+            {it.sample: (it.resample, it.completion_tokens) for it in them if it.finish is Finish.LENGTH},
             sum(it.verdict.outcome in judged for it in them),
         )
         for key, them in groups.items()

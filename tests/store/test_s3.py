@@ -73,12 +73,12 @@ def test_a_run_is_begun_committed_and_resumed(bucket: str, tmp_path: Path) -> No
     run = open_run(on_s3(bucket, tmp_path))
     assert str(run.place) == f"s3://{bucket}/some/runs/a-run"
     run.store_problems([a_problem(), a_problem("2 + 2?", "4", split=Split.TEST)])
-    run.rollouts.append([a_rollout(sample=0), a_rollout(sample=1)])
+    run.ledger.append([a_rollout(sample=0), a_rollout(sample=1)])
     run.events.emit("sample", rollouts=2)
     run.events.emit("sample", rollouts=3)
     again = find_run(f"s3://{bucket}/some/runs/a-run")
     assert again.problems(Split.TRAIN) == [a_problem()]
-    assert again.rollouts.stored_samples()[a_problem().id, "fingerprint"].samples == {0, 1}
+    assert again.ledger.stored_samples()[a_problem().id, "fingerprint"].samples == {0, 1}
     assert [it["rollouts"] for it in again.events.read("sample")] == [2, 3]
     assert not list(tmp_path.rglob("*.parquet")), "nothing of it is here"
 
