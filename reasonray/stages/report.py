@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,9 @@ from reasonray.config import UserError
 from reasonray.curation.annotations import annotated, drawn
 from reasonray.records import BASE, STUDENT, Problem, Split
 from reasonray.report import rollouts
+from reasonray.report.headline import headline
 from reasonray.report.markdown import render_markdown
+from reasonray.report.numbers import Numbers
 from reasonray.report.page import ReportInputs, render
 from reasonray.report.rollouts import BUDGET, MARGIN, TEXT, with_columns
 from reasonray.sampling.cluster import in_tasks
@@ -32,8 +34,20 @@ _NAMING = ("id", "sample", "problem_source", "verdict_detail")
 """What is read of train rollouts beside metrics_json.COLUMNS."""
 
 
-def report(run: Run) -> None:
-    """Write what the run holds so far.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A report that has been written."""
+
+    headline: str
+    """The sentence that the page opens with, as plain text."""
+    path: str
+    """Where report.html is; metrics.json and report.md are next to it."""
+    metrics: Mapping[str, Any]
+    """The content of metrics.json."""
+
+
+def report(run: Run) -> Report:
+    """Write metrics.json, report.md, report.html and every arm's scores.json from what the run holds so far.
 
     Raises:
         UserError: nothing was sampled yet.
@@ -61,6 +75,7 @@ def report(run: Run) -> None:
     target.write(render(inputs).encode())
     _tell(metrics)
     say("report", str(target))
+    return Report(headline=headline(Numbers(metrics)).striptags(), path=str(target), metrics=metrics)
 
 
 def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Any]]:

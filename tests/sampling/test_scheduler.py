@@ -20,9 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 def an_order(run: Run) -> SamplingJob:
     teacher = run.config.teachers[0]
     spec = EngineSpec.of(run, teacher)
-    return SamplingJob(
-        "teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.ledger, spec
-    )
+    return SamplingJob("teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.ledger, spec)
 
 
 def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_work_going(

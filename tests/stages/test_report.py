@@ -54,7 +54,7 @@ def read(run: Run, name: str) -> str:
 
 def test_a_run_is_reported_in_three_files_that_say_the_same(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    report(run)
+    written = report(run)
     metrics = json.loads(read(run, "metrics.json"))
     page = read(run, "report.html")
     found = Page(page).numbers
@@ -63,6 +63,9 @@ def test_a_run_is_reported_in_three_files_that_say_the_same(tmp_path: Path) -> N
     assert re.sub("<[^>]+>", "", page.split("<h1>")[1].split("</h1>")[0]) in read(run, "report.md")
     assert json.loads(read(run, "evaluation/student/scores.json")) == metrics["evaluation"]["student"]
     assert "Every rollout of the run is here" in page
+    assert written.headline == " ".join(re.sub("<[^>]+>", "", page.split("<h1>")[1].split("</h1>")[0]).split())
+    assert "pass@1" in written.headline
+    assert Path(written.path).read_text() == page
 
 
 def test_accelerator_hours_are_those_of_all_sessions_of_every_stage_that_holds_some(tmp_path: Path) -> None:
