@@ -1,7 +1,7 @@
 """Records to Arrow and back: the one schema of everything on disk.
 
-Nested records flatten with the field's name as prefix (`problem_id`, `verdict_outcome`, `annotation_num_steps`). A column
-that has no value yet (an annotation before curation) is null.
+Nested records flatten with the field's name as prefix (`problem_id`, `verdict_outcome`, `annotation_num_steps`). A
+column that has no value yet (an annotation before curation) is null.
 """
 
 from __future__ import annotations
