@@ -103,6 +103,12 @@ class Verdict:
     seconds: float = 0.0
 
 
+BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
+"""The reasoning behaviours that are annotated, as fields of Annotation and in the order in which all tables list them.
+
+Gandhi et al. 2025, Cognitive Behaviors that Enable Self-Improving Reasoners (arXiv 2503.01307)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Evidence of a behaviour: the characters [start, end) of the completion."""

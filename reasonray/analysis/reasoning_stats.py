@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from reasonray.analysis.estimators import mean_interval, ratio_interval, share_interval
 from reasonray.analysis.funnel import is_annotated
 from reasonray.analysis.scores import DIFFERENCE, Clusters, by_difficulty, difficulties, units_of
-from reasonray.records import JUDGED, Outcome
+from reasonray.records import BEHAVIOURS, JUDGED, Outcome
 
 COUNT = (0.0, inf)
-BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
 LENGTHS = {"num_steps": "annotation_num_steps", "completion_tokens": "completion_tokens"}
 """What a response has some number of, by the column that holds it."""
 PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))

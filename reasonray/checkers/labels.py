@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 
 from reasonray.answers import Found
-from reasonray.records import Outcome, Problem, content_hash
+from reasonray.records import BEHAVIOURS, Outcome, Problem, content_hash
 
 NEEDS_NO_ANSWER = True
-BEHAVIOURS = {
+_DEFINITIONS = {
     "verification": "checks a result that it has already reached",
     "backtracking": "notices that something is wrong and takes another way",
     "subgoals": "breaks the problem into steps before or while working on it",
@@ -39,7 +39,7 @@ def question(reasoning: str) -> Problem:
     """Return what a labeller is asked of one reasoning; of a very long one it sees the beginning and the end."""
     if len(reasoning) > _LONGEST:
         reasoning = f"{reasoning[: _LONGEST // 2]}\n[…]\n{reasoning[-_LONGEST // 2 :]}"
-    names = "\n".join(f"{name}: {meaning}" for name, meaning in BEHAVIOURS.items())
+    names = "\n".join(f"{name}: {_DEFINITIONS[name]}" for name in BEHAVIOURS)
     asked = _ASKED.format(behaviours=names, reasoning=reasoning.strip())
     identity = content_hash("labels", asked)
     return Problem(id=identity, source="labels", question=asked, answer=_ONE_ANSWER, checker="labels")

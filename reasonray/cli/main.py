@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from reasonray.config import Config, UserError, load
-from reasonray.records import Outcome
+from reasonray.records import BEHAVIOURS, Outcome
 
 if TYPE_CHECKING:
     from reasonray.store.run import Run
@@ -82,7 +82,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--difficulty", help="only these")
     parser.add_argument(
         "--behaviour",
-        choices=["verification", "backtracking", "subgoals", "backward_chaining"],
+        choices=BEHAVIOURS,
         help="only rollouts that show it",
     )
     parser.add_argument("--teacher", help="only this one's")

@@ -19,12 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from reasonray.errors import UserError
+from reasonray.records import BEHAVIOURS
 from reasonray.store.run import Run
 from reasonray.store.schema import read_rollouts
 
-__all__ = ["BEHAVIOURS", "SELECTED", "Query", "plain", "show", "terminal"]
+__all__ = ["SELECTED", "Query", "plain", "show", "terminal"]
 
-BEHAVIOURS = {
+_BEHAVIOUR_STYLES = {
     "verification": "black on green",
     "backtracking": "black on red",
     "subgoals": "black on cyan",
@@ -230,9 +231,9 @@ def _heading(row: dict[str, Any]) -> Text:
         text.append(f" · {SELECTED}", "green")
     elif row["annotation_dropped_by"]:
         text.append(plain(f" · dropped by {row['annotation_dropped_by']}"), "yellow")
-    for behaviour, style in BEHAVIOURS.items():
+    for behaviour in BEHAVIOURS:
         if count := row[f"annotation_{behaviour}"]:
-            text.append(" · ").append(f"{behaviour.replace('_', ' ')} {count}", style)
+            text.append(" · ").append(f"{behaviour.replace('_', ' ')} {count}", _BEHAVIOUR_STYLES[behaviour])
     return text
 
 
@@ -240,7 +241,7 @@ def _completion(row: dict[str, Any]) -> Text:
     """Return the completion with its evidence in colour and its answer in bold; offsets are those of the raw text."""
     text = Text(plain(row["completion"]))
     for span in row["annotation_spans"] or ():
-        text.stylize(BEHAVIOURS.get(span["behaviour"], "reverse"), span["start"], span["end"])
+        text.stylize(_BEHAVIOUR_STYLES.get(span["behaviour"], "reverse"), span["start"], span["end"])
     answer = row["verdict_extracted"]
     at = row["completion"].rfind(answer) if answer else -1
     if at >= 0:

@@ -20,12 +20,11 @@ import pyarrow.compute as pc
 from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENERS, OPENING
 from reasonray.curation.phrase_matcher import Phrases
 from reasonray.prompts import REASONING_CLOSE, split_reasoning
-from reasonray.records import Annotation, Span
+from reasonray.records import BEHAVIOURS, Annotation, Span
 from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, put
 
 __all__ = ["annotate", "annotate_table", "sentences"]
 
-BEHAVIOURS = tuple(OPENING)
 _Evidence = tuple[str, int, int]
 """Behaviour, start and end: a Span, of which a long text has hundreds."""
 _LONGEST_OPENING = 40

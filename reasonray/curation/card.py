@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from reasonray import models
 from reasonray.analysis.funnel import Funnel
-from reasonray.analysis.reasoning_stats import BEHAVIOURS
 from reasonray.config import Config, Curation, FilesSource, HubSource, PromptedModel, Source
-from reasonray.records import OVER_QUOTA
+from reasonray.records import BEHAVIOURS, OVER_QUOTA
 
 __all__ = ["CARD_COLUMNS", "card"]
 
@@ -21,10 +20,7 @@ CARD_COLUMNS = (
     "problem_id",
     "completion_tokens",
     "num_steps",
-    "verification",
-    "backtracking",
-    "subgoals",
-    "backward_chaining",
+    *BEHAVIOURS,
     "failed_branch_fraction",
     "compression_ratio",
     "code_share",

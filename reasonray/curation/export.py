@@ -16,7 +16,7 @@ from reasonray import models
 from reasonray.config import Prompt
 from reasonray.curation.measures import MEASURES
 from reasonray.prompts import Message, messages
-from reasonray.records import content_hash, share_of
+from reasonray.records import BEHAVIOURS, content_hash, share_of
 from reasonray.store.schema import SCHEMA_VERSION
 
 __all__ = ["EXPORT_SCHEMA", "LAYOUTS", "examples", "json_lines", "split_off"]
@@ -40,10 +40,7 @@ EXPORT_SCHEMA = pa.schema(
         pa.field("model", pa.string(), nullable=False),
         pa.field("completion_tokens", pa.int32(), nullable=False),
         pa.field("num_steps", pa.int32(), nullable=False),
-        pa.field("verification", pa.int32(), nullable=False),
-        pa.field("backtracking", pa.int32(), nullable=False),
-        pa.field("subgoals", pa.int32(), nullable=False),
-        pa.field("backward_chaining", pa.int32(), nullable=False),
+        *(pa.field(name, pa.int32(), nullable=False) for name in BEHAVIOURS),
         *(pa.field(name, kind) for name, kind in MEASURES.items()),
         pa.field("pass_rate", pa.float64()),
         pa.field("checker", pa.string(), nullable=False),
@@ -62,18 +59,7 @@ _COPIED = {
     "completion_text": "completion",
     "teacher": "teacher",
     "completion_tokens": "completion_tokens",
-    **{
-        name: f"annotation_{name}"
-        for name in (
-            "num_steps",
-            "verification",
-            "backtracking",
-            "subgoals",
-            "backward_chaining",
-            *MEASURES,
-            "pass_rate",
-        )
-    },
+    **{name: f"annotation_{name}" for name in ("num_steps", *BEHAVIOURS, *MEASURES, "pass_rate")},
     "checker": "verdict_checker",
 }
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from reasonray.analysis.reasoning_stats import BEHAVIOURS
-from reasonray.records import BASE, STUDENT
+from reasonray.records import BASE, BEHAVIOURS, STUDENT
 
 _AROUND = 60
 """Characters shown before and after a phrase."""

@@ -21,7 +21,7 @@ from reasonray.analysis.estimators import kappa
 from reasonray.checkers import labels
 from reasonray.config import Fixed, UserError
 from reasonray.prompts import split_reasoning
-from reasonray.records import Outcome, content_hash
+from reasonray.records import BEHAVIOURS, Outcome, content_hash
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
@@ -68,7 +68,7 @@ def label(run: Run, pool: ReplicaPool) -> None:
 
 def _agreement(pairs: list[tuple[dict[str, Any], dict[str, bool]]]) -> dict[str, Any]:
     found = {}
-    for name in labels.BEHAVIOURS:
+    for name in BEHAVIOURS:
         both = [(row[f"annotation_{name}"] > 0, said[name]) for row, said in pairs]
         interval = kappa(both)
         counts = {"lexical": sum(one for one, _ in both), "model": sum(other for _, other in both)}
@@ -83,6 +83,6 @@ def _sample(run: Run, size: int) -> list[dict[str, Any]]:
         raise UserError(f"run {run.name} has nothing curated to label; run jobs/curate.py first")
     ids = pa.concat_tables([read_rollouts(file, ["id"]) for file in files])["id"].to_pylist()
     chosen = pa.array(sorted(ids, key=lambda it: content_hash("label", it))[:size], pa.string())
-    columns = ["id", "completion", *(f"annotation_{name}" for name in labels.BEHAVIOURS)]
+    columns = ["id", "completion", *(f"annotation_{name}" for name in BEHAVIOURS)]
     tables = (read_rollouts(file, columns) for file in files)
     return [row for table in tables for row in table.filter(pc.is_in(table["id"], value_set=chosen)).to_pylist()]

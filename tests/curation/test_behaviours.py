@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.curation.behaviours import annotate, annotate_table
-from reasonray.records import Annotation
+from reasonray.records import BEHAVIOURS, Annotation
 from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
 from tests.factories import a_problem, a_rollout
 
-BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
 LABELLED = [json.loads(line) for line in Path(__file__).with_name("behaviours.jsonl").read_text().splitlines()]
 TRACES = [
     ("<think> Step 1: 3 * 7 = 21. Step 2: Let me verify: 7+7+7 = 21. Correct. </think>", True, False, 2),
