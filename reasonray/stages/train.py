@@ -39,6 +39,7 @@ from reasonray.store.storage import Place, place
 from reasonray.training import plan
 from reasonray.training.card import card
 from reasonray.training.step_log import StepLog
+from reasonray.training.trained_student import TrainedStudent, trained_student
 
 if TYPE_CHECKING:
     from reasonray.training.examples import Example
@@ -56,8 +57,8 @@ class _Assignment:
     log: Any
 
 
-def train(run: Run) -> None:
-    """Fine-tune the student on the curated samples, or find it done.
+def train(run: Run) -> TrainedStudent:
+    """Fine-tune the student on the curated samples unless that is done, and return what it was trained on.
 
     Raises:
         UserError: there is no data set, nothing to train on, or the cluster is too small; the student is chosen
@@ -68,7 +69,7 @@ def train(run: Run) -> None:
     if not other and (run.student / "final" / "manifest.json").exists():
         _refuse_other_choice(run)
         say("train", "done before")
-        return
+        return trained_student(run)
     _refuse_too_small(run.config.training)
     if other:
         _retire(run, other)
@@ -84,6 +85,7 @@ def train(run: Run) -> None:
     if fault:
         raise UserError(fault)
     _finish(run, data, steps, progress.seconds, refused)
+    return trained_student(run)
 
 
 def _retire(run: Run, other: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from reasonray.records import content_hash
 from reasonray.stages.report import trained
 from reasonray.stages.train import train
 from reasonray.store.run import Run, open_run
+from reasonray.training.trained_student import TrainedStudent
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
 from tests.students import write_model
@@ -80,7 +81,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_path: Path) -> None:
     overlong, torn = "<think> " + "very " * 60 + "</think>", "4!5"  # "!" is the token at which this model stops
     run = curated(tmp_path, [*TEXTS, overlong, torn], workers=2)
-    train(run)
+    student = train(run)
     manifest = json.loads((run.student / "final" / "manifest.json").read())
     assert (manifest["examples"], manifest["overlong"], manifest["refused"]) == (24, 1, 1)
     tokens = sum(len(text.encode()) + 1 for text in TEXTS)  # bytes, and a stop token each
@@ -96,8 +97,17 @@ def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_
     for checkpoint in run.checkpoints():
         assert (checkpoint / "model" / "tokenizer_config.json").exists()
         assert not (checkpoint / "state").exists()
+    assert student == TrainedStudent(
+        directory=run.student / "final",
+        steps=6,
+        examples=24,
+        loss_tokens=tokens,
+        first_loss=figures[0]["loss"],
+        last_loss=figures[-1]["loss"],
+        checkpoint="step-000006",
+    )
     before = {file: file.stat().st_mtime_ns for file in Path(run.student.path).rglob("*")}
-    train(run)
+    assert train(run) == student, "a student that is done is reported as it was"
     assert {file: file.stat().st_mtime_ns for file in Path(run.student.path).rglob("*")} == before
     curation = run.curated / "manifest.json"
     curation.write(json.dumps(json.loads(curation.read()) | {"examples": "others"}).encode())
@@ -292,9 +302,10 @@ def test_ctrl_c_ends_the_job_and_keeps_what_it_can_resume_from(tmp_path: Path) -
     run = curated(tmp_path, epochs=400, checkpoints=100)
     (tmp_path / "config.json").write_text(run.config.as_json())
     script = (
-        "import sys; from reasonray import cli, config; from reasonray.stages.train import train\n"
+        "import sys; from reasonray import config; from reasonray.cli import main\n"
+        "from reasonray.stages.train import train\n"
         "run_config = config.parse(__import__('json').load(open(sys.argv[1])))\n"
-        "sys.exit(cli.guarded(lambda: cli._work(run_config, train)))"
+        "sys.exit(main.guarded(lambda: main._work(run_config, train)))"
     )
     job = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "config.json")], stderr=subprocess.PIPE)
     while not run.checkpoints():
