@@ -8,13 +8,11 @@ from reasonray.store.run import Run
 
 def work(run: Run) -> None:
     """Curate the rollouts that are there, and label a sample of them where the configuration asks for it."""
-    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.curate import curate
     from reasonray.stages.label import label
 
     curate(run)
-    with ReplicaPool(run) as pool:
-        label(run, pool)
+    label(run)
 
 
 if __name__ == "__main__":

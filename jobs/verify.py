@@ -12,12 +12,10 @@ from reasonray.store.run import Run
 
 def work(run: Run) -> None:
     """Verify every committed rollout with the checkers as they are now."""
-    from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.report import report
     from reasonray.stages.verify import verify
 
-    with ReplicaPool(run) as pool:
-        verify(run, pool)
+    verify(run)
     report(run)
 
 

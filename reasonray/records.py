@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self
 
 
 class Split(StrEnum):
@@ -83,6 +83,20 @@ class Problem:
     split: Split = Split.TRAIN
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the checker needs beside the answer; must survive JSON."""
+
+    @classmethod
+    def of(cls, question: str, answer: str | None, *, checker: str = "math_answer", **fields: Any) -> Self:
+        """Return a problem made by hand, its id computed.
+
+        Args:
+            question: the text that a model is asked.
+            answer: the gold answer; None where there is none.
+            checker: the name of the checker that judges its completions.
+            **fields: any other field; `source` is "" by default.
+        """
+        source = fields.pop("source", "")
+        identity = cls.identify(source, question, answer)
+        return cls(**{"id": identity} | fields, source=source, question=question, answer=answer, checker=checker)
 
     @staticmethod
     def identify(source: str, question: str, answer: str | None) -> str:

@@ -76,7 +76,7 @@ def needs_no_answer(name: str) -> bool:
     return bool(getattr(find_checker(name), "NEEDS_NO_ANSWER", False))
 
 
-def check(problem: Problem, completion: str, finish: Finish) -> Verdict:
+def check(problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict:
     """Judge one completion, whatever it takes; run it where it can be killed (checkers.pool)."""
     begun = time.perf_counter()
     verdict = _before_comparing(problem, completion, finish)

@@ -22,7 +22,7 @@ from reasonray.checkers import labels
 from reasonray.config import Fixed, UserError
 from reasonray.prompts import split_reasoning
 from reasonray.records import BEHAVIOURS, Outcome, content_hash
-from reasonray.sampling.pool import ReplicaPool
+from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import say
@@ -30,8 +30,12 @@ from reasonray.store.run import Run
 from reasonray.store.schema import read_rollouts
 
 
-def label(run: Run, pool: ReplicaPool) -> None:
+def label(run: Run, pool: ReplicaPool | None = None) -> None:
     """Have the labeller of the configuration, if there is one, label its sample, and compare.
+
+    Args:
+        run: the run.
+        pool: provides the labeller's replicas; None for a pool of the stage's own.
 
     Raises:
         UserError: nothing has been curated yet.
@@ -46,7 +50,8 @@ def label(run: Run, pool: ReplicaPool) -> None:
     job = SamplingJob(
         "labeller", asked, labeller.prompt, labeller.sampling, policy, run.labels, spec, labeller.replica_range
     )
-    run_jobs(run, "label", [job], pool)
+    with pool_for(run, pool) as replicas:
+        run_jobs(run, "label", [job], replicas)
     said = run.labels.read(["problem_id", "verdict_outcome", "verdict_extracted", "model"])
     found = {
         it["problem_id"]: labels.read(it["verdict_extracted"])

@@ -31,7 +31,7 @@ from reasonray.config import Checking, Fixed, Judge, UserError
 from reasonray.prompts import split_reasoning
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash, share_of
 from reasonray.sampling.cluster import quiet_ray_data
-from reasonray.sampling.pool import ReplicaPool
+from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import say
@@ -97,12 +97,13 @@ class Rules:
         }
 
 
-def verify(run: Run, pool: ReplicaPool, *, again: bool = True) -> dict[str, Any]:
+def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> dict[str, Any]:
     """Judge every committed rollout again, and return what the manifest says of it.
 
     Args:
         run: the run.
-        fleet: where the judge's replicas come from; none start where nothing is to be asked.
+        pool: provides the judge's replicas, which start only if there is something to ask; None for a pool of the
+            stage's own.
         again: do so even if the same rollouts were verified under the same configuration before.
 
     Raises:
@@ -165,7 +166,9 @@ def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> 
     return pa.concat_tables([file.read_table() for file in scratch.list(".parquet")])
 
 
-def _with_judgements(run: Run, pool: ReplicaPool, judge: Judge, ruled: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+def _with_judgements(
+    run: Run, pool: ReplicaPool | None, judge: Judge, ruled: pa.Table
+) -> tuple[pa.Table, dict[str, Any]]:
     """Ask the judge what it is to be asked, each question once, and let it decide where the rules did not.
 
     Among the questions are controls whose answers are known. A judge that does no better on them than chance would
@@ -180,7 +183,8 @@ def _with_judgements(run: Run, pool: ReplicaPool, judge: Judge, ruled: pa.Table)
     job = SamplingJob(
         "judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.replica_range
     )
-    run_jobs(run, "verify", [job], pool)
+    with pool_for(run, pool) as replicas:
+        run_jobs(run, "verify", [job], replicas)
     said = run.judgements.read(["problem_id", "verdict_outcome", "model"])
     said = said.filter(pc.equal(said["model"], judge.model))
     outcomes = dict(zip(said["problem_id"].to_pylist(), said["verdict_outcome"].to_pylist(), strict=True))

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +32,25 @@ def test_case(case: dict[str, Any]) -> None:
     assert check(problem, case["completion"], finish).outcome == case["outcome"]
     fast = check_fast(problem, case["completion"], finish)
     assert fast is None or fast.outcome == case["outcome"], "the fast path may pass, but not differ"
+
+
+def test_judging_one_completion_loads_neither_ray_nor_torch_nor_transformers() -> None:
+    script = """
+import sys
+from reasonray.checkers import check
+from reasonray.records import Problem
+print(check(Problem.of("6 * 7?", "42"), r"\\boxed{42}").outcome)
+print([module for module in ("ray", "torch", "transformers", "vllm") if module in sys.modules])
+"""
+    printed = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert printed.split() == ["correct", "[]"]
+
+
+def test_a_problem_made_by_hand_has_the_id_of_its_content() -> None:
+    problem = Problem.of("6 * 7?", "42", metadata={"ordered": True})
+    assert problem.id == Problem.identify("", "6 * 7?", "42")
+    assert (problem.source, problem.checker, problem.metadata) == ("", "math_answer", {"ordered": True})
+    assert Problem.of("6 * 7?", "42", source="book").id == Problem.identify("book", "6 * 7?", "42")
 
 
 def test_the_cases_cover_every_checker_and_a_third_are_traps() -> None:
