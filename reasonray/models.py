@@ -52,7 +52,7 @@ def resolve(reference: str, revision: str | None = None) -> Path:
     return _from_hub(reference, revision)
 
 
-def told(reference: str) -> str:
+def public_name(reference: str) -> str:
     """Return a reference as anybody may read it: of a path or URI its last part alone."""
     is_place = reference.startswith(("/", "~", ".")) or "://" in reference
     return reference.rstrip("/").rpartition("/")[2] if is_place else reference

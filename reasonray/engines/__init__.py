@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reasonray.config.models import EndpointEngine, ScriptedEngine, VLLMEngine
 from reasonray.config.models import Engine as EngineConfig
-from reasonray.engines.base import Engine
+from reasonray.engines.protocol import Engine
 
 
 async def start(

@@ -22,8 +22,8 @@ import openai
 
 from reasonray import models
 from reasonray.config import EndpointEngine, UserError
-from reasonray.engines.base import Completion, EngineDied, Heartbeat, SampleRequest
 from reasonray.engines.pacing import Pace, pause_before, seconds_told
+from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, messages, prompt_text
 from reasonray.records import Finish
 

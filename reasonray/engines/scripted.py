@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from reasonray.config import ScriptedEngine
-from reasonray.engines.base import Completion, Heartbeat, SampleRequest
+from reasonray.engines.protocol import Completion, Heartbeat, SampleRequest
 from reasonray.records import Finish
 
 _KINDS = ("correct", "endless", "unparseable", "crash", "error", "hang")

@@ -16,7 +16,7 @@ from typing import Any
 
 from reasonray import models
 from reasonray.config import Sampling, UserError, VLLMEngine
-from reasonray.engines.base import Completion, EngineDied, Heartbeat, SampleRequest
+from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
 from reasonray.prompts import messages, prompt_ids
 from reasonray.records import Finish
 

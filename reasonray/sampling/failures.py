@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reasonray.config import Failures, UserError
-from reasonray.engines.base import Completion, SampleRequest
+from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.records import Finish, Outcome, Verdict
 from reasonray.sampling.policy import owed
 from reasonray.sampling.queue import ProblemQueue

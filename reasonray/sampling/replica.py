@@ -23,7 +23,7 @@ from reasonray import engines, models
 from reasonray.checkers import check_fast
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
-from reasonray.engines.base import Completion, Engine, EngineDied, EngineHung, SampleRequest
+from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung, SampleRequest
 from reasonray.records import JUDGED, Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.sampling.policy import SampleState, is_satisfied, owed
 from reasonray.sampling.telemetry import Telemetry

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from reasonray.config import Fixed, UserError
-from reasonray.engines.base import EngineDied
+from reasonray.engines.protocol import EngineDied
 from reasonray.sampling.failures import FailureTracker
 from reasonray.sampling.pool import ReplicaPool, draining_nodes, has_room
 from reasonray.sampling.queue import Entry, ProblemQueue

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from reasonray.config import Policy, Prompt, PromptedModel, Sampling
 from reasonray.config.models import Engine
-from reasonray.engines.base import Completion, SampleRequest
+from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.policy import SampleState, is_satisfied, most, owed
 from reasonray.store.ledger import Ledger, StoredSamples

@@ -22,13 +22,13 @@ def card(config: Config, figures: Mapping[str, Any], steps: Sequence[Mapping[str
         checkpoint: name of the one that became the student.
     """
     training, student = config.training, config.student
-    hub = "/" in student.model and models.told(student.model) == student.model
+    hub = "/" in student.model and models.public_name(student.model) == student.model
     header = ["---", *([f"base_model: {student.model}"] if hub else []), "library_name: transformers"]
     header += ["pipeline_tag: text-generation", "tags:", "- reasoning", "- distillation", "- reasonray", "---"]
-    teachers = ", ".join(sorted({models.told(it.model) for it in config.teachers}))
+    teachers = ", ".join(sorted({models.public_name(it.model) for it in config.teachers}))
     held_out = [it for it in steps if "validation_loss" in it]
     rows = [
-        ("base model", f"{models.told(student.model)}{f' at {student.revision}' if student.revision else ''}"),
+        ("base model", f"{models.public_name(student.model)}{f' at {student.revision}' if student.revision else ''}"),
         ("teachers", teachers),
         ("examples", f"{figures['examples']:,}"),
         ("tokens learnt, an epoch", f"{figures['loss_tokens']:,}"),

@@ -14,8 +14,8 @@ import pytest
 
 from reasonray.config import ConfigError, EndpointEngine, Prompt, Sampling, UserError
 from reasonray.engines import identity
-from reasonray.engines.base import Completion, EngineDied, SampleRequest
 from reasonray.engines.endpoint import Endpoint
+from reasonray.engines.protocol import Completion, EngineDied, SampleRequest
 from reasonray.records import Finish
 from tests.factories import a_problem
 

@@ -16,8 +16,8 @@ import pytest
 
 from reasonray import models
 from reasonray.config import EndpointEngine, Prompt, Sampling, UserError, parse
-from reasonray.engines.base import Completion, SampleRequest
 from reasonray.engines.endpoint import Endpoint
+from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.records import Finish
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.evaluate import evaluate

@@ -2,7 +2,7 @@ import asyncio
 from collections import Counter
 
 from reasonray.config import Prompt, Sampling, ScriptedEngine
-from reasonray.engines.base import Completion, SampleRequest
+from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.engines.scripted import Scripted
 from reasonray.records import Finish
 from tests.factories import a_problem
