@@ -46,22 +46,32 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class SamplingResult:
-    """What one call of `draw` added."""
+    """The rollouts that one call of `run_jobs` added, as counts."""
 
-    arms: dict[str, Counts] = field(default_factory=dict)
+    counts_by_job: dict[str, Counts] = field(default_factory=dict)
     seconds: float = 0.0
-    """From the first lease to the last commit; the engine's start is not in it."""
+    """From the first lease to the last commit; the engine's start is not included."""
     deaths: int = 0
+    """Replicas that died."""
     exhausted: str = ""
-    """The limit of the budget that ended it, "" if nothing is owed any more."""
+    """The limit of the budget that ended the call; "" if every job is finished."""
 
     @property
     def total(self) -> Counts:
-        """The figures of all arms together."""
+        """The counts of all jobs together."""
         total = Counts()
-        for figures in self.arms.values():
-            total.add(figures)
+        for counts in self.counts_by_job.values():
+            total.add(counts)
         return total
+
+    def followed_by(self, later: SamplingResult) -> SamplingResult:
+        """Return the result of this call and a later one, of other jobs, together."""
+        return SamplingResult(
+            self.counts_by_job | later.counts_by_job,
+            self.seconds + later.seconds,
+            self.deaths + later.deaths,
+            later.exhausted,
+        )
 
 
 def run_jobs(

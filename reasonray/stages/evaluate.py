@@ -9,36 +9,64 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from reasonray.analysis.answer_groups import alike
+from reasonray.analysis.comparisons import clusters_of
+from reasonray.analysis.scores import score
 from reasonray.config import Arm, Fixed, PromptedModel, Teacher
-from reasonray.curation.annotations import annotated
-from reasonray.records import BASE, STUDENT, Problem, Split
+from reasonray.curation.annotations import annotated, drawn
+from reasonray.records import BASE, STUDENT, Problem, Score, Split
 from reasonray.sampling.cluster import in_tasks
-from reasonray.sampling.pool import ReplicaPool
+from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
+from reasonray.store.evaluations import measured, missing
 from reasonray.store.progress import say
 from reasonray.store.run import Run
 
 
-def evaluate(run: Run, pool: ReplicaPool, arms: Collection[str] | None = None) -> None:
-    """Draw the samples of the arms named, or of all whose model is there already.
+def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | None = None) -> dict[str, Score]:
+    """Sample the test problems with the models under evaluation, and score the models.
+
+    Args:
+        run: the run.
+        pool: replicas to use; without one, replicas are started here and stopped at the end.
+        arms: names of the arms to measure; by default all whose model exists already.
+
+    Returns:
+        Arm → score on all test problems, as the report shows it. Arms without all their samples, and checkpoints, which
+        solve only some of the problems, are left out.
 
     Raises:
-        UserError: there are no problems yet; or see stages/draw.py.
+        UserError: there are no problems yet, or see `sampling.sampler.run_jobs`.
     """
     jobs = [job for job in _jobs(run) if arms is None or job.name in arms]
-    specs = list(dict.fromkeys(job.spec for job in jobs))
-    for spec in specs:  # one engine for all that it is asked, on all problem sets
-        together = [job for job in jobs if job.spec == spec]
-        drawn = run_jobs(run, "evaluate", together, pool)
-        names = ", ".join(job.name for job in together)
-        if not drawn.total.rollouts:
-            say("evaluate", f"done before   {names}")
-        else:
-            say("evaluate", f"{drawn.total.rollouts:>7,} samples of {names}   {drawn.seconds:.0f} s")
+    with pool_for(run, pool) as replicas:
+        for spec in dict.fromkeys(job.spec for job in jobs):  # one engine for all jobs that it can serve
+            group = [job for job in jobs if job.spec == spec]
+            result = run_jobs(run, "evaluate", group, replicas)
+            names = ", ".join(job.name for job in group)
+            if not result.total.rollouts:
+                say("evaluate", f"done before   {names}")
+            else:
+                say("evaluate", f"{result.total.rollouts:>7,} samples of {names}   {result.seconds:.0f} s")
     for job in jobs:
         if job.ledger.segments():
-            annotated(job.ledger, in_tasks)  # now, while the cluster is there: reports find the behaviours looked for
+            annotated(job.ledger, in_tasks)  # now, while there is a cluster: the report reads the stored annotations
+    return _scores(run, {job.name for job in jobs})
+
+
+def _scores(run: Run, arms: Collection[str]) -> dict[str, Score]:
+    evaluation, test = run.config.evaluation, run.problems(Split.TEST)
+    ks = sorted({1, *evaluation.k})
+    clusters = clusters_of(test, evaluation.cluster)
+    problems = {problem.id: problem for problem in test}
+    scores = {}
+    for name in (name for name in measured(run) if name in arms):
+        rollouts = drawn(run, name, in_tasks)
+        if missing(run, rollouts) is None:
+            votes = alike(rollouts, problems) if max(ks) > 1 else rollouts
+            scores[name] = score(votes, name, ks, clusters)[0]
+    return scores
 
 
 def arms_before_training(run: Run) -> list[str]:

@@ -11,7 +11,7 @@ from reasonray.checkers import sandbox
 from reasonray.config import UserError
 from reasonray.records import Split
 from reasonray.sampling.policy import assign_problems
-from reasonray.sampling.pool import ReplicaPool, fits, refuse_impossible
+from reasonray.sampling.pool import ReplicaPool, fits, pool_for, refuse_impossible
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
 from reasonray.sampling.work import Counts, EngineSpec, SamplingJob
 from reasonray.store.progress import say
@@ -50,23 +50,46 @@ def load_problems(run: Run) -> None:
     )
 
 
-def sample(run: Run, pool: ReplicaPool) -> None:
-    """Draw what the teachers still owe the train problems, as far as the budget goes.
+def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
+    """Sample the train problems with every teacher until the policy is satisfied or the budget is spent.
 
-    Teachers work at the same time where the cluster can hold their replicas, else one after the other.
+    Problems that are not loaded yet are loaded first. Teachers work at the same time if the cluster can hold their
+    replicas, otherwise one after the other.
+
+    Args:
+        run: the run.
+        pool: replicas to use; without one, replicas are started here and stopped at the end.
+
+    Returns:
+        What this call added, of all teachers.
 
     Raises:
-        UserError: see stages/draw.py.
+        UserError: there are no teachers, or see `load_problems` and `sampling.sampler.run_jobs`.
     """
     if not run.config.teachers:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
-    train = run.problems(Split.TRAIN)
-    dealt = assign_problems(run.config.teachers, train)
-    jobs = [
+    jobs = _jobs(run)
+    refuse_impossible([(job.spec, job.replicas[0]) for job in jobs])
+    result = SamplingResult()
+    with pool_for(run, pool) as replicas:
+        for group in _groups(jobs):
+            added = run_jobs(run, "sample", group, replicas, budget=run.config.budget, spent=_spent(run))
+            _print_result(run, group, added)
+            result = result.followed_by(added)
+            if added.exhausted:
+                break
+    if merged := run.ledger.compact():
+        run.events.emit("compact", segments=merged)
+    return result
+
+
+def _jobs(run: Run) -> list[SamplingJob]:
+    problems_by_teacher = assign_problems(run.config.teachers, run.problems(Split.TRAIN))
+    return [
         SamplingJob(
             teacher.name,
-            dealt[teacher.name],
+            problems_by_teacher[teacher.name],
             teacher.prompt,
             teacher.sampling,
             run.config.policy,
@@ -77,51 +100,46 @@ def sample(run: Run, pool: ReplicaPool) -> None:
         )
         for teacher in run.config.teachers
     ]
-    refuse_impossible([(job.spec, job.replicas[0]) for job in jobs])
-    for together in _rounds(jobs):
-        drawn = run_jobs(run, "sample", together, pool, budget=run.config.budget, spent=_spent(run))
-        _tell(run, together, drawn)
-        if drawn.exhausted:
-            break
-    if merged := run.ledger.compact():
-        run.events.emit("compact", segments=merged)
 
 
-def _rounds(jobs: Sequence[SamplingJob]) -> list[list[SamplingJob]]:
-    """Group jobs whose crews the cluster can hold at the same time."""
-    rounds: list[list[SamplingJob]] = []
+def _groups(jobs: Sequence[SamplingJob]) -> list[list[SamplingJob]]:
+    """Group consecutive jobs whose replicas the cluster can hold at the same time."""
+    groups: list[list[SamplingJob]] = []
     for job in jobs:
-        together = [*(rounds[-1] if rounds else []), job]
-        crews = {it.spec: it.replicas[0] for it in together}
-        if rounds and fits(list(crews.items())):
-            rounds[-1].append(job)
+        group = [*(groups[-1] if groups else []), job]
+        sizes = {member.spec: member.replicas[0] for member in group}
+        if groups and fits(list(sizes.items())):
+            groups[-1].append(job)
         else:
-            rounds.append([job])
-    return rounds
+            groups.append([job])
+    return groups
 
 
 def _spent(run: Run) -> Spent:
     sessions = run.events.last_of_sessions("sample")
     return Spent(
-        sum(it.get("generated_tokens", it.get("tokens", 0)) for it in sessions),
-        sum(it.get("accelerator_seconds", 0.0) for it in sessions),
-        sum(it["seconds"] for it in sessions),
+        sum(session.get("generated_tokens", session.get("tokens", 0)) for session in sessions),
+        sum(session.get("accelerator_seconds", 0.0) for session in sessions),
+        sum(session["seconds"] for session in sessions),
     )
 
 
-def _tell(run: Run, jobs: Sequence[SamplingJob], drawn: SamplingResult) -> None:
+def _print_result(run: Run, jobs: Sequence[SamplingJob], result: SamplingResult) -> None:
     for job in jobs:
-        figures = drawn.arms.get(job.name, Counts())
-        if not (figures.rollouts or drawn.exhausted):
+        counts = result.counts_by_job.get(job.name, Counts())
+        if not (counts.rollouts or result.exhausted):
             say("sample", f"done before   teacher {job.name}")
             continue
         say(
             "sample",
-            f"{figures.rollouts:>7,} rollouts by {job.name}   {figures.correct:,} correct "
-            f"({figures.correct / max(1, figures.rollouts):.1%})   "
-            f"{figures.tokens / max(drawn.seconds, 1e-9):,.0f} tokens/s",
+            f"{counts.rollouts:>7,} rollouts by {job.name}   {counts.correct:,} correct "
+            f"({counts.correct / max(1, counts.rollouts):.1%})   "
+            f"{counts.tokens / max(result.seconds, 1e-9):,.0f} tokens/s",
         )
-    if drawn.exhausted:
-        limit = getattr(run.config.budget, drawn.exhausted)
-        say("sample", f"budget.{drawn.exhausted} = {limit:,} is spent: raise it and the same command goes on from here")
-        run.events.emit("budget", limit=drawn.exhausted, value=limit)
+    if result.exhausted:
+        limit = getattr(run.config.budget, result.exhausted)
+        say(
+            "sample",
+            f"budget.{result.exhausted} = {limit:,} is spent: raise it, and the same command continues from here",
+        )
+        run.events.emit("budget", limit=result.exhausted, value=limit)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tm
     with ReplicaPool(run) as pool:
         with pytest.raises(UserError, match="no \\[\\[teachers\\]\\] to sample from"):
             sample(run, pool)
-        evaluate(run, pool)
+        scores = evaluate(run, pool)
         before = [run.evaluation(name).segments() for name in ("base", "peer", "warm")]
+        assert evaluate(run, pool, ["peer"]) == {"peer": scores["peer"]}
         evaluate(run, pool)
     assert [run.evaluation(name).segments() for name in ("base", "peer", "warm")] == before, "what is drawn is kept"
     report(run)
@@ -50,6 +52,9 @@ def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tm
     assert list(metrics["evaluation"]) == ["base", "peer", "warm"]
     assert metrics["evaluation"]["peer"]["all"]["pass@1"]["mean"] == 1
     assert metrics["evaluation"]["peer"]["all"]["problems"] == len(run.problems(Split.TEST)) == 18
+    assert {arm: asdict(score.pass_at[1]) for arm, score in scores.items()} == {
+        arm: slices["all"]["pass@1"] for arm, slices in metrics["evaluation"].items()
+    }, "evaluate returns the scores that the report shows"
     assert {name: found["evaluation"]["peer"]["problems"] for name, found in metrics["sets"].items()} == {
         "a": 9,
         "b": 9,

@@ -55,10 +55,18 @@ def test_every_problem_gets_its_k_samples_with_seeds_and_verdicts_of_their_own(
     assert all(it.verdict.outcome is Outcome.TRUNCATED for it in drawn if it.finish is Finish.LENGTH)
 
 
+def test_sampling_starts_replicas_of_its_own_and_returns_what_it_added(ray_cluster: None, tmp_path: Path) -> None:
+    run = open_run(a_scripted_config(tmp_path, train=12, samples=2))
+    result = sample(run)
+    assert (result.total.rollouts, result.exhausted, result.counts_by_job.keys()) == (24, "", {"teacher"})
+    assert result.total.correct == sum(it.verdict.outcome is Outcome.CORRECT for it in rollouts(run))
+    assert sample(run).total.rollouts == 0
+
+
 def test_a_finished_run_draws_nothing_more(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=12, samples=2)
-    before = [segment.name for segment in sampled(config).rollouts.segments()]
-    assert [segment.name for segment in sampled(config).rollouts.segments()] == before
+    before = [segment.name for segment in sampled(config).ledger.segments()]
+    assert [segment.name for segment in sampled(config).ledger.segments()] == before
 
 
 def test_the_same_configuration_draws_the_same_rollouts_on_any_number_of_replicas(
@@ -130,11 +138,11 @@ def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.4, "max_num_seqs": 8})
     run = open_run(config)
     drive = (
-        "import sys, ray; from reasonray.store.run import find_run; from reasonray.sampling.pool import Fleet\n"
+        "import sys, ray; from reasonray.store.run import find_run; from reasonray.sampling.pool import ReplicaPool\n"
         "from reasonray.stages.sample import sample\n"
         "ray.init(address='local', num_cpus=4, include_dashboard=False, log_to_driver=False)\n"
         "run = find_run(sys.argv[1])\n"
-        "with Fleet(run) as fleet: sample(run, fleet)\n"
+        "with ReplicaPool(run) as pool: sample(run, pool)\n"
     )
     command = [sys.executable, "-c", drive, run.place.path]
     first = subprocess.Popen(command, start_new_session=True)
