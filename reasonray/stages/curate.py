@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
 from itertools import accumulate, islice
@@ -59,8 +60,30 @@ _BLOCK_BYTES = 16 << 20
 """Of compressed segments."""
 
 
-def curate(run: Run) -> None:
-    """Make the data set of the rollouts that are there, or find it made of the same ones.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curated:
+    """A data set that has been written, by this call or an earlier one with the same inputs."""
+
+    path: str
+    """The directory curated/: the data set, its card README.md, and every rollout with its annotations."""
+    rollouts: int
+    """Distinct rollouts, each of which is either selected or dropped."""
+    selected: int
+    """Rollouts that became examples, for training or validation."""
+    dropped: Mapping[str, int]
+    """Rollouts by the rule that dropped them, the commonest first; `over_quota` counts the good ones not taken."""
+    validation: int
+    """Examples that are set aside for validation."""
+    skipped: Mapping[str, int]
+    """Rows and segments that could not be used, by the column or file at fault; they are not among the rollouts."""
+    train_files: tuple[str, ...]
+    """Parquet files of the examples to train on."""
+    validation_files: tuple[str, ...]
+    """Parquet files of the examples that are set aside."""
+
+
+def curate(run: Run) -> Curated:
+    """Make the data set from the rollouts that are stored, unless it was made from the same inputs before.
 
     Raises:
         UserError: there are no rollouts, a rule is unknown, or no rollout survives.
@@ -81,7 +104,7 @@ def curate(run: Run) -> None:
         _renew_card(run, before)
         _remove_others(run, before)
         say("curate", "done before")
-        return
+        return _curated(run, before)
     with Progress("curate", run.events) as progress:
         progress.show("annotating", {"state": "annotating"}, now=True)
         quiet_ray_data()
@@ -96,8 +119,24 @@ def curate(run: Run) -> None:
         fates, faults = _decide(narrow, curation, dirty), _faults(scratch)
         written = _write(run, inputs, fates, scratch, prompt)
         scratch.delete()
-        _settle(run, inputs, fates, written, faults, overlaps)
+        document = _settle(run, inputs, fates, written, faults, overlaps)
         progress.record({"state": "done"})
+    return _curated(run, document)
+
+
+def _curated(run: Run, manifest: Mapping[str, Any]) -> Curated:
+    """Return the record of a curation from its manifest."""
+    data = run.curated / "data"
+    return Curated(
+        path=str(run.curated),
+        rollouts=manifest["rows"],
+        selected=manifest["selected"],
+        dropped=manifest["dropped"],
+        validation=manifest["set_aside"],
+        skipped=manifest["unreadable"],
+        train_files=tuple(str(data / name) for name in manifest["data"]),
+        validation_files=tuple(str(data / name) for name in manifest["validation"]),
+    )
 
 
 def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: Sequence[Item], train: Sequence[str]) -> str:
@@ -255,7 +294,7 @@ def _settle(
     written: list[dict[str, Any]],
     faults: Mapping[str, int],
     overlaps: pa.Table | None,
-) -> None:
+) -> dict[str, Any]:
     """Check that the sums balance, write card and manifest, and remove what an earlier curation left."""
     selected = pc.sum(fates["selected"]).as_py() or 0
     dropped = Counter(name for name in fates["dropped_by"].to_pylist() if name)
@@ -287,6 +326,7 @@ def _settle(
     for fault, count in faults.items():
         say("curate", f"{count:>7,} kept out, for {fault} cannot be used")
     say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {_reasons(document) or 'none'}")
+    return document
 
 
 def _examples_hash(run: Run, fates: pa.Table) -> str:

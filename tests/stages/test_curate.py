@@ -81,8 +81,8 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
     mixed = random.Random(1).sample([*rollouts, *rollouts[:20]], 200)
     other = a_run(tmp_path / "other", [mixed[:7], again, mixed[7:90], mixed[90:]], **benchmarks)
     spoil(other)
-    for run in (one, other):
-        curate(run)
+    curated = [curate(run) for run in (one, other)]
+    assert [curate(run) for run in (one, other)] == curated, "what was done before is reported alike"
     tables = [data_of(run) for run in (one, other)]
     assert tables[0].equals(tables[1])
     fates = [data_of(run, "rollouts") for run in (one, other)]
@@ -102,6 +102,12 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
     aside = {it.name for it in (one.curated / "data").list() if it.name.startswith("validation-")}
     assert aside == set(json.loads((one.curated / "manifest.json").read())["validation"])
     assert 0 < json.loads((one.curated / "manifest.json").read())["set_aside"] < tables[0].num_rows
+    assert (curated[1].rollouts, curated[1].selected) == (manifest["rows"], manifest["selected"])
+    assert (curated[1].dropped, curated[1].skipped) == (manifest["dropped"], manifest["unreadable"])
+    assert curated[1].path == str(other.curated)
+    assert curated[1].validation == sum(pq.read_metadata(file).num_rows for file in curated[1].validation_files)
+    examples = sum(pq.read_metadata(file).num_rows for file in curated[1].train_files) + curated[1].validation
+    assert examples == curated[1].selected == tables[1].num_rows
     for layout in ("sharegpt", "alpaca"):
         lines = [line for file in (one.curated / layout).list(".jsonl") for line in file.read().splitlines()]
         assert len(lines) == tables[0].num_rows
