@@ -65,7 +65,7 @@ def content_hash(*parts: str | int) -> str:
     return hasher.hexdigest()
 
 
-def share_of(identity: str) -> float:
+def hash_fraction(identity: str) -> float:
     """Return where a hash in hex lies among all, in [0, 1): a share s of all things lies below s."""
     return int(identity[:12], 16) / 16**12
 

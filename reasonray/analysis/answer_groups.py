@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from reasonray.checkers.consensus import same_answers
 from reasonray.records import Outcome, Problem
-from reasonray.store.schema import put
+from reasonray.store.schema import set_columns
 
 
 def alike(rollouts: pa.Table, problems: Mapping[str, Problem]) -> pa.Table:
@@ -34,4 +34,4 @@ def alike(rollouts: pa.Table, problems: Mapping[str, Problem]) -> pa.Table:
             for one in group:
                 texts[rows[one]] = texts[rows[group[0]]]
     column = pa.array(texts, rollouts.schema.field("verdict_extracted").type)
-    return put(rollouts, {"verdict_extracted": column})
+    return set_columns(rollouts, {"verdict_extracted": column})

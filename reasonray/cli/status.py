@@ -61,8 +61,8 @@ def forecast(config: Config) -> str:
         labelled = min(drawn, config.curation.labelled)
         lines.append(_drawn("label", labelled, f"rollouts at most by {labeller.model}", [labeller]))
     lines.append(
-        f"gpus       {sum(it.replica_range[1] * it.gpus for it in config.teachers):>10,} for teachers   "
-        f"{config.training.worker_range[1] * config.training.gpus} for training"
+        f"gpus       {sum(it.replica_bounds[1] * it.gpus for it in config.teachers):>10,} for teachers   "
+        f"{config.training.worker_bounds[1] * config.training.gpus} for training"
     )
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from typing import Any
 from ray.exceptions import AuthenticationError
 
 from reasonray.errors import UserError
-from reasonray.store.progress import say
+from reasonray.store.progress import log_line
 
 _AGENT_SECONDS = 60.0
 """How long a fresh cluster may take until it takes jobs."""
@@ -44,7 +44,7 @@ def submit(entrypoint: str, name: str, address: str | None, working_directory: s
         "metadata": {"run": name},
     }
     _submit_once_agents_are_up(client, request)
-    say("submit", f"job {identifier}")
+    log_line("submit", f"job {identifier}")
     if not wait:
         return 0
     try:

@@ -156,7 +156,7 @@ def _refuse_empty_range(replicas: Replicas) -> Replicas:
 Range = Annotated[Replicas, AfterValidator(_refuse_empty_range)]
 
 
-def ends(replicas: Replicas) -> tuple[int, int]:
+def bounds(replicas: Replicas) -> tuple[int, int]:
     """Return the least and the most."""
     return replicas if isinstance(replicas, tuple) else (replicas, replicas)
 
@@ -191,9 +191,9 @@ class PromptedModel(Section):
         return self
 
     @property
-    def replica_range(self) -> tuple[int, int]:
+    def replica_bounds(self) -> tuple[int, int]:
         """The least and the most replicas."""
-        return ends(self.replicas)
+        return bounds(self.replicas)
 
 
 _TAKEN = ("all", "base", "student", "train")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reasonray.config.models import NamedModel, PromptedModel, Range, Sampling, ends
+from reasonray.config.models import NamedModel, PromptedModel, Range, Sampling, bounds
 from reasonray.config.section import Section, Share
 
 
@@ -199,9 +199,9 @@ class Training(Section):
     """Worker failures that Ray Train survives by resuming from the last checkpoint."""
 
     @property
-    def worker_range(self) -> tuple[int, int]:
+    def worker_bounds(self) -> tuple[int, int]:
         """The least and the most workers."""
-        return ends(self.workers)
+        return bounds(self.workers)
 
     @property
     def step_settings(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class Training(Section):
         return "cpu:gloo,cuda:nccl" if self.cpu_offload else "nccl"
 
     @property
-    def talks_once_a_step(self) -> bool:
+    def syncs_once_per_step(self) -> bool:
         """Say whether workers gather weights and add up gradients once a step, or for every pack."""
         return (self.zero_stage or (3 if self.gpus else 1)) == 1
 

@@ -16,7 +16,7 @@ from reasonray.curation.behaviours import annotate_table
 from reasonray.records import content_hash
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
-from reasonray.store.schema import ROLLOUT_SCHEMA, keys
+from reasonray.store.schema import ROLLOUT_SCHEMA, rollout_keys
 from reasonray.store.storage import Place
 
 NARROW = (
@@ -93,12 +93,12 @@ def _known(stored: Place) -> pa.Table | None:
 
 def _places(rollouts: pa.Table, known: pa.Table) -> pa.ChunkedArray:
     """Return the row of each rollout's annotation, null where there is none."""
-    return pc.index_in(keys(rollouts), value_set=keys(known).combine_chunks())
+    return pc.index_in(rollout_keys(rollouts), value_set=rollout_keys(known).combine_chunks())
 
 
 def _annotate(ledger: Ledger, missing: pa.Table, map_batches: MapBatches) -> pa.Table:
     texts = ledger.read(["id", "resample", "completion", "problem_question"])
-    texts = texts.filter(pc.is_in(keys(texts), value_set=keys(missing).combine_chunks()))
+    texts = texts.filter(pc.is_in(rollout_keys(texts), value_set=rollout_keys(missing).combine_chunks()))
     batches = [texts.slice(start, _BATCH) for start in range(0, texts.num_rows, _BATCH)]
     found = map_batches(_annotations, batches)
     return pa.concat_tables(found) if found else _annotations(texts)

@@ -21,7 +21,7 @@ from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENERS, OPENING
 from reasonray.curation.phrase_matcher import Phrases
 from reasonray.prompts import REASONING_CLOSE, split_reasoning
 from reasonray.records import BEHAVIOURS, Annotation, Span
-from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, put
+from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, set_columns
 
 __all__ = ["annotate", "annotate_table", "sentences"]
 
@@ -123,7 +123,7 @@ def annotate_table(table: pa.Table) -> pa.Table:
         kind = ROLLOUT_SCHEMA.field(name).type
         known = table[name].cast(kind) if name in table.column_names else pa.nulls(table.num_rows, kind)
         columns[name] = pc.fill_null(known, default)
-    return put(table, columns)
+    return set_columns(table, columns)
 
 
 def _read(completion: str, question: str) -> tuple[int, list[_Evidence]]:

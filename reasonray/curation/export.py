@@ -16,7 +16,7 @@ from reasonray import models
 from reasonray.config import Prompt
 from reasonray.curation.measures import MEASURES
 from reasonray.prompts import Message, messages
-from reasonray.records import BEHAVIOURS, content_hash, share_of
+from reasonray.records import BEHAVIOURS, content_hash, hash_fraction
 from reasonray.store.schema import SCHEMA_VERSION
 
 __all__ = ["EXPORT_SCHEMA", "LAYOUTS", "examples", "json_lines", "split_off"]
@@ -96,7 +96,7 @@ def split_off(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Ta
     if not share:
         return table, table.slice(0, 0)
     problems = table["problem_id"].to_pylist()
-    aside = {it for it in problems if share_of(content_hash("validation", seed, it)) < share}
+    aside = {it for it in problems if hash_fraction(content_hash("validation", seed, it)) < share}
     mask = pa.array([it in aside for it in problems], pa.bool_())
     return table.filter(pc.invert(mask)), table.filter(mask)
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from reasonray.curation.behaviours import sentences
 from reasonray.curation.text import parted
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
-from reasonray.store.schema import ROLLOUT_SCHEMA, put
+from reasonray.store.schema import ROLLOUT_SCHEMA, set_columns
 
 __all__ = [
     "MEASURES",
@@ -86,7 +86,7 @@ def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
         "code_share": [code_share(text) for text in texts],
         "reasoning_format": [reasoning_format(text) for text in texts],
     }
-    return put(table, {f"annotation_{name}": pa.array(found[name], kind) for name, kind in MEASURES.items()})
+    return set_columns(table, {f"annotation_{name}": pa.array(found[name], kind) for name, kind in MEASURES.items()})
 
 
 def _foreign_shares(completions: Sequence[str], others: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reasonray.records import Finish, Outcome, Split
-from reasonray.store.schema import ROLLOUT_SCHEMA, stored_names, upgraded
+from reasonray.store.schema import ROLLOUT_SCHEMA, stored_columns, upgrade
 from reasonray.store.storage import Place
 
 LARGEST = 8 << 20
@@ -36,9 +36,9 @@ def read_batches(segment: Place, rows: int, train: Collection[str], faults: Coun
     """
     try:
         with pq.ParquetFile(segment.path, filesystem=segment.filesystem, pre_buffer=True) as file:
-            ours = stored_names(ROLLOUT_SCHEMA.names, file.schema_arrow)
+            ours = stored_columns(ROLLOUT_SCHEMA.names, file.schema_arrow)
             for batch in file.iter_batches(rows, columns=ours, use_threads=False):
-                good = keep_good(upgraded(pa.table(batch)), train, faults)
+                good = keep_good(upgrade(pa.table(batch)), train, faults)
                 if good.num_rows:
                     yield good
     except (pa.ArrowInvalid, OSError) as error:

@@ -15,7 +15,7 @@ from reasonray.checkers import CHECKERS, needs_no_answer
 from reasonray.config import FilesSource, HubSource
 from reasonray.errors import UserError
 from reasonray.records import Problem, Split
-from reasonray.store.storage import Place, place, unusable
+from reasonray.store.storage import Place, place, storage_error
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, and the row."""
@@ -114,7 +114,7 @@ def matching(pattern: str, source: str) -> list[Place]:
         else:
             found = [file for file in folder.list() if fnmatch(file.name, target.name)]
     except OSError as error:
-        raise unusable(target, error) from None
+        raise storage_error(target, error) from None
     if not found:
         raise UserError(f"source {source}: no file {'matches' if is_glob else 'at'} {pattern}")
     return found
@@ -128,7 +128,7 @@ def _rows(file: Place) -> Iterator[Row]:
     try:
         yield from readers[kind](file)
     except OSError as error:
-        raise unusable(file, error) from None
+        raise storage_error(file, error) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 at byte {error.start + 1}; save it as UTF-8") from None
     except pa.ArrowInvalid as error:

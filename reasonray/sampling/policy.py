@@ -12,7 +12,7 @@ from itertools import accumulate
 from math import ceil, comb
 
 from reasonray.config import Band, Fixed, Policy, Proportional, Teacher, UntilCorrect
-from reasonray.records import Problem, share_of
+from reasonray.records import Problem, hash_fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def assign_problems(teachers: Sequence[Teacher], train: Sequence[Problem]) -> di
     """Deal the problems: each teacher's share is an arc of a circle on which ids lie by their hash, arc after arc."""
     starts = accumulate((teacher.share for teacher in teachers), initial=0.0)
     return {
-        teacher.name: [it for it in train if (share_of(it.id) - start) % 1.0 < teacher.share]
+        teacher.name: [it for it in train if (hash_fraction(it.id) - start) % 1.0 < teacher.share]
         for teacher, start in zip(teachers, starts, strict=False)
     }
 

@@ -246,5 +246,5 @@ def _brief(figures: Counts, seconds: float) -> dict[str, Any]:
 
 
 def _owes(run: Run, order: SamplingJob) -> bool:
-    identity = run.identity(order.spec.model, order.spec.revision)
+    identity = run.model_identity(order.spec.model, order.spec.revision)
     return identity is None or bool(unfinished_problems(Arm.of(run, order, identity), order))

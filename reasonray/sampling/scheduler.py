@@ -240,7 +240,7 @@ class Scheduler:
         member.before = member.seen = started.before
         if self.arms:
             return
-        self._run.remember(self.spec.model, self.spec.revision, started.identity)
+        self._run.record_model_identity(self.spec.model, self.spec.revision, started.identity)
         for order in self.orders:
             arm = self.arms[order.name] = Arm.of(self._run, order, started.identity)
             for of in unfinished_problems(arm, order):

@@ -98,7 +98,7 @@ class Arm:
         """Return where a problem stands; what an earlier max_tokens cut counts as not drawn."""
         again = {
             sample: resample + 1
-            for sample, (resample, tokens) in stored_samples.cut.items()
+            for sample, (resample, tokens) in stored_samples.truncated.items()
             if tokens in self.cut_at and tokens < self.sampling.max_tokens
         }
         return ProblemState(

@@ -19,8 +19,8 @@ from reasonray.report.compared import ComparisonInputs, render, render_markdown
 from reasonray.report.rollouts import MARGIN, TEXT, with_columns
 from reasonray.sampling.cluster import in_tasks
 from reasonray.store.compatibility import flatten
-from reasonray.store.evaluations import missing
-from reasonray.store.progress import say
+from reasonray.store.evaluations import missing_samples
+from reasonray.store.progress import log_line
 from reasonray.store.run import Run, find_run
 from reasonray.store.storage import place
 
@@ -36,7 +36,7 @@ def compare(paths: Sequence[str], out: str) -> None:
     """
     runs = _named([find_run(path) for path in paths])
     students = {name: drawn(run, STUDENT, in_tasks) for name, run in runs.items() if run.evaluation(STUDENT).segments()}
-    unfinished = {name: lack for name, table in students.items() if (lack := missing(runs[name], table))}
+    unfinished = {name: lack for name, table in students.items() if (lack := missing_samples(runs[name], table))}
     students = {name: table for name, table in students.items() if name not in unfinished}
     metrics = plain(
         {
@@ -51,7 +51,7 @@ def compare(paths: Sequence[str], out: str) -> None:
     (target / "comparison.md").write(render_markdown(metrics).encode())
     inputs = ComparisonInputs(metrics, _shown(runs, students))
     (target / "comparison.html").write(render(inputs).encode())
-    say("report", str(target / "comparison.html"))
+    log_line("report", str(target / "comparison.html"))
 
 
 def _named(runs: Sequence[Run]) -> dict[str, Run]:

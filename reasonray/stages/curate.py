@@ -43,9 +43,9 @@ from reasonray.curation.text import normalised
 from reasonray.curation.validation import read_batches
 from reasonray.records import Split, content_hash
 from reasonray.sampling.cluster import quiet_ray_data
-from reasonray.store.progress import Progress, say
+from reasonray.store.progress import Progress, log_line
 from reasonray.store.run import Run
-from reasonray.store.schema import ROLLOUT_SCHEMA, SCHEMA_VERSION, put, row_hashes
+from reasonray.store.schema import ROLLOUT_SCHEMA, SCHEMA_VERSION, row_hashes, set_columns
 from reasonray.store.storage import Place
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
 
@@ -98,12 +98,12 @@ def curate(run: Run) -> Curated:
     train = [it.id for it in run.problems(Split.TRAIN)]
     inputs = _inputs(run, segments, verdicts, held_out, train)
     manifest = run.curated / "manifest.json"
-    if (before := manifest.read_json_if_there()) and before["inputs"] == inputs:
+    if (before := manifest.read_json_or_none()) and before["inputs"] == inputs:
         _refuse_nothing(before)
         _write_layouts(run, before)
         _renew_card(run, before)
         _remove_others(run, before)
-        say("curate", "done before")
+        log_line("curate", "done before")
         return _curated(run, before)
     with Progress("curate", run.events) as progress:
         progress.show("annotating", {"state": "annotating"}, now=True)
@@ -284,7 +284,7 @@ def _with_fates(table: pa.Table, fates: pa.Table) -> pa.Table:
     """Fill in what selection decided; a second copy of a rollout, which has no fate here, goes."""
     decided = {f"annotation_{name}": fates[name] for name in ("dropped_by", "selected", "pass_rate")}
     found = {name: values.cast(ROLLOUT_SCHEMA.field(name).type) for name, values in decided.items()}
-    return put(table.take(fates["row"]), found).cast(ROLLOUT_SCHEMA)
+    return set_columns(table.take(fates["row"]), found).cast(ROLLOUT_SCHEMA)
 
 
 def _settle(
@@ -324,8 +324,10 @@ def _settle(
     _refuse_nothing(document)  # the manifest says why there is nothing; an earlier data set stays where it is
     _remove_others(run, document)
     for fault, count in faults.items():
-        say("curate", f"{count:>7,} kept out, for {fault} cannot be used")
-    say("curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {_reasons(document) or 'none'}")
+        log_line("curate", f"{count:>7,} kept out, for {fault} cannot be used")
+    log_line(
+        "curate", f"{selected:>7,} samples selected of {rows:,} rollouts   dropped: {_reasons(document) or 'none'}"
+    )
     return document
 
 

@@ -19,8 +19,8 @@ from reasonray.sampling.cluster import in_tasks
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
-from reasonray.store.evaluations import measured, missing
-from reasonray.store.progress import say
+from reasonray.store.evaluations import evaluated_models, missing_samples
+from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 
 
@@ -46,9 +46,9 @@ def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | 
             result = run_jobs(run, "evaluate", group, replicas)
             names = ", ".join(job.name for job in group)
             if not result.total.rollouts:
-                say("evaluate", f"done before   {names}")
+                log_line("evaluate", f"done before   {names}")
             else:
-                say("evaluate", f"{result.total.rollouts:>7,} samples of {names}   {result.seconds:.0f} s")
+                log_line("evaluate", f"{result.total.rollouts:>7,} samples of {names}   {result.seconds:.0f} s")
     for job in jobs:
         if job.ledger.segments():
             annotated(job.ledger, in_tasks)  # now, while there is a cluster: the report reads the stored annotations
@@ -61,9 +61,9 @@ def _scores(run: Run, arms: Collection[str]) -> dict[str, Score]:
     clusters = clusters_of(test, evaluation.cluster)
     problems = {problem.id: problem for problem in test}
     scores = {}
-    for name in (name for name in measured(run) if name in arms):
+    for name in (name for name in evaluated_models(run) if name in arms):
         rollouts = drawn(run, name, in_tasks)
-        if missing(run, rollouts) is None:
+        if missing_samples(run, rollouts) is None:
             votes = alike(rollouts, problems) if max(ks) > 1 else rollouts
             scores[name] = score(votes, name, ks, clusters)[0]
     return scores
@@ -100,7 +100,7 @@ def _job(
     run: Run, arm: str, who: PromptedModel, model: str | None, problems: Sequence[Problem], samples: int
 ) -> SamplingJob:
     policy, spec = Fixed(samples=samples), EngineSpec.of(run, who, model)
-    return SamplingJob(arm, problems, who.prompt, who.sampling, policy, run.evaluation(arm), spec, who.replica_range)
+    return SamplingJob(arm, problems, who.prompt, who.sampling, policy, run.evaluation(arm), spec, who.replica_bounds)
 
 
 def _spread(problems: Sequence[Problem], count: int) -> list[Problem]:

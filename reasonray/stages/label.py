@@ -25,7 +25,7 @@ from reasonray.records import BEHAVIOURS, Outcome, content_hash
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
-from reasonray.store.progress import say
+from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 from reasonray.store.schema import read_rollouts
 
@@ -48,7 +48,7 @@ def label(run: Run, pool: ReplicaPool | None = None) -> None:
     asked = list({problem.id: problem for problem in problems.values()}.values())
     spec, policy = EngineSpec.of(run, labeller), Fixed(samples=1)
     job = SamplingJob(
-        "labeller", asked, labeller.prompt, labeller.sampling, policy, run.labels, spec, labeller.replica_range
+        "labeller", asked, labeller.prompt, labeller.sampling, policy, run.labels, spec, labeller.replica_bounds
     )
     with pool_for(run, pool) as replicas:
         run_jobs(run, "label", [job], replicas)
@@ -68,7 +68,7 @@ def label(run: Run, pool: ReplicaPool | None = None) -> None:
     (run.place / "labels.json").write(json.dumps(document, indent=2).encode())
     known = {name: it["mean"] for name, it in document["kappa"].items() if it["mean"] is not None}
     told = "   ".join(f"{name} {mean:.2f}" for name, mean in known.items())
-    say("label", f"{len(pairs):>7,} of {len(sampled):,} labelled   kappa: {told or 'none'}")
+    log_line("label", f"{len(pairs):>7,} of {len(sampled):,} labelled   kappa: {told or 'none'}")
 
 
 def _agreement(pairs: list[tuple[dict[str, Any], dict[str, bool]]]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from reasonray.report.numbers import Numbers
 from reasonray.report.page import ReportInputs, render
 from reasonray.report.rollouts import BUDGET, MARGIN, TEXT, with_columns
 from reasonray.sampling.cluster import in_tasks
-from reasonray.store.evaluations import measured, measured_checkpoints, missing, step_of
-from reasonray.store.progress import say
+from reasonray.store.evaluations import checkpoint_step, evaluated_checkpoints, evaluated_models, missing_samples
+from reasonray.store.progress import log_line
 from reasonray.store.run import Run, versions
 from reasonray.store.schema import read_rollouts
 
@@ -74,23 +74,23 @@ def report(run: Run) -> Report:
     target = run.place / "report.html"
     target.write(render(inputs).encode())
     _tell(metrics)
-    say("report", str(target))
+    log_line("report", str(target))
     return Report(headline=headline(Numbers(metrics)).striptags(), path=str(target), metrics=metrics)
 
 
 def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """Return the rollouts of the arms that are measured whole, and of the others how much of them there is."""
-    tables = {name: drawn(run, name, in_tasks) for name in measured(run)}
-    unfinished = {name: lack for name, table in tables.items() if (lack := missing(run, table))}
+    tables = {name: drawn(run, name, in_tasks) for name in evaluated_models(run)}
+    unfinished = {name: lack for name, table in tables.items() if (lack := missing_samples(run, table))}
     for name, lack in unfinished.items():
-        say("report", f"{name} is left out: {lack['samples']:,} of {lack['of']:,} samples are drawn")
+        log_line("report", f"{name} is left out: {lack['samples']:,} of {lack['of']:,} samples are drawn")
     return {name: table for name, table in tables.items() if name not in unfinished}, unfinished
 
 
 def _checkpoints(run: Run) -> dict[str, pa.Table]:
     """Return the rollouts of the checkpoints that are measured whole, by the arm's name."""
     few = min(run.config.evaluation.checkpoint_problems, len(run.problems(Split.TEST)))
-    found = {name: annotated(run.evaluation(name), in_tasks) for name in measured_checkpoints(run)}
+    found = {name: annotated(run.evaluation(name), in_tasks) for name in evaluated_checkpoints(run)}
     return {name: it for name, it in found.items() if it.num_rows == few * run.config.evaluation.checkpoint_samples}
 
 
@@ -114,7 +114,7 @@ def _metrics(
         training=_training(run),
         arms=arms,
         test=run.problems(Split.TEST) if arms else None,
-        checkpoints=_with_ends(run, {step_of(name): it for name, it in checkpoints.items()}, arms),
+        checkpoints=_with_ends(run, {checkpoint_step(name): it for name, it in checkpoints.items()}, arms),
         trust=_trust(run, train, sampled),
         stages={it: seconds for it, seconds in stages.items() if seconds},
         provenance=_provenance(run),
@@ -126,7 +126,7 @@ def _tell(metrics: Mapping[str, Any]) -> None:
     for arm, scores in metrics["evaluation"].items():
         found, of = scores["all"]["pass@1"], f"{scores['all']['problems']:,} problems × {scores['all']['samples']}"
         share = f"{100 * found['mean']:5.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
-        say("report", f"{share:<22} pass@1 of {arm}, {of}")
+        log_line("report", f"{share:<22} pass@1 of {arm}, {of}")
 
 
 def _shown(run: Run, chosen: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -147,8 +147,8 @@ def _trust(run: Run, train: Sequence[Problem], sampled: pa.Table) -> metrics_jso
     verdicts = zip(*(sampled[it].to_pylist() for it in _AUDITED), strict=True)
     suspects, looked_at = consensus.suspects(train, verdicts)
     return metrics_json.Trust(
-        verified=manifest.read_json_if_there(),
-        labels=labelled.read_json_if_there(),
+        verified=manifest.read_json_or_none(),
+        labels=labelled.read_json_or_none(),
         suspects=suspects,
         looked_at=looked_at,
     )
@@ -167,7 +167,7 @@ def _with_ends(run: Run, found: Mapping[int, pa.Table], arms: Mapping[str, pa.Ta
     if not found:
         return {}
     few = pc.unique(next(iter(found.values()))["problem_id"])
-    ends = {BASE: 0, STUDENT: step_of(run.chosen_checkpoint())}
+    ends = {BASE: 0, STUDENT: checkpoint_step(run.chosen_checkpoint())}
     return dict(found) | {
         step: part(arms[arm], few, run.config.evaluation.checkpoint_samples)
         for arm, step in ends.items()
@@ -220,8 +220,8 @@ def _provenance(run: Run) -> dict[str, Any]:
     }
     return {
         "seed": run.config.seed,
-        "models": {_local(run, it): of for it, of in (models.read_json_if_there() or {}).items()},
-        "data": (manifest.read_json_if_there() or {}).get("data"),
+        "models": {_local(run, it): of for it, of in (models.read_json_or_none() or {}).items()},
+        "data": (manifest.read_json_or_none() or {}).get("data"),
         "machines": list(dict.fromkeys(machine for it in clusters for machine in it["machines"])),
         "accelerator_hours": hours,
     }

@@ -14,7 +14,7 @@ from reasonray.sampling.policy import assign_problems
 from reasonray.sampling.pool import ReplicaPool, fits, pool_for, refuse_impossible
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
 from reasonray.sampling.work import Counts, EngineSpec, SamplingJob
-from reasonray.store.progress import say
+from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 
 
@@ -35,12 +35,12 @@ def load_problems(run: Run) -> None:
     counts = Counter(problem.split for problem in loaded.problems)
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""
     dropped += f"   {before:,} of them known before" if before else ""
-    say("problems", f"{counts[Split.TRAIN]:>7,} to distil   {counts[Split.TEST]:,} held out{dropped}")
+    log_line("problems", f"{counts[Split.TRAIN]:>7,} to distil   {counts[Split.TEST]:,} held out{dropped}")
     reasons = problems.unverifiable(loaded.problems)
     unread = [problem for problem in loaded.problems if problem.id in reasons]
     if unread:
         example = f"{unread[0].answer!r} to {unread[0].question[:60]!r} ({reasons[unread[0].id]})"
-        say("problems", f"{len(unread):>7,} cannot be judged, such as the answer {example}")
+        log_line("problems", f"{len(unread):>7,} cannot be judged, such as the answer {example}")
     run.events.emit(
         "problems",
         train=counts[Split.TRAIN],
@@ -95,7 +95,7 @@ def _jobs(run: Run) -> list[SamplingJob]:
             run.config.policy,
             run.ledger,
             EngineSpec.of(run, teacher),
-            teacher.replica_range,
+            teacher.replica_bounds,
             run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset(),
         )
         for teacher in run.config.teachers
@@ -128,9 +128,9 @@ def _print_result(run: Run, jobs: Sequence[SamplingJob], result: SamplingResult)
     for job in jobs:
         counts = result.counts_by_job.get(job.name, Counts())
         if not (counts.rollouts or result.exhausted):
-            say("sample", f"done before   teacher {job.name}")
+            log_line("sample", f"done before   teacher {job.name}")
             continue
-        say(
+        log_line(
             "sample",
             f"{counts.rollouts:>7,} rollouts by {job.name}   {counts.correct:,} correct "
             f"({counts.correct / max(1, counts.rollouts):.1%})   "
@@ -138,7 +138,7 @@ def _print_result(run: Run, jobs: Sequence[SamplingJob], result: SamplingResult)
         )
     if result.exhausted:
         limit = getattr(run.config.budget, result.exhausted)
-        say(
+        log_line(
             "sample",
             f"budget.{result.exhausted} = {limit:,} is spent: raise it, and the same command continues from here",
         )

@@ -32,8 +32,14 @@ from reasonray import models
 from reasonray.config import Training, UserError
 from reasonray.records import content_hash
 from reasonray.sampling.pool import autoscales
-from reasonray.store.checkpoints import CheckpointStore, forget, least_loss, made_of_other, resumable
-from reasonray.store.progress import Progress, duration, say
+from reasonray.store.checkpoints import (
+    CheckpointStore,
+    best_checkpoint,
+    delete_superseded,
+    resumable_checkpoints,
+    trained_on_other,
+)
+from reasonray.store.progress import Progress, duration, log_line
 from reasonray.store.run import Run
 from reasonray.store.storage import Place, place
 from reasonray.training import plan
@@ -65,10 +71,10 @@ def train(run: Run) -> TrainedStudent:
             already, and by another rule; or see training/loop.py.
     """
     data, files, selected = _data_set(run)
-    other = made_of_other(run, data)
+    other = trained_on_other(run, data)
     if not other and (run.student / "final" / "manifest.json").exists():
         _refuse_other_choice(run)
-        say("train", "done before")
+        log_line("train", "done before")
         return trained_student(run)
     _refuse_too_small(run.config.training)
     if other:
@@ -90,13 +96,13 @@ def train(run: Run) -> TrainedStudent:
 
 def _retire(run: Run, other: dict[str, Any]) -> None:
     """Put aside what was made of other data or by other settings: the run was extended, or curated anew."""
-    run.retire_student(content_hash(json.dumps(other, sort_keys=True)))
+    run.archive_student(content_hash(json.dumps(other, sort_keys=True)))
     now = run.config.training.step_settings
     changes = [
         f"training.{name} was {was}, now it is {now[name]}" for name, was in other.items() if now.get(name, was) != was
     ]
     why = changes[0] if changes else "the data set has changed"
-    say("train", f"{why}: the earlier student is below {run.place / 'earlier'}")
+    log_line("train", f"{why}: the earlier student is below {run.place / 'earlier'}")
 
 
 def _refuse_other_choice(run: Run) -> None:
@@ -125,7 +131,7 @@ def _refuse_too_small(training: Training) -> None:
     if autoscales():  # and so may add what is missing
         return
     resources = ray.cluster_resources()
-    workers = training.worker_range[0]
+    workers = training.worker_bounds[0]
     for what, each in (("GPU", float(training.gpus)), ("CPU", training.cpus)):
         if each * workers > resources.get(what, 0):
             raise UserError(
@@ -334,7 +340,7 @@ def _train_here(assignment: _Assignment) -> None:
             world,
             _fetched(resume, scratch / "resume") if resume else None,
             on_step,
-            lambda step, path: store.put(step, path, list(steps)),
+            lambda step, path: store.save(step, path, list(steps)),
             store.is_due,
         )
     if rank == 0:
@@ -343,7 +349,7 @@ def _train_here(assignment: _Assignment) -> None:
 
 def _newest(run: Run, data: str) -> Place | None:
     """Return what to resume from: the newest state of this data."""
-    whole = [it for it in resumable(run) if (it / "state").exists()]
+    whole = [it for it in resumable_checkpoints(run) if (it / "state").exists()]
     of_this_data = [it for it in whole if (it / "manifest.json").read_json()["data"] == data]
     return of_this_data[-1] if of_this_data else None
 
@@ -361,7 +367,7 @@ def _chosen(run: Run, steps: Sequence[Mapping[str, float]]) -> Place:
     """Return the checkpoint that becomes the student."""
     checkpoints = run.checkpoints()
     if run.config.training.student == "best":
-        best = least_loss(steps)
+        best = best_checkpoint(steps)
         return next((it for it in checkpoints if it.name == best), checkpoints[-1])
     return checkpoints[-1]
 
@@ -393,10 +399,10 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, 
     (final / "README.md").write(card(run.config, figures, steps, chosen.name).encode())
     made = {"steps": figures["steps"], "seconds": seconds, "training": run.config.training.step_settings}
     (final / "manifest.json").write(json.dumps(manifest | made).encode())
-    forget(run, steps, but=None)
+    delete_superseded(run, steps, but=None)
     left_out = f"   {overlong:,} too long, left out" if overlong else ""
     left_out += f"   {len(refused):,} refused, such as {refused[0]}" if refused else ""
-    say(
+    log_line(
         "train",
         f"{len(steps):>7,} steps on {figures['examples']:,} samples   loss {steps[0]['loss']:.3f} → "
         f"{steps[-1]['loss']:.3f}   {duration(seconds)}{left_out}",

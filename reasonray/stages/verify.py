@@ -29,14 +29,14 @@ from reasonray.checkers import consensus, find_checker, judgement, math_answer, 
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking, Fixed, Judge, UserError
 from reasonray.prompts import split_reasoning
-from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash, share_of
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash, hash_fraction
 from reasonray.sampling.cluster import quiet_ray_data
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
-from reasonray.store.progress import say
+from reasonray.store.progress import log_line
 from reasonray.store.run import Run
-from reasonray.store.schema import ROLLOUT_SCHEMA, complete, row_hashes, table_to_rollouts
+from reasonray.store.schema import ROLLOUT_SCHEMA, row_hashes, select_columns, table_to_rollouts
 from reasonray.store.storage import Place
 from reasonray.store.verdicts import VERIFIED_SCHEMA
 
@@ -55,7 +55,7 @@ class Rules:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row that names the file."""
-        table = complete(batch, ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA)
+        table = select_columns(batch, ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA)
         rollouts = [_under(it, self._checking.instead) for it in table_to_rollouts(table)]
         begun = [self._begin(it) for it in rollouts]  # all are under way before the first is waited for
         rows = [self._row(it, *futures) for it, futures in zip(rollouts, begun, strict=True)]
@@ -68,7 +68,7 @@ class Rules:
         if rollout.finish is Finish.ERROR:
             return None, None
         asked = rollout.problem, rollout.completion, rollout.finish
-        is_audited = share_of(rollout.id) < self._checking.audit
+        is_audited = hash_fraction(rollout.id) < self._checking.audit
         return self._pool.submit(*asked), self._pool.compare_rules(*asked) if is_audited else None
 
     def _row(
@@ -116,9 +116,9 @@ def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> 
     for name in checking.instead.values():
         find_checker(name)
     inputs = content_hash(str(VERIFIED_SCHEMA), checking.model_dump_json(), *(segment.name for segment in segments))
-    before = (run.verified / "manifest.json").read_json_if_there()
+    before = (run.verified / "manifest.json").read_json_or_none()
     if before and not again and before["inputs"] == inputs:
-        say("verify", "done before")
+        log_line("verify", "done before")
         return before
     scratch = run.verified / "rules"
     scratch.delete()
@@ -181,7 +181,7 @@ def _with_judgements(
     problems = list(questions.values())
     spec = EngineSpec.of(run, judge)
     job = SamplingJob(
-        "judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.replica_range
+        "judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.replica_bounds
     )
     with pool_for(run, pool) as replicas:
         run_jobs(run, "verify", [job], replicas)
@@ -299,14 +299,14 @@ def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any
             file.delete()
     if controls and not controls["trusted"]:
         shares = [controls[name]["mean"] for name in ("accepts_gold", "refuses_others")]
-        say(
+        log_line(
             "verify",
             f"the judge accepts {shares[0]:.0%} of right and refuses {shares[1]:.0%} of wrong answers that are known:",
         )
-        say("verify", "no better than chance, so it decides nothing")
-    say("verify", f"{verified.num_rows:>7,} rollouts judged again   {sum(changed.values()):,} verdicts changed")
+        log_line("verify", "no better than chance, so it decides nothing")
+    log_line("verify", f"{verified.num_rows:>7,} rollouts judged again   {sum(changed.values()):,} verdicts changed")
     for pair, count in changed.most_common():
-        say("verify", f"{count:>7,} {pair.replace('>', ' → ')}")
+        log_line("verify", f"{count:>7,} {pair.replace('>', ' → ')}")
     run.events.emit("verified", rows=document["rows"], counts=document["counts"])
     return document
 

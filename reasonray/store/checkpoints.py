@@ -44,7 +44,7 @@ class CheckpointStore:
 
     def __enter__(self) -> Self:
         if self._rank == 0:
-            forget_torn(self._run)
+            delete_incomplete(self._run)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -63,7 +63,7 @@ class CheckpointStore:
         late, self._periods = int(periods + _AHEAD) > self._periods, int(periods + _AHEAD)
         return first or (late and self._rank == 0)
 
-    def put(self, step: int, path: Path, steps: list[dict[str, float]]) -> None:
+    def save(self, step: int, path: Path, steps: list[dict[str, float]]) -> None:
         """Bring this worker's part of a checkpoint to the run, in the background; rank 0 completes it with the steps.
 
         Raises:
@@ -93,26 +93,26 @@ class CheckpointStore:
             (target / "steps.json").write(json.dumps(steps).encode())
             made_of = {"data": self._data, "training": self._run.config.training.step_settings}
             (target / "manifest.json").write(json.dumps({"step": step} | made_of).encode())
-            forget(self._run, steps, but=target)
+            delete_superseded(self._run, steps, but=target)
 
 
-def resumable(run: Run) -> list[Place]:
+def resumable_checkpoints(run: Run) -> list[Place]:
     """Return the complete checkpoints and the states saved between them, in order of training steps."""
     return sorted([*run.checkpoints(), *run.states()], key=lambda it: it.name)
 
 
-def made_of_other(run: Run, data: str) -> dict[str, Any]:
+def trained_on_other(run: Run, data: str) -> dict[str, Any]:
     """Return the data set and settings that a student or a state was made of, if they are not those asked for."""
     asked = {"data": data} | run.config.training.step_settings
-    marks = [it / "manifest.json" for it in (run.student / "final", *resumable(run))]
-    for manifest in filter(None, (it.read_json_if_there() for it in marks)):
+    marks = [it / "manifest.json" for it in (run.student / "final", *resumable_checkpoints(run))]
+    for manifest in filter(None, (it.read_json_or_none() for it in marks)):
         made_of: dict[str, Any] = {"data": manifest["data"]} | manifest.get("training", {})
         if any(asked.get(name) != was for name, was in made_of.items()):
             return made_of
     return {}
 
 
-def forget_torn(run: Run) -> None:
+def delete_incomplete(run: Run) -> None:
     """Delete the checkpoints and states that are not complete."""
     folder = run.student / "checkpoints"
     for it in [*folder.list(), *(folder / "states").list()]:
@@ -120,7 +120,7 @@ def forget_torn(run: Run) -> None:
             it.delete()
 
 
-def forget(run: Run, steps: Sequence[Mapping[str, float]], but: Place | None) -> None:
+def delete_superseded(run: Run, steps: Sequence[Mapping[str, float]], but: Place | None) -> None:
     """Delete what nobody needs any more.
 
     That is the states before `but` (all of them, if that is None), three times the weights' size each, and where
@@ -133,13 +133,13 @@ def forget(run: Run, steps: Sequence[Mapping[str, float]], but: Place | None) ->
     for checkpoint in checkpoints:
         if but is None or checkpoint != but:
             (checkpoint / "state").delete()
-    keep, best = run.config.training.keep, least_loss(steps)
+    keep, best = run.config.training.keep, best_checkpoint(steps)
     for checkpoint in checkpoints[: -keep if keep else 0]:
         if checkpoint.name != best:
             checkpoint.delete()
 
 
-def least_loss(steps: Sequence[Mapping[str, float]]) -> str | None:
+def best_checkpoint(steps: Sequence[Mapping[str, float]]) -> str | None:
     """Return the name of the checkpoint with the least loss on the held-out examples, None without such."""
     measured = [it for it in steps if "validation_loss" in it]
     if not measured:

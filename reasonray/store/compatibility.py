@@ -27,7 +27,7 @@ _ASKS_FOR_MORE = re.compile(
 )
 
 
-def refusal(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def incompatibility(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Say why a run cannot go on with another configuration: the field and the cure; "" if it can.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reasonray.errors import UserError
 from reasonray.store.run import Run
-from reasonray.store.storage import unusable
+from reasonray.store.storage import storage_error
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def exclusive(run: Run) -> Iterator[None]:
     try:
         lock = (Path(run.place.path) / ".lock").open("a+")
     except OSError as error:
-        raise unusable(run.place, error) from None
+        raise storage_error(run.place, error) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

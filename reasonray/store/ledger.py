@@ -34,11 +34,11 @@ from reasonray.records import JUDGED, Finish, Outcome, Rollout
 from reasonray.store.schema import (
     ROLLOUT_SCHEMA,
     SCHEMA_VERSION,
-    complete,
     refuse_newer,
     rollouts_to_table,
-    stored_names,
-    version_of,
+    schema_version,
+    select_columns,
+    stored_columns,
 )
 from reasonray.store.storage import Place
 
@@ -62,7 +62,7 @@ class StoredSamples:
     correct: int = 0
     tokens: int = 0
     """Completion tokens of all of them."""
-    cut: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    truncated: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Samples that the token limit cut → (round, completion tokens)."""
     judged: int = 0
     """Samples whose outcome says something of the teacher: correct, wrong, no answer or truncated."""
@@ -226,10 +226,10 @@ class Ledger:
         with pq.ParquetFile(
             segment.path, filesystem=segment.filesystem, read_dictionary=list(encoded), pre_buffer=True
         ) as file:
-            refuse_newer(version_of(file.schema_arrow), segment.name)
+            refuse_newer(schema_version(file.schema_arrow), segment.name)
             names = columns or ROLLOUT_SCHEMA.names
-            found = file.read(columns=stored_names(names, file.schema_arrow), use_threads=False)
-        return complete(found, names)
+            found = file.read(columns=stored_columns(names, file.schema_arrow), use_threads=False)
+        return select_columns(found, names)
 
 
 def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:

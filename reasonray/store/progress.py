@@ -22,7 +22,7 @@ _LIVE_SECONDS = 0.25
 _console = Console(highlight=False, soft_wrap=True)
 
 
-def say(stage: str, text: str) -> None:
+def log_line(stage: str, text: str) -> None:
     """Print one line of a stage."""
     _console.print(_line(stage, text))
 
@@ -70,7 +70,7 @@ class Progress:
             self._emitted = moment
             self.record(figures)
             if not self._live:
-                say(self._stage, text)
+                log_line(self._stage, text)
 
     def record(self, figures: Mapping[str, Any]) -> None:
         """Write figures into the events without showing anything."""

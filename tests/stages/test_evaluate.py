@@ -15,7 +15,7 @@ from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.evaluate import evaluate
 from reasonray.stages.report import report
 from reasonray.stages.sample import load_problems, sample
-from reasonray.store.compatibility import refusal
+from reasonray.store.compatibility import incompatibility
 from reasonray.store.run import open_run
 from tests.factories import a_scripted_config
 
@@ -84,9 +84,9 @@ def test_arms_can_be_added_to_a_run_but_stay_what_they_are(tmp_path: Path) -> No
         evaluation = {"samples": 2, "k": [1], "checkpoint_samples": 1, "arms": list(arms)}
         return parse(raw(tmp_path, evaluation=evaluation)).model_dump(mode="json")
 
-    assert refusal(plain(), plain(arm("x", 1.0))) == ""
-    assert refusal(plain(arm("x", 1.0)), plain(arm("x", 1.0, cpus=2), arm("y", 1.0))) == ""
-    assert refusal(plain(arm("x", 1.0), arm("y", 1.0)), plain(arm("y", 1.0))) == ""
-    found = refusal(plain(arm("x", 1.0)), plain(arm("x", 1.0, sampling={"temperature": 0.5})))
+    assert incompatibility(plain(), plain(arm("x", 1.0))) == ""
+    assert incompatibility(plain(arm("x", 1.0)), plain(arm("x", 1.0, cpus=2), arm("y", 1.0))) == ""
+    assert incompatibility(plain(arm("x", 1.0), arm("y", 1.0)), plain(arm("y", 1.0))) == ""
+    found = incompatibility(plain(arm("x", 1.0)), plain(arm("x", 1.0, sampling={"temperature": 0.5})))
     assert "evaluation.arms.x.sampling.temperature" in found
     assert "give the arm another name" in found

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reasonray.config import Config, UserError
-from reasonray.records import Finish, Outcome, Problem, Rollout, Split, share_of
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split, hash_fraction
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
@@ -98,7 +98,7 @@ def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: No
     assert {it["rules_outcome"] for it in undecided} == {"no_answer"}
     assert {(it["verdict_outcome"], it["verdict_checker"]) for it in undecided} == {("correct", "judge")}
     audited = [it for it in rows if it["judged_for"] == "audit"]
-    assert {it["id"] for it in audited} == {it.id for it in drawn if share_of(it.id) < 0.5} - {
+    assert {it["id"] for it in audited} == {it.id for it in drawn if hash_fraction(it.id) < 0.5} - {
         it["id"] for it in undecided
     } - {drawn[-1].id}
     assert all(it["verdict_outcome"] == it["rules_outcome"] for it in audited), "an audit changes nothing"

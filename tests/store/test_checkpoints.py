@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reasonray.store.checkpoints import CheckpointStore, made_of_other
+from reasonray.store.checkpoints import CheckpointStore, trained_on_other
 from reasonray.store.run import Run, open_run
 from reasonray.store.storage import Place, place
 from tests.factories import a_scripted_config
@@ -54,18 +54,18 @@ def contents(folder: Place) -> dict[str, str]:
 def test_what_a_dead_attempt_brought_is_no_part_of_the_next_ones_state(stored: Run, tmp_path: Path) -> None:
     states = stored.student / "checkpoints" / "states"
     with a_store(stored, 0, 1) as store:
-        store.put(2, part(tmp_path, 2, 0, 1), [{"step": 2}])
+        store.save(2, part(tmp_path, 2, 0, 1), [{"step": 2}])
     for rank in (1, 2):  # of three workers; the first one died before its own part was there
         place(part(tmp_path, 5, rank, 3)).copy(states / "step-000005")
         (states / "step-000005" / "parts" / str(rank)).write(b"")
     (stored.student / "checkpoints" / "step-000004" / "model" / "config.json").write(b"torn")
     first, second = a_store(stored, 0, 2), a_store(stored, 1, 2)
     with first:
-        first.put(5, part(tmp_path, 5, 0, 2), [{"step": 5}])
+        first.save(5, part(tmp_path, 5, 0, 2), [{"step": 5}])
         time.sleep(1.0)  # it waits for the other's part
         assert [it.name for it in stored.states()] == ["step-000002"]
         with second:
-            second.put(5, part(tmp_path, 5, 1, 2), [{"step": 5}])
+            second.save(5, part(tmp_path, 5, 1, 2), [{"step": 5}])
     assert [it.name for it in stored.states()] == ["step-000005"]
     assert set(contents(states / "step-000005" / "state").values()) == {"of 2"}
     assert json.loads((states / "step-000005" / "steps.json").read()) == [{"step": 5}]
@@ -76,13 +76,13 @@ def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
     tmp_path: Path,
 ) -> None:
     run = open_run(a_scripted_config(tmp_path))
-    assert made_of_other(run, "data") == {}
+    assert trained_on_other(run, "data") == {}
     reported: list[dict[str, float]] = []
     with a_store(run, 0, 1, reported=reported) as store:
-        store.put(2, Path(run.student.path) / "checkpoints" / "states" / "step-000002", [{"step": 2, "loss": 1.5}])
+        store.save(2, Path(run.student.path) / "checkpoints" / "states" / "step-000002", [{"step": 2, "loss": 1.5}])
     assert reported == [{"step": 2, "loss": 1.5}]
-    assert made_of_other(run, "data") == {}
-    assert made_of_other(run, "other data")["data"] == "data"
+    assert trained_on_other(run, "data") == {}
+    assert trained_on_other(run, "other data")["data"] == "data"
     for update, other in (
         ({"max_tokens": 77}, True),
         ({"lora_rank": 4}, True),
@@ -90,7 +90,7 @@ def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
     ):
         training = run.config.training.model_copy(update=update)
         changed = Run(run.place, run.config.model_copy(update={"training": training}))
-        assert bool(made_of_other(changed, "data")) is other
+        assert bool(trained_on_other(changed, "data")) is other
 
 
 def test_a_state_is_saved_once_when_a_node_is_about_to_go(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reasonray.config import Config, UserError, parse
-from reasonray.store.compatibility import is_extension, refusal
+from reasonray.store.compatibility import incompatibility, is_extension
 from reasonray.store.run import open_run
 
 TEACHER: dict[str, Any] = {"name": "a", "model": "m", "engine": {"kind": "scripted"}, "sampling": {"max_tokens": 64}}
@@ -37,7 +37,7 @@ def config(root: Path, **changes: Any) -> Config:
     ],
 )
 def test_more_can_be_asked_of_a_run(changes: dict[str, Any]) -> None:
-    assert refusal(plain(), plain(**changes)) == ""
+    assert incompatibility(plain(), plain(**changes)) == ""
     assert is_extension(plain(), plain(**changes))
 
 
@@ -51,7 +51,7 @@ def test_more_can_be_asked_of_a_run(changes: dict[str, Any]) -> None:
     ],
 )
 def test_other_places_and_budgets_are_free(changes: dict[str, Any]) -> None:
-    assert refusal(plain(), plain(**changes)) == ""
+    assert incompatibility(plain(), plain(**changes)) == ""
     assert not is_extension(plain(), plain(**changes))
 
 
@@ -72,7 +72,7 @@ def test_other_places_and_budgets_are_free(changes: dict[str, Any]) -> None:
 def test_what_identifies_rollouts_or_the_students_model_is_refused_by_name(
     changes: dict[str, Any], message: str
 ) -> None:
-    assert message in refusal(plain(), plain(**changes))
+    assert message in incompatibility(plain(), plain(**changes))
 
 
 def test_an_extended_run_remembers_what_it_was(tmp_path: Path) -> None:

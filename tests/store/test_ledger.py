@@ -78,11 +78,15 @@ def test_the_tally_counts_samples_and_correct_ones_by_problem_and_fingerprint(le
 def test_the_newest_round_of_a_rollout_is_read_and_the_older_one_stays(ledger: Ledger) -> None:
     cut = {"outcome": Outcome.TRUNCATED, "finish": Finish.LENGTH}
     ledger.append([a_rollout("and so on", sample=0, **cut), a_rollout("and on", sample=1, **cut)])
-    assert ledger.stored_samples()[a_problem().id, "fingerprint"].cut == {0: (0, 3), 1: (0, 2)}
+    assert ledger.stored_samples()[a_problem().id, "fingerprint"].truncated == {0: (0, 3), 1: (0, 2)}
     ledger.append([a_rollout(sample=0, resample=1)])
     ledger.append([a_rollout("and so on", sample=0, **cut)])
     stored_samples = ledger.stored_samples()[a_problem().id, "fingerprint"]
-    assert (stored_samples.samples, stored_samples.correct, stored_samples.cut) == (frozenset({0, 1}), 1, {1: (0, 2)})
+    assert (stored_samples.samples, stored_samples.correct, stored_samples.truncated) == (
+        frozenset({0, 1}),
+        1,
+        {1: (0, 2)},
+    )
     assert sorted(ledger.read(["resample"])["resample"].to_pylist()) == [0, 1]
     assert sum(pq.read_metadata(segment.path).num_rows for segment in ledger.segments()) == 4
 

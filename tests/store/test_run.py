@@ -91,7 +91,7 @@ def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
 def test_a_second_driver_is_kept_off_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     run = open_run(a_config(tmp_path))
     hold = (
-        "import sys, time; from reasonray.store.run import exclusive, find_run\n"
+        "import sys, time; from reasonray.store.lease import exclusive; from reasonray.store.run import find_run\n"
         "with exclusive(find_run(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", hold, run.place.path], stdout=subprocess.PIPE, text=True)
@@ -107,9 +107,9 @@ def test_a_second_driver_is_kept_off_and_a_killed_one_leaves_no_lock(tmp_path: P
 
 def test_a_model_that_changed_under_its_name_is_noticed(tmp_path: Path) -> None:
     run = open_run(a_config(tmp_path))
-    assert run.identity("m", None) is None
-    run.remember("m", None, "abc")
-    run.remember("m", None, "abc")
-    assert run.identity("m", None) == "abc"
+    assert run.model_identity("m", None) is None
+    run.record_model_identity("m", None, "abc")
+    run.record_model_identity("m", None, "abc")
+    assert run.model_identity("m", None) == "abc"
     with pytest.raises(UserError, match="is not the one that run a-run began with"):
-        run.remember("m", None, "xyz")
+        run.record_model_identity("m", None, "xyz")

@@ -31,9 +31,9 @@ def test_what_is_written_is_read_listed_and_deleted(there: Place) -> None:
 
 def test_a_json_file_is_read_as_its_object_and_one_that_is_not_there_as_none(there: Place) -> None:
     there.filesystem.create_dir(there.path)
-    assert (there / "it.json").read_json_if_there() is None
+    assert (there / "it.json").read_json_or_none() is None
     (there / "it.json").write(b'{"one": [1]}')
-    assert (there / "it.json").read_json() == (there / "it.json").read_json_if_there() == {"one": [1]}
+    assert (there / "it.json").read_json() == (there / "it.json").read_json_or_none() == {"one": [1]}
     with pytest.raises(FileNotFoundError):
         (there / "other.json").read_json()
 
