@@ -1,19 +1,7 @@
-"""Draw what the teachers owe the train problems: python jobs/sample.py CONFIG [key=value …]"""
+"""Sample solutions from the teachers and judge them: python jobs/sample.py CONFIG [key=value …]"""
 
 import sys
 
-from reasonray.cli.main import job
-from reasonray.store.run import Run
+from reasonray.cli.main import main
 
-
-def work(run: Run) -> None:
-    """Sample with a fleet of the job's own."""
-    from reasonray.sampling.pool import ReplicaPool
-    from reasonray.stages.sample import sample
-
-    with ReplicaPool(run) as pool:
-        sample(run, pool)
-
-
-if __name__ == "__main__":
-    sys.exit(job(work, str(__doc__)))
+sys.exit(main(["sample", *sys.argv[1:]]))

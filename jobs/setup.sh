@@ -1,5 +1,5 @@
 # Sourced by jobs/quickstart.sh and tests/run.sh: makes .venv with this package and the extras in $1, once.
-# A second call compares a stamp of pyproject.toml and returns at once.
+# Versions are those of jobs/constraints.txt. A second call finds pyproject.toml and the constraints unchanged and returns.
 set -euo pipefail
 
 extras=$1
@@ -8,11 +8,11 @@ export PATH="$PWD/.venv/bin:$PATH"
 unset VIRTUAL_ENV PYTHONPATH
 unset PYTHONDONTWRITEBYTECODE  # or each of Ray's many processes compiles all that it imports: 2 s for ray instead of 0.6
 
-if ! cmp -s pyproject.toml "$stamp" 2>/dev/null; then
+if ! cat pyproject.toml jobs/constraints.txt | cmp -s - "$stamp" 2>/dev/null; then
   began=$SECONDS
   if [ ! -x .venv/bin/python ]; then
     python=$(command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $python is older" >&2; exit 2; }
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; $python is older" >&2; exit 2; }
     echo "setup     making .venv with $("$python" --version)"
     "$python" -m venv .venv
   fi
@@ -23,7 +23,7 @@ if ! cmp -s pyproject.toml "$stamp" 2>/dev/null; then
   backend=()
   if [ -n "$wheels" ]; then export UV_FIND_LINKS="$wheels"; else backend=(--torch-backend=cpu); fi
   echo "setup     installing reasonray[$extras], about a minute"
-  .venv/bin/uv pip install --quiet --python .venv/bin/python "${backend[@]}" -e ".[$extras]"
-  cp pyproject.toml "$stamp"
+  .venv/bin/uv pip install --quiet --python .venv/bin/python "${backend[@]}" -c jobs/constraints.txt -e ".[$extras]"
+  cat pyproject.toml jobs/constraints.txt > "$stamp"
   echo "setup     done in $((SECONDS - began)) s"
 fi

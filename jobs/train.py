@@ -1,17 +1,7 @@
-"""Fine-tune the student on the curated samples: python jobs/train.py CONFIG [key=value …]"""
+"""Fine-tune the student on the data set: python jobs/train.py CONFIG [key=value …]"""
 
 import sys
 
-from reasonray.cli.main import job
-from reasonray.store.run import Run
+from reasonray.cli.main import main
 
-
-def work(run: Run) -> None:
-    """Train the student."""
-    from reasonray.stages.train import train
-
-    train(run)
-
-
-if __name__ == "__main__":
-    sys.exit(job(work, str(__doc__)))
+sys.exit(main(["train", *sys.argv[1:]]))

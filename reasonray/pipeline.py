@@ -1,1 +1,171 @@
-"""The whole run: every stage in order."""
+"""The stages of a run in order, and what surrounds them: the checks before a start, the lock on the run, and Ray.
+
+Stages are imported when they are called, so that importing this module loads neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from reasonray.checkers import CHECKERS
+from reasonray.config import Config
+from reasonray.curation.rules import check_names
+from reasonray.errors import UserError
+from reasonray.problems.files import matching
+from reasonray.records import Score
+from reasonray.store import run as run_directory
+from reasonray.store.lease import exclusive
+from reasonray.store.run import Run
+
+if TYPE_CHECKING:
+    from reasonray.sampling.pool import ReplicaPool
+    from reasonray.sampling.sampler import SamplingResult
+    from reasonray.stages.curate import Curated
+    from reasonray.stages.report import Report
+    from reasonray.training.trained_student import TrainedStudent
+
+
+@contextmanager
+def open_run(config: Config) -> Iterator[Run]:
+    """Check a configuration, open its run or begin it, hold it against other drivers, and join a Ray cluster.
+
+    The cluster is the one that the environment names ($RAY_ADDRESS) or that runs on this machine; where there is none,
+    a local one is started and stopped at the end of the block.
+
+    Raises:
+        UserError: the configuration names what does not exist, the run was begun with another configuration, or another
+            driver works on it.
+    """
+    from reasonray.sampling.cluster import connected, machines
+
+    refuse_unknown_names(config)
+    refuse_missing_files(config)
+    run = run_directory.open_run(config)
+    with exclusive(run), connected():
+        run.events.emit("cluster", machines=machines())
+        yield run
+
+
+def distill(config: Config) -> Report:
+    """Run all stages in order: problems → sample → verify → curate → train → evaluate → report.
+
+    Every stage resumes where it stopped, and one that is done is not done again. Verification runs only where the
+    configuration asks for more than the rules (a judge, majorities).
+    """
+    from reasonray.sampling.pool import ReplicaPool
+    from reasonray.stages.evaluate import arms_before_training
+
+    with open_run(config) as run:
+        with ReplicaPool(run) as pool:
+            sample(run, pool)
+            if run.config.checking.cascades:
+                verify(run, pool, again=False)
+            evaluate(run, pool, arms_before_training(run))
+            if run.config.training.gpus:
+                pool.close()  # training needs the GPUs; on CPUs an idle engine costs nothing and saves a minute's start
+            curate(run, pool)
+            train(run)
+            evaluate(run, pool)
+        return report(run)
+
+
+def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
+    """Sample what the teachers' policy still wants of the train problems, as far as the budget goes.
+
+    Args:
+        run: an open run; its problems are loaded at the first call.
+        pool: replicas to use; without one, replicas are started for this call alone. So in `verify`, `curate` and
+            `evaluate`.
+    """
+    from reasonray.stages.sample import sample
+
+    return sample(run, pool)
+
+
+def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> dict[str, Any]:
+    """Judge the stored rollouts again with the checkers as they are now, and return what the manifest records.
+
+    Args:
+        run: an open run.
+        pool: where the judge's replicas come from, if [checking.judge] names one.
+        again: do so even if the same rollouts were verified under the same configuration before.
+    """
+    from reasonray.stages.verify import verify
+
+    return verify(run, pool, again=again)
+
+
+def curate(run: Run, pool: ReplicaPool | None = None) -> Curated:
+    """Annotate, filter and select the rollouts, and write the data set; label a sample if a labeller is configured."""
+    from reasonray.stages.curate import curate
+    from reasonray.stages.label import label
+
+    curated = curate(run)
+    label(run, pool)
+    return curated
+
+
+def train(run: Run) -> TrainedStudent:
+    """Fine-tune the student on the curated rollouts."""
+    from reasonray.stages.train import train
+
+    return train(run)
+
+
+def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | None = None) -> dict[str, Score]:
+    """Measure models on the test problems, and return their scores on all of them.
+
+    Args:
+        run: an open run.
+        pool: replicas to use.
+        arms: names of models under evaluation; None for every one whose weights exist: base, teachers, checkpoints,
+            student and [[evaluation.arms]].
+    """
+    from reasonray.stages.evaluate import evaluate
+    from reasonray.stages.sample import load_problems
+
+    load_problems(run)
+    return evaluate(run, pool, arms)
+
+
+def report(run: Run) -> Report:
+    """Write metrics.json, report.md and report.html of what the run holds so far."""
+    from reasonray.stages.report import report
+
+    return report(run)
+
+
+def compare(runs: Sequence[str], out: str = "comparison") -> None:
+    """Write comparison.html, .md and .json of several runs that have been reported.
+
+    Args:
+        runs: directories or URIs.
+        out: directory or URI to write to.
+    """
+    from reasonray.stages.compare import compare
+
+    compare(runs, out)
+
+
+def refuse_unknown_names(config: Config) -> None:
+    """Check the names that a configuration gives to rules, functions and checkers.
+
+    Raises:
+        UserError: there is nothing of that name.
+    """
+    check_names(config.curation)
+    for name in (*config.checking.instead, *config.checking.instead.values()):
+        if name not in CHECKERS:
+            raise UserError(f"checking.instead: no checker is called {name!r}; there are {', '.join(CHECKERS)}")
+
+
+def refuse_missing_files(config: Config) -> None:
+    """Check that the benchmark files exist, on the machine where they will be read.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    for pattern in config.curation.benchmarks:
+        matching(pattern, "curation.benchmarks")

@@ -1,22 +1,20 @@
-"""The command line: `reasonray submit | status | plan | show | push`, and what every job script shares.
+"""The command line: `reasonray distill CONFIG`, a command for every stage, and commands that look at a run.
 
-A job is `python jobs/x.py CONFIG [key=value …]`, run here or under `ray job submit`. A user's mistake ends with one
-line and exit status 2; an interruption with 130 and a run that resumes.
+A user's mistake is one line and exit status 2. Ctrl-C is exit status 130: finished work is kept, and the same command
+resumes. Heavy modules are imported by the command that needs them.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from reasonray.config import Config, UserError, load
+from reasonray.config import load_config
+from reasonray.errors import UserError
 from reasonray.records import BEHAVIOURS, Outcome
 
 if TYPE_CHECKING:
@@ -24,183 +22,247 @@ if TYPE_CHECKING:
 
 _USER_MISTAKE, _INTERRUPTED = 2, 130
 
+Options = argparse.Namespace
 
-def job(work: Callable[[Run], None], description: str, arguments: Sequence[str] | None = None) -> int:
-    """Run one job script: read the configuration, open the run, hold it alone, work; return the exit status."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _add_config(parser)
-    options = parser.parse_args(arguments)
-    return guarded(lambda: _work(load(options.config, options.overrides), work))
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what `reasonray --help` says about it, its arguments, and what it does."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    work: Callable[[Options], int | None]
+    """Returns an exit status, or None for success."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the `reasonray` command; return the exit status."""
+    """Run the `reasonray` command; return its exit status."""
     parser = argparse.ArgumentParser(prog="reasonray", description="Distil reasoning by rejection sampling, on Ray.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    submit = commands.add_parser("submit", help="run a job on a Ray cluster, follow its log, return its exit status")
-    submit.add_argument(
-        "--address", help="of the cluster's dashboard; default $RAY_API_SERVER_ADDRESS, else this machine"
-    )
-    submit.add_argument("--working-dir", default=".", help="sent to the cluster (default: this directory)")
-    submit.add_argument("--no-wait", action="store_true", help="return as soon as the job is accepted")
-    submit.add_argument("job", help="job script, such as jobs/distill.py")
-    _add_config(submit)
-    status = commands.add_parser("status", help="say what a run holds so far")
-    status.add_argument("run", help="directory or URI of the run")
-    plan = commands.add_parser(
-        "plan", help="check a configuration and say how much it would draw at most, without starting anything"
-    )
-    _add_config(plan)
-    push = commands.add_parser("push", help="upload a run's data set, or its student, to the Hugging Face hub")
-    push.add_argument("run", help="directory or URI of the run")
-    push.add_argument("repository", metavar="owner/name", help="on the hub; made if it is not there")
-    push.add_argument("--student", action="store_true", help="the trained model instead of the data set")
-    push.add_argument("--public", action="store_true", help="for everybody, where the repository is made")
-    _add_show(commands.add_parser("show", help="print rollouts of a run, or one problem's samples side by side"))
-    options, more = parser.parse_known_args(arguments)
-    overrides = [it for it in more if hasattr(options, "overrides") and "=" in it and not it.startswith("-")]
-    if more != overrides:
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
-    if overrides:  # argparse does not know them where an option stands before them
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_arguments(parsers.add_parser(name, help=command.help, description=command.help))
+    options, rest = parser.parse_known_args(arguments)
+    overrides = [text for text in rest if "overrides" in options and "=" in text and not text.startswith("-")]
+    if rest != overrides:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if overrides:  # argparse does not accept positional arguments that follow an option
         options.overrides = [*options.overrides, *overrides]
-    return guarded(lambda: _COMMANDS[options.command](options))
+    return exit_status(lambda: COMMANDS[options.command].work(options))
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="TOML file, see jobs/configs/")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="override of one key, such as policy.samples=8"
-    )
-
-
-def _add_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="directory or URI of the run")
-    parser.add_argument("--arm", help="an arm of the evaluation instead of the teachers' rollouts")
-    parser.add_argument("--problem", metavar="ID", help="one problem's samples side by side; ID may be cut short")
-    parser.add_argument("--outcome", choices=[str(it) for it in Outcome], help="only these")
-    parser.add_argument("--rule", help="only what this rule dropped; `selected`: only what curation kept")
-    parser.add_argument("--difficulty", help="only these")
-    parser.add_argument(
-        "--behaviour",
-        choices=BEHAVIOURS,
-        help="only rollouts that show it",
-    )
-    parser.add_argument("--teacher", help="only this one's")
-    parser.add_argument("--text", help="only where question or completion holds it, in any case")
-    parser.add_argument("--limit", "--count", type=int, metavar="N", help="how many (default 10; all of one problem)")
-    parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
-
-
-def guarded(work: Callable[[], int]) -> int:
-    """Return the exit status of some work: a user's mistake is one line, an interruption a promise."""
+def exit_status(work: Callable[[], int | None]) -> int:
+    """Return the exit status of some work: UserError prints one line (2), Ctrl-C prints how to resume (130)."""
     try:
-        return work()
+        return work() or 0
     except UserError as error:
-        raised = getattr(error, "cause", error)  # in a Ray task, without the traceback that Ray writes around it
-        print(f"error: {raised}", file=sys.stderr)
+        cause = getattr(error, "cause", error)  # Ray re-raises a task's error with the traceback in its text
+        print(f"error: {cause}", file=sys.stderr)
         return _USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
         return _INTERRUPTED
 
 
-def _work(config: Config, work: Callable[[Run], None]) -> int:
-    from reasonray.cli.preflight import refuse_missing
-    from reasonray.sampling.cluster import connected, machines
-    from reasonray.store.lease import exclusive
-    from reasonray.store.run import open_run
-
-    _refuse_unusable(config, Path.cwd())
-    refuse_missing(config)
-    run = open_run(config)
-    with exclusive(run), connected():
-        run.events.emit("cluster", machines=machines())
-        work(run)
-    return 0
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="TOML file; examples are in jobs/configs/")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="override of one key, such as policy.samples=8"
+    )
 
 
-def _submit(options: argparse.Namespace) -> int:
-    from reasonray.cli.submit import submit
-
-    working_directory = Path(options.working_dir).resolve()
-    script, toml = (_as_shipped(file, working_directory) for file in (options.job, options.config))
-    config = load(working_directory / toml, options.overrides)
-    _refuse_unusable(config, working_directory)
-    root = _root_for_job(config.root, options.address)
-    entrypoint = shlex.join(["python", script, toml, *options.overrides, f"root={root}"])
-    return submit(entrypoint, config.name, options.address, str(working_directory), wait=not options.no_wait)
+def _run_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="directory or URI of the run")
 
 
-def _as_shipped(file: str, working_directory: Path) -> str:
-    """Return a file's path as a job finds it, in the copy of the working directory that the cluster gets."""
-    path = (working_directory / file).resolve()
-    if not path.is_file() or not path.is_relative_to(working_directory):
-        raise UserError(f"{file} is not below {working_directory}, which is what the cluster gets (--working-dir)")
-    return str(path.relative_to(working_directory))
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG | RUN", help="TOML file, or the directory or URI of a run")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value | RUN", help="overrides; or further runs, to compare"
+    )
 
 
-def _root_for_job(root: str, address: str | None) -> str:
-    """Return where a job is to keep its run: a job's working directory is a copy that goes with the job."""
-    if "://" in root or Path(root).is_absolute():
-        return root
-    host = urlsplit(address or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1").hostname
-    if host not in {"127.0.0.1", "localhost", "::1"}:
-        raise UserError(
-            f"root = {root!r} is relative; on a cluster say where all nodes can write: root=s3://… or a path"
-        )
-    return str(Path(root).absolute())
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directories or URIs of runs that have been reported")
+    parser.add_argument("--out", default="comparison", help="directory or URI to write to (default: comparison)")
 
 
-def _status(options: argparse.Namespace) -> int:
+def _submit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address", help="of the cluster's dashboard; default $RAY_API_SERVER_ADDRESS, else this machine"
+    )
+    parser.add_argument("--working-dir", default=".", help="sent to the cluster (default: this directory)")
+    parser.add_argument("--no-wait", action="store_true", help="return as soon as the job is accepted")
+    parser.add_argument("job", help="job script, such as jobs/distill.py")
+    _config_arguments(parser)
+
+
+def _push_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_argument(parser)
+    parser.add_argument("repository", metavar="owner/name", help="on the hub; created if it does not exist")
+    parser.add_argument("--student", action="store_true", help="the trained model instead of the data set")
+    parser.add_argument("--public", action="store_true", help="create the repository for everybody to read")
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_argument(parser)
+    parser.add_argument("--arm", help="a model under evaluation instead of the teachers' rollouts")
+    parser.add_argument("--problem", metavar="ID", help="one problem's samples side by side; ID may be shortened")
+    parser.add_argument("--outcome", choices=[str(outcome) for outcome in Outcome], help="only these")
+    parser.add_argument("--rule", help="only what this rule dropped; `selected`: only what curation kept")
+    parser.add_argument("--difficulty", help="only these")
+    parser.add_argument("--behaviour", choices=BEHAVIOURS, help="only rollouts that show it")
+    parser.add_argument("--teacher", help="only rollouts of this teacher")
+    parser.add_argument("--text", help="only where question or completion contains it, in any case")
+    parser.add_argument("--limit", "--count", type=int, metavar="N", help="how many (default 10; all of one problem)")
+    parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take nothing."""
+
+
+def _distill(options: Options) -> None:
+    from reasonray.cli.preflight import importing_from_here
+    from reasonray.pipeline import distill
+
+    importing_from_here()
+    distill(load_config(options.config, options.overrides))
+
+
+def _on_run(work: Callable[[Run], object]) -> Callable[[Options], None]:
+    """Return a command that works on the run of a configuration."""
+
+    def command(options: Options) -> None:
+        from reasonray.cli.preflight import importing_from_here
+        from reasonray.pipeline import open_run
+
+        importing_from_here()
+        with open_run(load_config(options.config, options.overrides)) as run:
+            work(run)
+
+    return command
+
+
+def _sample(run: Run) -> None:
+    from reasonray.pipeline import sample
+
+    sample(run)
+
+
+def _verify(run: Run) -> None:
+    from reasonray.pipeline import report, verify
+
+    verify(run)
+    report(run)
+
+
+def _curate(run: Run) -> None:
+    from reasonray.pipeline import curate
+
+    curate(run)
+
+
+def _train(run: Run) -> None:
+    from reasonray.pipeline import train
+
+    train(run)
+
+
+def _evaluate(run: Run) -> None:
+    from reasonray.pipeline import evaluate, report
+
+    evaluate(run)
+    report(run)
+
+
+def _report(options: Options) -> None:
+    """Report the run of a configuration or of a directory; of several directories, compare them."""
+    from reasonray.pipeline import compare, report
+    from reasonray.store.run import find_run
+
+    if options.config.endswith(".toml"):
+        _on_run(report)(options)
+        return
+    arguments = [options.config, *options.overrides]
+    runs = [text for text in arguments if not text.startswith("out=")]
+    outs = [text.removeprefix("out=") for text in arguments if text.startswith("out=")]
+    if outs and len(runs) < 2:
+        raise UserError("out= says where a comparison goes; name the runs to compare, two or more")
+    if len(runs) == 1:
+        report(find_run(runs[0]))
+    else:
+        compare(runs, outs[-1] if outs else "comparison")
+
+
+def _compare(options: Options) -> None:
+    from reasonray.pipeline import compare
+
+    if len(options.runs) < 2:
+        raise UserError("name the runs to compare, two or more")
+    compare(options.runs, options.out)
+
+
+def _submit(options: Options) -> int:
+    from reasonray.cli.submit import submit_job
+
+    return submit_job(
+        options.job,
+        options.config,
+        options.overrides,
+        address=options.address,
+        working_directory=Path(options.working_dir).resolve(),
+        wait=not options.no_wait,
+    )
+
+
+def _plan(options: Options) -> None:
+    from reasonray.cli.plan import forecast
+    from reasonray.cli.preflight import importing_from_here
+    from reasonray.pipeline import refuse_missing_files, refuse_unknown_names
+
+    importing_from_here()
+    config = load_config(options.config, options.overrides)
+    refuse_unknown_names(config)
+    refuse_missing_files(config)
+    print(forecast(config))
+
+
+def _status(options: Options) -> None:
     from reasonray.cli.status import describe
     from reasonray.store.run import find_run
 
     print(describe(find_run(options.run)))
-    return 0
 
 
-def _plan(options: argparse.Namespace) -> int:
-    from reasonray.cli.preflight import refuse_missing
-    from reasonray.cli.status import forecast
-
-    config = load(options.config, options.overrides)
-    _refuse_unusable(config, Path.cwd())
-    refuse_missing(config)
-    print(forecast(config))
-    return 0
-
-
-def _refuse_unusable(config: Config, directory: Path) -> None:
-    from reasonray.cli.preflight import refuse_unusable
-
-    if str(directory) not in sys.path:  # on a cluster Ray lets a job import from its working directory
-        sys.path.append(str(directory))
-    refuse_unusable(config)
-
-
-def _show(options: argparse.Namespace) -> int:
+def _show(options: Options) -> None:
     from reasonray.cli.show import Query, show, terminal
     from reasonray.store.run import find_run
 
     query = Query(**{field.name: getattr(options, field.name) for field in fields(Query)})
     show(find_run(options.run), query, terminal(), limit=options.limit, page=options.page)
-    return 0
 
 
-def _push(options: argparse.Namespace) -> int:
+def _push(options: Options) -> None:
     from reasonray.cli.push import push
     from reasonray.store.run import find_run
 
     print(push(find_run(options.run), options.repository, student=options.student, public=options.public))
-    return 0
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "submit": _submit,
-    "status": _status,
-    "plan": _plan,
-    "show": _show,
-    "push": _push,
+COMMANDS = {
+    "distill": Command("run all stages in order; each one resumes", _config_arguments, _distill),
+    "sample": Command("sample solutions from the teachers and judge them", _config_arguments, _on_run(_sample)),
+    "verify": Command("judge the stored rollouts again, and report", _config_arguments, _on_run(_verify)),
+    "curate": Command("filter and select rollouts, and write the data set", _config_arguments, _on_run(_curate)),
+    "train": Command("fine-tune the student on the data set", _config_arguments, _on_run(_train)),
+    "evaluate": Command("measure models on the test problems, and report", _config_arguments, _on_run(_evaluate)),
+    "report": Command("write metrics.json, report.md and report.html", _report_arguments, _report),
+    "compare": Command("write a comparison of several runs", _compare_arguments, _compare),
+    "submit": Command("run a job on a Ray cluster, follow its log, return its status", _submit_arguments, _submit),
+    "plan": Command("check a configuration and forecast its cost, starting nothing", _config_arguments, _plan),
+    "status": Command("print what a run holds so far", _run_argument, _status),
+    "show": Command("print rollouts, or one problem's samples side by side", _show_arguments, _show),
+    "push": Command("upload a data set, or a student, to the Hugging Face hub", _push_arguments, _push),
 }
 
 

@@ -1,17 +1,12 @@
-"""What a run holds and what a configuration would draw: for a terminal, by reading alone."""
+"""What a run holds so far, for a terminal; found by reading alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
-from reasonray import problems
-from reasonray.analysis.comparisons import clusters_of
-from reasonray.config import Config, PromptedModel
 from reasonray.records import Split
-from reasonray.sampling.policy import assign_problems, most
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
 
@@ -36,51 +31,6 @@ def describe(run: Run) -> str:
     report = run.place / "report.html"
     lines.append(f"report     {str(report) if report.exists() else 'not done':>8}")
     return "\n".join(lines)
-
-
-def forecast(config: Config) -> str:
-    """Return what a configuration would draw at most, after loading its problems for real.
-
-    Raises:
-        UserError: a source is wrong, or the test problems have no evaluation.cluster.
-    """
-    loaded = problems.load(config.sources, to_distil=bool(config.teachers)).problems
-    train, test = ([it for it in loaded if it.split is split] for split in (Split.TRAIN, Split.TEST))
-    clusters_of(test, config.evaluation.cluster)
-    dealt = assign_problems(config.teachers, train)
-    rollouts = {teacher.name: len(dealt[teacher.name]) * most(config.policy) for teacher in config.teachers}
-    drawn = sum(rollouts.values())
-    lines = [f"problems   {len(train):>10,} to distil   {len(test):,} held out"]
-    lines += [_drawn("sample", rollouts[it.name], f"rollouts at most by {it.name}", [it]) for it in config.teachers]
-    if limits := [f"{limit:,} {name.replace('_', ' ')}" for name, limit in config.budget if limit is not None]:
-        lines.append(f"budget     sampling ends at {' or '.join(limits)}")
-    if judge := config.checking.judge:
-        lines.append(f"verify     {drawn:>10,} rollouts at most are shown to {judge.model}")
-    lines += _measured(config, len(test))
-    if labeller := config.curation.labeller:
-        labelled = min(drawn, config.curation.labelled)
-        lines.append(_drawn("label", labelled, f"rollouts at most by {labeller.model}", [labeller]))
-    lines.append(
-        f"gpus       {sum(it.replica_bounds[1] * it.gpus for it in config.teachers):>10,} for teachers   "
-        f"{config.training.worker_bounds[1] * config.training.gpus} for training"
-    )
-    return "\n".join(lines)
-
-
-def _measured(config: Config, problems: int) -> list[str]:
-    evaluation, student, training = config.evaluation, config.student, config.training
-    arms = [student, *config.teachers, *evaluation.arms, *([student] if config.teachers else [])]
-    lines = [_drawn("evaluate", problems * evaluation.samples, f"samples of {len(arms)} arms", arms)]
-    few = min(problems, evaluation.checkpoint_problems) * evaluation.checkpoint_samples
-    before = min(training.checkpoints - 1, training.keep or training.checkpoints)  # one becomes the student
-    if config.teachers and few and before:
-        lines.append(_drawn("evaluate", few, f"samples of checkpoints, {before} at most", [student] * before))
-    return lines
-
-
-def _drawn(stage: str, each: int, what: str, asked: Sequence[PromptedModel]) -> str:
-    tokens = each * sum(it.sampling.max_tokens for it in asked)
-    return f"{stage:<10} {each * len(asked):>10,} {what}   {tokens:,} tokens at most"
 
 
 def _ledger_line(stage: str, arm: str, ledger: Ledger, teacher: str | None = None) -> str:

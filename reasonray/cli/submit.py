@@ -4,33 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import AuthenticationError
 
+from reasonray.cli.preflight import importing_from_here, path_in_job, root_in_job
+from reasonray.config import load_config
 from reasonray.errors import UserError
+from reasonray.pipeline import refuse_unknown_names
 from reasonray.store.progress import log_line
 
+STAGE_COMMANDS = ("distill", "sample", "verify", "curate", "train", "evaluate", "report")
 _AGENT_SECONDS = 60.0
-"""How long a fresh cluster may take until it takes jobs."""
+"""How long a cluster that has just started may take until it accepts jobs."""
 
 
-def submit(entrypoint: str, name: str, address: str | None, working_directory: str, *, wait: bool) -> int:
-    """Submit a job, print its log as it comes, and return its exit status.
+def submit_job(
+    job: str, config_file: str, overrides: Sequence[str], *, address: str | None, working_directory: Path, wait: bool
+) -> int:
+    """Check a configuration, submit a job that works on it, print the job's log, and return its exit status.
+
+    Args:
+        job: a script below the working directory, such as jobs/distill.py; or a command of reasonray, such as distill,
+            where the cluster has the package installed.
+        config_file: TOML file below the working directory.
+        overrides: `key=value` each.
+        address: of the cluster's dashboard.
+        working_directory: sent to the cluster.
+        wait: follow the job to its end; else return as soon as it is accepted.
 
     Raises:
-        UserError: no cluster answers, or it wants a token.
+        UserError: the configuration is wrong, no cluster answers, or it asks for a token.
     """
+    shipped = path_in_job(config_file, working_directory)
+    is_command = job in STAGE_COMMANDS and not (working_directory / job).is_file()
+    command = ["-m", "reasonray.cli.main", job] if is_command else [path_in_job(job, working_directory)]
+    config = load_config(working_directory / shipped, overrides)
+    importing_from_here(working_directory)
+    refuse_unknown_names(config)
+    root = root_in_job(config.root, address)
+    entrypoint = shlex.join(["python", *command, shipped, *overrides, f"root={root}"])
+    return _submit(entrypoint, config.name, address, str(working_directory), wait=wait)
+
+
+def _submit(entrypoint: str, name: str, address: str | None, working_directory: str, *, wait: bool) -> int:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # what it packs and ignores is of no interest
+    logging.getLogger("ray").setLevel(logging.ERROR)  # its lines on packing and ignored files are of no interest
     try:
         client = JobSubmissionClient(address)
     except AuthenticationError as error:
         reason = error.message.partition(". ")[0]
         raise UserError(f"the cluster asks for its token: {reason}; copy it here from the cluster") from error
-    except (OSError, ValueError, RuntimeError) as error:  # Ray's own, of an address that it cannot make sense of
+    except (OSError, ValueError, RuntimeError) as error:  # raised by Ray for an address that it cannot read
         where = address or "the default address (http://127.0.0.1:8265)"
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(

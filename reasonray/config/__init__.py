@@ -1,6 +1,6 @@
 """Every knob of a run: TOML in, frozen models out. Nothing here has a side effect.
 
-`load("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides (each a TOML value, a bare
+`load_config("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides (each a TOML value, a bare
 word counts as a string) and validates; what is unknown, missing or of the wrong type raises ConfigError, which names
 the key.
 """
@@ -69,7 +69,7 @@ __all__ = [
     "UntilCorrect",
     "UserError",
     "VLLMEngine",
-    "load",
+    "load_config",
     "parse",
 ]
 
@@ -144,7 +144,7 @@ class Config(Section):
         return sha256(self.as_json().encode()).hexdigest()
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file, apply `key.sub=value` overrides, validate.
 
     Raises:

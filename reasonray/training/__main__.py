@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from reasonray import models
-from reasonray.config import Config, load
+from reasonray.config import Config, load_config
 from reasonray.errors import UserError
 from reasonray.training import loop
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        _train(load(options.config, options.overrides), options.examples, options.target, rank, world)
+        _train(load_config(options.config, options.overrides), options.examples, options.target, rank, world)
     except UserError as error:  # told by every worker: what is wrong on one machine only that machine knows
         print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr)
         return 2

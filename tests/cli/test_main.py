@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reasonray.cli.main import _as_shipped, _root_for_job, job, main
+from reasonray.cli.main import main
+from reasonray.cli.preflight import path_in_job, root_in_job
 from reasonray.config import UserError
 from reasonray.records import Outcome, Split
 from reasonray.store.run import open_run
@@ -46,7 +47,7 @@ def test_plan_counts_shares_budget_checkpoints_judge_and_labeller(capsys: pytest
     assert "sampling ends at 5,000 tokens or 1.5 accelerator hours" in printed
     assert "192 rollouts at most are shown to m" in printed
     assert f"192 rollouts at most by l   {192 * 256:,} tokens at most" in printed
-    assert f"96 samples of 4 arms   {96 * 1024:,} tokens at most" in printed
+    assert f"96 samples of 4 models   {96 * 1024:,} tokens at most" in printed
     assert f"20 samples of checkpoints, 2 at most   {20 * 1024:,} tokens at most" in printed
 
 
@@ -71,7 +72,7 @@ def test_a_job_and_a_submission_refuse_what_would_fail_later_before_a_run_or_a_c
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = [SMOKE, f"root={tmp_path}", 'curation.rules=["duplicat"]']
-    assert job(lambda run: None, "", wrong) == 2
+    assert main(["sample", *wrong]) == 2
     assert not list(tmp_path.iterdir())
     jobs = Path(SMOKE).parent.parent
     assert main(["submit", "--address", "http://127.0.0.1:1", str(jobs / "distill.py"), *wrong]) == 2
@@ -112,7 +113,7 @@ def test_no_run_and_no_cluster_are_one_line(capsys: pytest.CaptureFixture[str], 
 
 def test_a_job_without_arguments_asks_for_its_configuration_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        job(lambda run: None, "", [])
+        main(["sample"])
     assert capsys.readouterr().err.endswith("the following arguments are required: CONFIG\n")
 
 
@@ -132,15 +133,15 @@ def test_what_is_submitted_is_named_as_the_cluster_finds_it(tmp_path: Path) -> N
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "c.toml").touch()
     (tmp_path / "outside.toml").touch()
-    assert _as_shipped("c.toml", tmp_path / "here") == "c.toml"
-    assert _as_shipped(str(tmp_path / "here" / "c.toml"), tmp_path / "here") == "c.toml"
+    assert path_in_job("c.toml", tmp_path / "here") == "c.toml"
+    assert path_in_job(str(tmp_path / "here" / "c.toml"), tmp_path / "here") == "c.toml"
     for outside in (str(tmp_path / "outside.toml"), "../outside.toml", "nowhere.toml"):
         with pytest.raises(UserError, match="is not below"):
-            _as_shipped(outside, tmp_path / "here")
+            path_in_job(outside, tmp_path / "here")
 
 
 def test_a_relative_root_becomes_absolute_for_a_job_here_and_is_refused_for_one_elsewhere() -> None:
-    assert _root_for_job("runs", None) == str(Path.cwd() / "runs")
-    assert _root_for_job("s3://bucket/runs", "http://head:8265") == "s3://bucket/runs"
+    assert root_in_job("runs", None) == str(Path.cwd() / "runs")
+    assert root_in_job("s3://bucket/runs", "http://head:8265") == "s3://bucket/runs"
     with pytest.raises(UserError, match="root = 'runs' is relative"):
-        _root_for_job("runs", "http://head:8265")
+        root_in_job("runs", "http://head:8265")

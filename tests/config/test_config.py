@@ -6,7 +6,7 @@ import pytest
 import ray
 import yaml
 
-from reasonray.config import ConfigError, Fixed, VLLMEngine, load, parse
+from reasonray.config import ConfigError, Fixed, VLLMEngine, load_config, parse
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.toml"))
@@ -21,11 +21,11 @@ MINIMAL = {
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_of_the_repository_loads(path: Path) -> None:
-    assert load(path).name == path.stem
+    assert load_config(path).name == path.stem
 
 
 def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() -> None:
-    config = load(
+    config = load_config(
         ROOT / "jobs" / "configs" / "smoke.toml",
         ["teachers.0.sampling.temperature=0.25", "name=other", "evaluation.k=[1, 2]", "policy.samples=3"],
     )
@@ -101,26 +101,26 @@ def test_a_few_samples_need_no_other_key(samples: int) -> None:
 @pytest.mark.parametrize("override", ["noequals", "teachers.7.name=x", "name.sub=1"])
 def test_a_wrong_override_is_refused(override: str) -> None:
     with pytest.raises(ConfigError):
-        load(ROOT / "jobs" / "configs" / "smoke.toml", [override])
+        load_config(ROOT / "jobs" / "configs" / "smoke.toml", [override])
 
 
 def test_a_missing_file_and_a_broken_one_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no configuration at .*nowhere\.toml"):
-        load(tmp_path / "nowhere.toml")
+        load_config(tmp_path / "nowhere.toml")
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="is not TOML"):
-        load(tmp_path / "broken.toml")
+        load_config(tmp_path / "broken.toml")
     with pytest.raises(ConfigError, match=f"cannot read {tmp_path}: Is a directory"):
-        load(tmp_path)
+        load_config(tmp_path)
     (tmp_path / "latin.toml").write_bytes("name = 'café'".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.toml is not UTF-8: byte 12"):
-        load(tmp_path / "latin.toml")
+        load_config(tmp_path / "latin.toml")
 
 
 def test_a_mark_before_the_first_character_is_passed_over(tmp_path: Path) -> None:
     smoke = (ROOT / "jobs" / "configs" / "smoke.toml").read_text()
     (tmp_path / "c.toml").write_text(smoke, encoding="utf-8-sig")
-    assert load(tmp_path / "c.toml").name == "smoke"
+    assert load_config(tmp_path / "c.toml").name == "smoke"
 
 
 def test_worked_examples_are_read_in_from_a_file_and_a_torn_line_is_named(tmp_path: Path) -> None:
@@ -129,12 +129,12 @@ def test_worked_examples_are_read_in_from_a_file_and_a_torn_line_is_named(tmp_pa
     toml = (ROOT / "jobs" / "configs" / "smoke.toml").read_text() + '\n[student.prompt]\nexamples = "shots.jsonl"\n'
     (tmp_path / "c.toml").write_text(toml)
     with pytest.raises(ConfigError, match=r"shots\.jsonl, line 2"):
-        load(tmp_path / "c.toml")
+        load_config(tmp_path / "c.toml")
     (tmp_path / "shots.jsonl").write_bytes("é".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"shots\.jsonl is not UTF-8"):
-        load(tmp_path / "c.toml")
+        load_config(tmp_path / "c.toml")
     (tmp_path / "shots.jsonl").write_text(lines[0])
-    assert load(tmp_path / "c.toml").student.prompt.examples[0].completion == "2"
+    assert load_config(tmp_path / "c.toml").student.prompt.examples[0].completion == "2"
 
 
 def test_the_cluster_file_fits_the_schema_that_ray_ships() -> None:

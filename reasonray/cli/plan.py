@@ -1,0 +1,59 @@
+"""A forecast of how much a configuration can sample at most; starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reasonray import problems
+from reasonray.analysis.comparisons import clusters_of
+from reasonray.config import Config, PromptedModel
+from reasonray.records import Split
+from reasonray.sampling.policy import assign_problems, most
+
+
+def forecast(config: Config) -> str:
+    """Return how many rollouts and tokens each stage can cost at most; the problems are loaded for real.
+
+    Raises:
+        UserError: a source is wrong, or the test problems have no evaluation.cluster.
+    """
+    loaded = problems.load(config.sources, to_distil=bool(config.teachers)).problems
+    train = [problem for problem in loaded if problem.split is Split.TRAIN]
+    test = [problem for problem in loaded if problem.split is Split.TEST]
+    clusters_of(test, config.evaluation.cluster)
+    assigned = assign_problems(config.teachers, train)
+    rollouts = {teacher.name: len(assigned[teacher.name]) * most(config.policy) for teacher in config.teachers}
+    total = sum(rollouts.values())
+    lines = [f"problems   {len(train):>10,} to distil   {len(test):,} held out"]
+    for teacher in config.teachers:
+        lines.append(_at_most("sample", rollouts[teacher.name], f"rollouts at most by {teacher.name}", [teacher]))
+    if limits := [f"{limit:,} {name.replace('_', ' ')}" for name, limit in config.budget if limit is not None]:
+        lines.append(f"budget     sampling ends at {' or '.join(limits)}")
+    if judge := config.checking.judge:
+        lines.append(f"verify     {total:>10,} rollouts at most are shown to {judge.model}")
+    lines += _measurements(config, len(test))
+    if labeller := config.curation.labeller:
+        labelled = min(total, config.curation.labelled)
+        lines.append(_at_most("label", labelled, f"rollouts at most by {labeller.model}", [labeller]))
+    for_teachers = sum(teacher.replica_bounds[1] * teacher.gpus for teacher in config.teachers)
+    for_training = config.training.worker_bounds[1] * config.training.gpus
+    lines.append(f"gpus       {for_teachers:>10,} for teachers   {for_training} for training")
+    return "\n".join(lines)
+
+
+def _measurements(config: Config, problems: int) -> list[str]:
+    evaluation, student, training = config.evaluation, config.student, config.training
+    arms = [student, *config.teachers, *evaluation.arms, *([student] if config.teachers else [])]
+    lines = [_at_most("evaluate", problems * evaluation.samples, f"samples of {len(arms)} models", arms)]
+    each = min(problems, evaluation.checkpoint_problems) * evaluation.checkpoint_samples
+    checkpoints = min(training.checkpoints - 1, training.keep or training.checkpoints)  # one becomes the student
+    if config.teachers and each and checkpoints:
+        what = f"samples of checkpoints, {checkpoints} at most"
+        lines.append(_at_most("evaluate", each, what, [student] * checkpoints))
+    return lines
+
+
+def _at_most(stage: str, each: int, what: str, models: Sequence[PromptedModel]) -> str:
+    """Return a line: how many rollouts all models write together, `each` of them by every one, and their tokens."""
+    tokens = each * sum(model.sampling.max_tokens for model in models)
+    return f"{stage:<10} {each * len(models):>10,} {what}   {tokens:,} tokens at most"
