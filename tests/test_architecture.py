@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "reasonray").rglob("*.py"), *(ROOT / "jobs").glob("*.py")])
 
 
-@pytest.mark.parametrize("module", ["reasonray", "reasonray.cli.main", "reasonray.checkers", "reasonray.problems"])
+@pytest.mark.parametrize(
+    "module", ["reasonray", "reasonray.cli.main", "reasonray.checkers", "reasonray.problems", "reasonray.pipeline"]
+)
 def test_importing_loads_neither_torch_nor_vllm_nor_ray(module: str) -> None:
     script = f"import sys, {module}; print([m for m in ('torch', 'vllm', 'ray', 'transformers') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"

@@ -1,8 +1,8 @@
 """Every knob of a run: TOML in, frozen models out. Nothing here has a side effect.
 
-`load_config("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides (each a TOML value, a bare
-word counts as a string) and validates; what is unknown, missing or of the wrong type raises ConfigError, which names
-the key.
+`load_config("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides (each a TOML value; a
+bare word counts as a string) and validates; what is unknown, missing or of the wrong type raises ConfigError, which
+names the key.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Prompt(Section):
 
     system: str = ""
     examples: tuple[Example, ...] = ()
-    """In TOML also the name of a JSON Lines file beside the configuration, one example a line; `load_config` reads it in."""
+    """In TOML also the name of a JSON Lines file next to the configuration, one example a line."""
     template: str = "{question}"
     """The user's turn; `{question}` stands for the problem's question."""
     template_args: dict[str, Any] = Field(default_factory=dict)
