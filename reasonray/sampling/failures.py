@@ -18,7 +18,7 @@ from reasonray.records import Finish, Outcome, Verdict
 from reasonray.sampling.policy import owed
 from reasonray.sampling.queue import ProblemQueue
 from reasonray.sampling.work import Arm, Isolation, Lease, ProblemState, make_rollout
-from reasonray.store.ledger import StoredSamples
+from reasonray.store.stored_samples import StoredSamples
 
 _SUSPECT_AFTER = 2
 """Deaths with a problem in flight before it is drawn alone."""

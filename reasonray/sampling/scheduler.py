@@ -20,8 +20,8 @@ from reasonray.sampling.pool import ReplicaPool, draining_nodes, has_room
 from reasonray.sampling.queue import Entry, ProblemQueue
 from reasonray.sampling.replica import LeaseResult, Started
 from reasonray.sampling.work import Arm, Counts, Isolation, Lease, ProblemState, SamplingJob, Snapshot
-from reasonray.store.ledger import StoredSamples
 from reasonray.store.run import Run
+from reasonray.store.stored_samples import StoredSamples
 
 _RESIZE_SECONDS = 2.0
 """Between looks at nodes that go and room for more replicas."""

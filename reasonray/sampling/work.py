@@ -12,8 +12,9 @@ from reasonray.config.models import Engine
 from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.policy import SampleState, is_satisfied, most, owed
-from reasonray.store.ledger import Ledger, StoredSamples
+from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
+from reasonray.store.stored_samples import StoredSamples
 
 
 @dataclass(frozen=True, slots=True)

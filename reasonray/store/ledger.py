@@ -1,15 +1,15 @@
-"""An append-only ledger of finished rollouts: the point of resume.
+"""An append-only ledger of finished rollouts: the point from which sampling resumes.
 
-A commit writes an immutable parquet segment, then a small JSON manifest that names it. What no manifest names does not
-exist, so a writer may die at any moment. Two writers never touch the same file. A rollout that was committed twice (a
-lease ran again after its replica died between commit and report) is read once.
+A commit writes an immutable parquet segment, then a small JSON manifest that names it. Segments without a manifest are
+ignored, so a writer can crash at any point. Two writers never touch the same file. A rollout that was committed twice
+(its lease ran again because the replica died between commit and report) is read once.
 
     <place>/segments/<name>.parquet
     <place>/manifest/<name>.json
 
-Many small segments are compacted into few: a merged manifest (<name>.merged.json) lists the segments that it replaces,
-which do not count from then on, whether they are deleted yet or not. Names sort in order of commit; a merged segment
-takes the place of the first that it replaces, so that what was committed first stays first.
+Compaction merges many small segments into few. A merged manifest (<name>.merged.json) lists the segments that it
+replaces. From then on these are ignored, whether or not they are deleted yet. Names sort in order of commit. A merged
+segment takes the position of the first segment that it replaces, so the rollout that was committed first stays first.
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reasonray.records import JUDGED, Finish, Outcome, Rollout
+from reasonray.records import Rollout
+from reasonray.store.duplicates import is_first_of_resample, is_newest_of_id
 from reasonray.store.schema import (
     ROLLOUT_SCHEMA,
     SCHEMA_VERSION,
@@ -41,31 +38,14 @@ from reasonray.store.schema import (
     stored_columns,
 )
 from reasonray.store.storage import Place
+from reasonray.store.stored_samples import COUNTED_COLUMNS, ENCODED_COLUMNS, StoredSamples, condense, count_samples
 
 T = TypeVar("T")
-Numbers = npt.NDArray[np.int64]
 
 _READERS = 8
-"""Segments that are read at the same time: an object store answers slowly, but many at once."""
-_ROW_GROUP = 64 << 20
-"""Bytes in memory after which a merge writes what it has read."""
-_ENCODED = ["problem_id", "fingerprint", "verdict_outcome", "finish"]
-_TALLIED = [*_ENCODED, "sample", "resample", "completion_tokens"]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSamples:
-    """What is already drawn of one problem under one fingerprint."""
-
-    samples: frozenset[int] = frozenset()
-    """Sample indices that are committed."""
-    correct: int = 0
-    tokens: int = 0
-    """Completion tokens of all of them."""
-    truncated: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """Samples that the token limit cut → (round, completion tokens)."""
-    judged: int = 0
-    """Samples whose outcome says something of the teacher: correct, wrong, no answer or truncated."""
+"""Segments that are read at the same time: an object store has a high latency, but serves many requests at once."""
+_ROW_GROUP_BYTES = 64 << 20
+"""Bytes in memory after which a compaction writes the rows that it has read."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +55,7 @@ class Ledger:
     place: Place
 
     def append(self, rollouts: Sequence[Rollout]) -> str:
-        """Commit rollouts as one segment and return its name. Nothing is visible before all is."""
+        """Commit rollouts as one segment and return its name. Readers see all of them or none."""
         return self.append_table(rollouts_to_table(rollouts))
 
     def append_table(self, table: pa.Table) -> str:
@@ -101,74 +81,124 @@ class Ledger:
         """Return the committed segment files in order of commit.
 
         Raises:
-            UserError: one is of a newer version of the schema; so does all that reads segments.
+            UserError: a segment has a newer schema version. Every method that reads segments raises this.
         """
-        return self._settled(
-            lambda names: [self.place / "segments" / manifest["segment"] for manifest in self._manifests(names)]
+        return self._with_current(
+            lambda names: [self.place / "segments" / manifest["segment"] for manifest in self._read_manifests(names)]
         )
 
     def count(self) -> int:
-        """Return how many rollouts are committed, by the manifests alone: superseded and doubled ones count too."""
-        return sum(manifest["rows"] for manifest in self._settled(self._manifests))
+        """Return how many rollouts are committed, from the manifests alone; duplicates and older resamples count."""
+        return sum(manifest["rows"] for manifest in self._with_current(self._read_manifests))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the committed rollouts, each id once, of ROLLOUT_SCHEMA or of the columns named."""
-        wanted = list(columns) if columns is not None else ROLLOUT_SCHEMA.names
-        schema = pa.schema([ROLLOUT_SCHEMA.field(name) for name in wanted], metadata=ROLLOUT_SCHEMA.metadata)
-        reading = list(dict.fromkeys(["id", "resample", *wanted]))
-        parts = self._settled(lambda names: _in_threads(lambda name: self._load(name, reading), names))
+        """Return the committed rollouts, the newest resample of each id, in order of commit.
+
+        Args:
+            columns: of ROLLOUT_SCHEMA; None for all.
+        """
+        schema = _schema_of(columns)
+        reading = list(dict.fromkeys(["id", "resample", *schema.names]))
+        parts = self._with_current(lambda names: _in_threads(lambda name: self._read_segment(name, reading), names))
         if not parts:
             return schema.empty_table()
-        return _newest_of_each_id(pa.concat_tables(parts)).select(wanted).cast(schema)
+        table = pa.concat_tables(parts)
+        newest = is_newest_of_id(table)
+        return (table if newest.all() else table.filter(pa.array(newest))).select(schema.names).cast(schema)
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rollouts that `read` returns, one segment at a time.
+
+        Holds one segment and the ids of all rollouts in memory. A compaction may run meanwhile: rollouts of a segment
+        that it removed are read from the merged one.
+
+        Args:
+            columns: of ROLLOUT_SCHEMA; None for all.
+        """
+        yielded: list[pa.ChunkedArray] = []
+        while True:
+            listed = self._list_manifests()
+            try:
+                yield from self._newest_by_segment(self._current(listed), _schema_of(columns), yielded)
+                return
+            except FileNotFoundError:
+                if self._list_manifests() == listed:  # no compaction ran: a committed segment is lost
+                    raise
+
+    def _newest_by_segment(
+        self, names: Sequence[str], schema: pa.Schema, yielded: list[pa.ChunkedArray]
+    ) -> Iterator[pa.Table]:
+        """Yield the newest resample of each id that is not in `yielded`, and add the ids there."""
+        keys = [self._read_segment(name, ["id", "resample"]) for name in names]
+        if not keys:
+            return
+        wanted = is_newest_of_id(pa.concat_tables(keys))
+        if yielded:
+            known = pa.chunked_array([chunk for ids in yielded for chunk in ids.chunks], pa.string())
+            wanted &= ~pc.is_in(pa.concat_tables(keys)["id"], value_set=known.combine_chunks()).to_numpy()
+        for name in names:
+            table = self._read_segment(name, list(dict.fromkeys(["id", *schema.names])))
+            table, wanted = table.filter(pa.array(wanted[: table.num_rows])), wanted[table.num_rows :]
+            yielded.append(table["id"])
+            yield table.select(schema.names).cast(schema)
 
     def stored_samples(self, problems: Collection[str] | None = None) -> dict[tuple[str, str], StoredSamples]:
-        """Return what is drawn, by (problem id, fingerprint), of all problems or of those whose ids are given.
+        """Return the stored samples by (problem id, fingerprint).
 
-        Reads narrow columns only, never text, and keeps some 40 bytes a rollout while it counts.
+        Reads narrow columns only, never text.
+
+        Args:
+            problems: ids of the problems to count; None for all.
         """
         wanted = None if problems is None else pa.array(problems, pa.string())
 
-        def condensed(name: str) -> pa.Table:
-            table = self._load(name, _TALLIED, _ENCODED)
-            return _condensed(table if wanted is None else table.filter(pc.is_in(table["problem_id"], wanted)))
+        def read_condensed(name: str) -> pa.Table:
+            table = self._read_segment(name, COUNTED_COLUMNS, ENCODED_COLUMNS)
+            return condense(table if wanted is None else table.filter(pc.is_in(table["problem_id"], wanted)))
 
-        parts = [it for it in self._settled(lambda names: _in_threads(condensed, names)) if it.num_rows]
-        return _tallies(pa.concat_tables(parts)) if parts else {}
+        parts = self._with_current(lambda names: _in_threads(read_condensed, names))
+        parts = [part for part in parts if part.num_rows]
+        return count_samples(pa.concat_tables(parts)) if parts else {}
 
-    def compact(self, *, target_bytes: int = 64 << 20, least: int = 32) -> int:
-        """Merge small neighbours into larger segments, and return how many were; below `least` small ones none are.
+    def compact(self, *, target_bytes: int = 64 << 20, min_segments: int = 32) -> int:
+        """Merge small neighbouring segments into larger ones and return how many were merged.
 
-        Every row stays, superseded rounds too; only a row that was committed twice stands once. May be killed at any
-        moment, and may run beside writers and readers (but not beside another compaction). Holds one merged segment,
-        compressed, and one row group in memory.
+        Every row stays, older resamples included; only of a row that was committed twice the second copy goes. May be
+        killed at any point. May run next to writers and readers, but not next to another compaction. Holds one merged
+        segment, compressed, and one row group in memory.
+
+        Args:
+            target_bytes: size up to which segments are merged; those of at least half of it stay as they are.
+            min_segments: with fewer small segments nothing is merged.
         """
-        self._sweep()
-        names = self._standing(self._listed())
-        sizes = [(name, int(manifest["bytes"])) for name, manifest in zip(names, self._manifests(names), strict=True)]
-        if sum(size < target_bytes // 2 for _, size in sizes) < least:
+        self._delete_replaced()
+        names = self._current(self._list_manifests())
+        manifests = self._read_manifests(names)
+        sizes = [(name, int(manifest["bytes"])) for name, manifest in zip(names, manifests, strict=True)]
+        if sum(size < target_bytes // 2 for _, size in sizes) < min_segments:
             return 0
-        groups = [group for group in _groups(sizes, target_bytes) if len(group) > 1]
+        groups = [group for group in _merge_groups(sizes, target_bytes) if len(group) > 1]
         for group in groups:
-            content, rows = self._merged(group)
+            content, rows = self._merge(group)
             name = f"{group[0].partition('-')[0]}-{uuid.uuid4().hex[:8]}.merged"
             self._commit(name, content, rows, replaces=group)
-        self._sweep()
+        self._delete_replaced()
         return sum(map(len, groups))
 
-    def _merged(self, names: Sequence[str]) -> tuple[pa.Buffer, int]:
-        """Return the rows of segments as one, and how many these are."""
-        first = _first_of_each_round(pa.concat_tables([self._load(name, ["id", "resample"]) for name in names]))
+    def _merge(self, names: Sequence[str]) -> tuple[pa.Buffer, int]:
+        """Return one parquet file with the rows of several segments, and how many rows it has."""
+        kept = is_first_of_resample(pa.concat_tables([self._read_segment(name, ["id", "resample"]) for name in names]))
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, ROLLOUT_SCHEMA, compression="zstd") as writer:
-            for rows in _row_groups(self._load(name).cast(ROLLOUT_SCHEMA) for name in names):
-                writer.write_table(rows.filter(pa.array(first[: rows.num_rows])))
-                first = first[rows.num_rows :]
+            for rows in _row_groups(self._read_segment(name).cast(ROLLOUT_SCHEMA) for name in names):
+                writer.write_table(rows.filter(pa.array(kept[: rows.num_rows])))
+                kept = kept[rows.num_rows :]
         content = sink.getvalue()
         return content, pq.read_metadata(pa.BufferReader(content)).num_rows
 
-    def _sweep(self) -> None:
-        """Delete what is replaced: manifests before segments, so that none names a segment that is not there."""
-        listed = self._listed()
+    def _delete_replaced(self) -> None:
+        """Delete replaced segments: their manifests first, so that no manifest names a missing segment."""
+        listed = self._list_manifests()
         replaced = self._replaced(listed)
         for name in listed:
             if name in replaced:
@@ -178,21 +208,22 @@ class Ledger:
             for name in sorted(replaced & stored):
                 self._segment(name).delete()
 
-    def _settled(self, act: Callable[[list[str]], T]) -> T:
-        """Return what comes of the names of the committed segments, once no compaction beside removes any of them."""
+    def _with_current(self, read: Callable[[list[str]], T]) -> T:
+        """Return the result of `read` on the current segments; repeat it if a compaction removed one meanwhile."""
         while True:
-            listed = self._listed()
+            listed = self._list_manifests()
             try:
-                return act(self._standing(listed))
+                return read(self._current(listed))
             except FileNotFoundError:
-                if self._listed() == listed:  # no compaction has been here: a committed segment is lost
+                if self._list_manifests() == listed:  # no compaction ran: a committed segment is lost
                     raise
 
-    def _listed(self) -> list[str]:
+    def _list_manifests(self) -> list[str]:
         """Return the names of all manifests, in order.
 
-        A listing takes time. What was replaced and deleted meanwhile may be missing from it, and the merged manifest
-        too, if that is younger than the listing; so it counts once the next one holds no other merged manifests.
+        A listing is not a snapshot. While it runs, a compaction may write a merged manifest that the listing misses,
+        and delete the replaced ones before they are listed. So a listing counts once the next one has the same merged
+        manifests.
         """
         merged: list[str] | None = None
         while True:
@@ -201,15 +232,16 @@ class Ledger:
             if merged == before:
                 return listed
 
-    def _standing(self, listed: Sequence[str]) -> list[str]:
+    def _current(self, listed: Sequence[str]) -> list[str]:
+        """Return the names of the segments that no merged one replaces."""
         replaced = self._replaced(listed)
         return [name for name in listed if name not in replaced]
 
     def _replaced(self, listed: Sequence[str]) -> set[str]:
-        merged = self._manifests([name for name in listed if name.endswith(".merged")])
+        merged = self._read_manifests([name for name in listed if name.endswith(".merged")])
         return {name for manifest in merged for name in manifest["replaces"]}
 
-    def _manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    def _read_manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
         manifests = _in_threads(lambda name: self._manifest(name).read_json(), names)
         for manifest in manifests:
             refuse_newer(manifest["schema"], manifest["segment"])
@@ -221,15 +253,22 @@ class Ledger:
     def _segment(self, name: str) -> Place:
         return self.place / "segments" / f"{name}.parquet"
 
-    def _load(self, name: str, columns: Sequence[str] | None = None, encoded: Sequence[str] = ()) -> pa.Table:
+    def _read_segment(
+        self, name: str, columns: Sequence[str] = ROLLOUT_SCHEMA.names, encoded: Sequence[str] = ()
+    ) -> pa.Table:
+        """Return columns of a segment, those in `encoded` as dictionaries."""
         segment = self._segment(name)
         with pq.ParquetFile(
             segment.path, filesystem=segment.filesystem, read_dictionary=list(encoded), pre_buffer=True
         ) as file:
             refuse_newer(schema_version(file.schema_arrow), segment.name)
-            names = columns or ROLLOUT_SCHEMA.names
-            found = file.read(columns=stored_columns(names, file.schema_arrow), use_threads=False)
-        return select_columns(found, names)
+            table = file.read(columns=stored_columns(columns, file.schema_arrow), use_threads=False)
+        return select_columns(table, columns)
+
+
+def _schema_of(columns: Sequence[str] | None) -> pa.Schema:
+    names = ROLLOUT_SCHEMA.names if columns is None else columns
+    return pa.schema([ROLLOUT_SCHEMA.field(name) for name in names], metadata=ROLLOUT_SCHEMA.metadata)
 
 
 def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:
@@ -237,8 +276,8 @@ def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:
         return list(pool.map(work, names))
 
 
-def _groups(sizes: Sequence[tuple[str, int]], target: int) -> list[list[str]]:
-    """Put neighbours together up to a size; one that is large already stays alone, and between its neighbours."""
+def _merge_groups(sizes: Sequence[tuple[str, int]], target: int) -> list[list[str]]:
+    """Group neighbours up to a size; a segment that is large already stays alone, between its neighbours."""
     groups: list[list[str]] = []
     room = 0
     for name, size in sizes:
@@ -252,107 +291,14 @@ def _groups(sizes: Sequence[tuple[str, int]], target: int) -> list[list[str]]:
 
 
 def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Put tables together up to a size in memory."""
+    """Concatenate tables up to a size in memory."""
     waiting: list[pa.Table] = []
     size = 0
     for table in tables:
         waiting.append(table)
         size += table.nbytes
-        if size >= _ROW_GROUP:
+        if size >= _ROW_GROUP_BYTES:
             yield pa.concat_tables(waiting)
             waiting, size = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[pa.Array, Numbers]:
-    """Return the distinct values of a dictionary-encoded column, and for every row the index of its value."""
-    whole = column.unify_dictionaries().combine_chunks()
-    return whole.dictionary, whole.indices.to_numpy()
-
-
-def _newest(identities: Numbers, rounds: Numbers) -> Numbers:
-    """Return the row of the highest round of each identity, the first of those, in order of identities."""
-    order = np.lexsort((-rounds, identities))  # stable
-    first: npt.NDArray[np.bool_] = np.diff(identities[order], prepend=-1) != 0
-    return np.asarray(order[first])
-
-
-def _newest_of_each_id(table: pa.Table) -> pa.Table:
-    _, ids = _codes(table["id"].dictionary_encode())
-    newest = _newest(ids, table["resample"].to_numpy())
-    return table if len(newest) == table.num_rows else table.filter(_mask(newest, table.num_rows))
-
-
-def _first_of_each_round(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Say of every row whether it is the first with its id and round."""
-    _, ids = _codes(table["id"].dictionary_encode())
-    rounds = table["resample"].to_numpy().astype(np.int64)
-    keys = ids * (rounds.max(initial=0) + 1) + rounds
-    return _mask(np.unique(keys, return_index=True)[1], table.num_rows)
-
-
-def _mask(rows: Numbers, count: int) -> npt.NDArray[np.bool_]:
-    mask = np.zeros(count, np.bool_)
-    mask[rows] = True
-    return mask
-
-
-def _condensed(table: pa.Table) -> pa.Table:
-    """Return what a tally wants to know of rollouts: the encoded ids, and numbers."""
-    outcome = table["verdict_outcome"]
-    return pa.table(
-        {
-            "problem": table["problem_id"],
-            "fingerprint": table["fingerprint"],
-            "sample": table["sample"],
-            "resample": table["resample"],
-            "tokens": table["completion_tokens"],
-            "correct": pc.equal(outcome, Outcome.CORRECT.value),
-            "judged": pc.is_in(outcome, value_set=pa.array([it.value for it in JUDGED])),
-            "cut": pc.equal(table["finish"], Finish.LENGTH.value),
-        }
-    )
-
-
-def _tallies(condensed: pa.Table) -> dict[tuple[str, str], StoredSamples]:
-    problems, problem = _codes(condensed["problem"])
-    fingerprints, fingerprint = _codes(condensed["fingerprint"])
-    group = problem.astype(np.int64) * len(fingerprints) + fingerprint
-    sample = condensed["sample"].to_numpy()
-    newest = _newest(group * (int(sample.max()) + 1) + sample, condensed["resample"].to_numpy())
-    drawn = condensed.drop_columns(["problem", "fingerprint"]).append_column("group", pa.array(group)).take(newest)
-    group = drawn["group"].to_numpy()
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    groups = group[starts]
-    samples, cut = _sample_sets(drawn["sample"].to_numpy(), starts), _cut(drawn.filter(drawn["cut"]))
-    correct, tokens, judged = (
-        np.add.reduceat(drawn[name].to_numpy(), starts, dtype=np.int64).tolist()
-        for name in ("correct", "tokens", "judged")
-    )
-    tallies = map(StoredSamples, samples, correct, tokens, [cut.get(it, {}) for it in groups.tolist()], judged)
-    of_problem = problems.take(groups // len(fingerprints)).to_pylist()
-    of_fingerprint = fingerprints.take(groups % len(fingerprints)).to_pylist()
-    return dict(zip(zip(of_problem, of_fingerprint, strict=True), tallies, strict=True))
-
-
-def _sample_sets(sample: Numbers, starts: Numbers) -> list[frozenset[int]]:
-    """Return the samples of each group, given where the groups start."""
-    alike: dict[bytes, frozenset[int]] = {}  # most problems have the same samples: one set serves them all
-    sets = []
-    for start, end in pairwise([*starts.tolist(), len(sample)]):
-        indices = sample[start:end]
-        drawn = indices.tobytes()
-        if drawn not in alike:
-            alike[drawn] = frozenset(indices.tolist())
-        sets.append(alike[drawn])
-    return sets
-
-
-def _cut(drawn: pa.Table) -> dict[int, dict[int, tuple[int, int]]]:
-    """Return the round and the tokens of samples that were cut, by group and sample."""
-    cut: defaultdict[int, dict[int, tuple[int, int]]] = defaultdict(dict)
-    names = ("group", "sample", "resample", "tokens")
-    for group, sample, resample, tokens in zip(*(drawn[name].to_pylist() for name in names), strict=True):
-        cut[group][sample] = (resample, tokens)
-    return cut

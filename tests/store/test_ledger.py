@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from reasonray.errors import UserError
 from reasonray.records import Finish, Outcome, Rollout
-from reasonray.store.ledger import Ledger, StoredSamples
+from reasonray.store.ledger import Ledger
 from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table, table_to_rollouts
 from reasonray.store.storage import Place, place
+from reasonray.store.stored_samples import StoredSamples
 from tests.factories import a_problem, a_rollout
 
 
@@ -157,7 +158,7 @@ def test_segments_of_an_earlier_schema_are_read_and_compacted(ledger: Ledger) ->
         ledger.append_table(table.drop_columns(["annotation_ngram_loop", "annotation_reasoning_format"]))
     assert table_to_rollouts(ledger.read()) == rollouts
     assert ledger.read(["annotation_ngram_loop"]).to_pylist() == [{"annotation_ngram_loop": None}] * 8
-    assert ledger.compact(least=2) == 8
+    assert ledger.compact(min_segments=2) == 8
     assert sorted(it.id for it in table_to_rollouts(ledger.read())) == sorted(it.id for it in rollouts)
     ledger.append_table(table.drop_columns(["completion"]))
     with pytest.raises(KeyError, match="completion"):
@@ -169,7 +170,13 @@ def test_a_segment_of_a_newer_schema_is_refused_and_not_merged_into_an_older_one
     newer = rollouts_to_table([a_rollout(sample=1)]).replace_schema_metadata({"reasonray.schema": "99"})
     manifest = ledger.place / "manifest" / f"{ledger.append_table(newer)}.json"
     manifest.write(json.dumps(json.loads(manifest.read()) | {"schema": "99"}).encode())
-    for act in (ledger.read, ledger.stored_samples, ledger.count, ledger.segments, lambda: ledger.compact(least=2)):
+    for act in (
+        ledger.read,
+        ledger.stored_samples,
+        ledger.count,
+        ledger.segments,
+        lambda: ledger.compact(min_segments=2),
+    ):
         with pytest.raises(UserError, match=r"segment .*parquet is of schema 99, .*; update reasonray"):
             act()
     assert len(names(ledger)) == 2
@@ -181,20 +188,20 @@ def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:
     ledger.append([a_rollout("longer", sample=7, resample=1)])
     before, stored_samples = content(ledger), ledger.stored_samples()
     assert ledger.count() == 25
-    assert ledger.compact(least=4) == 13
+    assert ledger.compact(min_segments=4) == 13
     assert (content(ledger), ledger.stored_samples()) == (before, stored_samples)
     assert len(ledger.segments()) == len(names(ledger)) == 1, "what is replaced is deleted"
     assert ledger.count() == 13, "a superseded round stays, a double goes"
     ledger.append([a_rollout(sample=99)])
-    assert ledger.compact(least=4) == 0, "few small segments stay as they are"
-    assert ledger.compact(least=2) == 2, "a merged segment can be merged again"
+    assert ledger.compact(min_segments=4) == 0, "few small segments stay as they are"
+    assert ledger.compact(min_segments=2) == 2, "a merged segment can be merged again"
     assert len(content(ledger)) == 13
 
 
 def test_a_merged_segment_stands_where_the_first_of_its_parts_stood(ledger: Ledger) -> None:
     before = content(many_small_segments(ledger))
     assert not {"too late", "later still"} & {text for *_, text in before}
-    assert ledger.compact(least=2, target_bytes=60_000) == 6
+    assert ledger.compact(min_segments=2, target_bytes=60_000) == 6
     assert content(ledger) == before
     assert [segment.name.endswith(".merged.parquet") for segment in ledger.segments()] == [True, False, True]
 
@@ -206,12 +213,12 @@ def test_compaction_may_be_killed_at_any_moment(tmp_path: Path, target: int) -> 
         before, stored_samples = content(many_small_segments(ledger)), ledger.stored_samples()
         dying = Ledger(DyingPlace(ledger.place.filesystem, ledger.place.path, left := [operations]))
         with suppress(Interrupted):
-            dying.compact(least=2, target_bytes=target)
+            dying.compact(min_segments=2, target_bytes=target)
         assert (content(ledger), ledger.stored_samples()) == (before, stored_samples), (
             f"killed before change {operations + 1}"
         )
         ledger.append([a_rollout(sample=50)])
-        ledger.compact(least=2, target_bytes=target)
+        ledger.compact(min_segments=2, target_bytes=target)
         assert len(content(ledger)) == len(before) + 1
         live = {segment.name.removesuffix(".parquet") for segment in ledger.segments()}
         assert names(ledger, "manifest") == live
@@ -226,7 +233,7 @@ def test_what_is_appended_and_read_beside_a_compaction_is_all_there(ledger: Ledg
         ledger.append([a_rollout(sample=sample)])
     with ThreadPoolExecutor(2) as pool:
         writing = pool.submit(lambda: [ledger.append([a_rollout(sample=40 + it)]) for it in range(40)])
-        merging = pool.submit(lambda: [ledger.compact(least=2) for _ in range(10)])
+        merging = pool.submit(lambda: [ledger.compact(min_segments=2) for _ in range(10)])
         while not (writing.done() and merging.done()):
             assert {f"{it}" for it in range(40)} <= {f"{it}" for it in ledger.read(["sample"])["sample"].to_pylist()}
             assert ledger.count() >= 40
@@ -299,6 +306,6 @@ def test_the_tally_is_what_counting_one_by_one_gives(segments: list[list[Rollout
         assert plain_tally([table_to_rollouts(read)]) == expected
         assert read.num_rows == sum(len(it.samples) for it in expected.values())
         assert ledger.count() == sum(map(len, segments))
-        ledger.compact(least=1)
+        ledger.compact(min_segments=1)
         assert ledger.stored_samples() == expected
         assert ledger.read().equals(read)
