@@ -1,4 +1,4 @@
-"""What every engine is to the sampler: one attempt in, one completion out, as many at once as its capacity."""
+"""The interface between the sampler and every engine: one request in, one completion out, many at a time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from reasonray.records import Finish, Problem
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One sample to draw of one problem."""
+    """A request for one sample of one problem."""
 
     problem: Problem
     sample: int
+    """Index among the problem's K samples."""
     seed: int
-    """63 bits, hashed from run, problem, fingerprint and sample: no two attempts share one."""
+    """63 bits, hashed from run, problem, fingerprint and sample index: no two requests share one."""
     prompt: Prompt
     sampling: Sampling
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back. A request that the engine refuses is data too: finish ERROR, with the reason."""
+    """An engine's answer. A rejected request is data too: its finish is ERROR, and `error` holds the reason."""
 
     text: str
     finish: Finish
@@ -38,37 +39,37 @@ class Heartbeat:
     """A sign of life."""
 
     tokens: int
-    """Generated since the engine started, those of aborted requests included."""
+    """Tokens generated since the engine started, those of aborted requests included."""
     at: float
-    """When the last one came, by time.monotonic(); the engine's start before the first."""
+    """Time of the latest token by time.monotonic(); before the first one, time of the engine's start."""
 
 
 class EngineDied(Exception):
-    """The engine is gone; nothing more can be had of this process, which should end too."""
+    """The engine is gone. This process cannot use it any more and should end too."""
 
 
 class EngineHung(EngineDied):
-    """The engine has requests in flight and gives no token."""
+    """The engine has requests in flight and generates no token."""
 
 
 class Engine(Protocol):
     """A running model."""
 
     capacity: int
-    """Attempts in flight that keep it busy."""
+    """Requests in flight that keep the engine busy."""
 
-    async def complete(self, attempt: SampleRequest) -> Completion:
-        """Draw one sample. Cancelling the call aborts the request.
+    async def complete(self, request: SampleRequest) -> Completion:
+        """Generate one sample. Cancelling the call aborts the request.
 
         Raises:
             EngineDied: the engine is gone.
         """
 
     async def swap(self, model: Path) -> bool:
-        """Serve other weights from now on, nothing being in flight; False if only a new engine can."""
+        """Replace the weights while no request is in flight. Return False if that takes a new engine."""
 
     def heartbeat(self) -> Heartbeat:
-        """Return what the engine has generated and when it last did."""
+        """Return how many tokens the engine has generated, and when it generated the latest one."""
 
     def close(self) -> None:
-        """Free what the engine holds, its child processes included."""
+        """Free the engine's resources, its child processes included."""

@@ -1,7 +1,7 @@
-"""An engine without a model: seeded, deterministic answers with chosen rates of right, wrong and faulty ones.
+"""An engine without a model: seeded, deterministic answers, with chosen rates of correct, wrong and faulty ones.
 
-It is a real engine to everything around it (dry runs, tests, chaos), only the text is written by rule. Whatever the
-rates, an attempt's kind depends on its seed alone.
+It takes the same path as a real engine (dry runs, tests, fault injection); only the text is written by rule. The kind
+of an answer depends on the request's seed and the configured rates alone.
 """
 
 from __future__ import annotations
@@ -16,24 +16,30 @@ from reasonray.config import ScriptedEngine
 from reasonray.engines.protocol import Completion, Heartbeat, SampleRequest
 from reasonray.records import Finish
 
-_KINDS = ("correct", "endless", "unparseable", "crash", "error", "hang")
-
 
 class Scripted:
-    """Answers by rule; see ScriptedEngine for the rates."""
+    """An engine that answers by rule; ScriptedEngine describes the rates."""
 
     def __init__(self, config: ScriptedEngine) -> None:
         self._config = config
+        self._rates = {
+            "correct": config.correct,
+            "endless": config.endless,
+            "unparseable": config.unparseable,
+            "crash": config.crash,
+            "error": config.error,
+            "hang": config.hang,
+        }
         self.capacity = config.max_num_seqs
         self._hung = False
-        self._pulse = Heartbeat(0, time.monotonic())
+        self._heartbeat = Heartbeat(0, time.monotonic())
 
-    async def complete(self, attempt: SampleRequest) -> Completion:
-        """Answer as the attempt's seed decides; a `crash` ends this very process, as a dying engine does."""
-        dice = random.Random(attempt.seed)
-        kind = self._kind(dice.random())
+    async def complete(self, request: SampleRequest) -> Completion:
+        """Answer as the request's seed decides. A `crash` ends this very process, as a dying engine does."""
+        random_numbers = random.Random(request.seed)
+        kind = self._kind(random_numbers.random())
         if self._config.seconds:
-            await asyncio.sleep(dice.expovariate(1 / self._config.seconds))
+            await asyncio.sleep(random_numbers.expovariate(1 / self._config.seconds))
         if kind == "crash":
             os._exit(86)
         if kind == "hang" or self._hung:
@@ -41,42 +47,43 @@ class Scripted:
             await asyncio.Event().wait()
         if kind == "error":
             return Completion("", Finish.ERROR, error="scripted: the request was refused")
-        text = _write(kind, attempt, dice)
+        text = _write(kind, request, random_numbers)
         finish = Finish.LENGTH if kind == "endless" else Finish.STOP
-        tokens = attempt.sampling.max_tokens if kind == "endless" else len(text.split())
+        tokens = request.sampling.max_tokens if kind == "endless" else len(text.split())
         if self._config.journal:
             with (Path(self._config.journal) / str(os.getpid())).open("a") as journal:
-                journal.write(f"{attempt.problem.id} {attempt.sample}\n")
-        self._pulse = Heartbeat(self._pulse.tokens + tokens, time.monotonic())
-        return Completion(text, finish, len(attempt.problem.question.split()), tokens)
+                journal.write(f"{request.problem.id} {request.sample}\n")
+        self._heartbeat = Heartbeat(self._heartbeat.tokens + tokens, time.monotonic())
+        return Completion(text, finish, len(request.problem.question.split()), tokens)
 
     async def swap(self, model: Path) -> bool:
-        """There are no weights: any model will do."""
+        """Return True: without weights, any model will do."""
         return True
 
     def heartbeat(self) -> Heartbeat:
-        """Return the tokens of all answers so far; they come whole."""
-        return self._pulse
+        """Return the tokens of all answers so far; an answer's tokens count when it is complete."""
+        return self._heartbeat
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to free."""
 
-    def _kind(self, draw: float) -> str:
-        for kind in _KINDS:
-            draw -= getattr(self._config, kind)
-            if draw < 0:
+    def _kind(self, uniform: float) -> str:
+        for kind, rate in self._rates.items():
+            uniform -= rate
+            if uniform < 0:
                 return kind
         return "wrong"
 
 
-def _write(kind: str, attempt: SampleRequest, dice: random.Random) -> str:
-    question, gold = attempt.problem.question, attempt.problem.answer or ""
+def _write(kind: str, request: SampleRequest, random_numbers: random.Random) -> str:
+    question, gold = request.problem.question, request.problem.answer or ""
     steps = [
-        f"Step {number}: consider {question} ({dice.randrange(10**6)})." for number in range(1, dice.randint(2, 5))
+        f"Step {number}: consider {question} ({random_numbers.randrange(10**6)})."
+        for number in range(1, random_numbers.randint(2, 5))
     ]
-    if dice.random() < 0.3:
+    if random_numbers.random() < 0.3:
         steps.append("Wait, that's wrong. Let me recalculate.")
-    if dice.random() < 0.4:
+    if random_numbers.random() < 0.4:
         steps.append("Let me verify this.")
     reasoning = f"<think> {' '.join(steps)}"
     if kind == "endless":

@@ -1,7 +1,7 @@
-"""vLLM behind the engine protocol: one AsyncLLM, K requests of n=1 per problem.
+"""The vLLM engine: one AsyncLLM that gets K requests of n=1 per problem.
 
-Each sample is a request of its own, so that it ends, is judged, stored, aborted and retried alone; siblings share the
-prompt's KV blocks by prefix caching. The only module that imports vllm.
+Each sample is its own request, so that it ends, is checked, stored, aborted and retried independently. The samples of
+a problem share the prompt's KV blocks by prefix caching. No other module imports vllm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "repetition": Finish.
 
 
 class VLLM:
-    """A model under vLLM in this process (and the engine processes that vLLM starts)."""
+    """A model served by vLLM in this process (and in the engine processes that vLLM starts)."""
 
     def __init__(
         self, model: Path, config: VLLMEngine, *, gpus: int, seed: int, pipeline: int = 1, spread: bool = False
@@ -34,106 +34,119 @@ class VLLM:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        check(str(model), None, config, gpus=gpus, pipeline=pipeline)
+        check_arguments(str(model), None, config, gpus=gpus, pipeline=pipeline)
         arguments = engine_arguments(model, config, gpus=gpus, seed=seed, pipeline=pipeline, spread=spread)
         try:
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=self._stat_loggers())
         except (TypeError, ValueError) as error:
             raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
         self._model = model
-        self._adopt_tokenizer(model)
+        self._load_tokenizer(model)
         self._limit = config.max_model_len
         self._requests = 0
-        # 1.1: a little queue in the engine, so that a finished sequence is replaced in the very next step.
+        # 1.1: a short queue in the engine replaces a finished sequence in the very next step.
         self.capacity = int(config.max_num_seqs * 1.1)
 
-    async def complete(self, attempt: SampleRequest) -> Completion:
-        """Draw one sample."""
+    async def complete(self, request: SampleRequest) -> Completion:
+        """Generate one sample. Cancelling the call aborts the request.
+
+        Raises:
+            EngineDied: the engine is gone.
+        """
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        ids = self._prompt_ids(attempt)
+        ids = self._prompt_ids(request)
         if len(ids) >= self._limit:
             reason = f"prompt of {len(ids)} tokens leaves no room in a context of {self._limit} (engine.max_model_len)"
             return Completion("", Finish.ERROR, len(ids), error=reason)
         self._requests += 1
-        parameters = _sampling_params(attempt.sampling, attempt.seed, room=self._limit - len(ids))
+        parameters = _sampling_params(request.sampling, request.seed, room=self._limit - len(ids))
         prompt = TokensPrompt(prompt_token_ids=ids)
         try:
-            # FINAL_ONLY: one message, when the sample has ended.
-            outputs = [it async for it in self._engine.generate(prompt, parameters, request_id=str(self._requests))]
+            # With FINAL_ONLY there is one output, when the sample has ended.
+            outputs = [
+                output async for output in self._engine.generate(prompt, parameters, request_id=str(self._requests))
+            ]
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
         except (EngineGenerateError, ValueError) as error:
             return Completion("", Finish.ERROR, len(ids), error=f"{type(error).__name__}: {error}")
-        output = outputs[-1].outputs[0]
-        finish = _FINISHES.get(output.finish_reason, Finish.ERROR)
-        reason = "" if finish is not Finish.ERROR else f"vLLM ended the request with {output.finish_reason!r}"
-        return Completion(output.text, finish, len(ids), len(output.token_ids), reason)
+        sample = outputs[-1].outputs[0]
+        finish = _FINISHES.get(sample.finish_reason, Finish.ERROR)
+        reason = "" if finish is not Finish.ERROR else f"vLLM ended the request with {sample.finish_reason!r}"
+        return Completion(sample.text, finish, len(ids), len(sample.token_ids), reason)
 
     async def swap(self, model: Path) -> bool:
-        """Load other weights into the running engine if they have the same shape."""
+        """Load other weights into the running engine. Return False if their shape differs."""
         if _shape(model) != _shape(self._model):
             return False
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(model)})
         await self._engine.reset_prefix_cache()
         self._model = model
-        self._adopt_tokenizer(model)
+        self._load_tokenizer(model)
         return True
 
     def heartbeat(self) -> Heartbeat:
-        """Return what vLLM's own statistics say, step by step: requests that are aborted count too."""
-        return self._pulse
+        """Return the tokens of vLLM's own statistics, step by step: aborted requests count too."""
+        return self._heartbeat
 
     def _stat_loggers(self) -> list[Any]:
-        """Return what listens to the engine's statistics: the pulse, and Ray's metrics (Prometheus) under Ray."""
+        """Return the listeners to vLLM's statistics: the heartbeat, and Ray's Prometheus metrics where Ray is there."""
         from vllm.v1.metrics.loggers import StatLoggerBase
         from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger, ray_metrics
 
         engine = self
-        self._pulse = Heartbeat(0, time.monotonic())
+        self._heartbeat = Heartbeat(0, time.monotonic())
 
-        class PulseLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed
+        class HeartbeatLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed
             def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-                """Take what vLLM hands to a logger."""
+                """Accept the arguments that vLLM passes to a logger."""
 
             def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-                """Take one step of the engine."""
+                """Add the tokens of one engine step."""
                 if iteration_stats is not None and iteration_stats.num_generation_tokens:
-                    tokens = engine._pulse.tokens + iteration_stats.num_generation_tokens
-                    engine._pulse = Heartbeat(tokens, time.monotonic())
+                    tokens = engine._heartbeat.tokens + iteration_stats.num_generation_tokens
+                    engine._heartbeat = Heartbeat(tokens, time.monotonic())
 
             def log_engine_initialized(self) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
-        return [PulseLogger, *([RayPrometheusStatLogger] if ray_metrics is not None else [])]
+        return [HeartbeatLogger, *([RayPrometheusStatLogger] if ray_metrics is not None else [])]
 
     def close(self) -> None:
-        """End the engine's processes."""
+        """Stop the engine's processes."""
         self._engine.shutdown()
 
-    def _adopt_tokenizer(self, model: Path) -> None:
+    def _load_tokenizer(self, model: Path) -> None:
         from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         self._encoded: dict[tuple[str, str], list[int]] = {}
 
-    def _prompt_ids(self, attempt: SampleRequest) -> list[int]:
-        # The K siblings of a problem come close together: a small cache spares K - 1 renderings.
-        key = (attempt.problem.id, attempt.prompt.model_dump_json())
+    def _prompt_ids(self, request: SampleRequest) -> list[int]:
+        # The K requests of a problem come close together: a small cache saves K - 1 renderings.
+        key = (request.problem.id, request.prompt.model_dump_json())
         if key not in self._encoded:
             if len(self._encoded) >= 1024:
                 self._encoded.clear()
-            turns = messages(attempt.prompt, attempt.problem.question)
-            self._encoded[key] = prompt_ids(self._tokenizer, turns, attempt.prompt.template_args)
+            turns = messages(request.prompt, request.problem.question)
+            self._encoded[key] = prompt_ids(self._tokenizer, turns, request.prompt.template_args)
         return self._encoded[key]
 
 
-def check(model: str, revision: str | None, config: VLLMEngine, *, gpus: int, pipeline: int = 1) -> None:
-    """Hold an engine's arguments against vLLM's own classes and the model's shape; takes no accelerator.
+def check_arguments(model: str, revision: str | None, config: VLLMEngine, *, gpus: int, pipeline: int = 1) -> None:
+    """Check an engine's arguments by vLLM's own classes and the model's shape, without an accelerator.
+
+    Args:
+        model: a model reference.
+        revision: of a model on the hub.
+        config: the engine's section.
+        gpus: in all; tensor parallel size times `pipeline`.
+        pipeline: pipeline parallel stages.
 
     Raises:
-        UserError: vLLM does not know an argument or refuses its value, or the GPUs cannot share the attention heads.
+        UserError: vLLM does not know an argument or rejects its value, or the GPUs cannot share the attention heads.
     """
     from vllm import AsyncEngineArgs
 
@@ -141,11 +154,11 @@ def check(model: str, revision: str | None, config: VLLMEngine, *, gpus: int, pi
     for name in config.args:
         if name not in known:
             close = get_close_matches(name, known, 1)
-            cure = f"did you mean {close[0]}?" if close else "see vLLM's engine arguments"
-            raise UserError(f"engine.args: vLLM knows no {name!r}; {cure}")
-    anywhere = Path("/")  # a directory that exists: offline, vLLM would look for the model's files here
+            hint = f"did you mean {close[0]}?" if close else "see vLLM's engine arguments"
+            raise UserError(f"engine.args: vLLM knows no {name!r}; {hint}")
+    existing = Path("/")  # any directory that exists: offline, vLLM would look for the files of a model's name
     try:
-        AsyncEngineArgs(**engine_arguments(anywhere, config, gpus=gpus, seed=0, pipeline=pipeline))
+        AsyncEngineArgs(**engine_arguments(existing, config, gpus=gpus, seed=0, pipeline=pipeline))
     except (TypeError, ValueError) as error:
         raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
     tensor = int(config.args.get("tensor_parallel_size", gpus // pipeline))
@@ -168,7 +181,7 @@ def _attention_heads(model: str, revision: str | None) -> int:
 def engine_arguments(
     model: Path, config: VLLMEngine, *, gpus: int, seed: int, pipeline: int = 1, spread: bool = False
 ) -> dict[str, Any]:
-    """Return the arguments of AsyncEngineArgs; the user's own `args` win.
+    """Return the arguments of AsyncEngineArgs; the user's own `args` take precedence.
 
     Args:
         model: directory of the model.
@@ -176,7 +189,7 @@ def engine_arguments(
         gpus: in all; tensor parallel size times `pipeline`. 0 computes on the CPU.
         seed: of the engine.
         pipeline: pipeline parallel stages.
-        spread: the GPUs are those of the placement group that this process is in, maybe on several nodes.
+        spread: whether the GPUs belong to the placement group of this process, which may span several nodes.
     """
     arguments: dict[str, Any] = {
         "model": str(model),
@@ -203,7 +216,7 @@ def engine_arguments(
 
 
 def _shape(model: Path) -> dict[str, Any]:
-    """Return what must agree for weights to fit: the architecture and its sizes."""
+    """Return the architecture and its sizes, which have to be equal for other weights to fit."""
     config = json.loads((model / "config.json").read_text())
     return {
         key: value
@@ -213,7 +226,7 @@ def _shape(model: Path) -> dict[str, Any]:
 
 
 def _use_all_cores() -> None:
-    """Have the CPU engine compute on every core this process may use; vLLM's default keeps one back."""
+    """Let the CPU engine compute on every core this process may use; by default vLLM reserves one."""
     cores = sorted(os.sched_getaffinity(0))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")

@@ -12,7 +12,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from reasonray.config import UserError, VLLMEngine
-from reasonray.engines.vllm import check
+from reasonray.engines.vllm import check_arguments
 from reasonray.sampling.replica import Replica
 from reasonray.sampling.work import EngineSpec
 from reasonray.store.run import Run
@@ -163,7 +163,7 @@ def _refuse_wrong_arguments(spec: EngineSpec) -> None:
     """Check an engine's arguments where it costs no accelerator; an engine without any tells by itself."""
     if not (isinstance(spec.engine, VLLMEngine) and spec.gpus):
         return
-    checking = ray.remote(check).options(num_cpus=1, num_gpus=0)
+    checking = ray.remote(check_arguments).options(num_cpus=1, num_gpus=0)
     try:
         ray.get(checking.remote(spec.model, spec.revision, spec.engine, gpus=spec.gpus, pipeline=spec.pipeline))
     except RayTaskError as error:

@@ -105,18 +105,11 @@ class Replica:
             self._engine.close()
             self._engine = None
         if self._engine is None:
-            self._engine = await engines.start(
-                spec.engine,
-                model,
-                directory,
-                gpus=spec.gpus,
-                pipeline=spec.pipeline,
-                spread=self._spread,
-                seed=spec.seed,
-            )
+            launch = engines.Launch(model, directory, spec.gpus, spec.pipeline, self._spread, spec.seed)
+            self._engine = await engines.start(spec.engine, launch)
             self._slots = asyncio.Semaphore(self._engine.capacity)
         self._served = (model, revision)
-        identity = models.identity(directory) if directory else engines.identity(spec.engine, model)
+        identity = engines.identity(spec.engine, directory)
         node = ray.get_runtime_context().get_node_id()
         return Started(identity, self._engine.capacity, node, await self.snapshot())
 

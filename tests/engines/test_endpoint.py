@@ -1,4 +1,4 @@
-"""The endpoint engine against HTTP servers: one that misbehaves by script, and a real vLLM server."""
+"""The endpoint engine against an HTTP server that misbehaves by script."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ from tests.factories import a_problem
 KEY = "sk-very-secret"
 
 
-class Script(ThreadingHTTPServer):
-    """The other side: answers requests for completions one after the other from a list, and keeps what it was asked."""
+class ScriptedServer(ThreadingHTTPServer):
+    """A server that answers requests for completions from a list, one after the other, and records the requests."""
 
     def __init__(self, answers: list[tuple[int, dict[str, str], dict[str, Any] | None]], models: int = 200) -> None:
-        super().__init__(("127.0.0.1", 0), Answering)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.answers, self.models = answers, models
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.times: list[float] = []
 
     @property
@@ -36,20 +36,20 @@ class Script(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class Answering(BaseHTTPRequestHandler):
-    server: Script
+class Handler(BaseHTTPRequestHandler):
+    server: ScriptedServer
 
     def do_GET(self) -> None:
         self.reply(self.server.models, {}, {"object": "list", "data": [{"id": "served", "object": "model"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.asked.append(body | {"path": self.path, "authorization": self.headers.get("authorization")})
+        self.server.requests.append(body | {"path": self.path, "authorization": self.headers.get("authorization")})
         self.server.times.append(time.monotonic())
-        self.reply(*(self.server.answers.pop(0) if self.server.answers else (200, {}, said("more"))))
+        self.reply(*(self.server.answers.pop(0) if self.server.answers else (200, {}, chat_answer("more"))))
 
     def reply(self, status: int, headers: dict[str, str], body: dict[str, Any] | None) -> None:
-        if body is None:  # hang up without a word
+        if body is None:  # close the connection without an answer
             self.connection.close()
             return
         content = json.dumps(body).encode()
@@ -60,17 +60,17 @@ class Answering(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         for byte in content if "x-drip" in headers else ():
-            with suppress(OSError):  # the other side may be tired of it
+            with suppress(OSError):  # the client may have closed the connection
                 self.wfile.write(bytes([byte]))
             time.sleep(0.1)
         with suppress(OSError):
             self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-def said(text: str, finish: str = "stop", **message: Any) -> dict[str, Any]:
+def chat_answer(text: str, finish: str = "stop", **message: Any) -> dict[str, Any]:
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text} | message}
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     return {
@@ -83,19 +83,22 @@ def said(text: str, finish: str = "stop", **message: Any) -> dict[str, Any]:
     }
 
 
+Serve = Callable[..., ScriptedServer]
+"""Starts a server that gives the answers passed to it."""
+
 REFUSED = {"error": {"message": "no", "type": "error"}}
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Script]]:
-    servers: list[Script] = []
+def serve() -> Iterator[Serve]:
+    servers: list[ScriptedServer] = []
 
-    def started(*answers: tuple[int, dict[str, str], dict[str, Any] | None], models: int = 200) -> Script:
-        servers.append(Script(list(answers), models))
+    def start(*answers: tuple[int, dict[str, str], dict[str, Any] | None], models: int = 200) -> ScriptedServer:
+        servers.append(ScriptedServer(list(answers), models))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
         return servers[-1]
 
-    yield started
+    yield start
     for server in servers:
         server.shutdown()
 
@@ -105,49 +108,51 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def an_attempt(sample: int = 0, **sampling: Any) -> SampleRequest:
+def a_request(sample: int = 0, **sampling: Any) -> SampleRequest:
     return SampleRequest(a_problem(), sample, 11 + sample, Prompt(system="Solve."), Sampling(max_tokens=16, **sampling))
 
 
-def answered(server: Script, attempt: SampleRequest | None = None, **config: Any) -> Completion:
+def answered(server: ScriptedServer, request: SampleRequest | None = None, **config: Any) -> Completion:
     async def ask() -> Completion:
         engine = Endpoint("served", EndpointEngine(kind="endpoint", base_url=server.url, **config))
         await engine.start()
-        return await engine.complete(attempt or an_attempt())
+        return await engine.complete(request or a_request())
 
     return asyncio.run(ask())
 
 
-def test_an_answer_comes_with_its_tokens_and_finish(serve: Callable[..., Script]) -> None:
-    server = serve((200, {}, said("The answer is 42.")), (200, {}, said("and so", "length")))
+def test_an_answer_comes_with_its_tokens_and_finish(serve: Serve) -> None:
+    server = serve((200, {}, chat_answer("The answer is 42.")), (200, {}, chat_answer("and so", "length")))
     assert answered(server) == Completion("The answer is 42.", Finish.STOP, 7, 3)
     assert answered(server).finish is Finish.LENGTH
-    asked = server.asked[0]
-    assert asked["messages"][0] == {"role": "system", "content": "Solve."}
-    assert (asked["model"], asked["seed"], asked["max_tokens"]) == ("served", 11, 16)
-    assert asked["authorization"] == f"Bearer {KEY}"
-    assert not {"top_k", "min_p", "repetition_penalty", "stop"} & asked.keys(), "strict servers refuse what they lack"
+    sent = server.requests[0]
+    assert sent["messages"][0] == {"role": "system", "content": "Solve."}
+    assert (sent["model"], sent["seed"], sent["max_tokens"]) == ("served", 11, 16)
+    assert sent["authorization"] == f"Bearer {KEY}"
+    assert not {"top_k", "min_p", "repetition_penalty", "stop"} & sent.keys(), "strict servers refuse what they lack"
 
 
-def test_reasoning_that_a_server_split_off_stands_before_the_answer(serve: Callable[..., Script]) -> None:
-    server = serve((200, {}, said("42.", reasoning_content="6 times 7")))
+def test_reasoning_that_a_server_split_off_precedes_the_answer_in_tags(serve: Serve) -> None:
+    server = serve((200, {}, chat_answer("42.", reasoning_content="6 times 7")))
     assert answered(server).text == "<think>\n6 times 7\n</think>\n\n42."
 
 
-def test_a_busy_server_is_asked_again_when_it_says(serve: Callable[..., Script]) -> None:
-    server = serve((429, {"retry-after": "1.5"}, REFUSED), (503, {}, REFUSED), (200, {}, None), (200, {}, said("42")))
+def test_a_busy_server_gets_a_retry_after_the_time_it_names(serve: Serve) -> None:
+    server = serve(
+        (429, {"retry-after": "1.5"}, REFUSED), (503, {}, REFUSED), (200, {}, None), (200, {}, chat_answer("42"))
+    )
     assert answered(server).text == "42"
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
     assert server.times[1] - server.times[0] >= 1.5
 
 
-def test_a_server_that_stays_away_is_a_dead_engine_not_a_failed_rollout(serve: Callable[..., Script]) -> None:
+def test_a_server_that_keeps_failing_is_a_dead_engine_not_a_failed_rollout(serve: Serve) -> None:
     server = serve(*[(500, {}, REFUSED)] * 3)
     with pytest.raises(EngineDied, match="failed 3 times in a row, the last: InternalServerError"):
         answered(server, max_retries=2)
 
 
-def test_what_a_server_refuses_for_the_requests_sake_is_data(serve: Callable[..., Script]) -> None:
+def test_a_request_rejected_for_its_content_is_data(serve: Serve) -> None:
     too_long = {"error": {"message": "maximum context length is 8 tokens", "type": "invalid_request_error"}}
     finished = answered(serve((400, {}, too_long)))
     assert finished.finish is Finish.ERROR
@@ -155,111 +160,110 @@ def test_what_a_server_refuses_for_the_requests_sake_is_data(serve: Callable[...
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_is_one_line_without_the_key(serve: Callable[..., Script], status: int) -> None:
-    with pytest.raises(UserError, match=r"refuses the key in \$OPENAI_API_KEY") as told:
+def test_a_refused_key_is_one_line_without_the_key(serve: Serve, status: int) -> None:
+    with pytest.raises(UserError, match=r"refuses the key in \$OPENAI_API_KEY") as raised:
         answered(serve(models=status))
-    assert KEY not in str(told.value)
+    assert KEY not in str(raised.value)
 
 
 @pytest.mark.parametrize(("models", "message"), [(200, "serves no model 'other'; it serves served"), (404, "knows no")])
-def test_a_model_that_is_not_served_is_told_before_any_rollout(
-    serve: Callable[..., Script], models: int, message: str
-) -> None:
+def test_a_model_that_is_not_served_is_reported_before_any_rollout(serve: Serve, models: int, message: str) -> None:
     server = serve((404, {}, REFUSED), models=models)
     engine = Endpoint("other", EndpointEngine(kind="endpoint", base_url=server.url))
     with pytest.raises(UserError, match=message):
         asyncio.run(engine.start())
-    assert server.asked[0]["max_tokens"] == 1
+    assert server.requests[0]["max_tokens"] == 1
 
 
-def test_a_model_that_answers_need_not_be_listed(serve: Callable[..., Script]) -> None:
-    engine = Endpoint("alias", EndpointEngine(kind="endpoint", base_url=serve((200, {}, said("1"))).url))
+def test_a_model_that_answers_need_not_be_listed(serve: Serve) -> None:
+    engine = Endpoint("alias", EndpointEngine(kind="endpoint", base_url=serve((200, {}, chat_answer("1"))).url))
     asyncio.run(engine.start())
 
 
 @pytest.mark.parametrize("status", [402, 404, 405])
-def test_what_a_server_would_refuse_of_any_request_is_the_users_to_mend(
-    serve: Callable[..., Script], status: int
-) -> None:
+def test_a_rejection_that_meets_every_request_is_a_users_mistake(serve: Serve, status: int) -> None:
     with pytest.raises(UserError, match=r"refuses requests|knows no"):
         answered(serve((status, {}, REFUSED)))
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 529])
-def test_what_passes_is_asked_again(serve: Callable[..., Script], status: int) -> None:
-    assert answered(serve((status, {}, REFUSED), (200, {}, said("42")))).text == "42"
+def test_a_passing_fault_is_retried(serve: Serve, status: int) -> None:
+    assert answered(serve((status, {}, REFUSED), (200, {}, chat_answer("42")))).text == "42"
 
 
-def test_a_yes_without_an_answer_is_asked_again(serve: Callable[..., Script]) -> None:
-    """Gateways send the fault of the server behind them with status 200."""
-    server = serve((200, {}, {"error": {"message": "upstream"}}), (200, {}, said("42")))
+def test_a_success_without_a_completion_is_retried(serve: Serve) -> None:
+    """Gateways send the error of the server behind them with status 200."""
+    server = serve((200, {}, {"error": {"message": "upstream"}}), (200, {}, chat_answer("42")))
     assert answered(server).text == "42"
     with pytest.raises(EngineDied, match="upstream"):
         answered(serve((200, {}, {"error": {"message": "upstream"}})), max_retries=0)
 
 
-def test_a_server_that_is_busy_at_the_start_is_asked_again(serve: Callable[..., Script]) -> None:
+def test_a_server_that_is_busy_at_the_start_is_retried(serve: Serve) -> None:
     server = serve(models=503)
     threading.Timer(0.2, lambda: setattr(server, "models", 200)).start()
     assert answered(server).text == "more"
 
 
-def test_a_server_that_repeats_the_key_does_not_get_it_stored(serve: Callable[..., Script]) -> None:
+def test_a_key_that_a_server_repeats_is_not_stored(serve: Serve) -> None:
     echo = {"error": {"message": f"bad request with Bearer {KEY}", "type": "invalid_request_error"}}
     finished = answered(serve((400, {}, echo)))
     assert KEY not in finished.error
     assert "$OPENAI_API_KEY" in finished.error
     for status, error in ((500, EngineDied), (402, UserError)):
-        with pytest.raises(error) as told:
+        with pytest.raises(error) as raised:
             answered(serve((status, {}, echo)), max_retries=0)
-        assert KEY not in str(told.value)
+        assert KEY not in str(raised.value)
 
 
-def test_the_last_failure_is_told_at_once(serve: Callable[..., Script]) -> None:
-    begun = time.monotonic()
+def test_the_last_failure_is_reported_without_another_wait(serve: Serve) -> None:
+    started = time.monotonic()
     with pytest.raises(EngineDied):
         answered(serve((429, {"retry-after": "30"}, REFUSED)), max_retries=0)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - started < 15
 
 
-def test_an_answer_that_drips_ends_at_the_time_limit(serve: Callable[..., Script]) -> None:
-    server = serve((200, {"x-drip": "1"}, said("4")))
+def test_an_answer_that_drips_ends_at_the_time_limit(serve: Serve) -> None:
+    server = serve((200, {"x-drip": "1"}, chat_answer("4")))
     with pytest.raises(EngineDied, match="the last: TimeoutError"):
         answered(server, max_retries=0, timeout_seconds=1)
 
 
-def test_an_engine_that_travels_leaves_the_key_behind(
-    serve: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickled_engine_leaves_the_key_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Endpoint("served", EndpointEngine(kind="endpoint", base_url=serve().url))
-    packed = pickle.dumps(engine)
-    assert KEY.encode() not in packed
+    pickled = pickle.dumps(engine)
+    assert KEY.encode() not in pickled
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-other-machine")
-    assert pickle.loads(packed)._client.api_key == "sk-of-the-other-machine"
+    assert pickle.loads(pickled)._client.api_key == "sk-of-the-other-machine"
 
 
-def test_what_decides_the_text_is_in_the_engines_identity() -> None:
-    def named(**more: Any) -> str:
-        return identity(EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", **more), "m")
+def test_every_setting_that_decides_the_text_is_in_the_engines_identity() -> None:
+    def identity_with(**more: Any) -> str:
+        return identity(EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", **more), None)
 
-    assert named() == named(max_num_seqs=3, timeout_seconds=9, max_retries=1)
-    distinct = [named(), named(extra_body={"reasoning_effort": "high"}), named(tokenizer="t"), named(api="completions")]
+    assert identity_with() == identity_with(max_num_seqs=3, timeout_seconds=9, max_retries=1)
+    distinct = [
+        identity_with(),
+        identity_with(extra_body={"reasoning_effort": "high"}),
+        identity_with(tokenizer="t"),
+        identity_with(api="completions"),
+    ]
     assert len(set(distinct)) == 4
 
 
-def test_no_server_is_one_line() -> None:
+def test_a_missing_server_is_reported_in_one_line() -> None:
     engine = Endpoint("m", EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", max_retries=1))
     with pytest.raises(UserError, match=r"no model server answers: http://127\.0\.0\.1:9/v1 failed 2 times"):
         asyncio.run(engine.start())
 
 
-def test_the_key_is_in_nothing_that_is_stored_or_sent_to_other_machines() -> None:
+def test_the_key_is_never_stored_nor_sent_to_other_machines() -> None:
     config = EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1")
     assert KEY.encode() not in pickle.dumps(config)
     assert KEY not in config.model_dump_json()
     with pytest.raises(ValueError, match="must hold no key"):
         EndpointEngine(kind="endpoint", base_url=f"http://user:{KEY}@127.0.0.1/v1")
-    with pytest.raises(ValueError, match="is no name of an environment variable") as told:
+    with pytest.raises(ValueError, match="is no name of an environment variable") as raised:
         EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", api_key_env=KEY)
-    assert KEY not in str(told.value).partition("[")[0]
+    assert KEY not in str(raised.value).partition("[")[0]
     assert issubclass(ConfigError, UserError)

@@ -40,7 +40,7 @@ def url() -> Iterator[str]:
     serve = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1", f"--port={port}"]
     limits = [f"--max-model-len={CONTEXT}", "--max-num-seqs=16", "--dtype=bfloat16", "--enforce-eager"]
     name = ["--model", str(models.resolve(MODEL, None)), "--served-model-name=smollm2", "--no-enable-chunked-prefill"]
-    name += ["--no-enable-prefix-caching"]  # a prompt read from a cache is another product of matrices
+    name += ["--no-enable-prefix-caching"]  # a cached prompt is multiplied in other shapes and rounds differently
     cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
     server = subprocess.Popen(
         [*serve, *limits, *name, "--max-num-batched-tokens=2048", f"--api-key={os.environ['SERVER_KEY']}"],
@@ -58,49 +58,51 @@ def url() -> Iterator[str]:
     server.wait(60)
 
 
-def drawn(url: str, *attempts: SampleRequest, **config: object) -> list[Completion]:
-    """Draw one after the other: what is computed beside a sample rounds it differently, and may turn a token."""
+def sampled(url: str, *requests: SampleRequest, **config: object) -> list[Completion]:
+    """Sample one request after the other: the rounding of a sample depends on its batch, and may change a token."""
 
     async def ask() -> list[Completion]:
         settings = {"kind": "endpoint", "base_url": url, "api_key_env": "SERVER_KEY"} | config
         engine = Endpoint("smollm2", EndpointEngine.model_validate(settings))
         await engine.start()
-        return [await engine.complete(it) for it in attempts]
+        return [await engine.complete(request) for request in requests]
 
     return asyncio.run(ask())
 
 
-def an_attempt(sample: int, question: str = "What is 2 + 3?", max_tokens: int = 24) -> SampleRequest:
+def a_request(sample: int, question: str = "What is 2 + 3?", max_tokens: int = 24) -> SampleRequest:
     sampling = Sampling(temperature=0.8, top_p=0.95, top_k=50, max_tokens=max_tokens)
     return SampleRequest(a_problem(question), sample, 1000 + sample, Prompt(), sampling)
 
 
-def test_both_apis_draw_the_same_seeds_into_the_same_texts(url: str) -> None:
-    attempts = [an_attempt(sample) for sample in range(4)]
-    chat = drawn(url, *attempts)
-    again = drawn(url, *attempts)
-    rendered = drawn(url, *attempts, api="completions", tokenizer=MODEL)
-    assert [it.text for it in chat] == [it.text for it in again]
-    assert [it.text for it in chat] == [it.text for it in rendered], "the prompt rendered here is the server's"
-    assert len({it.text for it in chat}) > 1
-    assert all(0 < it.completion_tokens <= 24 and it.prompt_tokens > 10 for it in chat)
-    assert {it.finish for it in drawn(url, an_attempt(0, max_tokens=2))} == {Finish.LENGTH}
+def test_both_apis_write_the_same_text_for_the_same_seed(url: str) -> None:
+    requests = [a_request(sample) for sample in range(4)]
+    chat = sampled(url, *requests)
+    again = sampled(url, *requests)
+    rendered = sampled(url, *requests, api="completions", tokenizer=MODEL)
+    assert [completion.text for completion in chat] == [completion.text for completion in again]
+    assert [completion.text for completion in chat] == [completion.text for completion in rendered], (
+        "the prompt rendered here is the server's"
+    )
+    assert len({completion.text for completion in chat}) > 1
+    assert all(0 < completion.completion_tokens <= 24 and completion.prompt_tokens > 10 for completion in chat)
+    assert {completion.finish for completion in sampled(url, a_request(0, max_tokens=2))} == {Finish.LENGTH}
 
 
 def test_a_prompt_beyond_the_context_is_data_with_the_servers_reason(url: str) -> None:
-    refused = drawn(url, an_attempt(0, "and " * 400 + "?"))[0]
+    refused = sampled(url, a_request(0, "and " * 400 + "?"))[0]
     assert refused.finish is Finish.ERROR
     assert "400" in refused.error
     assert str(CONTEXT) in refused.error
 
 
-def test_a_wrong_key_or_model_is_refused_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_rejected_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER_KEY", "wrong")
     with pytest.raises(UserError, match=r"refuses the key in \$SERVER_KEY"):
-        drawn(url)
+        sampled(url)
     monkeypatch.delenv("SERVER_KEY")
     with pytest.raises(UserError, match=r"no key, and there is none in \$SERVER_KEY"):
-        drawn(url)
+        sampled(url)
 
 
 def test_a_served_model_is_a_teacher_like_any_other(url: str, ray_cluster: None, tmp_path: Path) -> None:
@@ -112,12 +114,12 @@ def test_a_served_model_is_a_teacher_like_any_other(url: str, ray_cluster: None,
         sample(run, pool)
     rollouts = table_to_rollouts(run.ledger.read())
     assert len(rollouts) == 12
-    assert {it.model for it in rollouts} == {"smollm2"}
-    assert all(it.completion and it.completion_tokens <= 16 for it in rollouts)
+    assert {rollout.model for rollout in rollouts} == {"smollm2"}
+    assert all(rollout.completion and rollout.completion_tokens <= 16 for rollout in rollouts)
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"Bearer" in file.read_bytes()]
 
 
-def test_a_served_model_is_an_arm_like_any_other(url: str, ray_cluster: None, tmp_path: Path) -> None:
+def test_a_served_model_is_evaluated_like_any_other(url: str, ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=3).model_dump(mode="json")
     engine = {"kind": "endpoint", "base_url": url, "max_num_seqs": 8, "api_key_env": "SERVER_KEY"}
     served = {"name": "served", "model": "smollm2", "engine": engine, "sampling": {"max_tokens": 16}}
@@ -127,10 +129,10 @@ def test_a_served_model_is_an_arm_like_any_other(url: str, ray_cluster: None, tm
     with ReplicaPool(run) as pool:
         evaluate(run, pool, ["served"])
     report(run)
-    drawn_there = run.evaluation("served").read()
-    assert set(drawn_there["model"].to_pylist()) == {"smollm2"}
+    stored = run.evaluation("served").read()
+    assert set(stored["model"].to_pylist()) == {"smollm2"}
     measured = json.loads((Path(run.place.path) / "metrics.json").read_text())["evaluation"]["served"]["all"]
     assert (measured["problems"], measured["samples"]) == (12, 2)
     assert measured["pass@1"]["mean"] == pytest.approx(
-        sum(it == "correct" for it in drawn_there["verdict_outcome"].to_pylist()) / 24
+        sum(outcome == "correct" for outcome in stored["verdict_outcome"].to_pylist()) / 24
     )

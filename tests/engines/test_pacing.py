@@ -1,34 +1,34 @@
-"""When a server is asked again, and how often at all."""
+"""When a request to a server is retried, and how many requests it gets."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonray.engines.pacing import Pace, pause_before, seconds_told
+from reasonray.engines.pacing import RateLimiter, backoff_seconds, retry_after_seconds
 
-DICE = st.floats(0, 1, exclude_max=True)
+UNIFORM = st.floats(0, 1, exclude_max=True)
 
 
-@given(st.integers(1, 100), DICE, st.one_of(st.none(), st.floats(0, 300)))
-def test_a_pause_is_bounded_and_never_below_what_the_server_asks(
-    attempt: int, dice: float, retry_after: float | None
+@given(st.integers(1, 100), UNIFORM, st.one_of(st.none(), st.floats(0, 300)))
+def test_a_pause_is_bounded_and_never_below_the_retry_after(
+    failures: int, uniform: float, retry_after: float | None
 ) -> None:
-    pause = pause_before(attempt, dice, retry_after)
+    pause = backoff_seconds(failures, uniform, retry_after)
     assert (retry_after or 0) <= pause <= (retry_after or 0) + 60
 
 
-def test_a_server_names_its_pause_in_seconds_or_by_a_date() -> None:
+def test_a_retry_after_is_a_number_of_seconds_or_a_date() -> None:
     now = 1_792_497_600.0  # 2026-10-20 12:00 UTC
-    assert seconds_told("1.5", now) == 1.5
-    assert seconds_told("Tue, 20 Oct 2026 12:00:30 GMT", now) == 30
-    assert seconds_told("Tue, 20 Oct 2026 11:00:00 GMT", now) == 0, "it is over"
-    assert seconds_told("", now) is None
-    assert seconds_told("soon", now) is None
+    assert retry_after_seconds("1.5", now) == 1.5
+    assert retry_after_seconds("Tue, 20 Oct 2026 12:00:30 GMT", now) == 30
+    assert retry_after_seconds("Tue, 20 Oct 2026 11:00:00 GMT", now) == 0, "a date in the past"
+    assert retry_after_seconds("", now) is None
+    assert retry_after_seconds("soon", now) is None
 
 
-@given(st.integers(1, 20), DICE)
-def test_pauses_grow_and_jitter_spreads_them_from_nothing(attempt: int, dice: float) -> None:
-    assert pause_before(attempt, 0.0) == 0
-    assert pause_before(attempt, dice) <= pause_before(attempt + 1, dice)
+@given(st.integers(1, 20), UNIFORM)
+def test_pauses_grow_with_failures_and_full_jitter_starts_at_zero(failures: int, uniform: float) -> None:
+    assert backoff_seconds(failures, 0.0) == 0
+    assert backoff_seconds(failures, uniform) <= backoff_seconds(failures + 1, uniform)
 
 
 @given(
@@ -36,13 +36,13 @@ def test_pauses_grow_and_jitter_spreads_them_from_nothing(attempt: int, dice: fl
     st.integers(10, 100),
     st.lists(st.tuples(st.floats(0, 20), st.integers(1, 60)), min_size=1, max_size=40),
 )
-def test_no_minute_holds_more_requests_or_tokens_than_allowed(
-    requests: int, tokens: int, wishes: list[tuple[float, int]]
+def test_no_minute_has_more_requests_or_tokens_than_allowed(
+    requests: int, tokens: int, arrivals: list[tuple[float, int]]
 ) -> None:
-    pace, now, sent = Pace(requests, tokens), 0.0, []
-    for gap, cost in wishes:
+    limiter, now, sent = RateLimiter(requests, tokens), 0.0, []
+    for gap, cost in arrivals:
         now += gap
-        while wait := pace.wait(now, cost):
+        while wait := limiter.try_acquire(now, cost):
             now += wait
         sent.append((now, cost))
     for at, _ in sent:
@@ -51,6 +51,6 @@ def test_no_minute_holds_more_requests_or_tokens_than_allowed(
         assert sum(minute) <= tokens or len(minute) == 1
 
 
-def test_without_limits_nothing_waits() -> None:
-    pace = Pace(None, None)
-    assert not any(pace.wait(0.0, 10**9) for _ in range(1000))
+def test_without_limits_no_request_waits() -> None:
+    limiter = RateLimiter(None, None)
+    assert not any(limiter.try_acquire(0.0, 10**9) for _ in range(1000))

@@ -1,0 +1,53 @@
+"""The registry of engines: complete, strict about unknown kinds, and stable in its identities."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from reasonray import engines, models
+from reasonray.config import EndpointEngine, ScriptedEngine, UserError, VLLMEngine
+from reasonray.config.models import Engine
+from reasonray.engines.scripted import Scripted
+
+ENDPOINT = EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", extra_body={"b": 1, "a": "x"})
+
+
+def a_launch(directory: Path | None = None) -> engines.Launch:
+    return engines.Launch("m", directory, gpus=0, pipeline=1, spread=False, seed=0)
+
+
+def test_every_kind_that_can_be_configured_has_an_engine() -> None:
+    sections = get_args(get_args(Engine)[0])
+    assert {get_args(section.model_fields["kind"].annotation)[0] for section in sections} == set(engines.ENGINES)
+
+
+def test_an_unknown_kind_is_an_error_and_not_some_other_engine() -> None:
+    unknown = ScriptedEngine.model_construct(kind="sglang")
+    message = r"engine\.kind = 'sglang': no such engine; use one of vllm, endpoint, scripted"
+    with pytest.raises(UserError, match=message):
+        engines.identity(unknown, None)
+    with pytest.raises(UserError, match=message):
+        engines.needs_weights(unknown)
+    with pytest.raises(UserError, match=message):
+        asyncio.run(engines.start(unknown, a_launch()))
+
+
+def test_identities_are_those_in_the_fingerprints_of_existing_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 32}))
+    assert engines.identity(ScriptedEngine(kind="scripted", correct=0.9), None) == "scripted"
+    assert engines.identity(ENDPOINT, None) == (
+        'endpoint http://127.0.0.1:9/v1 {"api": "chat", "extra_body": {"a": "x", "b": 1}, "tokenizer": null}'
+    )
+    assert engines.identity(VLLMEngine(), tmp_path) == models.identity(tmp_path) == "2110e92ec99ce73d4bb8"
+
+
+def test_only_vllm_needs_the_weights_on_its_machine() -> None:
+    sections = (VLLMEngine(), ENDPOINT, ScriptedEngine(kind="scripted"))
+    assert [engines.needs_weights(section) for section in sections] == [True, False, False]
+
+
+def test_a_scripted_engine_starts_without_a_model() -> None:
+    assert isinstance(asyncio.run(engines.start(ScriptedEngine(kind="scripted"), a_launch())), Scripted)
