@@ -1,4 +1,4 @@
-"""What behaviours look like in the model's own words: for each the phrases that betray it, quoted from rollouts."""
+"""Quotations from rollouts: the phrases by which each behaviour was found, in the model's own words."""
 
 from __future__ import annotations
 
@@ -9,56 +9,63 @@ import pyarrow as pa
 
 from reasonray.records import BASE, BEHAVIOURS, STUDENT
 
-_AROUND = 60
+_CONTEXT = 60
 """Characters shown before and after a phrase."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A phrase where it stands."""
+    """A phrase in its context."""
 
     behaviour: str
     arm: str
     id: str
     """Of the rollout."""
     before: str
-    found: str
+    phrase: str
     after: str
 
 
 def quotes(arms: Mapping[str, pa.Table], each: int = 2) -> list[Quote]:
-    """Return some quotes of each behaviour, of base and student: the most frequent phrases, in the first by id."""
-    measured = {arm: list(_spans(arms[arm])) for arm in (BASE, STUDENT) if arm in arms}
-    found = []
+    """Return quotations of each behaviour, of base and student.
+
+    The most frequent phrases are quoted, each from the first of its rollouts by id.
+
+    Args:
+        arms: rollouts by model (id, completion, annotation_spans); models without annotations give no quotes.
+        each: quotations of a behaviour by a model.
+    """
+    by_arm = {arm: list(_quoted(arms[arm], arm)) for arm in (BASE, STUDENT) if arm in arms}
+    chosen = []
     for behaviour in BEHAVIOURS:
-        for arm, spans in measured.items():
+        for candidates in by_arm.values():
             by_phrase: dict[str, list[Quote]] = {}
-            for behaves, (rollout, text, start, end) in spans:
-                if behaves == behaviour:
-                    before, after = text[max(0, start - _AROUND) : start], text[end : end + _AROUND]
-                    quote = Quote(behaviour, arm, rollout, _leading_to(before), text[start:end], _going_on(after))
-                    by_phrase.setdefault(text[start:end].casefold(), []).append(quote)
-            often = sorted(by_phrase.items(), key=lambda it: (-len(it[1]), it[0]))
-            found += [min(same, key=lambda it: it.id) for _, same in often[:each]]
-    return found
+            for quote in candidates:
+                if quote.behaviour == behaviour:
+                    by_phrase.setdefault(quote.phrase.casefold(), []).append(quote)
+            most_frequent = sorted(by_phrase.items(), key=lambda item: (-len(item[1]), item[0]))
+            chosen += [min(same, key=lambda quote: quote.id) for _, same in most_frequent[:each]]
+    return chosen
 
 
-def _spans(rollouts: pa.Table) -> Iterator[tuple[str, tuple[str, str, int, int]]]:
+def _quoted(rollouts: pa.Table, arm: str) -> Iterator[Quote]:
     if "annotation_spans" not in rollouts.column_names:
         return
     columns = (rollouts[name].to_pylist() for name in ("id", "completion", "annotation_spans"))
     for rollout, text, spans in zip(*columns, strict=True):
         for span in spans or ():
-            yield span["behaviour"], (rollout, text, span["start"], span["end"])
+            start, end = span["start"], span["end"]
+            before, after = text[max(0, start - _CONTEXT) : start], text[end : end + _CONTEXT]
+            yield Quote(span["behaviour"], arm, rollout, _before(before), text[start:end], _after(after))
 
 
-def _leading_to(text: str) -> str:
-    """Return what stands before a quotation on one line, without the word that the cut before it went through."""
+def _before(text: str) -> str:
+    """Return the text before a phrase on one line, without a word that the limit cut."""
     line = " ".join(text.split()) + (" " if text[-1:].isspace() else "")
-    return line if len(text) < _AROUND else f"… {line.partition(' ')[2]}"
+    return line if len(text) < _CONTEXT else f"… {line.partition(' ')[2]}"
 
 
-def _going_on(text: str) -> str:
-    """Return what stands after a quotation on one line, without the word that the cut at its end went through."""
+def _after(text: str) -> str:
+    """Return the text after a phrase on one line, without a word that the limit cut."""
     line = (" " if text[:1].isspace() else "") + " ".join(text.split())
-    return line if len(text) < _AROUND else f"{line.rpartition(' ')[0]} …"
+    return line if len(text) < _CONTEXT else f"{line.rpartition(' ')[0]} …"

@@ -1,13 +1,16 @@
-// The rollout browser: unpacks the rows of #rollouts, filters them, shows one beside its siblings of other arms.
-// Model text is hostile: it becomes text nodes and nothing else; there is no innerHTML here.
+// The rollout browser: unpacks the rows of #rollouts, filters them, and shows one next to the same sample by other models.
+// Model text is hostile, so it only ever becomes text nodes. There is no innerHTML here.
 "use strict";
 
 const ANY = "";
 const PAGE = 200;
 const KEYS = ["arm", "difficulty", "outcome", "rule", "selection", "behaviour", "change"];
-const NAMES = { rule: { "(none)": "not dropped" } };
+const NAMES = {
+  arm: { train: "teachers, on train problems" },
+  rule: { "(none)": "not dropped", over_quota: "over the quota" },
+};
 const UNJUDGED = ["unverifiable", "timeout", "failed"];
-const state = { problems: {}, rollouts: [], shown: [], current: null, byId: new Map(), byAttempt: new Map() };
+const state = { problems: {}, rollouts: [], shown: [], current: null, byId: new Map(), bySample: new Map() };
 const $ = (selector) => document.querySelector(selector);
 
 function element(tag, className, ...children) {
@@ -24,7 +27,7 @@ async function unpack() {
   return JSON.parse(await new Response(stream).text());
 }
 
-// What a rollout says to each filter: a list of values, any of which may match.
+// Returns the values of a rollout for one filter; the filter matches if any of them is selected.
 function values(rollout, key) {
   const problem = state.problems[rollout.problem];
   if (key === "difficulty") return [problem.difficulty];
@@ -36,7 +39,7 @@ function values(rollout, key) {
   return [rollout[key]];
 }
 
-// What is surplus was dropped by no rule: its problem had enough without it.
+// No rule drops a rollout over the quota: its problem had enough rollouts without it.
 function rules(rule) {
   return rule === "" ? ["(none)"] : rule === "over_quota" ? [rule, "(none)"] : [rule];
 }
@@ -53,9 +56,9 @@ function index(payload) {
     const problem = state.problems[rollout.problem];
     rollout.haystack = `${problem.question}\n${problem.answer ?? ""}\n${rollout.text}\n${rollout.id}\n${rollout.problem}`.toLowerCase();
     state.byId.set(rollout.id, rollout);
-    const attempt = `${rollout.problem} ${rollout.sample}`;
-    if (!state.byAttempt.has(attempt)) state.byAttempt.set(attempt, []);
-    state.byAttempt.get(attempt).push(rollout);
+    const sample = `${rollout.problem} ${rollout.sample}`;
+    if (!state.bySample.has(sample)) state.bySample.set(sample, []);
+    state.bySample.get(sample).push(rollout);
   }
   for (const key of KEYS) {
     const counts = new Map();
@@ -70,19 +73,23 @@ function index(payload) {
 }
 
 function option(key, value, count) {
-  return new Option(`${(NAMES[key]?.[value] ?? value).replaceAll("_", " ")} (${count})`, value);
+  return new Option(`${named(key, value)} (${count})`, value);
+}
+
+function named(key, value) {
+  return NAMES[key]?.[value] ?? value.replaceAll("_", " ");
 }
 
 function filter() {
-  narrow();
+  applyFilters();
   select(state.shown.includes(state.current) ? state.current : (state.shown[0] ?? null));
 }
 
-function narrow() {
-  const wanted = KEYS.map((key) => [key, $(`[name=${key}]`).value]).filter(([, value]) => value !== ANY);
+function applyFilters() {
+  const selected = KEYS.map((key) => [key, $(`[name=${key}]`).value]).filter(([, value]) => value !== ANY);
   const text = $("[name=text]").value.trim().toLowerCase();
   state.shown = state.rollouts.filter(
-    (rollout) => wanted.every(([key, value]) => values(rollout, key).includes(value)) && rollout.haystack.includes(text),
+    (rollout) => selected.every(([key, value]) => values(rollout, key).includes(value)) && rollout.haystack.includes(text),
   );
 }
 
@@ -105,10 +112,10 @@ function list() {
   reveal($(".list [aria-current=true]"));
   const total = state.shown.length.toLocaleString("en");
   const place = state.current ? `${position + 1} of ${total} that match` : `${total} that match`;
-  $(".matches").textContent = state.shown.length ? place : "Nothing on this page matches.";
+  $(".matches").textContent = state.shown.length ? place : "No rollout on this page matches.";
 }
 
-// Scrolls the list alone; scrollIntoView would drag the whole page along.
+// Scrolls only the list; scrollIntoView would scroll the whole page.
 function reveal(item) {
   if (!item) return;
   const box = $(".list");
@@ -117,7 +124,7 @@ function reveal(item) {
   else if (top + item.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = top + item.offsetHeight - box.clientHeight;
 }
 
-// The completion with its evidence marked. Where spans overlap the first one wins.
+// Returns the completion with its evidence marked. Of overlapping spans, only the first is marked.
 function marked(rollout) {
   const text = element("div", "completion");
   let done = 0;
@@ -132,13 +139,17 @@ function marked(rollout) {
   return text;
 }
 
+function fate(rule) {
+  return rule === "over_quota" ? named("rule", rule) : `dropped as ${named("rule", rule)}`;
+}
+
 function column(rollout) {
   const facts = [
     rollout.outcome.replaceAll("_", " "),
     rollout.extracted === null ? null : `answered ${rollout.extracted}`,
     `${rollout.tokens.toLocaleString("en")} tokens`,
-    rollout.num_steps === null ? null : `${rollout.num_steps} steps`,
-    rollout.arm === "train" && rollout.rule ? `dropped by ${rollout.rule.replaceAll("_", " ")}` : null,
+    rollout.num_steps === null ? null : `${rollout.num_steps} reasoning ${rollout.num_steps === 1 ? "step" : "steps"}`,
+    rollout.arm === "train" && rollout.rule ? fate(rollout.rule) : null,
     rollout.selected ? "selected for training" : null,
   ].filter((fact) => fact !== null);
   const name = rollout.arm === "train" ? `${rollout.by} on a train problem` : rollout.arm;
@@ -147,10 +158,10 @@ function column(rollout) {
   return element("section", rollout === state.current ? "column current" : "column", head, detail, marked(rollout));
 }
 
-// The other attempts of the same arm at the same problem, one small button each.
-function attempts(rollout) {
+// Returns a small button for each sample of the same problem by the same model.
+function samples(rollout) {
   const siblings = state.rollouts.filter((other) => other.problem === rollout.problem && other.arm === rollout.arm);
-  const strip = element("p", "attempts", "Attempts: ");
+  const strip = element("p", "samples", "Samples: ");
   for (const sibling of siblings) {
     const button = element("button", `outcome ${sibling.outcome}`, sibling.sample);
     button.type = "button";
@@ -166,12 +177,12 @@ function detail() {
   const rollout = state.current;
   if (!rollout) return $(".detail").replaceChildren();
   const problem = state.problems[rollout.problem];
-  const side = rollout.arm === "train" ? [rollout] : state.byAttempt.get(`${rollout.problem} ${rollout.sample}`);
+  const side = rollout.arm === "train" ? [rollout] : state.bySample.get(`${rollout.problem} ${rollout.sample}`);
   const facts = [problem.difficulty, `answer ${problem.answer ?? "unknown"}`, problem.change ?? ""].filter(Boolean);
   $(".detail").replaceChildren(
     element("h3", "question", problem.question),
     element("p", "facts", facts.join(" · ")),
-    attempts(rollout),
+    samples(rollout),
     element("div", "columns", ...side.map(column)),
   );
 }
@@ -204,8 +215,8 @@ function onKey(event) {
   event.preventDefault();
 }
 
-// A link such as <a href="#browser" data-filter="arm=train&rule=duplicate"> shows just those rollouts. The address is left
-// to the link, so that going back leads to where it stands.
+// A link such as <a href="#browser" data-filter="arm=train&rule=duplicate"> shows only those rollouts. The link itself sets
+// the address, so that going back returns to the link.
 function followFilter(event) {
   const link = event.target.closest?.("[data-filter]");
   if (!link) return;
@@ -213,19 +224,19 @@ function followFilter(event) {
   show(state.shown[0] ?? null);
 }
 
-// A value that no rollout of this page has becomes an option of its own, so that the filters say why nothing matches.
-function setFilters(wanted) {
+// A value that no rollout of this page has becomes an additional option, so that the filters show why nothing matches.
+function setFilters(parameters) {
   for (const key of KEYS) {
     const select = $(`[name=${key}]`);
-    const value = wanted.get(key) ?? ANY;
+    const value = parameters.get(key) ?? ANY;
     select.value = value;
     if (select.value === value) continue;
     select.append(option(key, value, 0));
     select.value = value;
     select.closest("label").hidden = false;
   }
-  $("[name=text]").value = wanted.get("text") ?? "";
-  narrow();
+  $("[name=text]").value = parameters.get("text") ?? "";
+  applyFilters();
 }
 
 function followPermalink() {
@@ -246,8 +257,8 @@ async function start() {
   index(await unpack());
   $(".filters").hidden = false;
   $(".reader").hidden = false;
-  const isTelling = (rollout) => rollout.arm === "student" && state.problems[rollout.problem].change === "gained" && rollout.outcome === "correct";
-  state.current = state.rollouts.find(isTelling) ?? null;
+  const isExample = (rollout) => rollout.arm === "student" && state.problems[rollout.problem].change === "gained" && rollout.outcome === "correct";
+  state.current = state.rollouts.find(isExample) ?? null;
   filter();
   followPermalink();
   state.ready = true;

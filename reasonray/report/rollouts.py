@@ -1,6 +1,6 @@
-"""Which rollouts the page carries, and how: rows of JSON, packed, for rollouts.js to unpack and show.
+"""The rollouts that a page carries: their choice within a budget, and their packing for rollouts.js.
 
-Model text is hostile. It leaves here only inside gzip and base64, so nothing of it is ever parsed as HTML, and
+Model text is hostile. It enters the page only inside gzip and base64, so a browser never parses it as HTML, and
 rollouts.js writes it as text nodes only.
 """
 
@@ -18,30 +18,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reasonray.records import Outcome
+from reasonray.records import BASE, STUDENT, Outcome
 from reasonray.store.schema import ROLLOUT_SCHEMA, read_rollouts
 from reasonray.store.storage import Place
 
 TRAIN = "train"
-"""The arm's name under which the sampled rollouts of train problems are shown."""
+"""The name under which the page shows the rollouts of train problems, in place of a model under evaluation."""
 BUDGET = 20_000_000
-"""Bytes of rollouts that a page carries, before packing: it then stays below 20 MB, and a phone can unpack it."""
+"""Bytes of rollouts that a page carries, before compression: it stays below 20 MB, and a phone can unpack it."""
 ROW_BYTES, SPAN_BYTES, TOKEN_BYTES = 400, 32, 4
-"""What a row takes beside its completion, each of its spans, and a token of text; about."""
+"""About how many bytes a row takes without its completion, and each span, and each token of text."""
 TEXT = ("completion", "problem_question", "problem_answer")
-"""Columns that are read only for the rollouts that the page shows."""
+"""Columns that are read only for rollouts that the page may show."""
 MARGIN = 2
-"""How many times the page's budget is chosen by tokens, before the bytes are known."""
+"""Factor on the budget of a first choice by tokens, made before the bytes of the texts are known."""
 RULE = (
-    "Test problems come first: attempt 0 of every problem in every arm, then attempt 1, and so on, the difficulties in "
-    "turn; then train rollouts, one of each difficulty, outcome and rule in turn. Within a turn the order is that of "
-    "the ids, which are hashes. What did not fit is in the run's ledger."
+    "Test problems come first: sample 0 of every problem by every model, then sample 1, and so on, alternating between "
+    "the difficulties. Train rollouts follow, alternating between the combinations of difficulty, outcome and rule. "
+    "Otherwise the order is that of the ids, which are hashes. Rollouts that did not fit are in the run's ledger."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The rollouts that the page carries."""
+    """The rollouts that a page carries, packed."""
 
     packed: str
     """Base64 of gzip of JSON: {"problems": {id: …}, "rollouts": […]}."""
@@ -52,33 +52,34 @@ def pack(chosen: Mapping[str, pa.Table], change: Mapping[str, str] | None = None
     """Pack rollouts for the page.
 
     Args:
-        chosen: what `choose` returned, with texts.
-        change: what `changes` says of the test problems.
+        chosen: rollouts by model, as `choose` returns them, with texts.
+        change: test problem → gained, lost or same, as `changes` returns it.
     """
     rows = [row for arm, table in chosen.items() for row in _rows(table, arm)]
     problems = {row["problem_id"]: _problem(row) for table in chosen.values() for row in _problem_rows(table)}
-    for problem_id, word in (change or {}).items():
+    for problem_id, direction in (change or {}).items():
         if problem_id in problems:
-            problems[problem_id]["change"] = word
+            problems[problem_id]["change"] = direction
     payload = json.dumps({"problems": problems, "rollouts": rows}, ensure_ascii=False, separators=(",", ":"))
     packed = base64.b64encode(gzip.compress(payload.replace("<", "\\u003c").encode(), mtime=0)).decode()
     return Embedded(packed, len(rows))
 
 
 def choose(sampled: pa.Table | None, arms: Mapping[str, pa.Table], budget: int) -> dict[str, pa.Table]:
-    """Return the rollouts that RULE gives the page, by arm, those of train problems as TRAIN.
+    """Return the rollouts that the page carries by RULE: model → rollouts, with those of train problems under TRAIN.
+
+    The choice is a prefix of one fixed order, so choosing again from a choice with a larger budget gives the same
+    rollouts. The size of tables without text is estimated from their tokens: choose once by tokens, read only the
+    texts of those rollouts, then choose again.
 
     Args:
-        sampled: rollouts of train problems.
-        arms: rollouts of test problems by arm.
-        budget: bytes of completions and their rows before packing; half of it is for test problems, and what train
-            rollouts do not need.
-
-    What is chosen is always the beginning of one order, so choosing again from what was chosen with a larger budget
-    comes to the same. Tables without text are weighed by their tokens: choose so first, then read the text of those.
+        sampled: rollouts of train problems (columns of schema.ROLLOUT_SCHEMA, texts optional).
+        arms: rollouts of test problems by model under evaluation.
+        budget: bytes of completions and their rows, before compression. Test problems get half of it, and the part
+            of the other half that train rollouts do not need.
     """
-    wanted = int(_weights(sampled).sum()) if sampled is not None else 0
-    chosen = _choose_test(arms, max(budget // 2, budget - wanted))
+    train_size = int(_weights(sampled).sum()) if sampled is not None else 0
+    chosen = _choose_test(arms, max(budget // 2, budget - train_size))
     spent = sum(_weights(table).sum() for table in chosen.values())
     if sampled is not None:
         chosen[TRAIN] = _choose_train(sampled, budget - int(spent))
@@ -86,7 +87,7 @@ def choose(sampled: pa.Table | None, arms: Mapping[str, pa.Table], budget: int) 
 
 
 def _choose_test(arms: Mapping[str, pa.Table], budget: int) -> dict[str, pa.Table]:
-    """Take attempts in turn, each with its siblings in the other arms, so that they can be shown side by side."""
+    """Choose sample by sample, each with the same sample of the other models, so that they can be shown together."""
     tables = {arm: table for arm, table in arms.items() if table.num_rows}
     if not tables:
         return {}
@@ -130,7 +131,7 @@ def _within(order: NDArray[np.int64], weights: NDArray[np.int64], budget: int) -
 
 
 def _weights(table: pa.Table) -> NDArray[np.int64]:
-    """Return the bytes of each row; without the text itself, what its tokens come to."""
+    """Return the bytes of each row, estimated from its tokens if the table has no texts."""
     if "completion" not in table.column_names:
         return np.asarray(table["completion_tokens"].to_numpy(), dtype=np.int64) * TOKEN_BYTES + ROW_BYTES
     texts = np.asarray(pc.binary_length(table["completion"]).to_numpy(), dtype=np.int64)
@@ -168,11 +169,11 @@ def _row(row: Mapping[str, Any], arm: str) -> dict[str, Any]:
 
 
 def _spans(text: str, spans: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """Return the evidence in UTF-16 code units, which is how JavaScript counts; records count characters."""
-    found = [(span["behaviour"], span["start"], span["end"]) for span in spans]
-    if not found or max(text) <= "\uffff":
-        return found
-    return [(name, _utf16_length(text[:start]), _utf16_length(text[:end])) for name, start, end in found]
+    """Return spans in UTF-16 code units, the units of JavaScript strings; records count characters."""
+    in_characters = [(span["behaviour"], span["start"], span["end"]) for span in spans]
+    if not in_characters or max(text) <= "\uffff":
+        return in_characters
+    return [(name, _utf16_length(text[:start]), _utf16_length(text[:end])) for name, start, end in in_characters]
 
 
 def _utf16_length(text: str) -> int:
@@ -190,36 +191,45 @@ def _problem(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(arms: Mapping[str, pa.Table]) -> dict[str, str]:
-    """Say of each test problem whether the student gained or lost it: more or fewer correct samples than the base."""
-    if "base" not in arms or "student" not in arms:
+    """Return for each test problem "gained", "lost" or "same".
+
+    A problem is gained if the student has more correct samples of it than the base, lost if it has fewer.
+    """
+    if BASE not in arms or STUDENT not in arms:
         return {}
-    before, after = (_correct(arms[arm]) for arm in ("base", "student"))
-    words = {-1: "lost", 0: "same", 1: "gained"}
-    return {problem: words[int(np.sign(after[problem] - before[problem]))] for problem in before.keys() & after.keys()}
+    before, after = (_count_correct(arms[arm]) for arm in (BASE, STUDENT))
+    directions = {-1: "lost", 0: "same", 1: "gained"}
+    return {
+        problem: directions[int(np.sign(after[problem] - before[problem]))] for problem in before.keys() & after.keys()
+    }
 
 
-def _correct(rollouts: pa.Table) -> dict[str, int]:
-    counted = pa.table(
-        {
-            "problem": rollouts["problem_id"],
-            "correct": pc.cast(pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value), pa.int64()),
-        }
-    ).group_by("problem")
-    table = counted.aggregate([("correct", "sum")])
+def _count_correct(rollouts: pa.Table) -> dict[str, int]:
+    is_correct = pc.cast(pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value), pa.int64())
+    by_problem = pa.table({"problem": rollouts["problem_id"], "correct": is_correct}).group_by("problem")
+    table = by_problem.aggregate([("correct", "sum")])
     return dict(zip(table["problem"].to_pylist(), table["correct_sum"].to_pylist(), strict=True))
 
 
 def with_columns(rows: pa.Table, files: Iterable[Place], names: Sequence[str]) -> pa.Table:
-    """Return the rows with columns that only their files hold, file by file: memory holds one and what is wanted."""
+    """Return the rows with more of their columns, read one file at a time to bound the memory.
+
+    Args:
+        rows: rollouts with an `id` column.
+        files: parquet files that hold these rollouts among others.
+        names: columns to add.
+    """
     parts = []
     for file in files:
-        wanted = pc.is_in(read_rollouts(file, ["id"])["id"], value_set=rows["id"].combine_chunks())
-        if pc.any(wanted).as_py():
-            parts.append(read_rollouts(file, ["id", "resample", *names]).filter(wanted))
+        is_wanted = pc.is_in(read_rollouts(file, ["id"])["id"], value_set=rows["id"].combine_chunks())
+        if pc.any(is_wanted).as_py():
+            parts.append(read_rollouts(file, ["id", "resample", *names]).filter(is_wanted))
     if not parts:
         return pa.table({name: [] for name in ROLLOUT_SCHEMA.names}, ROLLOUT_SCHEMA)
     texts = pa.concat_tables(parts, promote_options="permissive").sort_by([("resample", "descending")])
-    at = pc.index_in(rows["id"], value_set=texts["id"].combine_chunks())  # the first: of the newest round
+    at = pc.index_in(
+        rows["id"], value_set=texts["id"].combine_chunks()
+    )  # index_in returns the first match: the newest resample
     for name in names:
         rows = rows.append_column(name, texts[name].take(at))
     return rows

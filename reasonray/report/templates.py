@@ -1,4 +1,4 @@
-"""The pages' templates, and what every page carries inside it: style, script and the policy that names the script."""
+"""The Jinja templates of the pages, and the style and script that every page holds inline."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from reasonray.records import BEHAVIOURS
+
 
 def template(name: str) -> jinja2.Template:
-    """Return a template of this folder: it escapes what it is given, and fails on what it was not."""
+    """Return a template of this package. It escapes its arguments and raises on an undefined one."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -22,18 +24,19 @@ def template(name: str) -> jinja2.Template:
         loader=jinja2.FunctionLoader(_asset),
     )
     environment.filters["cell"] = cell
+    environment.globals["BEHAVIOURS"] = BEHAVIOURS
     return environment.get_template(name)
 
 
 def inlined() -> dict[str, Any]:
-    """Return the style and the script of a page, with the script's digest for its Content-Security-Policy."""
+    """Return a page's style and script, and the script's digest for the Content-Security-Policy."""
     script = _asset("rollouts.js")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     return {"style": Markup(_asset("page.css")), "script": Markup(script), "script_digest": digest}
 
 
 def cell(text: object) -> Markup:
-    """Return text that can end neither its Markdown cell nor its line, nor be read as markup."""
+    """Return text for a cell of a Markdown table: on one line, with everything escaped that could end the cell."""
     line = str(escape(" ".join(str(text).split())))
     return Markup(re.sub(r"([|`*\[\]\\])", r"\\\1", line))
 

@@ -1,4 +1,4 @@
-"""The rollout browser in a real Chromium: it unpacks, filters, follows a permalink, and hostile text stays text."""
+"""The rollout browser in a real Chromium: it unpacks, filters and follows permalinks, and hostile text stays text."""
 
 import base64
 import re
@@ -30,7 +30,7 @@ def run():
 
 
 def opened(html, folder, fragment="", then="", size="1280,1000"):
-    """The page's HTML after its script has run, and after the script `then` has, which the policy is told of."""
+    """Return the page's HTML after its script and then `then` have run; the policy is extended to allow `then`."""
     if then:
         script = f"setTimeout(() => {{ {then} }}, 1500)"
         allowed = base64.b64encode(sha256(script.encode()).digest()).decode()
@@ -54,10 +54,10 @@ def matches(dom):
     return re.search(r'class="matches"[^>]*>([^<]*)<', dom).group(1)
 
 
-def test_it_opens_on_a_gained_problem_with_all_arms_side_by_side(run, tmp_path):
+def test_the_browser_opens_on_a_gained_problem_with_all_models_side_by_side(run, tmp_path):
     dom = opened(render(inputs_of(run)), tmp_path)
     assert "of 864 that match" in matches(dom)
-    assert dom.count('<section class="column') in (3, 5)  # the arms, and two checkpoints that have fewer samples
+    assert dom.count('<section class="column') in (3, 5)  # the models, and two checkpoints that have fewer samples
     assert "· gained</p>" in dom
     assert '<mark class="subgoals"' in dom
 
@@ -72,10 +72,10 @@ def test_filters_and_links_narrow_the_list(run, tmp_path):
         field.value = "NO SUCH TEXT";
         field.dispatchEvent(new Event("input", {bubbles: true}));
     """
-    assert matches(opened(html, tmp_path, then=typed)) == "Nothing on this page matches."
+    assert matches(opened(html, tmp_path, then=typed)) == "No rollout on this page matches."
 
 
-def test_every_number_of_the_page_that_leads_to_rollouts_leads_to_as_many(run, tmp_path):
+def test_every_number_that_links_to_rollouts_links_to_that_many(run, tmp_path):
     follow = """
         const wrong = [];
         for (const link of document.querySelectorAll("[data-filter]")) {
@@ -91,20 +91,20 @@ def test_every_number_of_the_page_that_leads_to_rollouts_leads_to_as_many(run, t
     assert re.fullmatch(r"[5-9]\d links, wrong: ", found)
 
 
-def test_a_link_to_what_is_not_on_the_page_shows_nothing(run, tmp_path):
+def test_a_link_to_rollouts_that_the_page_does_not_carry_shows_none(run, tmp_path):
     follow = """
         const link = document.querySelector("[data-filter]");
         link.dataset.filter = "arm=student&outcome=failed";
         link.click();
     """
     dom = opened(render(inputs_of(run)), tmp_path, then=follow)
-    assert matches(dom) == "Nothing on this page matches."
+    assert matches(dom) == "No rollout on this page matches."
     assert ">failed (0)</option>" in dom
 
 
 def test_keys_step_through_the_list_and_nothing_is_requested(run, tmp_path):
     count = "document.body.dataset.requests = performance.getEntriesByType('resource').length"
-    assert 'data-requests="0"' in opened(render(inputs_of(run)), tmp_path, then=count), "the page asks for nothing"
+    assert 'data-requests="0"' in opened(render(inputs_of(run)), tmp_path, then=count), "the page requests nothing"
     press = "for (const key of 'jjk') document.dispatchEvent(new KeyboardEvent('keydown', {key}))"
     html = render(inputs_of(run))
     first, after = (int(matches(opened(html, tmp_path, then=then)).split()[0].replace(",", "")) for then in ("", press))
@@ -119,18 +119,18 @@ def test_a_permalink_opens_its_rollout(run, tmp_path):
     hide = "document.querySelector('[data-filter=\"rule=duplicate\"]').click();"
     dom = opened(render(inputs_of(run)), tmp_path, then=f"{hide} location.hash = '#rollout={wanted['id']}'")
     assert f'<h3 class="question">{wanted["problem_question"]}</h3>' in dom
-    assert "of 864 that match" in matches(dom), "a filter that hides it is lifted"
+    assert "of 864 that match" in matches(dom), "a filter that hides the rollout is reset"
     assert '<li aria-current="true">' in dom
 
 
-def test_a_permalink_to_a_rollout_that_is_not_here_says_so(run, tmp_path):
+def test_a_permalink_to_a_rollout_that_the_page_does_not_carry_is_reported(run, tmp_path):
     dom = opened(render(inputs_of(run)), tmp_path, fragment="#rollout=deadbeef")
     assert "Rollout deadbeef is not on this page." in dom
     assert '<section class="column' not in dom
     assert matches(dom) == "864 that match"
 
 
-def test_on_a_phone_arms_stay_beside_the_scores_that_are_scrolled_to(run, tmp_path):
+def test_on_a_phone_names_of_models_stay_next_to_the_scores_while_scrolling(run, tmp_path):
     scroll = """
         const box = document.querySelector("#scores .scroll");
         box.scrollLeft = 150;
@@ -142,7 +142,7 @@ def test_on_a_phone_arms_stay_beside_the_scores_that_are_scrolled_to(run, tmp_pa
     dom = opened(render(inputs_of(run)), tmp_path, then=scroll, size="375,800")
     wide, places = re.search('data-places="([^"]*)"', dom).group(1).split()
     scrolled, group, arm, score = map(int, places.split(","))
-    assert wide == "false", "nothing is wider than the page but what scrolls"
+    assert wide == "false", "only scrolling boxes are wider than the page"
     assert scrolled == 150
     assert group == arm >= 0 > score
 
@@ -155,7 +155,7 @@ def test_hostile_text_stays_text(tmp_path):
     assert HOSTILE[:20].replace("<", "&lt;").replace(">", "&gt;") in re.sub("</?mark[^>]*>", "", shown)
 
 
-def test_students_of_two_runs_are_read_side_by_side(tmp_path):
+def test_students_of_two_runs_are_shown_side_by_side(tmp_path):
     runs = [a_run(tmp_path, "one", 0.3), a_run(tmp_path, "two", 1.5)]
     for run in runs:
         report(run)

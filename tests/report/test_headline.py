@@ -1,4 +1,4 @@
-"""The sentence claims no more than the interval does."""
+"""The headline claims no more than its interval does, and the remarks are right."""
 
 import re
 
@@ -33,107 +33,107 @@ def text(markup):
         (0.0, 0.0, "No difference at all"),
     ],
 )
-def test_the_verb_follows_the_interval(low, high, begins):
+def test_the_verb_of_the_headline_follows_the_interval(low, high, begins):
     assert text(headline(Numbers(metrics(low, high)))).startswith(begins)
 
 
-def test_the_sentence_holds_both_arms_the_problems_and_the_interval():
-    found = text(headline(Numbers(metrics(0.1, 0.3))))
-    assert found == (
+def test_the_headline_holds_both_accuracies_the_problems_and_the_interval():
+    assert text(headline(Numbers(metrics(0.1, 0.3)))) == (
         "Distillation lifts pass@1 from 20.0 % to 20.0 % on 120 held-out problems: "
         "+20.0 points [+10.0, +30.0], 95 % interval."
     )
 
 
-def test_without_a_base_nothing_is_compared():
+def test_without_a_base_the_headline_compares_nothing():
     alone = metrics(0.1, 0.2)
     del alone["evaluation"]["base"]
     alone["difference"] = {}
     assert "nothing to compare" in text(headline(Numbers(alone)))
 
 
-def test_before_evaluation_the_page_says_how_far_the_run_is():
+def test_before_evaluation_the_headline_reports_how_far_the_run_is():
     begun = {"funnel": {"rollouts": 0, "problems": 9}, "evaluation": {}}
     assert text(headline(Numbers(begun))) == "Nothing has been sampled yet; the run has 9 train problems."
     sampled = {"funnel": {"rollouts": 80, "problems": 9}, "sampling": {"acceptance_rate": 0.25}, "evaluation": {}}
     assert "80 rollouts of 9 train problems were sampled; 25.0 % are correct" in text(headline(Numbers(sampled)))
 
 
-def said(found):
-    return " ".join(text(remark) for remark in remarks(Numbers(found)))
+def remarks_of(values):
+    return " ".join(text(remark) for remark in remarks(Numbers(values)))
 
 
-def test_a_broken_loss_is_said_before_any_result_and_what_to_do_is_to_train_again():
+def test_a_loss_that_is_not_finite_precedes_any_result_and_the_advice_is_to_train_again():
     broken = metrics(0.1, 0.2, training={"non_finite_step": 7})
     broken["difference"]["student-base"]["all"]["advice"] = "enough"
-    found = text(headline(Numbers(broken)))
-    assert found.startswith("The loss was not finite at step 7: do not trust this student. Distillation lifts")
+    assert text(headline(Numbers(broken))).startswith(
+        "The loss was not finite at step 7: do not trust this student. Distillation lifts"
+    )
     (step,) = next_steps(Numbers(broken))
-    assert step.startswith("Train again, with a lower")
+    assert step.startswith("Train again, for example with a lower")
 
 
-def test_faults_and_few_problems_are_remarked():
+def test_faults_and_a_small_test_set_are_remarked_on():
     worrying = metrics(0.1, 0.2)
     worrying["evaluation"]["student"] = {"all": {"unjudged": 0.25, "problems": 12}}
-    found = said(worrying)
-    assert "at most 25.0 %, in arm student" in found
-    assert "A test set of 12 problems is small" in found
+    assert "at most 25.0 %, for model student" in remarks_of(worrying)
+    assert "A test set of 12 problems is small" in remarks_of(worrying)
 
 
-def test_nothing_is_remarked_without_cause():
-    assert said(metrics(0.1, 0.2)) == "Of the 120 problems the student does better on 30 and worse on 2."
+def test_without_cause_there_is_no_further_remark():
+    assert remarks_of(metrics(0.1, 0.2)) == "Of the 120 problems, the student does better on 30 and worse on 2."
 
 
-def test_no_change_at_all_is_said_as_such():
+def test_no_change_at_all_is_reported_as_such():
     still = metrics(0.0, 0.0)
     still["difference"]["student-base"]["all"] |= {"gained": 0, "lost": 0}
-    assert "No problem changed" in said(still)
+    assert "No problem changed" in remarks_of(still)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "ends"),
-    [(-1.8, -0.2, "7.00 steps, then 6.00, −1.00 [−1.80, −0.20]."),
-     (-2.2, 0.2, "7.00 steps, then 6.00, −1.00 [−2.20, +0.20], no measurable change."),
-     (None, None, "7.00 steps, then 6.00, −1.00, no measurable change.")],
+    [(-1.8, -0.2, "7.00 before, 6.00 after, −1.00 [−1.80, −0.20]."),
+     (-2.2, 0.2, "7.00 before, 6.00 after, −1.00 [−2.20, +0.20], no measurable change."),
+     (None, None, "7.00 before, 6.00 after, −1.00, no measurable change.")],
 )  # fmt: skip
-def test_a_change_of_reasoning_is_told_with_how_sure_it_is(low, high, ends):
-    found = metrics(0.1, 0.2)
-    found["behaviours"] = {
-        arm: {"verification": {"mean": share}, "num_steps": {"mean": depth}}
-        for arm, share, depth in (("base", 0.05, 7.0), ("student", 0.6, 6.0))
+def test_a_change_of_reasoning_is_reported_with_its_uncertainty(low, high, ends):
+    values = metrics(0.1, 0.2)
+    values["behaviours"] = {
+        arm: {"verification": {"mean": share}, "num_steps": {"mean": steps}}
+        for arm, share, steps in (("base", 0.05, 7.0), ("student", 0.6, 6.0))
     }
-    found["behaviour_difference"] = {
+    values["behaviour_difference"] = {
         "student-base": {
             "verification": {"mean": 0.55, "low": 0.5, "high": 0.6},
             "num_steps": {"mean": -1.0, "low": low, "high": high},
         }
     }
-    assert "5.0 % before, 60.0 % after, +55.0 points [+50.0, +60.0]. Reasoning" in said(found)
-    assert said(found).endswith(ends)
+    verification = "5.0 % before, 60.0 % after, +55.0 points [+50.0, +60.0]. Reasoning steps per response: "
+    assert verification in remarks_of(values)
+    assert remarks_of(values).endswith(ends)
 
 
-def test_what_was_dropped_and_why_is_remarked():
-    found = metrics(0.1, 0.2)
-    found["funnel"] = {"rollouts": 80, "selected": 9, "dropped": {"incorrect": 50, "too_long": 12, "truncated": 2}}
-    whole = "Of 80 train rollouts 9 were selected to learn from; dropped were 50 as “incorrect”, 12 as “too long”, "
-    assert whole + "2 as “truncated”." in said(found)
-    found["funnel"]["dropped"]["duplicate"] = 1
-    assert "2 as “truncated”, and fewer by each other rule." in said(found)
+def test_the_rules_that_dropped_the_most_rollouts_are_remarked_on():
+    values = metrics(0.1, 0.2)
+    values["funnel"] = {"rollouts": 80, "selected": 9, "dropped": {"incorrect": 50, "too_long": 12, "truncated": 2}}
+    whole = "Of 80 train rollouts, 9 were selected for training. Curation dropped 50 as “incorrect”, 12 as “too long”, "
+    assert whole + "2 as “truncated”." in remarks_of(values)
+    values["funnel"]["dropped"]["duplicate"] = 1
+    assert "2 as “truncated”, and fewer by each other rule." in remarks_of(values)
 
 
-def test_another_arm_is_compared_by_its_interval():
-    found = metrics(0.1, 0.2)
-    found["evaluation"] = {"<b>": found["evaluation"]["base"]} | found["evaluation"]
-    found["difference"]["student-<b>"] = {"all": {"mean": -0.1, "low": -0.2, "high": -0.05}}
-    (_, sentence) = remarks(Numbers(found))
+def test_another_model_is_compared_by_its_interval():
+    values = metrics(0.1, 0.2)
+    values["evaluation"] = {"<b>": values["evaluation"]["base"]} | values["evaluation"]
+    values["difference"]["student-<b>"] = {"all": {"mean": -0.1, "low": -0.2, "high": -0.05}}
+    (_, sentence) = remarks(Numbers(values))
     assert "below it" in sentence
     assert "<b>" not in sentence
 
 
-def test_a_pair_without_the_student_is_not_told_as_one_of_it():
-    asked = problems(24, Split.TEST)
+def test_no_pair_without_the_student_is_remarked_on():
+    held_out = problems(24, Split.TEST)
     names = ("base", "peer", "student-base-cold", "student")
-    found = evaluation({name: arm_table(name, asked, 4) for name in names}, [1], asked)
-    against = re.findall(r"Against ([^,]*),", said(found))
+    values = evaluation({name: arm_table(name, held_out, 4) for name in names}, [1], held_out)
+    against = re.findall(r"Against ([^,]*),", remarks_of(values))
     assert against == ["peer", "student-base-cold"]
-    assert "student-base-cold-base" in found["difference"]
+    assert "student-base-cold-base" in values["difference"]

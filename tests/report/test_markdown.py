@@ -1,4 +1,4 @@
-"""report.md, report.html and metrics.json say the same: number by number, in the same form."""
+"""report.md, report.html and metrics.json agree: number by number, in the same form."""
 
 import copy
 import re
@@ -7,7 +7,7 @@ import pytest
 
 from reasonray.report.markdown import render_markdown, traced
 from reasonray.report.page import render
-from tests.report.test_page import DEGENERATE, Page, begun, hostile_run, inputs_of, resolve, shown_value
+from tests.report.test_page import DEGENERATE, Page, hostile_run, inputs_of, partial_run, resolve, shown_value
 from tests.synthetic_run import synthetic_run
 
 NUMBER = re.compile(r'<data value="([^"]*)" data-from="([^"]*)">([^<]*)</data>')
@@ -22,7 +22,7 @@ def run():
     return synthetic_run(train=30, test=24, steps=9)
 
 
-def test_every_number_is_that_of_metrics_json(run):
+def test_every_number_equals_that_of_metrics_json(run):
     found = NUMBER.findall(traced(run.metrics, "a-run"))
     assert len(found) > 200
     for value, pointer, text in found:
@@ -33,15 +33,15 @@ def test_every_number_is_that_of_metrics_json(run):
             assert abs(shown - stored) <= error or abs(shown - 100 * stored) <= error
 
 
-def test_no_number_is_from_elsewhere(run):
+def test_no_number_comes_from_elsewhere(run):
     bare = CONSTANTS.sub("", NUMBER.sub("", traced(run.metrics, "a-run")))
     assert not LOOSE.findall(bare)
     loose = CONSTANTS.sub("", NUMBER.sub("", traced(run.metrics, "7 runs")))
-    assert LOOSE.findall(loose) == ["7"], "one from elsewhere would be found"
+    assert LOOSE.findall(loose) == ["7"], "a number from elsewhere would be found"
 
 
 def with_everything(metrics):
-    """The metrics of a run that was judged, labelled, audited, drawn by two teachers and measured on two sets."""
+    """Return the metrics of a run that was judged, labelled and audited, with two teachers and two test sets."""
     share = {"mean": 0.9, "low": 0.8, "high": 0.95, "of": 40}
     suspect = {"problem_id": "x", "question": "Why?", "answer": "So", "majority": "No", "votes": 5, "of": 7}
     found = copy.deepcopy(metrics)
@@ -70,7 +70,7 @@ def with_everything(metrics):
     return found
 
 
-def by_place(numbers):
+def by_pointer(numbers):
     found = {}
     for pointer, text in numbers:
         found.setdefault(pointer, set()).add(text)
@@ -78,11 +78,11 @@ def by_place(numbers):
 
 
 @pytest.mark.parametrize("more", [lambda metrics: metrics, with_everything], ids=["run", "everything"])
-def test_page_and_markdown_print_the_same_numbers_alike(run, more):
+def test_page_and_markdown_print_the_same_numbers_in_the_same_form(run, more):
     metrics = more(run.metrics)
     page = Page(render(inputs_of(run, metrics=metrics))).numbers
-    on_page = by_place((pointer, text) for pointer, _, text in page)
-    in_markdown = by_place((pointer, text) for _, pointer, text in NUMBER.findall(traced(metrics, "a-run")))
+    on_page = by_pointer((pointer, text) for pointer, _, text in page)
+    in_markdown = by_pointer((pointer, text) for _, pointer, text in NUMBER.findall(traced(metrics, "a-run")))
     assert on_page == in_markdown
 
 
@@ -104,7 +104,7 @@ def test_names_cannot_break_out_of_a_cell():
 
 @pytest.mark.parametrize("changes", [changes for changes, _ in DEGENERATE.values()], ids=DEGENERATE)
 def test_a_degenerate_run_has_a_report(changes):
-    text = render_markdown(begun(**changes).metrics, "a-run")
+    text = render_markdown(partial_run(**changes).metrics, "a-run")
     assert text.startswith("# a-run\n")
     assert "None" not in text
     assert "nan" not in text.lower().split()

@@ -1,8 +1,9 @@
-"""How numbers are printed."""
+"""The printed form of numbers."""
 
 import pytest
 
-from reasonray.report.numbers import FORMS, MISSING, Numbers
+from reasonray.records import Interval
+from reasonray.report.numbers import FORMS, MISSING, Numbers, plotted
 
 NNBSP = "\u202f"
 
@@ -31,29 +32,38 @@ def test_a_number_is_printed_in_its_form(form, value, text):
     assert FORMS[form](value) == text
 
 
-def test_a_printed_number_says_what_it_is_and_where_it_is_from():
+def test_a_printed_number_names_its_value_and_its_source():
     numbers = Numbers({"evaluation": {"a/b~c": [{"mean": 0.5}]}})
-    printed = numbers.one("evaluation", "a/b~c", 0, "mean", form="percent")
+    printed = numbers.number("evaluation", "a/b~c", 0, "mean", form="percent")
     assert printed == f'<data value="0.5" data-from="/evaluation/a~1b~0c/0/mean">50.0{NNBSP}%</data>'
 
 
 def test_a_hostile_key_is_escaped():
-    assert "<b>" not in Numbers({"<b>": 1}).one("<b>", form="count")
+    assert "<b>" not in Numbers({"<b>": 1}).number("<b>", form="count")
 
 
-def test_what_was_not_measured_is_a_dash():
+def test_a_number_that_was_not_measured_is_a_dash():
     numbers = Numbers({"training": {"last_loss": None}, "k_curve": []})
-    assert numbers.one("training", "last_loss", form="loss") == MISSING
-    assert numbers.one("k_curve", 3, "k", form="count") == MISSING
+    assert numbers.number("training", "last_loss", form="loss") == MISSING
+    assert numbers.number("k_curve", 3, "k", form="count") == MISSING
     assert numbers.interval("behaviours", "base", "num_steps", form="measure") == MISSING
 
 
-def test_an_interval_without_bounds_is_its_mean_alone():
+def test_an_interval_without_bounds_is_printed_as_its_mean():
     numbers = Numbers({"num_steps": {"mean": 4.0, "low": None, "high": None}})
     assert "[" not in numbers.interval("num_steps", form="measure")
 
 
-def test_one_is_singular():
+def test_the_noun_of_one_is_singular():
     numbers = Numbers({"one": 1, "two": 2})
     assert numbers.counted("one", noun="problem").endswith("1</data> problem")
     assert numbers.counted("two", noun="problem").endswith("2</data> problems")
+
+
+def test_an_interval_is_known_by_its_bounds_and_plotted_as_a_point_without_them():
+    numbers = Numbers(
+        {"known": {"mean": 4.0, "low": 3.0, "high": 6.0}, "unknown": {"mean": 4.0, "low": None, "high": None}}
+    )
+    assert numbers.get_interval("known") == plotted(numbers.get("known")) == Interval(4.0, 3.0, 6.0)
+    assert numbers.get_interval("unknown") is numbers.get_interval("nothing") is plotted(None) is None
+    assert plotted(numbers.get("unknown")) == plotted(4.0) == Interval(4.0, 4.0, 4.0)

@@ -1,4 +1,4 @@
-"""R1: every number is metrics.json's, nothing is fetched, nothing hostile runs, and the page renders in any state."""
+"""The page: every number is that of metrics.json, nothing is fetched, nothing hostile runs, any state renders."""
 
 import base64
 import copy
@@ -21,12 +21,12 @@ HOSTILE = (
     "</script><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & \u2028 {{ 7*7 }}"
 )
 PROSE = {"h1", "dd", "li", "td"}
-"""Elements in which every digit must be a number of metrics.json, but for the constants below."""
+"""Elements in which every digit must belong to a number of metrics.json, except for the constants below."""
 CONSTANTS = re.compile(r"95\u202f%|80\u202f%|step 0|that includes 0|pass@\d+|maj@\d+|\d+\.\d+\.\d+")
 
 
 class Page(HTMLParser):
-    """Collects the numbers, what they stand in, and whatever could load or run."""
+    """Collects the numbers with their sources, other text, and everything that could load or run."""
 
     def __init__(self, html):
         super().__init__()
@@ -52,7 +52,7 @@ class Page(HTMLParser):
         tags = [tag for tag, _ in self.open]
         if tags and tags[-1] == "data":
             self.numbers.append((self.open[-1][1]["data-from"], self.open[-1][1]["value"], text))
-        elif PROSE & set(tags) and not {"q", "code"} & set(tags):  # what rollouts say, and names
+        elif PROSE & set(tags) and not {"q", "code"} & set(tags):  # quotations of rollouts, and names
             self.loose.append(text)
 
 
@@ -64,7 +64,7 @@ def resolve(document, pointer):
 
 
 def shown_value(text):
-    """Read a printed number back, with the largest error that its rounding can have made."""
+    """Return the value of a printed number, and the largest error of its rounding."""
     digits = text.replace("−", "-").replace(",", "").replace("\u202f%", "").replace("+", "")
     decimals = len(digits.partition(".")[2])
     return float(digits), 0.5 * 10**-decimals + 1e-9
@@ -91,7 +91,7 @@ def html(run):
     return render(inputs_of(run))
 
 
-def test_every_number_on_the_page_is_that_of_metrics_json(run, html):
+def test_every_number_on_the_page_equals_that_of_metrics_json(run, html):
     page = Page(html)
     assert len(page.numbers) > 300
     for pointer, value, text in page.numbers:
@@ -103,7 +103,7 @@ def test_every_number_on_the_page_is_that_of_metrics_json(run, html):
         assert abs(shown - stored) <= error or abs(shown - 100 * stored) <= error
 
 
-def test_no_number_in_tables_and_sentences_is_from_elsewhere(html):
+def test_no_number_in_tables_and_sentences_comes_from_elsewhere(html):
     digits = [text for text in Page(html).loose if re.search(r"\d", CONSTANTS.sub("", text))]
     assert digits == []
 
@@ -112,7 +112,7 @@ def test_a_number_from_elsewhere_would_be_found(html):
     assert any("7" in text for text in Page(html.replace("<td>", "<td>7 ", 1)).loose)
 
 
-def test_the_numbers_that_matter_are_all_shown(run, html):
+def test_all_important_numbers_are_shown(run, html):
     pointers = {pointer for pointer, _, _ in Page(html).numbers}
     for arm in ("base", "teacher", "student"):
         for difficulty in ("all", "easy", "medium", "hard"):
@@ -125,19 +125,19 @@ def test_the_numbers_that_matter_are_all_shown(run, html):
     assert {f"/difference/student-base/all/{name}" for name in ("mean", "low", "high", "gained", "lost")} <= pointers
 
 
-def test_the_funnel_balances_as_it_is_printed(html):
+def test_the_printed_funnel_balances(html):
     rows = re.findall(
-        r'<tr( class="loss")?><th scope="row">(?:− )?([^<]*?) ?<.*?<td>.*?<data value="(\d+)"', funnel_of(html), re.S
+        r'<tr( class="removal")?><th scope="row">(?:− )?([^<]*?) ?<.*?<td>.*?<data value="(\d+)"', funnel_of(html), re.S
     )
-    left, losses = 0, 0
-    for loss, name, count in rows:
+    remaining, removals = 0, 0
+    for is_removal, name, count in rows:
         if name == "Sampled":
-            left = int(count)
-        elif loss:
-            left, losses = left - int(count), losses + 1
+            remaining = int(count)
+        elif is_removal:
+            remaining, removals = remaining - int(count), removals + 1
         elif name != "Correct":
-            assert int(count) == left, name
-    assert (losses, name) == (6, "Trained")
+            assert int(count) == remaining, name
+    assert (removals, name) == (6, "Trained")
 
 
 def funnel_of(html):
@@ -151,9 +151,9 @@ def test_the_page_loads_nothing(html):
     assert "default-src 'none'" in html
 
 
-def test_paper_is_white_however_dark_the_screen_is(html):
+def test_the_dark_scheme_does_not_apply_to_print(html):
     dark = re.findall(r"@media([^{]*)\{\s*:root \{[^}]*--paper: #1", html)
-    assert [it.strip() for it in dark] == ["screen and (prefers-color-scheme: dark)"]
+    assert [condition.strip() for condition in dark] == ["screen and (prefers-color-scheme: dark)"]
 
 
 def test_the_same_run_gives_the_same_page(run, html):
@@ -182,14 +182,14 @@ def test_hostile_text_is_inert():
     assert "49" not in re.findall(r"<th[^>]*>([^<]*)", html)
 
 
-def test_the_only_script_is_the_one_that_the_policy_names(html):
+def test_the_only_script_is_the_one_that_the_content_security_policy_allows(html):
     scripts = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
     assert len(scripts) == 1
     digest = base64.b64encode(sha256(scripts[0].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in html
 
 
-def begun(**changes):
+def partial_run(**changes):
     config = a_config()
     values = {"config": config, "versions": VERSIONS, "problems": 5, "sampled": ROLLOUT_SCHEMA.empty_table()} | changes
     metrics = json.loads(json.dumps(summarise(**values), allow_nan=False))
@@ -205,7 +205,7 @@ def one_problem(arm):
     return arm_table(arm, problems(1, Split.TEST), 4)
 
 
-def all_alike(outcome: Outcome):
+def all_of(outcome: Outcome):
     return rollouts_to_table(
         a_rollout(problem=problem, sample=i, outcome=outcome, id=f"{problem.id}{i}")
         for problem in problems(30, Split.TEST)
@@ -222,13 +222,13 @@ DEGENERATE = {
         {"arms": {"base": one_problem("base"), "student": one_problem("student")}},
         "measure on more",
     ),
-    "all right": (
-        {"arms": {"base": all_alike(Outcome.CORRECT), "student": all_alike(Outcome.CORRECT)}},
-        "Every sample of both arms is right: problems this easy cannot show a difference.",
+    "all correct": (
+        {"arms": {"base": all_of(Outcome.CORRECT), "student": all_of(Outcome.CORRECT)}},
+        "Every sample of both models is correct: problems this easy cannot show a difference.",
     ),
-    "none right": (
-        {"arms": {"base": all_alike(Outcome.WRONG), "student": all_alike(Outcome.WRONG)}},
-        "No sample of either arm is right: problems this hard cannot show a difference.",
+    "none correct": (
+        {"arms": {"base": all_of(Outcome.WRONG), "student": all_of(Outcome.WRONG)}},
+        "No sample of either model is correct: problems this hard cannot show a difference.",
     ),
     "one step": (
         {"training": [{"step": 1, "loss": 2.0, "learning_rate": 1e-4, "gradient_norm": 1.0, "tokens_per_second": 9.0}]},
@@ -243,7 +243,7 @@ DEGENERATE = {
         },
         "The loss was not finite at step",
     ),
-    "one checkpoint": ({"checkpoints": {9: one_problem("student")}}, "has been measured, which makes no curve"),
+    "one checkpoint": ({"checkpoints": {9: one_problem("student")}}, "has been measured, so there is no curve"),
     "models alone": ({"arms": {"base": one_problem("base"), "peer": one_problem("teacher")}}, "Scores on held-out"),
 }  # fmt: skip
 
@@ -254,58 +254,58 @@ def whole():
 
 
 @pytest.mark.parametrize(("changes", "sentence"), DEGENERATE.values(), ids=DEGENERATE)
-def test_a_degenerate_run_renders_and_says_so(changes, sentence, whole):
-    html = render(begun(**changes))
+def test_a_degenerate_run_renders_and_names_its_state(changes, sentence, whole):
+    html = render(partial_run(**changes))
     assert sentence in html
-    assert sentence not in whole, "a run that is none does not"
+    assert sentence not in whole, "the page of a complete run does not"
     assert ">nan<" not in html.lower()
     assert ">None<" not in html
 
 
-def test_where_nothing_varies_no_power_is_claimed():
-    before, after = all_alike(Outcome.WRONG), all_alike(Outcome.CORRECT)
+def test_without_variation_no_power_is_claimed():
+    before, after = all_of(Outcome.WRONG), all_of(Outcome.CORRECT)
     for arms in ({"base": after, "student": after}, {"base": before, "student": after}):
-        html = render(begun(arms=arms))
-        assert "finds a true difference" not in html
+        html = render(partial_run(arms=arms))
+        assert "detects a true difference" not in html
         assert ("Measure on harder problems" in html) == (arms["base"] is after)
         assert ("The test set is large enough for this difference." in html) == (arms["base"] is before)
     few = {name: table.slice(0, 4 * 4) for name, table in (("base", before), ("student", after))}
-    html = render(begun(arms=few))
+    html = render(partial_run(arms=few))
     assert "No measurable difference" in html
     assert "measure on more test problems.</li>" in html
 
 
-def test_models_measured_alone_are_compared_with_each_other():
-    html = render(begun(**DEGENERATE["models alone"][0]))
+def test_models_measured_without_a_student_are_compared_with_each_other():
+    html = render(partial_run(**DEGENERATE["models alone"][0]))
     assert "Before and after" not in html
-    assert re.search(r"<details open><summary>Any two arms</summary>.*peer − base", html, re.S)
-    assert "Needs two arms" not in html
-    assert "Needs two arms" in render(begun(arms={"base": one_problem("base")}))
+    assert re.search(r"<details open><summary>All pairs of models</summary>.*peer − base", html, re.S)
+    assert "Needs two evaluated models" not in html
+    assert "Needs two evaluated models" in render(partial_run(arms={"base": one_problem("base")}))
 
 
-def test_gold_answers_are_said_to_be_sound_only_where_some_were_looked_at(run):
-    assert "No problem has answers enough" in render(begun())
+def test_gold_answers_are_called_sound_only_if_some_were_examined(run):
+    assert "No gold answer is in doubt: no problem has enough answers" in render(partial_run())
     metrics = copy.deepcopy(run.metrics)
     metrics["verdicts"]["gold_audit"]["looked_at"] = 1
     html = render(inputs_of(run, metrics=metrics))
-    assert ">1</data> problem that no rollout solves. No samples agree" in html
+    assert ">1</data> problem that no rollout solves. In none of them do samples agree" in html
 
 
-def test_what_is_folded_on_the_screen_is_open_on_paper(html):
-    style, paper = html.split("</style>")[0].split("@media print")
-    assert "details::details-content { content-visibility: visible; }" in paper
+def test_details_that_are_closed_on_the_screen_are_open_in_print(html):
+    style, print_style = html.split("</style>")[0].split("@media print")
+    assert "details::details-content { content-visibility: visible; }" in print_style
     assert "details-content" not in style
     assert html.count("<details") == 7
 
 
-def test_the_loss_on_held_out_examples_has_a_curve_where_it_was_measured():
+def test_the_loss_on_held_out_examples_has_a_curve_if_it_was_measured():
     step = {"loss": 2.0, "learning_rate": 1e-4, "gradient_norm": 1.0, "tokens_per_second": 9.0}
     rows = [{"step": 1, "validation_loss_before": 2.5} | step, {"step": 2, "validation_loss": 1.5} | step]
-    assert "Loss on held-out examples at each checkpoint" in render(begun(training=rows))
-    assert "held-out examples at each" not in render(begun(training=[{"step": 1} | step]))
+    assert "Loss on held-out examples at each checkpoint" in render(partial_run(training=rows))
+    assert "held-out examples at each" not in render(partial_run(training=[{"step": 1} | step]))
 
 
-def test_figures_are_drawn_from_metrics_json_alone(run, html):
+def test_figures_are_plotted_from_metrics_json_alone(run, html):
     assert run.metrics["training"]["curve"] == run.training
     untrained = copy.deepcopy(run.metrics)
     untrained["training"]["curve"] = []
@@ -313,26 +313,26 @@ def test_figures_are_drawn_from_metrics_json_alone(run, html):
     assert "The student has not been trained yet" in render(inputs_of(run, metrics=untrained))
 
 
-def test_what_is_absent_is_said_in_a_sentence():
-    html = render(begun())
+def test_a_sentence_takes_the_place_of_each_absent_part():
+    html = render(partial_run())
     assert html.count('class="absent"') >= 8
     assert "<svg" not in html
 
 
-def test_rollouts_beyond_the_budget_are_sampled_by_a_printed_rule(run):
+def test_rollouts_beyond_the_budget_are_left_out_by_a_printed_rule(run):
     html = render(inputs_of(run, budget=100_000))
     assert re.search(r"data-shown>\d+ of 864<", html)
     assert "the order is that of the ids" in html
 
 
-def test_a_number_leads_to_rollouts_unless_it_counts_none(run, html):
+def test_a_number_links_to_rollouts_unless_it_counts_none(run, html):
     lost = run.metrics["difference"]["student-base"]["all"]["lost"]
     assert lost == 0
     assert 'data-filter="change=gained"' in html
     assert "change=lost" not in html
 
 
-def test_a_run_that_does_worse_says_so(run):
+def test_a_student_that_is_worse_is_reported_as_worse(run):
     metrics = copy.deepcopy(run.metrics)
     pair = metrics["difference"]["student-base"]["all"]
     pair |= {"mean": -pair["mean"], "low": -pair["high"], "high": -pair["low"]}

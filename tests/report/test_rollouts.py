@@ -1,4 +1,4 @@
-"""What the page carries of the rollouts."""
+"""The rollouts that the page carries."""
 
 import base64
 import gzip
@@ -51,12 +51,12 @@ def test_the_budget_is_kept_and_every_kind_of_rollout_is_there(run):
     assert {row["rule"] for row in train} == set(run.sampled["annotation_dropped_by"].to_pylist())
 
 
-def test_an_attempt_at_a_test_problem_is_carried_with_its_siblings(run):
+def test_a_sample_of_a_test_problem_is_carried_with_those_of_the_other_models(run):
     payload = unpack(embed(None, run.arms, 240_000))
-    attempts = Counter((row["problem"], row["sample"]) for row in payload["rollouts"])
-    assert 24 < len(attempts) < 96
-    assert sum(count < 3 for count in attempts.values()) <= 1  # the one that the budget ends in
-    assert {(problem, 0) for problem in payload["problems"]} <= attempts.keys()
+    samples = Counter((row["problem"], row["sample"]) for row in payload["rollouts"])
+    assert 24 < len(samples) < 96
+    assert sum(count < 3 for count in samples.values()) <= 1  # the sample at which the budget ends
+    assert {(problem, 0) for problem in payload["problems"]} <= samples.keys()
 
 
 def test_the_choice_does_not_depend_on_the_order_of_rows(run):
@@ -65,7 +65,7 @@ def test_the_choice_does_not_depend_on_the_order_of_rows(run):
     assert embed(run.sampled.take(rows), run.arms, 150_000) == embed(run.sampled, run.arms, 150_000)
 
 
-def test_what_is_chosen_by_tokens_first_is_the_same(run):
+def test_a_first_choice_by_tokens_does_not_change_the_result(run):
     budget = 150_000
     bare = {arm: table.drop(["completion", "annotation_spans"]) for arm, table in run.arms.items()}
     first = choose(run.sampled.drop(["completion", "annotation_spans"]), bare, 4 * budget)
@@ -85,7 +85,7 @@ def test_spans_are_counted_as_javascript_counts():
     assert text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le") == "Let me check."
 
 
-def test_test_problems_say_whether_they_were_gained_or_lost():
+def test_test_problems_hold_whether_they_were_gained_or_lost():
     problems = [a_problem(f"{i}?", "1") for i in range(3)]
 
     def arm(*outcomes):
@@ -103,7 +103,7 @@ def test_rollouts_that_are_not_curated_are_carried():
     assert (row["rule"], row["selected"], row["num_steps"], row["spans"]) == ("", False, None, [])
 
 
-def test_nothing_is_carried_of_nothing():
+def test_without_rollouts_none_are_carried():
     empty: pa.Table = ROLLOUT_SCHEMA.empty_table()
     assert embed(None, {}, 100).shown == 0
     assert embed(empty, {"base": empty}, 100).shown == 0

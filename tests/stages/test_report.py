@@ -106,7 +106,7 @@ def test_an_arm_that_is_not_finished_is_left_out_and_told(tmp_path: Path) -> Non
     metrics = json.loads(read(run, "metrics.json"))
     assert list(metrics["evaluation"]) == ["base"]
     assert metrics["unfinished"] == {"student": {"samples": 30, "of": 48}}
-    assert "Arm student is left out, as only 30 of its 48 samples are drawn" in read(run, "report.md")
+    assert "Model student is left out: only 30 of its 48 samples exist" in read(run, "report.md")
 
 
 def test_fewer_samples_than_were_drawn_can_be_reported(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_a_student_that_is_not_measured_whole_is_in_no_pair_and_told(tmp_path: P
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert list(found["pairs"]) == ["three-one"]
     assert found["unfinished"] == {"two": {"samples": 46, "of": 48}}
-    said = "The student of two is left out, as only 46 of its 48 samples are drawn"
-    assert said in (tmp_path / "out" / "comparison.md").read_text()
+    sentence = "The student of two is left out: only 46 of its 48 samples exist"
+    assert sentence in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_several_runs_have_a_sentence_a_pair(tmp_path: Path) -> None:
