@@ -8,7 +8,7 @@ from reasonray import problems
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.config import Config, PromptedModel
 from reasonray.records import Split
-from reasonray.sampling.policy import assign_problems, most
+from reasonray.sampling.policy import assign_problems, max_samples
 
 
 def forecast(config: Config) -> str:
@@ -22,7 +22,7 @@ def forecast(config: Config) -> str:
     test = [problem for problem in loaded if problem.split is Split.TEST]
     clusters_of(test, config.evaluation.cluster)
     assigned = assign_problems(config.teachers, train)
-    rollouts = {teacher.name: len(assigned[teacher.name]) * most(config.policy) for teacher in config.teachers}
+    rollouts = {teacher.name: len(assigned[teacher.name]) * max_samples(config.policy) for teacher in config.teachers}
     total = sum(rollouts.values())
     lines = [f"problems   {len(train):>10,} to distil   {len(test):,} held out"]
     for teacher in config.teachers:

@@ -1,4 +1,4 @@
-"""The Ray cluster that a job runs on: joining it, and describing it."""
+"""The Ray cluster that a job runs on: how to connect to it, describe it and run tasks on it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ R = TypeVar("R")
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Join the cluster that the environment names or that runs on this machine; start a local one where there is none.
+    """Connect to the cluster that the environment names or that runs on this machine; if there is none, start one.
 
-    Workers' logs stay in Ray's session directory; faults reach the driver as exceptions.
+    Logs of workers stay in Ray's session directory; their failures reach the driver as exceptions.
     """
     if ray.is_initialized():
         yield
         return
-    # Of a cluster that is started here: when an actor is killed, the processes of its engine go with it.
+    # For a cluster that is started here: when an actor is killed, Ray kills its engine's processes, too.
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
     try:
@@ -37,11 +37,11 @@ def connected() -> Iterator[None]:
 
 
 def machines() -> list[str]:
-    """Return what the cluster is made of: like nodes once, with their number; and the driver's processor."""
+    """Return a description of the nodes, with the number of nodes of each shape, and of the driver's processor."""
     shapes = Counter(_shape(node["Resources"]) for node in ray.nodes() if node["Alive"])
     driver = next((line for line in _processor() if line.startswith("model name")), "").partition(":")[2].strip()
-    found = [f"{count} × {shape}" for shape, count in shapes.most_common()]
-    return [*found, f"driver on {driver or platform.machine()}"]
+    nodes = [f"{count} × {shape}" for shape, count in shapes.most_common()]
+    return [*nodes, f"driver on {driver or platform.machine()}"]
 
 
 def _shape(resources: Mapping[str, float]) -> str:
@@ -56,17 +56,17 @@ def _processor() -> list[str]:
 
 
 def quiet_ray_data() -> None:
-    """Keep Ray Data's own bars and logs off the terminal; the stages say what they are at."""
+    """Keep Ray Data's progress bars and logs off the terminal, because the stages print their own progress."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
 
 
 def in_tasks(function: Callable[[T], R], batches: Sequence[T]) -> list[R]:
-    """Return what a function gives of every batch, in order: in Ray tasks, where there are several and Ray runs."""
+    """Return the function's result for every batch, in order; several batches run as Ray tasks if Ray is up."""
     if len(batches) < 2 or not ray.is_initialized():
         return [function(batch) for batch in batches]
     task: Any = ray.remote(num_cpus=1)(function)

@@ -1,4 +1,4 @@
-"""The replicas that are up: hired, replaced, dismissed; their places in the cluster."""
+"""The pool of replicas: it starts, reuses and stops them, and knows the room that the cluster has for more."""
 
 from __future__ import annotations
 
@@ -19,44 +19,48 @@ from reasonray.store.run import Run
 
 
 class ReplicaPool:
-    """All replicas of a job. Stages ask for a crew; a like engine spec finds the same replicas, already started."""
+    """All replicas of a job. Stages share them: a replica that is up serves every engine spec that it can load."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._crews: list[tuple[EngineSpec, list[Any]]] = []
-        self._groups: dict[Any, PlacementGroup] = {}
-        """Placement groups of replicas that span nodes."""
+        self._replicas_by_spec: list[tuple[EngineSpec, list[Any]]] = []
+        self._placement_groups: dict[Any, PlacementGroup] = {}
+        """Replica → its placement group, for replicas that span nodes."""
 
     def prepare(self, specs: Collection[EngineSpec]) -> None:
-        """Dismiss the crews that serve none of the specs, so that their accelerators are free."""
-        for held, crew in self._crews:
-            if not any(held.serves(spec) for spec in specs):
-                self._stop_all(crew)
-        self._crews = [(held, crew) for held, crew in self._crews if any(held.serves(spec) for spec in specs)]
+        """Stop the replicas that can serve none of the specs, so that their accelerators are free."""
+        kept = []
+        for held, replicas in self._replicas_by_spec:
+            if any(held.serves(spec) for spec in specs):
+                kept.append((held, replicas))
+            else:
+                self._stop_all(replicas)
+        self._replicas_by_spec = kept
 
     def replicas_for(self, spec: EngineSpec, size: int) -> list[Any]:
         """Return at least `size` replicas of a spec: those that are up, else new ones that are still starting.
 
         Raises:
-            UserError: the cluster can never hold so many, or the engine refuses its arguments.
+            UserError: the cluster can never hold that many, or the engine refuses its arguments.
         """
-        held = next((crew for other, crew in self._crews if other.serves(spec)), None)
-        if held is None:
+        replicas = next((replicas for held, replicas in self._replicas_by_spec if held.serves(spec)), None)
+        if replicas is None:
             refuse_impossible([(spec, size)])
             _refuse_wrong_arguments(spec)
-            held = []
-        self._crews = [(other, crew) for other, crew in self._crews if crew is not held] + [(spec, held)]
-        while len(held) < size:
+            replicas = []
+        others = [(held, group) for held, group in self._replicas_by_spec if group is not replicas]
+        self._replicas_by_spec = [*others, (spec, replicas)]
+        while len(replicas) < size:
             self.start_replica(spec)
-        return list(held)
+        return list(replicas)
 
     def start_replica(self, spec: EngineSpec) -> Any:
-        """Return one more replica of a spec, starting as soon as there is room."""
-        crew = next(crew for other, crew in self._crews if other == spec)
+        """Create one more replica of a spec; Ray starts it as soon as there is room."""
+        replicas = next(replicas for held, replicas in self._replicas_by_spec if held == spec)
         options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": 1000, "num_cpus": spec.cpus}
         spread = spec.gpus > 1 and spec.pipeline > 1 and spec.gpus > largest_node("GPU")
         group = None
-        if spread:  # its engine's workers take the bundles' GPUs; the actor itself takes none
+        if spread:  # the engine's workers take the bundles' GPUs; the actor itself takes none
             bundle = {"GPU": float(spec.gpus // spec.pipeline), "CPU": max(1.0, spec.cpus)}
             group = placement_group([bundle] * spec.pipeline, strategy="PACK")
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
@@ -68,24 +72,24 @@ class ReplicaPool:
         config = self._run.config
         replica = actor.remote(spec, config.checking, config.failures.hang_seconds, config.name, spread=spread)
         if group:
-            self._groups[replica] = group
-        crew.append(replica)
+            self._placement_groups[replica] = group
+        replicas.append(replica)
         return replica
 
     def stop_replica(self, replica: Any) -> None:
-        """End one replica: a dead one, one that only seems dead, or one that has nothing to do."""
+        """Kill one replica: it is dead, or seems to be, or has nothing to do."""
         ray.kill(replica)
-        if replica in self._groups:
-            remove_placement_group(self._groups.pop(replica))
-        for _, crew in self._crews:
-            if replica in crew:
-                crew.remove(replica)
+        if replica in self._placement_groups:
+            remove_placement_group(self._placement_groups.pop(replica))
+        for _, replicas in self._replicas_by_spec:
+            if replica in replicas:
+                replicas.remove(replica)
 
     def close(self) -> None:
         """Stop all replicas."""
-        for _, crew in self._crews:
-            self._stop_all(crew)
-        self._crews = []
+        for _, replicas in self._replicas_by_spec:
+            self._stop_all(replicas)
+        self._replicas_by_spec = []
 
     def __enter__(self) -> ReplicaPool:
         return self
@@ -94,15 +98,15 @@ class ReplicaPool:
         if ray.is_initialized():
             self.close()
 
-    def _stop_all(self, crew: list[Any]) -> None:
-        ray.wait([replica.stop.remote() for replica in crew], num_returns=len(crew), timeout=30)
-        for replica in list(crew):
+    def _stop_all(self, replicas: list[Any]) -> None:
+        ray.wait([replica.stop.remote() for replica in replicas], num_returns=len(replicas), timeout=30)
+        for replica in list(replicas):
             self.stop_replica(replica)
 
 
 @contextmanager
 def pool_for(run: Run, pool: ReplicaPool | None = None) -> Iterator[ReplicaPool]:
-    """Yield the pool given; without one, a pool of the caller's own that is closed at the end."""
+    """Yield the given pool; without one, yield a new pool and close it at the end."""
     if pool is not None:
         yield pool
         return
@@ -111,56 +115,56 @@ def pool_for(run: Run, pool: ReplicaPool | None = None) -> Iterator[ReplicaPool]
 
 
 def autoscales() -> bool:
-    """Say whether an autoscaler may add nodes."""
+    """Return whether an autoscaler may add nodes."""
     return ray._private.state.state.get_cluster_config() is not None
 
 
 def largest_node(resource: str) -> float:
-    """Return the most of a resource that one node has."""
-    return max((float(it["Resources"].get(resource, 0)) for it in ray.nodes() if it["Alive"]), default=0.0)
+    """Return the largest amount of a resource on one node."""
+    return max((float(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 def draining_nodes() -> set[str]:
-    """Return the ids (hex) of nodes that are about to go."""
+    """Return the ids (hex) of nodes that are draining."""
     draining = ray._private.worker.global_worker.gcs_client.get_draining_nodes(timeout=5)
     return {node if isinstance(node, str) else node.hex() for node in draining}
 
 
 def has_room(spec: EngineSpec) -> bool:
-    """Say whether one more replica could start now, or an autoscaler could make room for it."""
+    """Return whether one more replica could start now, or an autoscaler could add a node for it."""
     free = ray.available_resources()
-    return autoscales() or all(free.get(what, 0) >= wanted for what, wanted in _needs(spec) if wanted)
+    return autoscales() or all(free.get(name, 0) >= amount for name, amount in _resources(spec) if amount)
 
 
-def fits(crews: Collection[tuple[EngineSpec, int]]) -> bool:
-    """Say whether the cluster can hold so many replicas of each spec at the same time."""
+def fits(sizes: Collection[tuple[EngineSpec, int]]) -> bool:
+    """Return whether the cluster can hold the given number of replicas of each spec at the same time."""
     return autoscales() or all(
-        sum(dict(_needs(spec))[what] * size for spec, size in crews) <= ray.cluster_resources().get(what, 0)
-        for what in ("GPU", "CPU")
+        sum(dict(_resources(spec))[name] * size for spec, size in sizes) <= ray.cluster_resources().get(name, 0)
+        for name in ("GPU", "CPU")
     )
 
 
-def refuse_impossible(crews: Collection[tuple[EngineSpec, int]]) -> None:
-    """Check that every crew could run by itself.
+def refuse_impossible(sizes: Collection[tuple[EngineSpec, int]]) -> None:
+    """Check that the cluster can hold the given number of replicas of each spec, one spec at a time.
 
     Raises:
-        UserError: it could not; the message says what the cluster has.
+        UserError: it cannot; the message lists what the cluster has.
     """
     if autoscales():
         return
-    for spec, size in crews:
-        for what, wanted in _needs(spec):
-            on_one_node = wanted / spec.pipeline if what == "GPU" else wanted
-            largest, total = largest_node(what), ray.cluster_resources().get(what, 0)
-            if on_one_node > largest or wanted * size > total:
+    for spec, size in sizes:
+        for name, amount in _resources(spec):
+            on_one_node = amount / spec.pipeline if name == "GPU" else amount
+            largest, total = largest_node(name), ray.cluster_resources().get(name, 0)
+            if on_one_node > largest or amount * size > total:
                 raise UserError(
-                    f"{size} replica(s) of {spec.model} ask for {wanted:g} {what}s each; the cluster has {total:g} "
-                    f"(at most {largest:g} on one node): lower {what.lower()}s or replicas, or add nodes"
+                    f"{size} replica(s) of {spec.model} ask for {amount:g} {name}s each; the cluster has {total:g} "
+                    f"(at most {largest:g} on one node): lower {name.lower()}s or replicas, or add nodes"
                 )
 
 
 def _refuse_wrong_arguments(spec: EngineSpec) -> None:
-    """Check an engine's arguments where it costs no accelerator; an engine without any tells by itself."""
+    """Check vLLM's arguments in a task without accelerators; other engines check theirs when they start."""
     if not (isinstance(spec.engine, VLLMEngine) and spec.gpus):
         return
     checking = ray.remote(check_arguments).options(num_cpus=1, num_gpus=0)
@@ -170,5 +174,5 @@ def _refuse_wrong_arguments(spec: EngineSpec) -> None:
         raise error.cause if isinstance(error.cause, UserError) else error from None
 
 
-def _needs(spec: EngineSpec) -> tuple[tuple[str, float], ...]:
+def _resources(spec: EngineSpec) -> tuple[tuple[str, float], ...]:
     return ("GPU", float(spec.gpus)), ("CPU", spec.cpus)

@@ -1,7 +1,7 @@
-"""What is still owed, in the order in which it is best begun: the longest expected first. Pure: no Ray, no clock.
+"""The queue of unfinished problems, those expected to take longest first. Pure: no Ray, no clock.
 
-Problems that take long are begun early, so that the end of a stage is made of short ones. How long a problem takes is
-told by its arm's and difficulty's mean length so far; what nothing is known of goes first, to be known.
+Long problems start early, so that short ones fill the end of a stage. A problem's expected length is the mean length of
+the rollouts of its job and difficulty so far. Groups without statistics go first.
 """
 
 from __future__ import annotations
@@ -9,59 +9,64 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 
-from reasonray.sampling.work import Arm, Counts, ProblemState
+from reasonray.sampling.work import Counts, ProblemState, ResolvedJob
 
-Entry = tuple[Arm, ProblemState]
+Entry = tuple[ResolvedJob, ProblemState]
 
 
 class ProblemQueue:
-    """Problems that are owed attempts, by arm and difficulty."""
+    """Unfinished problems by job and difficulty."""
 
     def __init__(self) -> None:
         self._queues: dict[tuple[str, str], deque[Entry]] = {}
         self._rollouts: Counter[tuple[str, str]] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._length = 0
-        self.starting = 0
-        """Attempts with which its problems start, the suspects' aside."""
-        self.suspects: deque[Entry] = deque()
-        """Problems that were in flight at several deaths: they are drawn alone."""
+        self.first_wave = 0
+        """Samples that the queued problems start with, without those in quarantine."""
+        self.quarantine: deque[Entry] = deque()
+        """Problems that were in flight when several replicas died: each is sampled alone."""
 
     def __len__(self) -> int:
-        return self._length + len(self.suspects)
+        return self._length + len(self.quarantine)
 
     def __iter__(self) -> Iterator[Entry]:
         for queue in self._queues.values():
             yield from queue
-        yield from self.suspects
+        yield from self.quarantine
 
-    def add(self, arm: Arm, owed: ProblemState, *, first: bool = False) -> None:
-        """Take a problem: at the end of its queue, or before the rest (work that was begun and came back)."""
-        queue = self._queues.setdefault((arm.name, owed.problem.difficulty), deque())
-        (queue.appendleft if first else queue.append)((arm, owed))
+    def add(self, job: ResolvedJob, state: ProblemState, *, first: bool = False) -> None:
+        """Add a problem at the end of its queue, or at the front (work that a replica returned or lost)."""
+        queue = self._queues.setdefault((job.name, state.problem.difficulty), deque())
+        (queue.appendleft if first else queue.append)((job, state))
         self._length += 1
-        self.starting += owed.opening(arm.policy)
+        self.first_wave += state.first_wave(job.policy)
 
-    def learn(self, arm: str, figures: Counts) -> None:
-        """Take an arm's counts so far, as the measure of what its problems take."""
-        for difficulty, rollouts in figures.drawn.items():
-            self._rollouts[arm, difficulty] = rollouts
-            self._tokens[arm, difficulty] = figures.written[difficulty]
+    def update_lengths(self, job: str, counts: Counts) -> None:
+        """Estimate the lengths of a job's problems from its counts so far."""
+        for difficulty, rollouts in counts.rollouts_by_difficulty.items():
+            self._rollouts[job, difficulty] = rollouts
+            self._tokens[job, difficulty] = counts.tokens_by_difficulty[difficulty]
 
-    def take(self, attempts: int) -> list[Entry]:
-        """Take problems of one arm and difficulty that start with about so many attempts together, one at least."""
+    def pop(self, samples: int) -> list[Entry]:
+        """Remove and return problems of one job and difficulty that start with about `samples` samples, at least one.
+
+        Returns:
+            The problems; none if only quarantined ones are left.
+        """
         if not self._length:
             return []
-        queue = self._queues[max((key for key, it in self._queues.items() if it), key=self._expected)]
-        taken: list[Entry] = []
-        starting = 0
-        while queue and (not taken or (starting < attempts and queue[0][0] is taken[0][0])):
-            taken.append(queue.popleft())
-            starting += taken[-1][1].opening(taken[-1][0].policy)
-        self._length -= len(taken)
-        self.starting -= starting
-        return taken
+        queue = self._queues[max((key for key, queue in self._queues.items() if queue), key=self._expected_tokens)]
+        popped: list[Entry] = []
+        first_wave = 0
+        while queue and (not popped or (first_wave < samples and queue[0][0] is popped[0][0])):
+            job, state = queue.popleft()
+            popped.append((job, state))
+            first_wave += state.first_wave(job.policy)
+        self._length -= len(popped)
+        self.first_wave -= first_wave
+        return popped
 
-    def _expected(self, key: tuple[str, str]) -> float:
+    def _expected_tokens(self, key: tuple[str, str]) -> float:
         rollouts = self._rollouts[key]
         return self._tokens[key] / rollouts if rollouts else float("inf")

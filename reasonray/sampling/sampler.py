@@ -1,6 +1,6 @@
-"""Drawing: orders go to crews, crews to replicas, until nothing is owed or the budget is spent.
+"""The sampling loop: it runs jobs on replicas until every policy is satisfied or the budget is spent.
 
-Evaluation is drawing with another model, so this is the one path on which rollouts come about.
+Evaluation is sampling with another model, so every rollout of a run comes from here.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import ray
 from reasonray.config import Budget
 from reasonray.sampling.pool import ReplicaPool, refuse_impossible
 from reasonray.sampling.scheduler import Scheduler, unfinished_problems
-from reasonray.sampling.work import Arm, Counts, SamplingJob
+from reasonray.sampling.work import Counts, ResolvedJob, SamplingJob, Usage
 from reasonray.store.progress import Progress, duration
 from reasonray.store.run import Run
 
 _FORECAST_AFTER = 20.0
-"""Seconds of drawing before the time left is more than a guess."""
-_LOOK_SECONDS = 0.5
-_MOST_RECOUNTS = 3
-"""How often the ledger may say that something is owed when the driver thinks that nothing is."""
+"""Seconds of sampling before the time left is more than a guess."""
+_POLL_SECONDS = 0.5
+_MAX_RECONCILIATIONS = 3
+"""How often the ledger may hold less than the driver expects, before that is a bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Spent:
     accelerator_seconds: float = 0.0
     seconds: float = 0.0
 
-    def beyond(self, budget: Budget) -> str:
-        """Return which limit of a budget is reached, "" if none."""
+    def exhausted(self, budget: Budget) -> str:
+        """Return the name of a limit of the budget that is reached, "" if none is."""
         hours = self.accelerator_seconds / 3600
         limits = (
             ("tokens", self.tokens, budget.tokens),
@@ -59,10 +59,7 @@ class SamplingResult:
     @property
     def total(self) -> Counts:
         """The counts of all jobs together."""
-        total = Counts()
-        for counts in self.counts_by_job.values():
-            total.add(counts)
-        return total
+        return _total(self.counts_by_job)
 
     def followed_by(self, later: SamplingResult) -> SamplingResult:
         """Return the result of this call and a later one, of other jobs, together."""
@@ -77,148 +74,154 @@ class SamplingResult:
 def run_jobs(
     run: Run,
     stage: str,
-    orders: Sequence[SamplingJob],
+    jobs: Sequence[SamplingJob],
     pool: ReplicaPool,
     *,
     budget: Budget | None = None,
     spent: Spent = Spent(),
 ) -> SamplingResult:
-    """Draw what the orders are owed; nothing is started where nothing is owed.
+    """Sample the unfinished problems of all jobs; if there are none, start nothing.
 
     Args:
         run: the run.
-        stage: what the terminal and the events call it.
-        orders: what to draw; those of one spec share a crew, all crews work at the same time.
-        fleet: the replicas.
+        stage: the stage's name on the terminal and in the events.
+        jobs: the work; jobs of one engine spec share replicas, and all specs work at the same time.
+        pool: the replicas.
         budget: limits; reaching one ends the call.
-        spent: what counts against the budget from before.
+        spent: what the run has spent of the budget before.
 
     Raises:
-        UserError: the cluster cannot hold the replicas, the model is not there, or replicas keep dying.
+        UserError: the cluster cannot hold the replicas, a model does not exist, or replicas keep dying.
     """
-    owing = [order for order in orders if _owes(run, order)]
-    if not owing:
+    unfinished = [job for job in jobs if _has_unfinished(run, job)]
+    if not unfinished:
         return SamplingResult()
-    specs = list(dict.fromkeys(order.spec for order in owing))
+    specs = list(dict.fromkeys(job.spec for job in unfinished))
     pool.prepare(specs)
-    crews = [Scheduler(run, [order for order in owing if order.spec == spec], pool) for spec in specs]
-    refuse_impossible([(crew.spec, crew.orders[0].replicas[0]) for crew in crews])
+    schedulers = [Scheduler(run, [job for job in unfinished if job.spec == spec], pool) for spec in specs]
+    refuse_impossible([(scheduler.spec, scheduler.jobs[0].replicas[0]) for scheduler in schedulers])
     with Progress(stage, run.events) as progress:
-        drawing = SamplingLoop(run, crews, progress, budget or Budget(), spent)
-        drawing.open()
-        return drawing.work()
+        loop = SamplingLoop(run, schedulers, progress, budget or Budget(), spent)
+        loop.start()
+        return loop.run()
 
 
 class SamplingLoop:
-    """One call of `draw` at work."""
+    """One call of `run_jobs`: a loop that waits for replicas, assigns leases and shows the progress."""
 
-    def __init__(self, run: Run, crews: Sequence[Scheduler], progress: Progress, budget: Budget, spent: Spent) -> None:
-        self._crews, self._progress = crews, progress
+    def __init__(
+        self, run: Run, schedulers: Sequence[Scheduler], progress: Progress, budget: Budget, spent: Spent
+    ) -> None:
+        self._schedulers, self._progress = schedulers, progress
         self._budget, self._spent = budget, spent
-        self._begun = 0.0
-        self._looked = 0.0
+        self._started_at = 0.0
+        self._polled_at = 0.0
         self._accelerator_seconds = 0.0
         self._exhausted = ""
-        self._recounts = 0
+        self._reconciliations = 0
 
-    def open(self) -> None:
-        """Ask for replicas and return when the first is up."""
-        for crew in self._crews:
-            crew.open()
-        whose = ", ".join(order.name for crew in self._crews for order in crew.orders)
-        while not any(crew.is_up for crew in self._crews):
-            self._collect()
-            text = f"starting the engine of {whose}   {duration(self._progress.seconds)}"
+    def start(self) -> None:
+        """Start replicas, and return when the first is up."""
+        for scheduler in self._schedulers:
+            scheduler.start()
+        names = ", ".join(job.name for scheduler in self._schedulers for job in scheduler.jobs)
+        while not any(scheduler.is_up for scheduler in self._schedulers):
+            self._receive()
+            text = f"starting the engine of {names}   {duration(self._progress.seconds)}"
             self._progress.show(text, {"state": "starting", **self._cost()})
-        self._begun = self._progress.seconds
+        self._started_at = self._progress.seconds
 
-    def work(self) -> SamplingResult:
-        """Draw until nothing is owed, or the budget is spent."""
+    def run(self) -> SamplingResult:
+        """Sample until every policy is satisfied, or the budget is spent."""
         while self._is_unfinished():
-            for crew in self._crews:
+            for scheduler in self._schedulers:
                 if not self._exhausted:
-                    crew.assign_leases()
-                    crew.resize()
-            self._collect()
-            self._look()
-        self._look(now=True)
-        arms = {arm: figures for crew in self._crews for arm, figures in crew.figures().items()}
-        deaths = sum(crew.deaths for crew in self._crews)
-        return SamplingResult(arms, self._progress.seconds - self._begun, deaths, self._exhausted)
+                    scheduler.assign_leases()
+                    scheduler.resize()
+            self._receive()
+            self._poll()
+        self._poll(now=True)
+        deaths = sum(scheduler.deaths for scheduler in self._schedulers)
+        seconds = self._progress.seconds - self._started_at
+        return SamplingResult(self._counts_by_job(), seconds, deaths, self._exhausted)
 
     def _is_unfinished(self) -> bool:
-        if self._exhausted:  # what is owed stays owed, what died meanwhile too
-            return any(crew.has_leases for crew in self._crews)
-        if any(crew.is_busy for crew in self._crews):
+        if self._exhausted:  # unfinished problems stay unfinished, even those that a dead replica lost
+            return any(scheduler.has_leases for scheduler in self._schedulers)
+        if any(scheduler.is_busy for scheduler in self._schedulers):
             return True
-        left = sum(crew.reconcile() for crew in self._crews)
-        self._recounts += 1
-        if left and self._recounts > _MOST_RECOUNTS:
-            raise RuntimeError(f"{left} problems are still owed attempts after all was drawn {_MOST_RECOUNTS} times")
-        return left > 0
+        problems = sum(scheduler.reconcile() for scheduler in self._schedulers)
+        self._reconciliations += 1
+        if problems and self._reconciliations > _MAX_RECONCILIATIONS:
+            raise RuntimeError(f"{problems} problems still need samples after {_MAX_RECONCILIATIONS} passes")
+        return problems > 0
 
-    def _collect(self) -> None:
-        owner = {reference: crew for crew in self._crews for reference in crew.references()}
+    def _receive(self) -> None:
+        owner = {reference: scheduler for scheduler in self._schedulers for reference in scheduler.pending()}
         if not owner:
             return
         ready, _ = ray.wait(list(owner), num_returns=len(owner), timeout=0.1)
         if not ready:
             ready, _ = ray.wait(list(owner), num_returns=1, timeout=0.4)
         for reference in ready:
-            owner[reference].take(reference)
+            owner[reference].receive(reference)
 
-    def _look(self, *, now: bool = False) -> None:
-        if not now and self._progress.seconds - self._looked < _LOOK_SECONDS:
+    def _poll(self, *, now: bool = False) -> None:
+        if not now and self._progress.seconds - self._polled_at < _POLL_SECONDS:
             return
-        held = sum(crew.accelerators for crew in self._crews)
-        self._accelerator_seconds += held * (self._progress.seconds - self._looked)
-        self._looked = self._progress.seconds
-        for crew in self._crews:
-            crew.look()
+        accelerators = sum(scheduler.accelerators for scheduler in self._schedulers)
+        self._accelerator_seconds += accelerators * (self._progress.seconds - self._polled_at)
+        self._polled_at = self._progress.seconds
+        for scheduler in self._schedulers:
+            scheduler.poll()
         self._show(now=now)
-        if not self._exhausted and (limit := self._spent_now().beyond(self._budget)):
+        if not self._exhausted and (limit := self._spent_now().exhausted(self._budget)):
             self._exhausted = limit
-            for crew in self._crews:
-                crew.drop()
+            for scheduler in self._schedulers:
+                scheduler.abort()
+
+    def _counts_by_job(self) -> dict[str, Counts]:
+        return {job: counts for scheduler in self._schedulers for job, counts in scheduler.counts_by_job().items()}
+
+    def _usage(self) -> Usage:
+        return sum((scheduler.usage() for scheduler in self._schedulers), Usage())
 
     def _spent_now(self) -> Spent:
-        generated = sum(crew.seconds()[2] for crew in self._crews)
         return Spent(
-            self._spent.tokens + generated,
+            self._spent.tokens + self._usage().generated_tokens,
             self._spent.accelerator_seconds + self._accelerator_seconds,
             self._spent.seconds + self._progress.seconds,
         )
 
     def _cost(self) -> dict[str, Any]:
-        idle, up, generated = (sum(column) for column in zip(*(crew.seconds() for crew in self._crews), strict=True))
+        usage = self._usage()
         return {
-            "generated_tokens": generated,
+            "generated_tokens": usage.generated_tokens,
             "accelerator_seconds": round(self._accelerator_seconds, 3),
-            "idle_seconds": round(idle, 3),
-            "replica_seconds": round(up, 3),
+            "idle_seconds": round(usage.idle_seconds, 3),
+            "replica_seconds": round(usage.replica_seconds, 3),
         }
 
     def _show(self, *, now: bool = False) -> None:
-        arms = {arm: figures for crew in self._crews for arm, figures in crew.figures().items()}
-        total, seconds = Counts(), self._progress.seconds - self._begun
-        for figures in arms.values():
-            total.add(figures)
-        left = sum(crew.left() for crew in self._crews)
+        counts_by_job = self._counts_by_job()
+        total, seconds = _total(counts_by_job), self._progress.seconds - self._started_at
+        remaining = sum(scheduler.remaining() for scheduler in self._schedulers)
         rate = total.tokens / seconds if seconds else 0.0
-        early = seconds < _FORECAST_AFTER or not total.rollouts
-        ahead = "?" if early else duration(seconds * left / total.rollouts)
-        replicas, deaths = (sum(getattr(crew, name) for crew in self._crews) for name in ("replicas", "deaths"))
+        too_early = seconds < _FORECAST_AFTER or not total.rollouts
+        forecast = "?" if too_early else duration(seconds * remaining / total.rollouts)
+        replicas = sum(scheduler.replicas_up for scheduler in self._schedulers)
+        deaths = sum(scheduler.deaths for scheduler in self._schedulers)
         text = (
-            f"{total.rollouts:>7,} of {total.rollouts + left:,} rollouts   {total.correct:>6,} correct "
+            f"{total.rollouts:>7,} of {total.rollouts + remaining:,} rollouts   {total.correct:>6,} correct "
             f"({total.correct / max(1, total.rollouts):6.1%})   {rate:7,.0f} tokens/s   "
-            f"{duration(seconds)} gone, {ahead} left"
+            f"{duration(seconds)} gone, {forecast} left"
         )
         text += f"   {replicas} replicas" if replicas > 1 else ""
         text += f"   {deaths} died" if deaths else ""
         cost = self._cost()
-        recorded = {
+        figures = {
             "rollouts": total.rollouts,
-            "planned": total.rollouts + left,
+            "planned": total.rollouts + remaining,
             "correct": total.correct,
             "covered": total.covered,
             "outcomes": dict(total.outcomes),
@@ -230,21 +233,28 @@ class SamplingLoop:
             "idle_fraction": round(cost["idle_seconds"] / cost["replica_seconds"], 4) if cost["replica_seconds"] else 0,
             "replicas": replicas,
             "deaths": deaths,
-            "arms": {arm: _brief(figures, seconds) for arm, figures in arms.items()},
+            "arms": {job: _brief(counts, seconds) for job, counts in counts_by_job.items()},
         }
-        self._progress.show(text, recorded | cost, now=now)
+        self._progress.show(text, figures | cost, now=now)
 
 
-def _brief(figures: Counts, seconds: float) -> dict[str, Any]:
+def _total(counts_by_job: dict[str, Counts]) -> Counts:
+    total = Counts()
+    for counts in counts_by_job.values():
+        total.add(counts)
+    return total
+
+
+def _brief(counts: Counts, seconds: float) -> dict[str, Any]:
     return {
-        "rollouts": figures.rollouts,
-        "correct": figures.correct,
-        "covered": figures.covered,
-        "tokens": figures.tokens,
-        "tokens_per_second": round(figures.tokens / seconds, 1) if seconds else 0.0,
+        "rollouts": counts.rollouts,
+        "correct": counts.correct,
+        "covered": counts.covered,
+        "tokens": counts.tokens,
+        "tokens_per_second": round(counts.tokens / seconds, 1) if seconds else 0.0,
     }
 
 
-def _owes(run: Run, order: SamplingJob) -> bool:
-    identity = run.model_identity(order.spec.model, order.spec.revision)
-    return identity is None or bool(unfinished_problems(Arm.of(run, order, identity), order))
+def _has_unfinished(run: Run, job: SamplingJob) -> bool:
+    identity = run.model_identity(job.spec.model, job.spec.revision)
+    return identity is None or bool(unfinished_problems(ResolvedJob.of(run, job, identity), job))

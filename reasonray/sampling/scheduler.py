@@ -1,6 +1,7 @@
-"""The driver's view of the replicas of one spec: what they are owed, what they hold, and what they die of.
+"""The driver's scheduler of one engine spec: it starts and stops replicas, assigns leases and handles deaths.
 
-The ledger is the only truth: after a death it is read again, and what it does not hold is owed again (deaths.py).
+The ledger is the only truth. After a death the scheduler reads it again, and problems that lack samples there go back
+into the queue (failures.py).
 """
 
 from __future__ import annotations
@@ -19,316 +20,315 @@ from reasonray.sampling.failures import FailureTracker
 from reasonray.sampling.pool import ReplicaPool, draining_nodes, has_room
 from reasonray.sampling.queue import Entry, ProblemQueue
 from reasonray.sampling.replica import LeaseResult, Started
-from reasonray.sampling.work import Arm, Counts, Isolation, Lease, ProblemState, SamplingJob, Snapshot
+from reasonray.sampling.work import Counts, Isolation, Lease, ProblemState, ResolvedJob, SamplingJob, Snapshot, Usage
 from reasonray.store.run import Run
 from reasonray.store.stored_samples import StoredSamples
 
 _RESIZE_SECONDS = 2.0
-"""Between looks at nodes that go and room for more replicas."""
+"""Between checks for draining nodes and for room for more replicas."""
 
 
 @dataclass(slots=True, eq=False)
 class HeldLease:
-    """A lease in a replica's hands."""
+    """A lease that a replica holds."""
 
     lease: Lease
-    """Without the problems that were handed back."""
-    opening: int
-    """The attempts that it started with."""
+    """Without the problems that the replica released."""
+    first_wave: int
+    """Samples that the lease started with."""
 
 
 @dataclass(slots=True, eq=False)
 class ReplicaState:
-    """A replica of the crew, and what the driver knows of it."""
+    """What the driver knows of one replica."""
 
-    replica: Any
+    actor: Any
     is_up: bool = False
     capacity: int = 0
     node: str = ""
-    held: list[HeldLease] = field(default_factory=list)
+    leases: list[HeldLease] = field(default_factory=list)
     is_releasing: bool = False
-    """It was asked to hand problems back and has not answered."""
+    """It was asked to release problems and has not answered yet."""
     is_leaving: bool = False
-    """Its node is about to go."""
-    before: Snapshot = field(default_factory=Snapshot)
-    """What it had done when this work began: a fleet outlives a stage."""
-    seen: Snapshot = field(default_factory=Snapshot)
-    """What it had done at the last look."""
+    """Its node is draining: it gets no more leases."""
+    baseline: Snapshot = field(default_factory=Snapshot)
+    """Its counts when this stage began; a replica outlives a stage."""
+    latest: Snapshot = field(default_factory=Snapshot)
+    """Its counts at the last poll."""
 
 
 class Scheduler:
-    """Replicas of one spec and the backlog that they share."""
+    """The replicas of one spec and the queue that they share."""
 
-    def __init__(self, run: Run, orders: Sequence[SamplingJob], pool: ReplicaPool) -> None:
-        self.orders, self.spec = orders, orders[0].spec
+    def __init__(self, run: Run, jobs: Sequence[SamplingJob], pool: ReplicaPool) -> None:
+        self.jobs, self.spec = jobs, jobs[0].spec
         self._run, self._pool = run, pool
-        self._least, self._most = orders[0].replicas
-        self.arms: dict[str, Arm] = {}
-        self.backlog = ProblemQueue()
-        self._members: list[ReplicaState] = []
-        """Those that are up or starting."""
+        self._min_replicas, self._max_replicas = jobs[0].replicas
+        self._resolved: dict[str, ResolvedJob] = {}
+        """Name → job, once a replica has reported the identity of the model."""
+        self._queue = ProblemQueue()
+        self._replicas: list[ReplicaState] = []
+        """Up or starting."""
         self._former: list[ReplicaState] = []
-        """Those that died or were let go; what they did counts."""
-        self._awaited: dict[Any, tuple[ReplicaState, Callable[[Any], None]]] = {}
-        """Reference → whose it is, and what takes its result."""
-        self._deaths = FailureTracker(run.config.failures)
-        self._problems = self._planned = 0
-        """Problems owed when the work began, and the most attempts that they can cost."""
-        self._resized = 0.0
+        """Dead or stopped; their counts still count."""
+        self._pending: dict[Any, tuple[ReplicaState, Callable[[Any], None]]] = {}
+        """Ray reference → its replica, and the function that handles its result."""
+        self._failures = FailureTracker(run.config.failures)
+        self._num_problems = self._max_rollouts = 0
+        """Unfinished problems when the stage began, and the most samples that they can get."""
+        self._resized_at = 0.0
 
-    def open(self) -> None:
-        """Ask for the least number of replicas."""
-        for replica in self._pool.replicas_for(self.spec, self._least):
-            self._await_start(replica)
+    def start(self) -> None:
+        """Start the minimum number of replicas."""
+        for actor in self._pool.replicas_for(self.spec, self._min_replicas):
+            self._start_replica(actor)
 
     @property
     def is_up(self) -> bool:
-        """Whether a replica is up, so that it is known what is owed."""
-        return bool(self.arms)
+        """Whether a replica is up, so that the unfinished problems are known."""
+        return bool(self._resolved)
 
     @property
     def is_busy(self) -> bool:
-        """Whether work is owed or in hand."""
-        return not self.is_up or bool(self.backlog) or self.has_leases
+        """Whether problems are queued or leased, or not known yet."""
+        return not self.is_up or bool(self._queue) or self.has_leases
 
     @property
     def has_leases(self) -> bool:
-        """Whether work is in hand."""
-        return any(member.held for member in self._members)
+        """Whether a replica holds a lease."""
+        return any(replica.leases for replica in self._replicas)
 
     @property
-    def replicas(self) -> int:
-        """Replicas that are up."""
+    def replicas_up(self) -> int:
+        """The number of replicas that are up."""
         return len(self._up)
 
     @property
     def deaths(self) -> int:
-        """Replicas that died."""
-        return self._deaths.total
+        """The number of replicas that died."""
+        return self._failures.total
 
     @property
     def accelerators(self) -> int:
-        """GPUs that the replicas hold, up or starting; replicas where they use none."""
-        return len(self._members) * max(1, self.spec.gpus)
+        """GPUs that the replicas hold, up or starting; the number of replicas if they use no GPUs."""
+        return len(self._replicas) * max(1, self.spec.gpus)
 
-    def left(self) -> int:
-        """Return the attempts still to come: exact under `fixed`, else by what settled problems took."""
-        gained = sum(it.rollouts for it in self.figures().values())
-        if all(isinstance(arm.policy, Fixed) for arm in self.arms.values()):
-            return max(0, self._planned - gained)
-        in_hand = sum(len(held.lease.problems) for member in self._members for held in member.held)
-        unsettled = len(self.backlog) + in_hand
-        settled = self._problems - unsettled
-        return round(unsettled * gained / settled) if settled > 0 else self._planned
+    def remaining(self) -> int:
+        """Return the rollouts still to come: exact for policy "fixed", else extrapolated from finished problems."""
+        rollouts = sum(counts.rollouts for counts in self.counts_by_job().values())
+        if all(isinstance(job.policy, Fixed) for job in self._resolved.values()):
+            return max(0, self._max_rollouts - rollouts)
+        leased = sum(len(held.lease.problems) for replica in self._replicas for held in replica.leases)
+        unfinished = len(self._queue) + leased
+        finished = self._num_problems - unfinished
+        return round(unfinished * rollouts / finished) if finished > 0 else self._max_rollouts
 
-    def references(self) -> list[Any]:
-        """Return what is waited for."""
-        return list(self._awaited)
+    def pending(self) -> list[Any]:
+        """Return the Ray references that the scheduler waits for."""
+        return list(self._pending)
 
-    def take(self, reference: Any) -> None:
-        """Take what has come of a reference.
+    def receive(self, reference: Any) -> None:
+        """Handle the result of a pending reference.
 
         Raises:
-            UserError: of the replica's own, or too many deaths.
+            UserError: the replica raised one, or too many replicas died.
         """
-        if reference not in self._awaited:  # its replica was buried in this very round
+        if reference not in self._pending:  # its replica was removed by another result of the same wait
             return
-        member, take = self._awaited.pop(reference)
+        replica, handle = self._pending.pop(reference)
         try:
             result = ray.get(reference)
         except (RayActorError, OutOfMemoryError) as error:
-            self._replace_dead(member, str(error).splitlines()[0])
+            self._replace_dead(replica, str(error).splitlines()[0])
         except RayTaskError as error:
             if not isinstance(error.cause, EngineDied | OSError):
                 raise error.cause if isinstance(error.cause, UserError) else error from None
-            self._replace_dead(member, f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
+            self._replace_dead(replica, f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
         else:
-            take(result)
+            handle(result)
 
     def assign_leases(self) -> None:
-        """Lease what is owed to replicas that have room, and ask busy ones for some where others have nothing."""
-        for member in self._up:
-            if member.is_leaving or any(held.lease.care is not Isolation.NONE for held in member.held):
+        """Assign queued problems to replicas that have room; rebalance when the queue is empty."""
+        for replica in self._up:
+            if replica.is_leaving or any(held.lease.isolation is not Isolation.NONE for held in replica.leases):
                 continue
-            if self.backlog.suspects and not member.held:
-                suspect = self.backlog.suspects.popleft()
-                self._lease(member, [suspect], self._deaths.isolation_for(*suspect))
+            if self._queue.quarantine and not replica.leases:
+                job, state = self._queue.quarantine.popleft()
+                self._lease(replica, [(job, state)], self._failures.isolation_for(job, state))
                 continue
-            opening = sum(held.opening for held in member.held)
-            while opening < 2 * member.capacity and (group := self.backlog.take(self._group_size(member.capacity))):
-                opening += self._lease(member, group)
+            samples = sum(held.first_wave for held in replica.leases)
+            while samples < 2 * replica.capacity and (group := self._queue.pop(self._group_size(replica.capacity))):
+                samples += self._lease(replica, group)
         self._rebalance()
 
     def resize(self) -> None:
-        """Now and then: leave nodes that go, and grow into room that is there."""
-        if time.monotonic() - self._resized < _RESIZE_SECONDS:
+        """Leave draining nodes, and start another replica if there is work and room; at most every few seconds."""
+        if time.monotonic() - self._resized_at < _RESIZE_SECONDS:
             return
-        self._resized = time.monotonic()
-        going = draining_nodes()
-        for member in self._up:
-            if member.node in going and not member.is_leaving:
-                member.is_leaving = True
-                self._request_release(member)
-            if member.is_leaving and not member.held:
-                self._stop(member)
-        here = sum(not member.is_leaving for member in self._members)
-        more_than_enough = self.backlog.starting > sum(member.capacity for member in self._members)
-        if here < self._least or (here < self._most and more_than_enough and has_room(self.spec)):
-            self._run.events.emit("replica", state="joined", count=here + 1)
-            self._await_start(self._pool.start_replica(self.spec))
+        self._resized_at = time.monotonic()
+        draining = draining_nodes()
+        for replica in self._up:
+            if replica.node in draining and not replica.is_leaving:
+                replica.is_leaving = True
+                self._request_release(replica)
+            if replica.is_leaving and not replica.leases:
+                self._stop(replica)
+        staying = sum(not replica.is_leaving for replica in self._replicas)
+        has_more_work = self._queue.first_wave > sum(replica.capacity for replica in self._replicas)
+        if staying < self._min_replicas or (staying < self._max_replicas and has_more_work and has_room(self.spec)):
+            self._run.events.emit("replica", state="joined", count=staying + 1)
+            self._start_replica(self._pool.start_replica(self.spec))
 
     def reconcile(self) -> int:
-        """Read the ledger again, put what is still owed into the backlog, and return how many problems that were.
+        """Read the ledgers again, queue what is unfinished, and return how many problems that is.
 
-        The ledger is the only truth: whatever the driver has lost sight of is found here.
+        Problems that the driver has lost track of come back in this way.
         """
-        for order in self.orders:
-            arm = self.arms[order.name]
-            for of in unfinished_problems(arm, order):
-                self.backlog.add(arm, of)
-        return len(self.backlog)
+        for job in self.jobs:
+            resolved = self._resolved[job.name]
+            for state in unfinished_problems(resolved, job):
+                self._queue.add(resolved, state)
+        return len(self._queue)
 
-    def drop(self) -> None:
-        """Hand out nothing more and abort what is in flight; the leases end with what they have."""
-        self.backlog = ProblemQueue()
-        dropping = [member.replica.drop.remote() for member in self._up]
-        ray.wait(dropping, num_returns=len(dropping), timeout=5)
+    def abort(self) -> None:
+        """Empty the queue and abort all samples in flight; leases end with the samples that they have finished."""
+        self._queue = ProblemQueue()
+        aborts = [replica.actor.abort.remote() for replica in self._up]
+        ray.wait(aborts, num_returns=len(aborts), timeout=5)
 
-    def look(self) -> None:
-        """Ask every replica for its snapshot; one that does not answer keeps its last."""
-        asked = {member.replica.snapshot.remote(): member for member in self._up}
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=1) if asked else ([], [])
+    def poll(self) -> None:
+        """Request every replica's snapshot; a replica that does not answer keeps its last one."""
+        requests = {replica.actor.snapshot.remote(): replica for replica in self._up}
+        ready, _ = ray.wait(list(requests), num_returns=len(requests), timeout=1) if requests else ([], [])
         for reference in ready:
             try:
-                asked[reference].seen = ray.get(reference)
+                requests[reference].latest = ray.get(reference)
             except RayActorError:
-                continue  # its lease will say so too
-        for arm, figures in self.figures().items():
-            self.backlog.learn(arm, figures)
+                continue  # the pending results of its leases report the death, too
+        for job, counts in self.counts_by_job().items():
+            self._queue.update_lengths(job, counts)
 
-    def figures(self) -> dict[str, Counts]:
-        """Return what was done by arm, as of the last look."""
-        total = {arm: Counts() for arm in self.arms}
-        for member in self._ever:
-            for arm, figures in total.items():
-                figures.add(member.seen.arms.get(arm, Counts()))
-                figures.add(member.before.arms.get(arm, Counts()), -1)
+    def counts_by_job(self) -> dict[str, Counts]:
+        """Return each job's counts since the stage began, as of the last poll."""
+        total = {job: Counts() for job in self._resolved}
+        for replica in (*self._replicas, *self._former):
+            for job, counts in total.items():
+                counts.add(replica.latest.counts_by_job.get(job, Counts()))
+                counts.subtract(replica.baseline.counts_by_job.get(job, Counts()))
         return total
 
-    def seconds(self) -> tuple[float, float, int]:
-        """Return the replicas' seconds with nothing in flight, all their seconds, and the tokens they generated."""
-        idle = sum(member.seen.idle_seconds - member.before.idle_seconds for member in self._ever)
-        up = sum(member.seen.up_seconds - member.before.up_seconds for member in self._ever)
-        return idle, up, sum(member.seen.generated - member.before.generated for member in self._ever)
+    def usage(self) -> Usage:
+        """Return the usage of all replicas since the stage began, as of the last poll."""
+        replicas = (*self._replicas, *self._former)
+        return sum((replica.latest.usage - replica.baseline.usage for replica in replicas), Usage())
 
     @property
     def _up(self) -> list[ReplicaState]:
-        return [member for member in self._members if member.is_up]
+        return [replica for replica in self._replicas if replica.is_up]
 
-    @property
-    def _ever(self) -> list[ReplicaState]:
-        return [*self._members, *self._former]
+    def _start_replica(self, actor: Any) -> None:
+        replica = ReplicaState(actor)
+        self._replicas.append(replica)
+        reference = actor.start.remote(self.spec.model, self.spec.revision)
+        self._pending[reference] = replica, lambda started: self._on_started(replica, started)
 
-    def _await_start(self, replica: Any) -> None:
-        member = ReplicaState(replica)
-        self._members.append(member)
-        reference = replica.start.remote(self.spec.model, self.spec.revision)
-        self._awaited[reference] = member, lambda started: self._on_started(member, started)
-
-    def _on_started(self, member: ReplicaState, started: Started) -> None:
-        member.is_up, member.capacity, member.node = True, started.capacity, started.node
-        member.before = member.seen = started.before
-        if self.arms:
+    def _on_started(self, replica: ReplicaState, started: Started) -> None:
+        replica.is_up, replica.capacity, replica.node = True, started.capacity, started.node
+        replica.baseline = replica.latest = started.snapshot
+        if self._resolved:
             return
         self._run.record_model_identity(self.spec.model, self.spec.revision, started.identity)
-        for order in self.orders:
-            arm = self.arms[order.name] = Arm.of(self._run, order, started.identity)
-            for of in unfinished_problems(arm, order):
-                self.backlog.add(arm, of)
-                self._problems += 1
-                self._planned += of.most(arm.policy)
+        for job in self.jobs:
+            resolved = self._resolved[job.name] = ResolvedJob.of(self._run, job, started.identity)
+            for state in unfinished_problems(resolved, job):
+                self._queue.add(resolved, state)
+                self._num_problems += 1
+                self._max_rollouts += state.remaining(resolved.policy)
 
     def _group_size(self, capacity: int) -> int:
-        """Return how many attempts a lease starts with: half a replica's capacity, less towards the end."""
-        return max(1, min(capacity // 2, self.backlog.starting // (2 * self.replicas)))
+        """Return how many samples a lease starts with: half a replica's capacity, less towards the end of a stage."""
+        return max(1, min(capacity // 2, self._queue.first_wave // (2 * self.replicas_up)))
 
-    def _lease(self, member: ReplicaState, group: list[Entry], care: Isolation = Isolation.NONE) -> int:
-        lease = Lease(group[0][0], tuple(it for _, it in group), care)
-        held = HeldLease(lease, sum(it.opening(lease.arm.policy) for it in lease.problems))
-        member.held.append(held)
-        reference = member.replica.work.remote(lease)
-        self._awaited[reference] = member, lambda worked: self._on_finished(member, held, worked)
-        return held.opening
+    def _lease(self, replica: ReplicaState, group: list[Entry], isolation: Isolation = Isolation.NONE) -> int:
+        job = group[0][0]
+        lease = Lease(job, tuple(state for _, state in group), isolation)
+        held = HeldLease(lease, sum(state.first_wave(job.policy) for state in lease.problems))
+        replica.leases.append(held)
+        reference = replica.actor.run_lease.remote(lease)
+        self._pending[reference] = replica, lambda result: self._on_finished(replica, held, result)
+        return held.first_wave
 
-    def _on_finished(self, member: ReplicaState, held: HeldLease, worked: LeaseResult) -> None:
-        # What was released counts here too: the lease may end before the word of its release is heard.
-        self._requeue_released([held], worked.released)
-        member.held.remove(held)
-        self._deaths.reset_streak()
+    def _on_finished(self, replica: ReplicaState, held: HeldLease, result: LeaseResult) -> None:
+        # Released problems count here too: a lease may end before the answer to the release request arrives.
+        self._requeue_released([held], result.released)
+        replica.leases.remove(held)
+        self._failures.reset_streak()
 
     def _rebalance(self) -> None:
-        """Have the busiest replica hand back half of what it has not begun, where another has nothing to do."""
-        staying = [member for member in self._up if not member.is_leaving]
-        if self.backlog or not staying or any(member.is_releasing for member in self._up):
+        """Have the busiest replica release half of its unstarted problems if another has nothing to do."""
+        staying = [replica for replica in self._up if not replica.is_leaving]
+        if self._queue or not staying or any(replica.is_releasing for replica in self._up):
             return
         busiest = max(staying, key=_shared_problems)
-        most = _shared_problems(busiest)
-        if most > 1 and min(map(_shared_problems, staying)) == 0:
-            self._request_release(busiest, most // 2)
+        problems = _shared_problems(busiest)
+        if problems > 1 and min(map(_shared_problems, staying)) == 0:
+            self._request_release(busiest, problems // 2)
 
-    def _request_release(self, member: ReplicaState, count: int | None = None) -> None:
-        """Ask a replica for so many problems that it has not begun, or for all."""
-        member.is_releasing = True
-        asked = list(member.held)  # what it is handed from now on may well be what it hands back here
+    def _request_release(self, replica: ReplicaState, count: int | None = None) -> None:
+        """Ask a replica to release up to `count` problems that it has not started, or all of them."""
+        replica.is_releasing = True
+        leases = list(replica.leases)  # a problem released here may be leased to the same replica again meanwhile
 
-        def take(keys: Collection[tuple[str, str]]) -> None:
-            member.is_releasing = False
-            self._requeue_released(asked, keys)
+        def on_released(keys: Collection[tuple[str, str]]) -> None:
+            replica.is_releasing = False
+            self._requeue_released(leases, keys)
 
-        self._awaited[member.replica.release.remote(count)] = member, take
+        self._pending[replica.actor.release.remote(count)] = replica, on_released
 
-    def _requeue_released(self, them: Sequence[HeldLease], keys: Collection[tuple[str, str]]) -> None:
-        """Put what a replica handed back into the backlog, and take it out of its leases."""
-        for held in them:
-            arm, problems = held.lease.arm, held.lease.problems
-            for of in problems:
-                if (arm.name, of.problem.id) in keys:
-                    self.backlog.add(arm, of, first=True)
-            kept = tuple(of for of in problems if (arm.name, of.problem.id) not in keys)
+    def _requeue_released(self, leases: Sequence[HeldLease], keys: Collection[tuple[str, str]]) -> None:
+        """Put the problems that a replica released back into the queue, and take them out of its leases."""
+        for held in leases:
+            job, problems = held.lease.job, held.lease.problems
+            for state in problems:
+                if (job.name, state.problem.id) in keys:
+                    self._queue.add(job, state, first=True)
+            kept = tuple(state for state in problems if (job.name, state.problem.id) not in keys)
             held.lease = replace(held.lease, problems=kept)
 
-    def _stop(self, member: ReplicaState) -> None:
-        self._remove(member)
+    def _stop(self, replica: ReplicaState) -> None:
+        self._remove(replica)
         self._run.events.emit("replica", state="left", cause="its node is about to go")
-        self._pool.stop_replica(member.replica)
+        self._pool.stop_replica(replica.actor)
 
-    def _remove(self, member: ReplicaState) -> None:
-        self._members.remove(member)
-        self._former.append(member)
-        self._awaited = {reference: it for reference, it in self._awaited.items() if it[0] is not member}
+    def _remove(self, replica: ReplicaState) -> None:
+        self._replicas.remove(replica)
+        self._former.append(replica)
+        self._pending = {
+            reference: (owner, handle) for reference, (owner, handle) in self._pending.items() if owner is not replica
+        }
 
-    def _replace_dead(self, member: ReplicaState, cause: str) -> None:
-        """Put a dead replica's work back, and replace it."""
-        self._deaths.add(cause)
-        self._remove(member)
-        lost = [held.lease for held in member.held]
-        self._run.events.emit("death", cause=cause, problems=sum(len(it.problems) for it in lost))
-        self._pool.stop_replica(member.replica)
-        self._deaths.requeue(lost, cause, self.backlog)
-        self._deaths.raise_on_crash_loop(self.spec.model)
-        if len(self._members) < self._least:
-            self._await_start(self._pool.start_replica(self.spec))
-
-
-def _shared_problems(member: ReplicaState) -> int:
-    return sum(len(held.lease.problems) for held in member.held if held.lease.care is Isolation.NONE)
+    def _replace_dead(self, replica: ReplicaState, cause: str) -> None:
+        """Requeue a dead replica's work, and start another one if too few are left."""
+        self._failures.record(cause)
+        self._remove(replica)
+        lost = [held.lease for held in replica.leases]
+        self._run.events.emit("death", cause=cause, problems=sum(len(lease.problems) for lease in lost))
+        self._pool.stop_replica(replica.actor)
+        self._failures.requeue(lost, cause, self._queue)
+        self._failures.raise_on_crash_loop(self.spec.model)
+        if len(self._replicas) < self._min_replicas:
+            self._start_replica(self._pool.start_replica(self.spec))
 
 
-def unfinished_problems(arm: Arm, order: SamplingJob) -> list[ProblemState]:
-    """Return the order's problems that the arm's policy is not satisfied with, by what the ledger holds."""
-    tallies = arm.ledger.stored_samples()
-    left = [
-        arm.problem_state(problem, tallies.get((problem.id, arm.fingerprint), StoredSamples()))
-        for problem in order.problems
+def _shared_problems(replica: ReplicaState) -> int:
+    return sum(len(held.lease.problems) for held in replica.leases if held.lease.isolation is Isolation.NONE)
+
+
+def unfinished_problems(resolved: ResolvedJob, job: SamplingJob) -> list[ProblemState]:
+    """Return the states of the job's problems that need more samples, by what its ledger holds."""
+    stored = resolved.ledger.stored_samples()
+    states = [
+        resolved.problem_state(problem, stored.get((problem.id, resolved.fingerprint), StoredSamples()))
+        for problem in job.problems
     ]
-    return [of for of in left if not of.is_satisfied(arm.policy)]
+    return [state for state in states if not state.is_satisfied(resolved.policy)]

@@ -1,8 +1,9 @@
-"""A replica's figures as Ray metrics: Ray's Prometheus endpoint has them, beside what vLLM says of itself."""
+"""A replica's counts as Ray metrics, exported by Ray's Prometheus endpoint next to vLLM's own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 from ray.util.metrics import Counter, Gauge
 
@@ -10,7 +11,7 @@ from reasonray.sampling.work import Counts
 
 
 class Telemetry:
-    """Counters that follow a replica's figures; `update` is called every few seconds, never per rollout."""
+    """Ray counters that follow a replica's counts; `update` is called every few seconds, never per rollout."""
 
     def __init__(self, run: str) -> None:
         self._rollouts = Counter("reasonray_rollouts", "Finished rollouts.", tag_keys=("run", "arm", "outcome"))
@@ -18,24 +19,22 @@ class Telemetry:
         self._covered = Counter(
             "reasonray_problems_covered", "Problems with a first correct rollout.", tag_keys=("run", "arm")
         )
-        self._in_flight = Gauge("reasonray_requests_in_flight", "Attempts in the engine.", tag_keys=("run",))
+        self._in_flight = Gauge("reasonray_requests_in_flight", "Requests in the engine.", tag_keys=("run",))
         for metric in (self._rollouts, self._tokens, self._covered, self._in_flight):
             metric.set_default_tags({"run": run})
-        self._said: dict[str, Counts] = {}
+        self._exported: dict[str, Counts] = {}
 
-    def update(self, arms: Mapping[str, Counts], in_flight: int) -> None:
-        """Raise the counters to the figures."""
+    def update(self, counts_by_job: Mapping[str, Counts], in_flight: int) -> None:
+        """Raise the counters to the counts."""
         self._in_flight.set(in_flight)
-        for arm, figures in arms.items():
-            said = self._said.setdefault(arm, Counts())
-            fresh = Counts()
-            fresh.add(figures)
-            fresh.add(said, -1)
-            said.add(fresh)
-            for outcome, count in fresh.outcomes.items():
+        for job, counts in counts_by_job.items():
+            increase = deepcopy(counts)
+            increase.subtract(self._exported.get(job, Counts()))
+            self._exported[job] = deepcopy(counts)
+            for outcome, count in increase.outcomes.items():
                 if count:
-                    self._rollouts.inc(count, {"arm": arm, "outcome": outcome})
-            if fresh.tokens:
-                self._tokens.inc(fresh.tokens, {"arm": arm})
-            if fresh.covered:
-                self._covered.inc(fresh.covered, {"arm": arm})
+                    self._rollouts.inc(count, {"arm": job, "outcome": outcome})
+            if increase.tokens:
+                self._tokens.inc(increase.tokens, {"arm": job})
+            if increase.covered:
+                self._covered.inc(increase.covered, {"arm": job})

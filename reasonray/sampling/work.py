@@ -1,4 +1,4 @@
-"""What the driver asks of replicas: orders become arms, arms become leases of problems that are owed attempts."""
+"""The records that pass between driver and replicas: sampling jobs, problem states, leases, counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reasonray.config import Policy, Prompt, PromptedModel, Sampling
 from reasonray.config.models import Engine
 from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
-from reasonray.sampling.policy import SampleState, is_satisfied, most, owed
+from reasonray.sampling.policy import SampleState, is_satisfied, max_samples, next_samples
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
 from reasonray.store.stored_samples import StoredSamples
@@ -19,7 +19,7 @@ from reasonray.store.stored_samples import StoredSamples
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Everything that decides what a replica runs and where."""
+    """A replica's model, engine and resources."""
 
     model: str
     revision: str | None
@@ -30,24 +30,33 @@ class EngineSpec:
     seed: int
 
     def __hash__(self) -> int:
-        return hash((self.model, self.gpus, self.cpus))  # an engine's arguments compare, but do not hash
+        return hash((self.model, self.gpus, self.cpus))  # an engine's arguments can be compared but not hashed
 
     @staticmethod
-    def of(run: Run, who: PromptedModel, model: str | None = None) -> EngineSpec:
-        """Return what a replica for a teacher or for the student (or another model in its place) runs."""
-        revision = who.revision if model is None else None
-        return EngineSpec(model or who.model, revision, who.engine, who.gpus, who.pipeline, who.cpus, run.config.seed)
+    def of(run: Run, prompted: PromptedModel, model: str | None = None) -> EngineSpec:
+        """Return the spec of a configured model, or of another model (such as a checkpoint) in its place."""
+        revision = prompted.revision if model is None else None
+        return EngineSpec(
+            model or prompted.model,
+            revision,
+            prompted.engine,
+            prompted.gpus,
+            prompted.pipeline,
+            prompted.cpus,
+            run.config.seed,
+        )
 
     def serves(self, other: EngineSpec) -> bool:
-        """Say whether a replica of this spec can take the other's model instead of its own."""
+        """Return whether a replica of this spec can load the other spec's model instead of its own."""
         return replace(self, model=other.model, revision=other.revision) == other
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingJob:
-    """Problems to draw for one arm, and who draws them."""
+    """Problems to sample, and the model, prompt, sampling parameters and policy to sample them with."""
 
     name: str
+    """Of the teacher or of the model under evaluation; the rollouts carry it."""
     problems: Sequence[Problem]
     prompt: Prompt
     sampling: Sampling
@@ -55,113 +64,114 @@ class SamplingJob:
     ledger: Ledger
     spec: EngineSpec
     replicas: tuple[int, int] = (1, 1)
-    """The least and the most replicas."""
-    cut_at: frozenset[int] = frozenset()
-    """Lengths at which an earlier max_tokens cut rollouts: those are drawn again."""
+    """The minimum and the maximum number of replicas."""
+    earlier_max_tokens: frozenset[int] = frozenset()
+    """Earlier values of max_tokens: samples that one of them truncated are generated again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """A model under one prompt and one set of sampling parameters, and the ledger that its rollouts go to."""
+class ResolvedJob:
+    """A sampling job whose model's weights are known, and so its fingerprint."""
 
     name: str
     model: str
     fingerprint: str
+    """Hash of model, weights, prompt and sampling parameters except max_tokens."""
     prompt: Prompt
     sampling: Sampling
     policy: Policy
     ledger: Ledger
     seed: int
-    cut_at: frozenset[int] = frozenset()
+    earlier_max_tokens: frozenset[int] = frozenset()
 
     @staticmethod
-    def of(run: Run, order: SamplingJob, identity: str) -> Arm:
-        """Return the arm of an order, once the weights behind its model are known."""
-        sampling = order.sampling.model_dump_json(exclude={"max_tokens"})
-        fingerprint = content_hash(order.spec.model, identity, order.prompt.model_dump_json(), sampling)
-        return Arm(
-            order.name,
-            order.spec.model,
+    def of(run: Run, job: SamplingJob, identity: str) -> ResolvedJob:
+        """Return a job with the identity of its model's weights resolved."""
+        sampling = job.sampling.model_dump_json(exclude={"max_tokens"})
+        fingerprint = content_hash(job.spec.model, identity, job.prompt.model_dump_json(), sampling)
+        return ResolvedJob(
+            job.name,
+            job.spec.model,
             fingerprint,
-            order.prompt,
-            order.sampling,
-            order.policy,
-            order.ledger,
+            job.prompt,
+            job.sampling,
+            job.policy,
+            job.ledger,
             run.config.seed,
-            order.cut_at,
+            job.earlier_max_tokens,
         )
 
     def seed_of(self, problem: Problem, sample: int) -> int:
-        """Return the 63-bit seed of one attempt; hashed, so that no two attempts of a run share a stream."""
+        """Return the 63-bit seed of one sample, a hash: no two samples of a run share a random stream."""
         return int(content_hash(self.seed, self.fingerprint, problem.id, sample)[:16], 16) >> 1
 
-    def problem_state(self, problem: Problem, stored_samples: StoredSamples) -> ProblemState:
-        """Return where a problem stands; what an earlier max_tokens cut counts as not drawn."""
-        again = {
+    def problem_state(self, problem: Problem, stored: StoredSamples) -> ProblemState:
+        """Return a problem's state; samples that an earlier max_tokens truncated count as not finished."""
+        resamples = {
             sample: resample + 1
-            for sample, (resample, tokens) in stored_samples.truncated.items()
-            if tokens in self.cut_at and tokens < self.sampling.max_tokens
+            for sample, (resample, tokens) in stored.truncated.items()
+            if tokens in self.earlier_max_tokens and tokens < self.sampling.max_tokens
         }
         return ProblemState(
             problem,
-            stored_samples.samples - again.keys(),
-            stored_samples.correct,
-            stored_samples.judged - len(again),
-            again,
+            stored.samples - resamples.keys(),
+            stored.correct,
+            stored.judged - len(resamples),
+            resamples,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemState:
-    """Where one problem stands under one arm."""
+    """One problem's progress under one job."""
 
     problem: Problem
-    samples: frozenset[int] = frozenset()
-    """Sample indices that are drawn for good."""
+    finished: frozenset[int] = frozenset()
+    """Indices of finished samples."""
     correct: int = 0
     judged: int = 0
-    rounds: Mapping[int, int] = field(default_factory=dict)
-    """The round in which a sample is drawn now, where that is not the first."""
+    resamples: Mapping[int, int] = field(default_factory=dict)
+    """Sample → how many times it was generated before, for samples that are generated again."""
 
-    def standing(self) -> SampleState:
-        """Return what the policy wants to know."""
-        return SampleState(self.samples, frozenset(), self.correct, self.judged)
+    def sample_state(self) -> SampleState:
+        """Return the state as policies take it, with nothing in flight."""
+        return SampleState(self.finished, frozenset(), self.correct, self.judged)
 
     def is_satisfied(self, policy: Policy) -> bool:
-        """Say whether the policy wants nothing more."""
-        return is_satisfied(policy, self.standing())
+        """Return whether the problem needs no more samples."""
+        return is_satisfied(policy, self.sample_state())
 
-    def most(self, policy: Policy) -> int:
-        """Return how many attempts the problem can still cost."""
-        return most(policy) - len(self.samples)
+    def remaining(self, policy: Policy) -> int:
+        """Return how many samples the problem can still get."""
+        return max_samples(policy) - len(self.finished)
 
-    def opening(self, policy: Policy) -> int:
-        """Return how many attempts start at once."""
-        return len(owed(policy, self.standing()))
+    def first_wave(self, policy: Policy) -> int:
+        """Return how many samples start at once."""
+        return len(next_samples(policy, self.sample_state()))
 
 
 class Isolation(StrEnum):
-    """How carefully a lease is drawn: problems that replicas died with are singled out step by step."""
+    """How far a lease is kept apart from others, to find the problem or the sample that kills replicas."""
 
     NONE = "none"
     PROBLEM = "problem"
-    """Nothing else is in flight on the replica, so that a death names its problem."""
+    """Nothing else is in flight on the replica: if it dies, this problem was the only one there."""
     SAMPLE = "sample"
-    """One sample at a time, each committed at once, so that a death names its sample."""
+    """One sample at a time, each committed at once: if the replica dies, this sample was the only one there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Problems of one arm, handed to one replica."""
+    """Problems of one job, assigned to one replica."""
 
-    arm: Arm
+    job: ResolvedJob
     problems: tuple[ProblemState, ...]
-    care: Isolation = Isolation.NONE
+    isolation: Isolation = Isolation.NONE
 
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of what was done for one arm."""
+    """Counts of one job's finished rollouts."""
 
     rollouts: int = 0
     correct: int = 0
@@ -169,10 +179,8 @@ class Counts:
     """Problems that got their first correct rollout."""
     tokens: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    drawn: Counter[str] = field(default_factory=Counter)
-    """Rollouts by difficulty."""
-    written: Counter[str] = field(default_factory=Counter)
-    """Tokens by difficulty."""
+    rollouts_by_difficulty: Counter[str] = field(default_factory=Counter)
+    tokens_by_difficulty: Counter[str] = field(default_factory=Counter)
 
     def count(self, rollout: Rollout) -> None:
         """Add one finished rollout."""
@@ -180,12 +188,19 @@ class Counts:
         self.tokens += rollout.completion_tokens
         self.correct += rollout.verdict.outcome is Outcome.CORRECT
         self.outcomes[rollout.verdict.outcome.value] += 1
-        self.drawn[rollout.problem.difficulty] += 1
-        self.written[rollout.problem.difficulty] += rollout.completion_tokens
+        self.rollouts_by_difficulty[rollout.problem.difficulty] += 1
+        self.tokens_by_difficulty[rollout.problem.difficulty] += rollout.completion_tokens
 
-    def add(self, other: Counts, times: int = 1) -> None:
-        """Add another's counts, or with -1 take them away."""
-        for name in (it.name for it in fields(self)):
+    def add(self, other: Counts) -> None:
+        """Add another's counts."""
+        self._add_times(1, other)
+
+    def subtract(self, other: Counts) -> None:
+        """Subtract another's counts."""
+        self._add_times(-1, other)
+
+    def _add_times(self, times: int, other: Counts) -> None:
+        for name in (count.name for count in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, Counter):
                 for key, count in theirs.items():
@@ -195,29 +210,51 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a replica has done since it started; all of it only grows."""
+class Usage:
+    """Time and tokens that replicas used."""
 
-    arms: Mapping[str, Counts] = field(default_factory=dict)
-    generated: int = 0
-    """Tokens, those of aborted attempts included."""
     idle_seconds: float = 0.0
-    """With nothing in flight."""
-    up_seconds: float = 0.0
+    """Replica seconds with nothing in flight."""
+    replica_seconds: float = 0.0
+    """Seconds from the creation of each replica on."""
+    generated_tokens: int = 0
+    """Tokens generated, those of aborted samples included."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.idle_seconds + other.idle_seconds,
+            self.replica_seconds + other.replica_seconds,
+            self.generated_tokens + other.generated_tokens,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.idle_seconds - other.idle_seconds,
+            self.replica_seconds - other.replica_seconds,
+            self.generated_tokens - other.generated_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A replica's counts and usage since it was created; they only grow."""
+
+    counts_by_job: Mapping[str, Counts] = field(default_factory=dict)
+    usage: Usage = Usage()
 
 
 def make_rollout(
-    arm: Arm, attempt: SampleRequest, completion: Completion, verdict: Verdict, resample: int = 0
+    job: ResolvedJob, request: SampleRequest, completion: Completion, verdict: Verdict, resample: int = 0
 ) -> Rollout:
-    """Return the record of one finished attempt."""
+    """Return the record of one finished sample."""
     return Rollout(
-        id=Rollout.identify(attempt.problem.id, arm.fingerprint, attempt.sample),
-        problem=attempt.problem,
-        teacher=arm.name,
-        model=arm.model,
-        fingerprint=arm.fingerprint,
-        sample=attempt.sample,
-        seed=attempt.seed,
+        id=Rollout.identify(request.problem.id, job.fingerprint, request.sample),
+        problem=request.problem,
+        teacher=job.name,
+        model=job.model,
+        fingerprint=job.fingerprint,
+        sample=request.sample,
+        seed=request.seed,
         resample=resample,
         completion=completion.text,
         finish=completion.finish,

@@ -1,19 +1,21 @@
-"""Models → scores: base, teachers, checkpoints and student solve the held-out problems, by the same sampler.
+"""Evaluate: base, teachers, checkpoints and student solve the held-out problems, by the same sampler.
 
-An arm is a model under a prompt and sampling parameters. The base arm is the untrained student asked as the student is,
-so that the difference is what training did; a teacher's arm is asked as it was for its rollouts; [[evaluation.arms]]
-are whatever else is to be measured. Problems of all sets go to an engine in one pass.
+An arm is a model under a prompt and sampling parameters. The base arm is the untrained student under the student's
+prompt, so the difference between the two is what training did. A teacher's arm has the prompt of its rollouts. Further
+arms are listed in [[evaluation.arms]]. An engine samples the problems of all sets in one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+import pyarrow as pa
 
 from reasonray.analysis.answer_groups import alike
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.analysis.scores import score
 from reasonray.config import Arm, Fixed, PromptedModel, Teacher
-from reasonray.curation.annotations import annotated, drawn
+from reasonray.curation.annotations import drawn
 from reasonray.records import BASE, STUDENT, Problem, Score, Split
 from reasonray.sampling.cluster import in_tasks
 from reasonray.sampling.pool import ReplicaPool, pool_for
@@ -49,29 +51,27 @@ def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | 
                 log_line("evaluate", f"done before   {names}")
             else:
                 log_line("evaluate", f"{result.total.rollouts:>7,} samples of {names}   {result.seconds:.0f} s")
-    for job in jobs:
-        if job.ledger.segments():
-            annotated(job.ledger, in_tasks)  # now, while there is a cluster: the report reads the stored annotations
-    return _scores(run, {job.name for job in jobs})
+    # Annotated now, while there is a cluster: the report reads the stored annotations.
+    return _scores(run, {job.name: drawn(run, job.name, in_tasks) for job in jobs if job.ledger.segments()})
 
 
-def _scores(run: Run, arms: Collection[str]) -> dict[str, Score]:
+def _scores(run: Run, rollouts: Mapping[str, pa.Table]) -> dict[str, Score]:
+    """Return the scores of the arms that have all their samples."""
     evaluation, test = run.config.evaluation, run.problems(Split.TEST)
     ks = sorted({1, *evaluation.k})
     clusters = clusters_of(test, evaluation.cluster)
     problems = {problem.id: problem for problem in test}
     scores = {}
-    for name in (name for name in evaluated_models(run) if name in arms):
-        rollouts = drawn(run, name, in_tasks)
-        if missing_samples(run, rollouts) is None:
-            votes = alike(rollouts, problems) if max(ks) > 1 else rollouts
-            scores[name] = score(votes, name, ks, clusters)[0]
+    for arm in evaluated_models(run):
+        if arm in rollouts and missing_samples(run, rollouts[arm]) is None:
+            votes = alike(rollouts[arm], problems) if max(ks) > 1 else rollouts[arm]
+            scores[arm] = score(votes, arm, ks, clusters)[0]
     return scores
 
 
 def arms_before_training(run: Run) -> list[str]:
-    """Return the arms that can be measured while the teachers are still up."""
-    return [BASE, *(it.name for it in _further(run))]
+    """Return the arms that can be measured before training, while the teachers are still up."""
+    return [BASE, *(arm.name for arm in _further(run))]
 
 
 def _further(run: Run) -> list[Teacher | Arm]:
@@ -83,28 +83,36 @@ def _jobs(run: Run) -> list[SamplingJob]:
     if not test:
         return []
     few = _spread(test, config.evaluation.checkpoint_problems)
-    arms = [_job(run, BASE, config.student, None, test, config.evaluation.samples)]
-    arms += [_job(run, it.name, it, None, test, config.evaluation.samples) for it in _further(run)]
+    jobs = [_job(run, BASE, config.student, None, test, config.evaluation.samples)]
+    jobs += [_job(run, arm.name, arm, None, test, config.evaluation.samples) for arm in _further(run)]
     if few:
-        chosen = run.chosen_checkpoint()  # the student, who has an arm of its own
-        for checkpoint in (it for it in run.checkpoints() if it.name != chosen):
+        chosen = run.chosen_checkpoint()  # it is the student, which has an arm of its own
+        for checkpoint in (checkpoint for checkpoint in run.checkpoints() if checkpoint.name != chosen):
             model = str(checkpoint / "model")
-            arms.append(_job(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples))
+            jobs.append(_job(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples))
     if (run.student / "final" / "manifest.json").exists():
         model = str(run.student / "final")
-        arms.append(_job(run, STUDENT, config.student, model, test, config.evaluation.samples))
-    return arms
+        jobs.append(_job(run, STUDENT, config.student, model, test, config.evaluation.samples))
+    return jobs
 
 
 def _job(
-    run: Run, arm: str, who: PromptedModel, model: str | None, problems: Sequence[Problem], samples: int
+    run: Run, arm: str, prompted: PromptedModel, model: str | None, problems: Sequence[Problem], samples: int
 ) -> SamplingJob:
-    policy, spec = Fixed(samples=samples), EngineSpec.of(run, who, model)
-    return SamplingJob(arm, problems, who.prompt, who.sampling, policy, run.evaluation(arm), spec, who.replica_bounds)
+    return SamplingJob(
+        arm,
+        problems,
+        prompted.prompt,
+        prompted.sampling,
+        Fixed(samples=samples),
+        run.evaluation(arm),
+        EngineSpec.of(run, prompted, model),
+        prompted.replica_bounds,
+    )
 
 
 def _spread(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """Take `count` problems evenly over the difficulties: round-robin in the snapshot's job."""
+    """Return `count` problems, the same number of each difficulty: round-robin in the order of the snapshot."""
     ranks: dict[str, int] = {}
     numbered = []
     for problem in problems:

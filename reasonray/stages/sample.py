@@ -1,4 +1,4 @@
-"""Problems → rollouts: every teacher writes its attempts at the train problems, each judged and committed."""
+"""Sample: every teacher writes solutions to the train problems; each is checked and committed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from reasonray.store.run import Run
 
 
 def load_problems(run: Run) -> None:
-    """Take the snapshot of the problems, once; where the sources have grown, add what is new.
+    """Load the problems and store a snapshot of them, once; if the sources have grown, add the new ones.
 
     Raises:
-        UserError: a source is wrong, no longer holds what was drawn, or has no evaluation.cluster; the message names
-            the place.
+        UserError: a source is wrong, no longer holds a problem of the snapshot, or lacks evaluation.cluster; the
+            message names the place.
     """
     if run.has_problems and not run.problems_are_stale:
         return
     loaded = problems.load(run.config.sources, to_distil=bool(run.config.teachers))
     if any(problem.checker == "program" for problem in loaded.problems):
         sandbox.refuse_without(sandbox.Limits.of(run.config.checking))
-    clusters_of([it for it in loaded.problems if it.split is Split.TEST], run.config.evaluation.cluster)
+    clusters_of([problem for problem in loaded.problems if problem.split is Split.TEST], run.config.evaluation.cluster)
     before = run.store_problems(loaded.problems)
     counts = Counter(problem.split for problem in loaded.problems)
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""

@@ -1,3 +1,5 @@
+"""Sampling policies: which samples to start next, and when a problem has enough."""
+
 from collections.abc import Callable
 from random import Random
 
@@ -7,7 +9,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reasonray.config import Band, Fixed, Policy, Proportional, UntilCorrect
-from reasonray.sampling.policy import SampleState, below, is_satisfied, most, owed, wanted
+from reasonray.sampling.policy import (
+    SampleState,
+    correct_wanted,
+    is_satisfied,
+    max_samples,
+    next_samples,
+    probability_below,
+)
 
 GIVE_UP = st.one_of(st.none(), st.integers(4, 8))
 POLICIES = st.one_of(
@@ -39,108 +48,112 @@ POLICIES = st.one_of(
 
 
 @given(POLICIES, st.sets(st.integers(0, 15)), st.sets(st.integers(0, 15)), st.integers(0, 5))
-def test_nothing_is_owed_twice_and_no_index_is_beyond_the_policy(
-    policy: Policy, done: set[int], in_flight: set[int], correct: int
+def test_no_sample_is_started_twice_or_beyond_the_policys_maximum(
+    policy: Policy, finished: set[int], in_flight: set[int], correct: int
 ) -> None:
-    correct = min(correct, len(done))
-    start = owed(policy, SampleState(done, in_flight - done, correct, len(done)))
-    assert not set(start) & (done | in_flight)
-    assert all(sample < most(policy) for sample in start)
+    correct = min(correct, len(finished))
+    start = next_samples(policy, SampleState(finished, in_flight - finished, correct, len(finished)))
+    assert not set(start) & (finished | in_flight)
+    assert all(sample < max_samples(policy) for sample in start)
     assert len(set(start)) == len(start)
-    assert len(done) + len(in_flight - done) + len(start) <= max(most(policy), len(done | in_flight))
+    assert len(finished) + len(in_flight - finished) + len(start) <= max(max_samples(policy), len(finished | in_flight))
 
 
 @given(POLICIES, st.data())
-def test_drawing_what_is_owed_ends_satisfied_within_the_policys_most(policy: Policy, data: st.DataObject) -> None:
-    done: set[int] = set()
+def test_starting_the_next_samples_satisfies_the_policy_within_its_maximum(policy: Policy, data: st.DataObject) -> None:
+    finished: set[int] = set()
     correct = 0
-    while not is_satisfied(policy, SampleState(done, set(), correct, len(done))):
-        start = owed(policy, SampleState(done, set(), correct, len(done)))
-        assert start, "a policy that is not satisfied must owe something when nothing flies"
-        done.add(start[0])
+    while not is_satisfied(policy, SampleState(finished, set(), correct, len(finished))):
+        start = next_samples(policy, SampleState(finished, set(), correct, len(finished)))
+        assert start, "an unsatisfied policy starts a sample if none is in flight"
+        finished.add(start[0])
         correct += data.draw(st.booleans())
-    assert len(done) <= most(policy)
+    assert len(finished) <= max_samples(policy)
 
 
-def drawn(policy: Policy, answer: Callable[[], bool]) -> tuple[int, int]:
-    """Draw one attempt after the other; return how many were drawn and how many were correct."""
-    done: set[int] = set()
+def sampled(policy: Policy, answer: Callable[[], bool]) -> tuple[int, int]:
+    """Take one sample after the other; return how many there were and how many were correct."""
+    finished: set[int] = set()
     correct = 0
-    while not is_satisfied(policy, SampleState(done, set(), correct, len(done))):
-        done.add(owed(policy, SampleState(done, set(), correct, len(done)))[0])
+    while not is_satisfied(policy, SampleState(finished, set(), correct, len(finished))):
+        finished.add(next_samples(policy, SampleState(finished, set(), correct, len(finished)))[0])
         correct += answer()
-    return len(done), correct
+    return len(finished), correct
 
 
-def test_until_correct_stops_at_its_target_and_keeps_to_its_wave() -> None:
+def test_until_correct_stops_at_its_target_and_starts_one_wave_at_a_time() -> None:
     policy = UntilCorrect(kind="until_correct", target=2, max=10, wave=3)
-    assert owed(policy, SampleState(set(), set(), 0, 0)) == [0, 1, 2]
+    assert next_samples(policy, SampleState(set(), set(), 0, 0)) == [0, 1, 2]
     assert is_satisfied(policy, SampleState({0, 1}, {2}, 2, 2))
-    assert owed(policy, SampleState({0, 1}, {2}, 2, 2)) == []
+    assert next_samples(policy, SampleState({0, 1}, {2}, 2, 2)) == []
 
 
-def test_until_correct_starts_no_more_than_what_is_missing_will_take() -> None:
+def test_until_correct_starts_no_more_samples_than_it_expects_to_need() -> None:
     policy = UntilCorrect(kind="until_correct", target=2, max=20, wave=8)
-    assert owed(policy, SampleState({0}, {1, 2}, 1, 1)) == [], (
-        "one is missing, and two that fly will do at this pass rate"
+    assert next_samples(policy, SampleState({0}, {1, 2}, 1, 1)) == [], (
+        "one is missing, and two in flight are enough at this pass rate"
     )
-    assert len(owed(policy, SampleState({0, 1, 2}, set(), 0, 3))) == 8, "at a low pass rate the wave is the limit"
+    assert len(next_samples(policy, SampleState({0, 1, 2}, set(), 0, 3))) == 8, (
+        "at a low pass rate the wave is the limit"
+    )
 
 
-def test_until_correct_gives_up_on_a_problem_without_one() -> None:
+def test_until_correct_gives_up_on_a_problem_without_a_correct_sample() -> None:
     policy = UntilCorrect(kind="until_correct", target=2, max=20, give_up=6)
-    assert drawn(policy, lambda: False) == (6, 0)
+    assert sampled(policy, lambda: False) == (6, 0)
     first = iter([True, *[False] * 19])
-    assert drawn(policy, lambda: next(first)) == (20, 1), "one correct answer is a reason to go on"
+    assert sampled(policy, lambda: next(first)) == (20, 1), "one correct answer is a reason to go on"
 
 
-def test_what_could_not_be_judged_says_nothing_of_the_pass_rate() -> None:
+def test_samples_that_could_not_be_judged_do_not_count_for_the_pass_rate() -> None:
     band = Band(kind="band", low=0.2, high=0.8, samples=32)
     faults = set(range(13))
     assert not is_satisfied(band, SampleState(faults, set(), 0, 0)), "thirteen faults do not make a problem hard"
     assert is_satisfied(band, SampleState(faults, set(), 0, 13))
     policy = UntilCorrect(kind="until_correct", target=1, max=20, give_up=6)
     assert not is_satisfied(policy, SampleState(faults, set(), 0, 5))
-    assert is_satisfied(policy, SampleState(set(range(20)), set(), 0, 0)), "the most that a problem may cost holds"
+    assert is_satisfied(policy, SampleState(set(range(20)), set(), 0, 0)), "the maximum number of samples still holds"
 
 
 @pytest.mark.parametrize(("pass_rate", "correct"), [(1.0, 1), (0.5, 4), (0.25, 6)])
-def test_proportional_wants_more_correct_ones_of_harder_problems(pass_rate: float, correct: int) -> None:
+def test_proportional_wants_more_correct_samples_of_harder_problems(pass_rate: float, correct: int) -> None:
     policy = Proportional(kind="proportional", pilot=8, target=8, max=64)
-    found = round(8 * pass_rate)
-    assert wanted(policy, 8, found) == correct
+    successes = round(8 * pass_rate)
+    assert correct_wanted(policy, 8, successes) == correct
 
 
 @given(st.integers(4, 40), st.data())
-def test_proportional_never_wants_more_of_an_easier_problem(done: int, data: st.DataObject) -> None:
+def test_proportional_never_wants_more_correct_samples_of_an_easier_problem(judged: int, data: st.DataObject) -> None:
     policy = Proportional(kind="proportional", pilot=4, target=8)
-    few = data.draw(st.integers(0, done))
-    many = data.draw(st.integers(few, done))
-    assert policy.least <= wanted(policy, done, many) <= wanted(policy, done, few) <= policy.target
+    few = data.draw(st.integers(0, judged))
+    many = data.draw(st.integers(few, judged))
+    of_easier, of_harder = correct_wanted(policy, judged, many), correct_wanted(policy, judged, few)
+    assert policy.least <= of_easier <= of_harder <= policy.target
 
 
-def test_band_leaves_what_is_too_easy_or_too_hard_and_draws_all_of_the_rest() -> None:
+def test_band_stops_early_on_problems_outside_it_and_samples_the_others_in_full() -> None:
     policy = Band(kind="band", low=0.2, high=0.8, samples=32)
-    hard, easy = drawn(policy, lambda: False), drawn(policy, lambda: True)
+    hard, easy = sampled(policy, lambda: False), sampled(policy, lambda: True)
     assert hard == (13, 0), "0 of 13: (1 - 0.2)^14 is below 0.05, (1 - 0.2)^13 is not"
     assert easy == (13, 13)
     fair = Random(7)
-    assert drawn(policy, lambda: fair.random() < 0.5)[0] == 32
+    assert sampled(policy, lambda: fair.random() < 0.5)[0] == 32
 
 
 @given(st.integers(0, 60), st.data(), st.floats(0, 1), st.floats(0, 1))
-def test_the_posterior_is_a_distribution_function(done: int, data: st.DataObject, one: float, other: float) -> None:
-    correct = data.draw(st.integers(0, done))
+def test_the_posterior_is_a_distribution_function(judged: int, data: st.DataObject, one: float, other: float) -> None:
+    correct = data.draw(st.integers(0, judged))
     low, high = sorted((one, other))
-    assert -1e-12 <= below(low, done, correct) <= below(high, done, correct) + 1e-12 <= 1 + 1e-9
-    assert below(0.0, done, correct) == pytest.approx(0)
-    assert below(1.0, done, correct) == pytest.approx(1)
-    mirrored = 1 - below(1 - low, done, done - correct)
-    assert below(low, done, correct) == pytest.approx(mirrored, abs=1e-9)
+    below_low, below_high = probability_below(low, judged, correct), probability_below(high, judged, correct)
+    assert -1e-12 <= below_low <= below_high + 1e-12 <= 1 + 1e-9
+    assert probability_below(0.0, judged, correct) == pytest.approx(0)
+    assert probability_below(1.0, judged, correct) == pytest.approx(1)
+    mirrored = 1 - probability_below(1 - low, judged, judged - correct)
+    assert below_low == pytest.approx(mirrored, abs=1e-9)
 
 
-def test_raising_k_owes_only_the_difference() -> None:
-    assert owed(Fixed(samples=6), SampleState({0, 1, 2, 3}, set(), 4, 4)) == [4, 5]
+def test_raising_k_starts_only_the_difference() -> None:
+    assert next_samples(Fixed(samples=6), SampleState({0, 1, 2, 3}, set(), 4, 4)) == [4, 5]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A replica by itself: what it cannot do is heard of."""
+"""A replica by itself: its failures reach the caller."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from pyarrow import fs
 
 from reasonray.config import Fixed
 from reasonray.sampling.pool import ReplicaPool
-from reasonray.sampling.replica import Writer
-from reasonray.sampling.work import Arm, EngineSpec, Lease, ProblemState, SamplingJob
+from reasonray.sampling.replica import LedgerWriter
+from reasonray.sampling.work import EngineSpec, Lease, ProblemState, ResolvedJob, SamplingJob
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import open_run
 from reasonray.store.storage import Place, place
@@ -21,7 +21,7 @@ from tests.factories import a_problem, a_rollout, a_scripted_config
 
 @dataclass(frozen=True)
 class FaultyPlace(Place):
-    """A place whose next write fails with something that is no fault of the storage."""
+    """A place whose next writes fail with errors that are not the storage's."""
 
     faults: list[Exception] = field(default_factory=list, compare=False)
 
@@ -37,12 +37,12 @@ class FaultyPlace(Place):
         super().write(content)
 
 
-def test_what_a_commit_failed_with_whatever_the_fault_is_committed_by_the_next(tmp_path: Path) -> None:
+def test_rollouts_of_a_failed_commit_are_committed_by_the_next(tmp_path: Path) -> None:
     where = place(tmp_path)
     ledger = Ledger(FaultyPlace(where.filesystem, where.path, [ValueError("no row of the schema")]))
 
     async def write() -> None:
-        writer = Writer()
+        writer = LedgerWriter()
         writer.add(ledger, a_rollout(sample=0))
         with pytest.raises(ValueError, match="no row"):
             await writer.commit()
@@ -52,23 +52,23 @@ def test_what_a_commit_failed_with_whatever_the_fault_is_committed_by_the_next(t
 
     asyncio.run(write())
     assert ledger.read(["sample"])["sample"].to_pylist() == [0, 1]
-    assert len(ledger.segments()) == 1, "a commit of nothing leaves nothing"
+    assert len(ledger.segments()) == 1, "a commit of nothing writes nothing"
 
 
 @pytest.mark.ray
-def test_a_commit_that_fails_whatever_the_fault_fails_the_lease_at_once(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_commit_that_fails_with_any_exception_fails_the_lease_at_once(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, engine={"seconds": 30, "max_num_seqs": 64})
     run = open_run(config)
     spec = EngineSpec.of(run, config.teachers[0])
-    # No program can write to such a path, and Python says so by a ValueError.
+    # No program can write to such a path: Python raises a ValueError.
     ledger = Ledger(Place(fs.LocalFileSystem(), f"{tmp_path}/\0"))
     teacher = config.teachers[0]
-    order = SamplingJob("teacher", [], teacher.prompt, teacher.sampling, Fixed(samples=64), ledger, spec)
-    lease = Lease(Arm.of(run, order, "weights"), (ProblemState(a_problem()),))
+    job = SamplingJob("teacher", [], teacher.prompt, teacher.sampling, Fixed(samples=64), ledger, spec)
+    lease = Lease(ResolvedJob.of(run, job, "weights"), (ProblemState(a_problem()),))
     with ReplicaPool(run) as pool:
         (replica,) = pool.replicas_for(spec, 1)
         ray.get(replica.start.remote(spec.model, None))
         with pytest.raises(ValueError, match="null byte"):
-            ray.get(replica.work.remote(lease), timeout=20)
+            ray.get(replica.run_lease.remote(lease), timeout=20)
         with pytest.raises(ValueError, match="null byte"):
-            ray.get(replica.work.remote(lease), timeout=3)
+            ray.get(replica.run_lease.remote(lease), timeout=3)

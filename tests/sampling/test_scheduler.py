@@ -1,4 +1,4 @@
-"""The driver's view of replicas: one that dies at a bad moment."""
+"""The scheduler: a replica that dies at a bad moment."""
 
 from pathlib import Path
 
@@ -17,25 +17,26 @@ from tests.factories import a_problem, a_scripted_config
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 
 
-def an_order(run: Run) -> SamplingJob:
+def a_job(run: Run) -> SamplingJob:
     teacher = run.config.teachers[0]
     spec = EngineSpec.of(run, teacher)
     return SamplingJob("teacher", [a_problem()], teacher.prompt, teacher.sampling, run.config.policy, run.ledger, spec)
 
 
-def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_work_going(
+def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_loop_going(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     run = open_run(a_scripted_config(tmp_path, samples=8, engine={"seconds": 60}))
 
-    class Doomed(Scheduler):
-        def drop(self) -> None:
+    class DyingOnAbort(Scheduler):
+        def abort(self) -> None:
             for replica in pool.replicas_for(self.spec, 1):
                 ray.kill(replica)
-            super().drop()
+            super().abort()
 
     with ReplicaPool(run) as pool, Progress("sample", run.events) as progress:
-        drawing = SamplingLoop(run, [Doomed(run, [an_order(run)], pool)], progress, Budget(tokens=5), Spent(tokens=5))
-        drawing.open()
-        drawn = drawing.work()
-    assert (drawn.exhausted, drawn.deaths) == ("tokens", 1)
+        scheduler = DyingOnAbort(run, [a_job(run)], pool)
+        loop = SamplingLoop(run, [scheduler], progress, Budget(tokens=5), Spent(tokens=5))
+        loop.start()
+        result = loop.run()
+    assert (result.exhausted, result.deaths) == ("tokens", 1)
