@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from printing import tell
-from teacher import config
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.records import Outcome, Rollout
 from reasonray.store.run import Run, open_run
 from reasonray.store.schema import table_to_rollouts
+from tests.bench.printing import print_figures
+from tests.bench.teacher import teacher_config
 
 
 def main() -> None:
@@ -53,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
 
         def begun(name: str, policy: dict[str, Any]) -> Run:
-            return open_run(config(Path(scratch), name, options.problems, policy=policy))
+            return open_run(teacher_config(Path(scratch), name, options.problems, policy=policy))
 
         fixed = begun("fixed", {"kind": "fixed", "samples": most})
         runs = {key: begun(f"{key[0]}-{key[1]}", policy) for key, policy in adaptive.items()}
@@ -63,7 +62,7 @@ def main() -> None:
         figures = {f"{kind}_keep_{keep}": compare(fixed, run, most, keep) for (kind, keep), run in runs.items()}
     flat = {f"{name}_{figure}": value for name, them in figures.items() for figure, value in them.items()}
     saving = max(them["saving"] for them in figures.values())
-    tell("adaptive", {"problems": options.problems, "most": most} | flat | {"saving": saving})
+    print_figures("adaptive", {"problems": options.problems, "most": most} | flat | {"saving": saving})
 
 
 def compare(fixed: Run, adaptive: Run, most: int, keep: int) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent))
-import sums
-from printing import tell
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.bench.printing import print_figures
+from tests.bench.sums import write_sums
 
 ROOT = Path(__file__).parent.parent.parent
 K = 10
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        tell("chaos", chaos(Path(scratch), options.rollouts, options.kills, seed=options.seed))
+        print_figures("chaos", chaos(Path(scratch), options.rollouts, options.kills, seed=options.seed))
 
 
 def chaos(scratch: Path, rollouts: int, kills: int, *, seed: int = 0, pause: float = 4.0) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Arena:
         arguments = [
             "jobs/configs/smoke.toml",
             f"root={self.scratch}",
-            f"sources=[{{kind='files', train='{sums.write(self.scratch / 'sums.jsonl', self.rollouts // K)}'}}]",
+            f"sources=[{{kind='files', train='{write_sums(self.scratch / 'sums.jsonl', self.rollouts // K)}'}}]",
             f"policy={{kind='fixed', samples={K}}}",
             f"teachers=[{{model='scripted', gpus=0, cpus=1, replicas=[2, 6], engine={engine}}}]",
             "failures={in_a_row=30, deaths=1000, hang_seconds=60}",

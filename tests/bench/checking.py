@@ -20,16 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from math_verify import parse, verify
-from printing import tell
 
 from reasonray.answers import final_answer
 from reasonray.checkers import check, check_fast, math_answer, notation, numbers, units
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
 from reasonray.records import Finish, Outcome, Problem
+from tests.bench.printing import print_figures
 from tests.factories import a_problem
 
 CASES = Path(__file__).parents[1] / "checkers" / "cases.jsonl"
@@ -82,7 +81,7 @@ def main() -> None:
     figures |= disagreements()
     figures |= hostile(options.limit)
     figures |= extraction()
-    tell("checking", figures)
+    print_figures("checking", figures)
 
 
 def short_answers(count: int) -> list[tuple[Problem, str]]:

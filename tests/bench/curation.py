@@ -24,15 +24,14 @@ import pyarrow.parquet as pq
 import ray
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
-sys.path.insert(0, str(Path(__file__).parent))
-import stored
-from memory import Peak
-from printing import tell
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.config import parse
 from reasonray.records import Problem, Split, content_hash
 from reasonray.stages.curate import curate
 from reasonray.store.run import Run, open_run
+from tests.bench.memory import PeakMemory
+from tests.bench.printing import print_figures
+from tests.bench.stored import rollout_table
 
 SAMPLES, SEGMENT = 16, 5000
 SENTENCES = (
@@ -97,13 +96,13 @@ def main() -> None:
                 f"per_core_over_loop_{size}": rates[-1] / cores / loop,
             }
     figures["slowdown_with_size"] = rates[0] / rates[-1]
-    tell("curation", figures)
+    print_figures("curation", figures)
 
 
 def measure(run: Run) -> dict[str, float]:
     """Curate a run on a cluster of its own; Ray's start is not counted."""
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    peak = Peak(children=True)
+    peak = PeakMemory(children=True)
     with peak:
         begun = time.perf_counter()
         curate(run)
@@ -162,7 +161,7 @@ def segment(numbers: range, questions: list[str], dice: np.random.Generator) -> 
     outcomes = dice.choice(["correct", "wrong", "no_answer", "truncated"], size, p=[0.45, 0.4, 0.05, 0.1])
     lengths = np.minimum(dice.lognormal(7.25, 0.8, size), 65_000).astype(int)
     completions = [written(int(length), outcome, dice) for length, outcome in zip(lengths, outcomes, strict=True)]
-    return stored.rollouts(
+    return rollout_table(
         id=[content_hash(problem, number) for problem, number in zip(problems, numbers, strict=True)],
         problem_id=problems,
         problem_question=[questions[owner] for owner in owners],

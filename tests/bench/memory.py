@@ -8,14 +8,14 @@ from contextlib import suppress
 import psutil
 
 
-class Peak:
+class PeakMemory:
     """The largest resident memory of this process while the block runs, or of any process below it."""
 
     def __init__(self, *, children: bool = False) -> None:
         self._children = children
         self.mb = 0.0
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakMemory:
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
         self._watch.start()

@@ -20,12 +20,7 @@ import numpy as np
 import ray
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
-sys.path.insert(0, str(Path(__file__).parent))
-import stored
-import sums
-from memory import Peak
-from printing import tell
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.config import Config, parse
 from reasonray.records import content_hash
 from reasonray.sampling.pool import ReplicaPool
@@ -34,6 +29,10 @@ from reasonray.stages.sample import sample
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import open_run
 from reasonray.store.storage import place
+from tests.bench.memory import PeakMemory
+from tests.bench.printing import print_figures
+from tests.bench.stored import rollout_table
+from tests.bench.sums import write_sums
 
 
 def main() -> None:
@@ -47,14 +46,14 @@ def main() -> None:
         root = Path(scratch)
         figures = throughput(root, options.rollouts, options.replicas)
         figures |= resume(root, options.stored)
-    tell("orchestration", figures)
+    print_figures("orchestration", figures)
 
 
 def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
     """Sample on so many replicas that are up; the rate is of the time from the first lease to the last commit."""
     ray.init(address="local", num_cpus=replicas, include_dashboard=False, log_to_driver=False)
     run = open_run(config(root, "throughput", rollouts // 8, replicas))
-    peak = Peak()
+    peak = PeakMemory()
     spec = EngineSpec.of(run, run.config.teachers[0])
     with peak, ReplicaPool(run) as pool:
         ray.get([replica.start.remote(spec.model, None) for replica in pool.replicas_for(spec, replicas)])
@@ -75,7 +74,7 @@ def resume(root: Path, rollouts: int) -> dict[str, Any]:
     """Store a run of so many rollouts, then ask what it owes; the median of three."""
     ledger = store(Ledger(place(root / "stored")), rollouts)
     seconds = []
-    peak = Peak()
+    peak = PeakMemory()
     with peak:
         for _ in range(3):
             begun = time.perf_counter()
@@ -93,7 +92,7 @@ def config(root: Path, name: str, problems: int, replicas: int) -> Config:
         {
             "name": name,
             "root": str(root),
-            "sources": [{"kind": "files", "train": str(sums.write(root / "sums.jsonl", problems))}],
+            "sources": [{"kind": "files", "train": str(write_sums(root / "sums.jsonl", problems))}],
             "teachers": [teacher],
             "policy": {"kind": "fixed", "samples": 8},
             "student": {"model": "scripted", "engine": {"kind": "scripted"}, "gpus": 0},
@@ -110,7 +109,7 @@ def store(ledger: Ledger, rollouts: int, a_problem: int = 8, a_segment: int = 50
         size = len(numbers)
         problems = [content_hash("problem", number // a_problem) for number in numbers]
         samples = [number % a_problem for number in numbers]
-        table = stored.rollouts(
+        table = rollout_table(
             id=[content_hash(problem, "f", it) for problem, it in zip(problems, samples, strict=True)],
             problem_id=problems,
             problem_question=[text[:120]] * size,

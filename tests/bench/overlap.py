@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-sys.path.insert(0, str(Path(__file__).parent))
-from memory import Peak
-from printing import tell
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.curation.decontamination import Item, hits, index
 from reasonray.curation.dedup import near_duplicates, signatures
 from reasonray.curation.text import normalised
+from tests.bench.memory import PeakMemory
+from tests.bench.printing import print_figures
 
 NGRAMS = (8, 13)
 THRESHOLD = 0.8
@@ -50,11 +49,13 @@ def main() -> None:
     items, problems = texts(options.items, dice), texts(options.problems, dice)
     clean = [list(words) for words in problems]
     planted = plant(items, problems, options.planted, dice)
-    peak = Peak()
+    peak = PeakMemory()
     with peak:
         figures = contamination(items, problems, planted)
         figures |= duplicates(clean, options.planted, dice)
-    tell("overlap", {"items": options.items, "problems": options.problems} | figures | {"peak_rss_mb": peak.mb})
+    print_figures(
+        "overlap", {"items": options.items, "problems": options.problems} | figures | {"peak_rss_mb": peak.mb}
+    )
 
 
 def texts(count: int, dice: np.random.Generator) -> Texts:

@@ -20,7 +20,7 @@ def machine() -> str:
     return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 
 
-def tell(benchmark: str, figures: Mapping[str, Any]) -> None:
+def print_figures(benchmark: str, figures: Mapping[str, Any]) -> None:
     """Print the figures, aligned, and the same as one line of JSON, the last."""
     width = max(len(name) for name in figures)
     print(f"{benchmark}   {machine()}")

@@ -32,17 +32,16 @@ import pyarrow as pa
 import ray
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
-sys.path.insert(0, str(Path(__file__).parent))
-import stored
-from curation import written
-from memory import Peak
-from printing import tell
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.config import parse
 from reasonray.curation.annotations import annotated
 from reasonray.records import Problem, Split, content_hash
 from reasonray.stages.report import report
 from reasonray.store.run import Run, find_run, open_run
+from tests.bench.curation import written
+from tests.bench.memory import PeakMemory
+from tests.bench.printing import print_figures
+from tests.bench.stored import rollout_table
 
 SAMPLES, SEGMENT = 8, 4000
 ARMS = ("base", "one", "two", "three", "student")
@@ -102,12 +101,12 @@ def main() -> None:
         page = Path(str(run.place)) / "report.html"
         figures["html_mb"] = page.stat().st_size / 1e6
         figures |= asyncio.run(browse(page, Path(scratch)))
-    tell("report", figures)
+    print_figures("report", figures)
 
 
 def measure_report(run: Run) -> None:
     """Report, and print what it took: a process of its own, so that making the run up counts nowhere."""
-    peak = Peak()
+    peak = PeakMemory()
     with peak:
         begun = time.perf_counter()
         report(run)
@@ -178,7 +177,7 @@ def segment(arm: str, numbers: range, problems: list[Problem], size: int, dice: 
     lengths = np.minimum(dice.lognormal(np.log(size) - 0.32, 0.8, len(numbers)), 65_000).astype(int)
     texts = [written(int(length), outcome, dice) for length, outcome in zip(lengths, outcomes, strict=True)]
     answers = {"correct": "42", "no_answer": None, "truncated": None}
-    return stored.rollouts(
+    return rollout_table(
         id=[content_hash(arm, owner.id, number % SAMPLES) for owner, number in zip(owners, numbers, strict=True)],
         problem_id=[owner.id for owner in owners],
         problem_question=[owner.question for owner in owners],

@@ -28,7 +28,7 @@ _ALIKE = {
 }
 
 
-def rollouts(**columns: Any) -> pa.Table:
+def rollout_table(**columns: Any) -> pa.Table:
     """Return a table of ROLLOUT_SCHEMA: the columns given, those that are alike in all rows, and nulls for the rest."""
     size = len(columns["id"])
     alike = {name: [value] * size for name, value in _ALIKE.items()}

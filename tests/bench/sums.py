@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 
-def write(file: Path, count: int) -> Path:
+def write_sums(file: Path, count: int) -> Path:
     """Write so many sums as JSON Lines."""
     lines = ({"question": f"What is {number} + {number * 7}?", "answer": str(number * 8)} for number in range(count))
     file.write_text("\n".join(json.dumps(line) for line in lines))

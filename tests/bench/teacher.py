@@ -10,7 +10,7 @@ from reasonray.config import Config, parse, toml
 ROOT = Path(__file__).parent.parent.parent
 
 
-def config(root: Path, name: str, problems: int, **changes: Any) -> Config:
+def teacher_config(root: Path, name: str, problems: int, **changes: Any) -> Config:
     """Return the quickstart's configuration with another name, size and policy."""
     raw = toml.read(ROOT / "jobs" / "configs" / "quickstart.toml", [])
     source = {"kind": "generated", "train": problems, "test": 0}

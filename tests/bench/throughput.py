@@ -19,14 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from printing import tell
-from teacher import config
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray import models
 from reasonray.config import Config
 from reasonray.prompts import messages, prompt_ids, prompt_text
 from reasonray.records import Problem, Split
+from tests.bench.printing import print_figures
+from tests.bench.teacher import teacher_config
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
@@ -58,7 +57,7 @@ def main() -> None:
         for way in ("raw", "ray_data_llm")
     }
     rounds = {f"{way}_rounds": [round(rate, 1) for rate in them] for way, them in rates.items()}
-    tell("throughput", {"problems": options.problems, "samples": options.samples} | medians | ratios | rounds)
+    print_figures("throughput", {"problems": options.problems, "samples": options.samples} | medians | ratios | rounds)
 
 
 def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, list[float]]:
@@ -68,7 +67,7 @@ def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, l
     from reasonray.store.run import open_run
 
     def numbered(name: str) -> Any:
-        run = open_run(config(root, name, problems, policy={"kind": "fixed", "samples": samples}))
+        run = open_run(teacher_config(root, name, problems, policy={"kind": "fixed", "samples": samples}))
         load_problems(run)
         return run
 

@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import torch
-from curation import written
-from printing import tell
 
 from reasonray import models
 from reasonray.config import Training
 from reasonray.training import examples, loop, plan
 from reasonray.training.examples import Example
+from tests.bench.curation import written
+from tests.bench.printing import print_figures
 
 BATCH, LONGEST, PACK = 16, 512, 1024
 """Examples a step, tokens of the longest, and tokens that a pack of ours holds at most."""
@@ -60,7 +60,7 @@ def main() -> None:
         for name in options.models:
             root = prepare(Path(scratch) / name, name, options.steps)
             figures |= {f"{name}_{key}": value for key, value in compare(root, options.steps, options.rounds).items()}
-    tell("training", {"batch": BATCH, "steps": options.steps, "rounds": options.rounds} | figures)
+    print_figures("training", {"batch": BATCH, "steps": options.steps, "rounds": options.rounds} | figures)
 
 
 def compare(root: Path, steps: int, rounds: int) -> dict[str, Any]:

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import torch
-from printing import tell
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from reasonray.config import Training
 from reasonray.training import attention, examples, loop
 from reasonray.training.examples import Example
+from tests.bench.printing import print_figures
 
 BATCH = 16
 SIZES = {
@@ -68,7 +68,7 @@ def main() -> None:
     for way, those in runs.items():
         figures |= {f"{way}_{name}": statistics.median(run[name] for run in those) for name in those[0]}
     figures["varlen_over_sdpa"] = figures["varlen_tokens_per_second"] / figures["sdpa_tokens_per_second"]
-    tell("training_gpu", {"size": options.size, "pack": options.pack, "batch": BATCH} | figures)
+    print_figures("training_gpu", {"size": options.size, "pack": options.pack, "batch": BATCH} | figures)
 
 
 def apart(way: str, root: Path) -> dict[str, float]:

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.ray
 
 
 def test_whatever_is_killed_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
-    from bench.chaos import chaos
+    from tests.bench.chaos import chaos
 
     figures = chaos(tmp_path, rollouts=1000, kills=4, seed=3, pause=2.0)
     assert sum(figures["kills"].values()) >= 3

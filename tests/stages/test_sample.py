@@ -109,7 +109,7 @@ def test_a_poisonous_sample_is_singled_out_and_its_siblings_are_kept(ray_cluster
 
 
 def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tmp_path: Path) -> None:
-    from bench.chaos import is_replica
+    from tests.bench.chaos import is_replica
 
     config = a_scripted_config(tmp_path, train=60, samples=10, replicas=2, engine={"seconds": 0.3, "max_num_seqs": 8})
     killed: list[int] = []
