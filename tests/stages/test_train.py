@@ -21,7 +21,7 @@ from ray.train import TrainingFailedError
 from transformers import AutoModelForCausalLM
 
 from reasonray.analysis.funnel import Trained
-from reasonray.cli.main import guarded
+from reasonray.cli.main import exit_status
 from reasonray.config import UserError
 from reasonray.records import content_hash
 from reasonray.stages.report import trained
@@ -285,7 +285,7 @@ def test_what_only_tasks_and_workers_find_is_one_line_too(
             document = json.loads((model / name).read_text())
             (model / name).write_text(json.dumps(document | {"eos_token_id": None, "eos_token": None}))
     run = curated(tmp_path, model=model, max_tokens=1 if fault == "overlong" else 160)
-    assert guarded(lambda: [train(run), 0][1]) == 2
+    assert exit_status(lambda: [train(run), 0][1]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
         {
@@ -305,7 +305,7 @@ def test_ctrl_c_ends_the_job_and_keeps_what_it_can_resume_from(tmp_path: Path) -
         "import sys; from reasonray import config; from reasonray.cli import main\n"
         "from reasonray.stages.train import train\n"
         "run_config = config.parse(__import__('json').load(open(sys.argv[1])))\n"
-        "sys.exit(main.guarded(lambda: main._work(run_config, train)))"
+        "sys.exit(main.exit_status(lambda: main._work(run_config, train)))"
     )
     job = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "config.json")], stderr=subprocess.PIPE)
     while not run.checkpoints():
