@@ -301,11 +301,19 @@ def test_what_only_tasks_and_workers_find_is_one_line_too(
 def test_ctrl_c_ends_the_job_and_keeps_what_it_can_resume_from(tmp_path: Path) -> None:
     run = curated(tmp_path, epochs=400, checkpoints=100)
     (tmp_path / "config.json").write_text(run.config.as_json())
-    script = (
-        "import sys; from reasonray import config; from reasonray.cli import main\n"
-        "from reasonray.stages.train import train\n"
-        "run_config = config.parse(__import__('json').load(open(sys.argv[1])))\n"
-        "sys.exit(main.exit_status(lambda: main._work(run_config, train)))"
+    script = textwrap.dedent(
+        """
+        import json, sys
+        from reasonray.cli.main import exit_status
+        from reasonray.config import parse
+        from reasonray.pipeline import open_run, train
+
+        def work():
+            with open_run(parse(json.load(open(sys.argv[1])))) as run:
+                train(run)
+
+        sys.exit(exit_status(work))
+        """
     )
     job = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "config.json")], stderr=subprocess.PIPE)
     while not run.checkpoints():
