@@ -46,7 +46,7 @@ _AGAINST_K = (
     Quantity("coverage", "Coverage", "problems with a correct sample", percent),
     Quantity("kept", "Data set", "rollouts selected for training"),
     Quantity("acceptance", "Acceptance", "share of samples that are correct", percent),
-    Quantity("tokens_per_kept", "Cost", "tokens generated per selected rollout"),
+    Quantity("tokens_per_kept", "Cost", "tokens per selected rollout"),
 )
 _TRAINING = (
     Quantity("loss", "Loss", "nats per completion token"),

@@ -109,10 +109,10 @@ function list() {
     return item;
   });
   $(".list").replaceChildren(...items);
-  reveal($(".list [aria-current=true]"));
   const total = state.shown.length.toLocaleString("en");
   const place = state.current ? `${position + 1} of ${total} that match` : `${total} that match`;
   $(".matches").textContent = state.shown.length ? place : "No rollout on this page matches.";
+  reveal($(".list [aria-current=true]")); // after the text above has its height, which the list loses
 }
 
 // Scrolls only the list; scrollIntoView would scroll the whole page.

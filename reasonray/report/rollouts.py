@@ -35,7 +35,7 @@ MARGIN = 2
 RULE = (
     "Test problems come first: sample 0 of every problem by every model, then sample 1, and so on, alternating between "
     "the difficulties. Train rollouts follow, alternating between the combinations of difficulty, outcome and rule. "
-    "Otherwise the order is that of the ids, which are hashes. Rollouts that did not fit are in the run's ledger."
+    "Otherwise the order is that of the ids, which are hashes. Rollouts that did not fit are in the run\u2019s ledger."
 )
 
 

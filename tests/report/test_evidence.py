@@ -61,5 +61,5 @@ def test_a_quotation_on_the_page_links_to_a_rollout_that_the_page_carries(budget
 
 def test_a_hostile_quotation_is_text():
     html = render(hostile_run())
-    assert "In the models' own words" in html
-    assert "<img" not in html.split("In the models' own words")[1].split("</dl>")[0]
+    assert "In the models’ own words" in html
+    assert "<img" not in html.split("In the models’ own words")[1].split("</dl>")[0]

@@ -127,7 +127,9 @@ def test_all_important_numbers_are_shown(run, html):
 
 def test_the_printed_funnel_balances(html):
     rows = re.findall(
-        r'<tr( class="removal")?><th scope="row">(?:− )?([^<]*?) ?<.*?<td>.*?<data value="(\d+)"', funnel_of(html), re.S
+        r'<tr( class="removal")?><th scope="row">(?:−&nbsp;)?([^<]*?) ?<.*?<td>.*?<data value="(\d+)"',
+        funnel_of(html),
+        re.S,
     )
     remaining, removals = 0, 0
     for is_removal, name, count in rows:
