@@ -237,7 +237,7 @@ def _verdicts(
                     "answer": it.problem.answer,
                     "majority": it.majority.answer[:120],
                     "votes": it.majority.votes,
-                    "of": it.majority.of,
+                    "of": it.majority.num_answers,
                 }
                 for it in found[:_SHOWN_SUSPECTS]
             ],

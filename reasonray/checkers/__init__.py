@@ -1,207 +1,215 @@
-"""Was it right. A checker looks at the response (what follows the reasoning) and finds one of seven outcomes.
+"""Checkers: functions that decide whether a completion answers its problem correctly.
 
-The error model. What the model did is an outcome: CORRECT, WRONG, NO_ANSWER, or TRUNCATED where the token limit came
-before (or may have gone through) the answer. What is no fault of the model is never counted against it: a gold answer
-that cannot be judged is UNVERIFIABLE, a check that runs too long is killed and TIMEOUT, a fault of the engine or of the
-checker itself is FAILED with its reason. This room has the package's one broad `except`, in `check`.
+A checker reads the response (the text after the reasoning) and returns one of seven outcomes. CORRECT, WRONG, NO_ANSWER
+and TRUNCATED describe the model's work. The other three are never counted against the model: UNVERIFIABLE (the gold
+answer cannot be judged), TIMEOUT (the check was killed at its time limit) and FAILED (a fault of the engine or of the
+checker, with its reason). The package's one broad `except` is in `_without_fault`.
 
-`check_fast` decides in microseconds what needs no algebra and cannot hang; the rest belongs into checkers.pool.
+`check` judges a completion in the calling process. checkers/pool.py does so in processes that can be killed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cache
+from pkgutil import resolve_name
+from typing import TypeVar
 
-from reasonray.answers import Found, final_answer
+from reasonray.answers import ExtractedAnswer
+from reasonray.checkers.checker import Checker, Finding
 from reasonray.errors import UserError
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, split_reasoning
 from reasonray.records import Finish, Outcome, Problem, Verdict
 
-Finding = tuple[Outcome, str]
-"""An outcome and the rule or reason behind it."""
-
 CHECKERS = {
-    "math_answer": "reasonray.checkers.math_answer",
-    "numeric": "reasonray.checkers.numeric",
-    "choice": "reasonray.checkers.choice",
-    "text_answer": "reasonray.checkers.text_answer",
-    "gym": "reasonray.checkers.gym",
-    "program": "reasonray.checkers.program",
-    "judgement": "reasonray.checkers.judgement",
-    "labels": "reasonray.checkers.labels",
+    "math_answer": "reasonray.checkers.math_answer:MathAnswer",
+    "numeric": "reasonray.checkers.numeric:Numeric",
+    "choice": "reasonray.checkers.choice:Choice",
+    "text_answer": "reasonray.checkers.text_answer:TextAnswer",
+    "gym": "reasonray.checkers.gym:Gym",
+    "program": "reasonray.checkers.program:Program",
+    "judgement": "reasonray.checkers.judgement:Judgement",
+    "labels": "reasonray.checkers.labels:Labels",
 }
-"""Name → module, loaded on demand, as some are heavy.
+"""Name → `module:class`. Modules are loaded on first use, because some are heavy."""
 
-Each has `compare(problem, answer) -> Finding` and `unverifiable(problem) -> reason | None`. It may have
+F = TypeVar("F", Finding, Finding | None)
 
-    fast(problem, answer) -> Finding | None     decides in microseconds, or passes
-    symbolic(problem, answer) -> Finding        what compare does with what `fast` passes
-    list_of(problem, answers) -> str | None     makes one answer of several boxes
-    extract(problem, response) -> Found | None  finds the answer by rules of its own
-    NEEDS_NO_ANSWER                             what is right stands in the metadata alone
-"""
-
-_MOST_RIVALS = 8
+_MAX_OTHER_BOXES = 8
 
 
-def find_checker(name: str) -> Any:
-    """Return a checker's module.
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """A verdict, and a fact about it that is not stored."""
+
+    verdict: Verdict
+    is_undecided: bool = False
+    """The checker could not read the answer (checkers/checker.py, Finding)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCheck:
+    """An extracted answer that the fast path passed on."""
+
+    problem: Problem
+    answer: ExtractedAnswer
+    seconds: float
+    """The time spent so far."""
+
+
+@cache
+def find_checker(name: str) -> Checker:
+    """Return the checker of a name.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no checker of that name.
     """
     if name not in CHECKERS:
         raise UserError(f"no checker is called {name!r}; there are {', '.join(CHECKERS)}")
-    return import_module(CHECKERS[name])
+    checker: Checker = resolve_name(CHECKERS[name])()
+    return checker
 
 
 def unverifiable(problem: Problem) -> str | None:
-    """Return why no completion of a problem can be judged, None if it can; to be asked when problems are loaded.
+    """Return why no completion of a problem can be judged, or None if completions can be.
 
     Raises:
-        UserError: there is no checker of the problem's.
+        UserError: the problem's checker does not exist.
     """
     checker = find_checker(problem.checker)
-    if problem.answer is None and not needs_no_answer(problem.checker):
-        return "the problem has no gold answer"
-    reason: str | None = checker.unverifiable(problem)
-    return reason
-
-
-def needs_no_answer(name: str) -> bool:
-    """Say whether a checker's problems have what is right in their metadata alone."""
-    return bool(getattr(find_checker(name), "NEEDS_NO_ANSWER", False))
+    return _missing_answer(problem, checker) or checker.unverifiable(problem)
 
 
 def check(problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict:
-    """Judge one completion, whatever it takes; run it where it can be killed (checkers.pool)."""
-    begun = time.perf_counter()
-    verdict = _before_comparing(problem, completion, finish)
-    if isinstance(verdict, Found):
-        finding = _without_fault(_judged, problem, verdict) or (Outcome.FAILED, "no finding")
-        verdict = _verdict(problem, *finding, verdict)
-    return _timed(verdict, begun)
+    """Judge one completion in this process. Hostile answers can take forever: the pool runs checks that can be killed.
+
+    Raises:
+        UserError: the problem's checker does not exist, or cannot work on this machine.
+    """
+    result = begin(problem, completion, finish)
+    return (complete(result) if isinstance(result, PendingCheck) else result).verdict
 
 
-def check_fast(problem: Problem, completion: str, finish: Finish) -> Verdict | None:
-    """Judge one completion if that needs no algebra; None if it does. Linear in the text, safe on an event loop."""
+def check_fast(problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict | None:
+    """Judge one completion if that takes microseconds, or return None. Linear in the text, safe on an event loop."""
+    result = begin(problem, completion, finish)
+    return None if isinstance(result, PendingCheck) else result.verdict
+
+
+def begin(problem: Problem, completion: str, finish: Finish) -> CheckResult | PendingCheck:
+    """Extract the answer and judge it by the fast path. Linear in the text, safe on an event loop."""
     begun = time.perf_counter()
-    verdict = _before_comparing(problem, completion, finish)
-    if isinstance(verdict, Found):
-        finding = _without_fault(_fast_finding, problem, verdict)
-        if finding is None:
-            return None
-        verdict = _verdict(problem, *finding, verdict)
-    return _timed(verdict, begun)
+    answer = _extracted(problem, completion, finish)
+    if isinstance(answer, Verdict):
+        return CheckResult(replace(answer, seconds=time.perf_counter() - begun))
+    finding = _without_fault(_fast_finding, problem, answer)
+    seconds = time.perf_counter() - begun
+    return _result(problem, answer, finding, seconds) if finding else PendingCheck(problem, answer, seconds)
+
+
+def complete(pending: PendingCheck) -> CheckResult:
+    """Judge an answer that the fast path passed on."""
+    begun = time.perf_counter()
+    finding = _without_fault(_slow_finding, pending.problem, pending.answer)
+    return _result(pending.problem, pending.answer, finding, pending.seconds + time.perf_counter() - begun)
 
 
 def compare_rules(problem: Problem, completion: str, finish: Finish) -> tuple[Outcome | None, Outcome | None]:
-    """Return what the fast path and the algebra find, each by itself, None for what does not apply; run it in the pool.
+    """Return the outcomes of the fast path and of the algebra, each on its own; None where one does not apply.
 
-    For measuring how far the two agree: a verdict takes the first that decides.
+    A verdict takes the first that decides. This measures how far the two agree. Run it in the pool.
     """
-    found, checker = _before_comparing(problem, completion, finish), find_checker(problem.checker)
-    if isinstance(found, Verdict) or found.rivals or not hasattr(checker, "symbolic"):
+    answer, checker = _extracted(problem, completion, finish), find_checker(problem.checker)
+    if isinstance(answer, Verdict) or answer.other_boxes or not checker.has_independent_rules:
         return None, None
-    fast, symbolic = (_without_fault(step, problem, found) for step in (_fast_finding, _symbolic_finding))
-    return fast and fast[0], symbolic and symbolic[0]
+    fast = _without_fault(_fast_finding, problem, answer)
+    return fast.outcome if fast else None, _without_fault(_slow_finding, problem, answer).outcome
 
 
-def _symbolic_finding(problem: Problem, found: Found) -> Finding:
-    finding: Finding = find_checker(problem.checker).symbolic(problem, found.text)
-    return finding
-
-
-def _before_comparing(problem: Problem, completion: str, finish: Finish) -> Verdict | Found:
-    """Settle what the answer's value has no say in; else return the answer found."""
+def _extracted(problem: Problem, completion: str, finish: Finish) -> ExtractedAnswer | Verdict:
+    """Return the answer of a completion, or the verdict where the answer's value does not matter."""
     if finish is Finish.ERROR:
-        return _verdict(problem, Outcome.FAILED, "the engine gave no completion")
-    cut = finish is Finish.LENGTH
-    whole = bool(problem.metadata.get("from_reasoning"))
-    if not whole and REASONING_OPEN in completion and REASONING_CLOSE not in completion:
-        outcome = Outcome.TRUNCATED if cut else Outcome.NO_ANSWER
-        return _verdict(problem, outcome, "the reasoning never ends")
-    response = completion if whole else split_reasoning(completion)[1]
-    found = _extract(problem, response)
-    if cut and (found is None or not found.closed):
-        return _verdict(problem, Outcome.TRUNCATED, "cut before the answer was complete")
-    if found is None:
-        return _verdict(problem, Outcome.NO_ANSWER, "no rule finds an answer")
-    if problem.answer is None and not needs_no_answer(problem.checker):
-        return _verdict(problem, Outcome.UNVERIFIABLE, "the problem has no gold answer", found)
-    return found
+        return Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail="the engine returned no completion")
+    is_cut = finish is Finish.LENGTH
+    reads_reasoning = bool(problem.metadata.get("from_reasoning"))
+    if not reads_reasoning and REASONING_OPEN in completion and REASONING_CLOSE not in completion:
+        outcome = Outcome.TRUNCATED if is_cut else Outcome.NO_ANSWER
+        return Verdict(outcome=outcome, checker=problem.checker, detail="the reasoning never ends")
+    response = completion if reads_reasoning else split_reasoning(completion)[1]
+    checker = find_checker(problem.checker)
+    answer = checker.extract(problem, response)
+    if is_cut and (answer is None or not answer.closed):
+        detail = "cut before the answer was complete"
+        return Verdict(outcome=Outcome.TRUNCATED, checker=problem.checker, detail=detail)
+    if answer is None:
+        return Verdict(outcome=Outcome.NO_ANSWER, checker=problem.checker, detail="no rule finds an answer")
+    if reason := _missing_answer(problem, checker):
+        return _result(problem, answer, Finding(Outcome.UNVERIFIABLE, reason), 0.0).verdict
+    return answer
 
 
-def _extract(problem: Problem, response: str) -> Found | None:
-    extract: Callable[[Problem, str], Found | None] | None = getattr(find_checker(problem.checker), "extract", None)
-    if extract:
-        return extract(problem, response)
-    return final_answer(response, last_number=bool(problem.metadata.get("last_number")))
+def _missing_answer(problem: Problem, checker: Checker) -> str | None:
+    return "the problem has no gold answer" if problem.answer is None and checker.needs_answer else None
 
 
-def _without_fault(step: Callable[[Problem, Found], Finding | None], problem: Problem, found: Found) -> Finding | None:
+def _without_fault(
+    rule: Callable[[Problem, ExtractedAnswer], F], problem: Problem, answer: ExtractedAnswer
+) -> F | Finding:
     try:
-        return step(problem, found)
+        return rule(problem, answer)
     except UserError:
         raise
-    except Exception as error:  # a checker's fault must not count against the model, nor end the batch
-        return Outcome.FAILED, f"{type(error).__name__}: {error}"[:300]
+    except Exception as error:  # a checker's fault must neither count against the model nor end the batch
+        return Finding(Outcome.FAILED, f"{type(error).__name__}: {error}"[:300])
 
 
-def _judged(problem: Problem, found: Found) -> Finding:
-    """Compare what was found; of several boxes each must be right, or all together where the gold is a list."""
+def _fast_finding(problem: Problem, answer: ExtractedAnswer) -> Finding | None:
+    """Judge an answer by the fast path; of several boxes each must be decided, or one be wrong."""
+    if len(answer.other_boxes) > _MAX_OTHER_BOXES:
+        return Finding(Outcome.WRONG, f"{len(answer.other_boxes) + 1} boxed answers differ")
     checker = find_checker(problem.checker)
-    if finding := _fast_finding(problem, found):
-        return finding
-    if not found.rivals:
-        compared: Finding = checker.compare(problem, found.text)
-        return compared
-    boxes = (*found.rivals, found.text)
-    together = checker.list_of(problem, boxes) if hasattr(checker, "list_of") else None
-    if together and (whole := checker.compare(problem, together))[0] is Outcome.CORRECT:
-        return Outcome.CORRECT, f"boxes as a list: {whole[1]}"
-    return _agreed([checker.compare(problem, box) for box in boxes], found)
+    if not answer.other_boxes:
+        return checker.fast(problem, answer.text)
+    if checker.combine(problem, answer.other_boxes):
+        return None
+    findings = [checker.fast(problem, box) for box in (*answer.other_boxes, answer.text)]
+    decided = [finding for finding in findings if finding is not None]
+    is_open = len(decided) < len(findings) and all(finding.outcome is Outcome.CORRECT for finding in decided)
+    return None if is_open else _agreed(decided, answer)
 
 
-def _fast_finding(problem: Problem, found: Found) -> Finding | None:
-    if len(found.rivals) > _MOST_RIVALS:
-        return Outcome.WRONG, f"{len(found.rivals) + 1} boxed answers differ"
+def _slow_finding(problem: Problem, answer: ExtractedAnswer) -> Finding:
+    """Judge an answer that the fast path passed on; of several boxes each must be correct, or all of them as a list."""
     checker = find_checker(problem.checker)
-    fast = getattr(checker, "fast", None)
-    if fast is None:
-        return None
-    if not found.rivals:
-        finding: Finding | None = fast(problem, found.text)
-        return finding
-    if hasattr(checker, "list_of") and checker.list_of(problem, found.rivals):
-        return None
-    findings = [fast(problem, box) for box in (*found.rivals, found.text)]
-    decided = [it for it in findings if it is not None]
-    undecided = len(decided) < len(findings)
-    return None if undecided and all(it[0] is Outcome.CORRECT for it in decided) else _agreed(decided, found)
+    if not answer.other_boxes:
+        return checker.compare(problem, answer.text)
+    boxes = (*answer.other_boxes, answer.text)
+    combined = checker.combine(problem, boxes)
+    if combined and (finding := _one_box(checker, problem, combined)).outcome is Outcome.CORRECT:
+        return Finding(Outcome.CORRECT, f"boxes as a list: {finding.detail}")
+    return _agreed([_one_box(checker, problem, box) for box in boxes], answer)
 
 
-def _agreed(findings: Sequence[Finding], found: Found) -> Finding:
+def _one_box(checker: Checker, problem: Problem, box: str) -> Finding:
+    return checker.fast(problem, box) or checker.compare(problem, box)
+
+
+def _agreed(findings: Sequence[Finding], answer: ExtractedAnswer) -> Finding:
     """Return the first finding that is not CORRECT, else the last: boxes that differ are right only if each is."""
-    fault = next((it for it in findings if it[0] is not Outcome.CORRECT), None)
-    if fault and fault[0] is Outcome.WRONG:
-        return Outcome.WRONG, f"boxed answers differ: {', '.join(found.rivals)[:80]}"
+    fault = next((finding for finding in findings if finding.outcome is not Outcome.CORRECT), None)
+    if fault and fault.outcome is Outcome.WRONG:
+        return Finding(Outcome.WRONG, f"boxed answers differ: {', '.join(answer.other_boxes)[:80]}")
     return fault or findings[-1]
 
 
-def _verdict(problem: Problem, outcome: Outcome, detail: str, found: Found | None = None) -> Verdict:
-    rule = f"{found.rule}: {detail}" if found else detail
-    return Verdict(outcome=outcome, extracted=found.text if found else None, checker=problem.checker, detail=rule)
-
-
-def _timed(verdict: Verdict, begun: float) -> Verdict:
-    return Verdict(
-        outcome=verdict.outcome,
-        extracted=verdict.extracted,
-        checker=verdict.checker,
-        detail=verdict.detail,
-        seconds=time.perf_counter() - begun,
+def _result(problem: Problem, answer: ExtractedAnswer, finding: Finding, seconds: float) -> CheckResult:
+    verdict = Verdict(
+        outcome=finding.outcome,
+        extracted=answer.text,
+        checker=problem.checker,
+        detail=f"{answer.rule}: {finding.detail}",
+        seconds=seconds,
     )
+    return CheckResult(verdict, finding.is_undecided)

@@ -1,7 +1,7 @@
-"""One of up to ten options: its letter (`B`, `(B)`, `option B`, `B. London`) or, with `metadata["options"]`, its text.
+"""A choice of up to ten options: its letter (`B`, `(B)`, `option B`, `B. London`) or its text.
 
-The options are a list (the first is A) or a mapping of letters to texts. Letter and text that contradict each other are
-wrong, and so is more than one letter.
+`metadata["options"]` gives the texts: a list (the first is A) or a mapping of letters to texts. A letter next to the
+text of another option is wrong, and so is more than one letter.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from reasonray.checkers import notation
+from reasonray.checkers.checker import Checker, Finding
 from reasonray.checkers.text_answer import normalised
 from reasonray.records import Outcome, Problem
 
@@ -24,32 +25,32 @@ _SECOND = re.compile(r"\b(?:or|and|nor|not)\b|[,/&]\s*\(?[A-J]\b")
 _OTHER = re.compile(r"[(\[][A-J][)\]]|\b(?:or|and|nor|not) [A-J]\b")
 
 
-def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
-    """Say whether an answer chooses the option that the gold answer is."""
-    if reason := unverifiable(problem):
-        return Outcome.UNVERIFIABLE, reason
-    options = _options(problem)
-    chosen = _chosen(answer, options)
-    if chosen is None:
-        return Outcome.WRONG, "chooses no single option"
-    return (Outcome.CORRECT if chosen == _gold(problem, options) else Outcome.WRONG), f"option {chosen}"
+class Choice(Checker):
+    """Judges whether an answer chooses the gold answer's option."""
 
+    def unverifiable(self, problem: Problem) -> str | None:
+        """Return why the gold answer names no option, or None if it names one."""
+        given = problem.metadata.get("options")
+        if given is not None and not (isinstance(given, list | tuple | Mapping) and 2 <= len(given) <= len(_LETTERS)):
+            return f"options must be 2 to {len(_LETTERS)} texts"
+        options = _options(problem)
+        if not set(options) <= set(_LETTERS):
+            return "options must go by the letters A to J"
+        if len(set(map(normalised, options.values()))) < len(options):
+            return "two options have the same text"
+        return None if _gold(problem, options) else "the gold answer is none of the options"
 
-fast = compare
-"""Nothing here can take long."""
+    def compare(self, problem: Problem, answer: str) -> Finding:
+        """Judge which option an answer chooses."""
+        if reason := self.unverifiable(problem):
+            return Finding(Outcome.UNVERIFIABLE, reason)
+        options = _options(problem)
+        chosen = _chosen(answer, options)
+        if chosen is None:
+            return Finding(Outcome.WRONG, "chooses no single option")
+        return Finding(Outcome.CORRECT if chosen == _gold(problem, options) else Outcome.WRONG, f"option {chosen}")
 
-
-def unverifiable(problem: Problem) -> str | None:
-    """Return why the gold answer names no option, None if it names one."""
-    given = problem.metadata.get("options")
-    if given is not None and not (isinstance(given, list | tuple | Mapping) and 2 <= len(given) <= len(_LETTERS)):
-        return f"options must be 2 to {len(_LETTERS)} texts"
-    options = _options(problem)
-    if not set(options) <= set(_LETTERS):
-        return "options must go by the letters A to J"
-    if len(set(map(normalised, options.values()))) < len(options):
-        return "two options have the same text"
-    return None if _gold(problem, options) else "the gold answer is none of the options"
+    fast = compare
 
 
 def _options(problem: Problem) -> dict[str, str]:
@@ -90,12 +91,12 @@ def _by_text(text: str, options: dict[str, str]) -> str | None:
 
 
 def _agrees(text: str, letter: str, options: dict[str, str]) -> bool:
-    """Say whether what follows a letter is its option's text, perhaps with a reason behind it; or names no other."""
+    """Return whether the text after a letter is its option's, maybe with a reason; without options, names no other."""
     if not options:
         return not _SECOND.match(text) and not _OTHER.search(text)
-    given, wanted = normalised(text), normalised(_plain(options.get(letter, "")))
+    stated, wanted = normalised(text), normalised(_plain(options.get(letter, "")))
     reason = r"\s*,?\s*(?:because|since|as|which)\b"
-    return bool(wanted) and (given == wanted or re.match(re.escape(wanted) + reason, given) is not None)
+    return bool(wanted) and (stated == wanted or re.match(re.escape(wanted) + reason, stated) is not None)
 
 
 def _plain(text: str) -> str:

@@ -1,8 +1,8 @@
-"""Which answers are the same answer, and what most samples of a problem say. Pure; microseconds, no algebra.
+"""Groups of equal answers, majorities, and suspect gold answers. Pure functions; microseconds, no algebra.
 
-Where many samples agree with each other and none with the gold answer, the gold answer is a suspect (NeMo-Skills' and
-OpenMathReasoning's audits found thousands so); where there is no gold answer, the majority can stand in for it (Wang et
-al., "Self-Consistency", 2022).
+Where many samples agree with each other and none with the gold answer, the gold answer may be wrong (the audits of
+NeMo-Skills and OpenMathReasoning found thousands of such answers). Where there is no gold answer, the majority can
+stand in for it (Wang et al., "Self-Consistency", 2022).
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from reasonray.checkers import find_checker
 from reasonray.checkers.text_answer import normalised
 from reasonray.records import Outcome, Problem
 
-LEAST_VOTES = 3
-"""Answers that a majority needs to be one."""
+MIN_VOTES = 3
+"""The answers that make a majority."""
 
 
 @dataclass(frozen=True, slots=True)
 class Majority:
-    """What most samples of a problem answer."""
+    """The answer that most samples of a problem give."""
 
     answer: str
-    """As the first of them writes it."""
+    """The first of the equal answers, verbatim."""
     votes: int
-    of: int
-    """Samples that have an answer."""
+    num_answers: int
+    """The samples with an answer."""
 
     @property
     def share(self) -> float:
         """The majority's share of the answers."""
-        return self.votes / self.of
+        return self.votes / self.num_answers
 
 
 def majority(problem: Problem, answers: Sequence[str]) -> Majority | None:
-    """Return the answer that most samples agree on, the earliest of equals; None if there is no answer."""
+    """Return the answer that most samples agree on, the earliest on a tie, or None if there are no answers."""
     groups = same_answers(problem, answers)
     if not groups:
         return None
@@ -45,32 +45,31 @@ def majority(problem: Problem, answers: Sequence[str]) -> Majority | None:
 
 
 def same_answers(problem: Problem, answers: Sequence[str]) -> list[list[int]]:
-    """Return the indices of answers that are the same one together, in order of their first."""
+    """Return the indices of the answers, equal answers in one group, the groups in the order of their first answer."""
     groups: list[list[int]] = []
     known: dict[str, int] = {}
     for index, answer in enumerate(answers):
         key = normalised(answer)
         if key not in known:
-            alike = (at for at, group in enumerate(groups) if is_same(problem, answers[group[0]], answer))
-            known[key] = next(alike, len(groups))
+            equal = (number for number, group in enumerate(groups) if is_same(problem, answers[group[0]], answer))
+            known[key] = next(equal, len(groups))
             if known[key] == len(groups):
                 groups.append([])
         groups[known[key]].append(index)
     return groups
 
 
-def is_same(problem: Problem, one: str, other: str) -> bool:
-    """Say whether a problem's checker takes one answer for another at once, without algebra."""
-    fast = getattr(find_checker(problem.checker), "fast", None)
-    if fast is None or normalised(one) == normalised(other):
-        return normalised(one) == normalised(other)
-    finding = fast(replace(problem, answer=one), other)
-    return finding is not None and finding[0] is Outcome.CORRECT
+def is_same(problem: Problem, answer: str, other: str) -> bool:
+    """Return whether two answers have the same text or are equal by the fast path of the problem's checker."""
+    if normalised(answer) == normalised(other):
+        return True
+    finding = find_checker(problem.checker).fast(replace(problem, answer=answer), other)
+    return finding is not None and finding.outcome is Outcome.CORRECT
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A problem whose gold answer no sample gives, while most samples give another."""
+    """A problem whose gold answer no sample gives, while most samples agree on another answer."""
 
     problem: Problem
     majority: Majority
@@ -80,34 +79,37 @@ def suspects(
     problems: Iterable[Problem],
     verdicts: Iterable[tuple[str, str, str | None]],
     *,
-    least: int = LEAST_VOTES,
-    share: float = 0.5,
+    min_votes: int = MIN_VOTES,
+    min_share: float = 0.5,
 ) -> tuple[list[Suspect], int]:
-    """Return the problems whose gold answers are suspects, the clearest first, and how many were looked at.
+    """Return the problems whose gold answers may be wrong, the clearest first, and the number of problems examined.
 
-    Looked at are the problems with a gold answer, at least so many answers, and none of them correct. On problems that
-    are too hard for a model its samples can agree on a mistake as well: a suspect is to be read, not to be dropped.
+    A problem is examined if it has a gold answer and enough answers of which none is correct. The samples of a problem
+    that is too hard for a model can agree on a mistake, too: read a suspect, do not drop it.
 
     Args:
-        problems: those that were sampled.
-        verdicts: of every rollout its problem's id, its outcome and the answer that was extracted.
-        least: answers that a problem must have.
-        share: of them that must agree.
+        problems: the problems that were sampled.
+        verdicts: the problem's id, the outcome and the extracted answer of every rollout.
+        min_votes: the answers that a problem needs to be examined, and that must agree.
+        min_share: the share of its answers that must agree.
     """
     answers: defaultdict[str, list[str]] = defaultdict(list)
     solved = set()
-    for problem, outcome, answer in verdicts:
+    for problem_id, outcome, answer in verdicts:
         if outcome == Outcome.CORRECT:
-            solved.add(problem)
+            solved.add(problem_id)
         elif answer is not None:
-            answers[problem].append(answer)
-    found, looked_at = [], 0
-    for it in problems:
-        given = answers.get(it.id, ())
-        if it.answer is None or it.id in solved or len(given) < least:
+            answers[problem_id].append(answer)
+    doubtful, num_examined = [], 0
+    for problem in problems:
+        wrong_answers = answers.get(problem.id, ())
+        if problem.answer is None or problem.id in solved or len(wrong_answers) < min_votes:
             continue
-        looked_at += 1
-        most = majority(it, given)
-        if most and most.votes >= least and most.share >= share:
-            found.append(Suspect(it, most))
-    return sorted(found, key=lambda it: (-it.majority.share, -it.majority.votes, it.problem.id)), looked_at
+        num_examined += 1
+        most = majority(problem, wrong_answers)
+        if most and most.votes >= min_votes and most.share >= min_share:
+            doubtful.append(Suspect(problem, most))
+    clearest_first = sorted(
+        doubtful, key=lambda suspect: (-suspect.majority.share, -suspect.majority.votes, suspect.problem.id)
+    )
+    return clearest_first, num_examined

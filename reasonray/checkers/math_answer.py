@@ -1,8 +1,9 @@
 """Mathematical equality: a fast path for plain numbers and words, then math-verify (LaTeX, sets, intervals, matrices).
 
-math-verify compares asymmetrically: the gold answer comes first. Its own time limits are signals that work on a main
-thread only and cannot interrupt a long integer operation; they are off here, the pool kills instead. What it is lenient
-about and must not be is settled before or after it: units, bases, order, tiny numbers, equations still to be solved.
+math-verify compares asymmetrically: the gold answer comes first. Its own time limits are signals, which work on a main
+thread only and cannot interrupt a long integer operation, so they are off here and the pool kills instead. Where
+math-verify is more lenient than correctness allows, this module decides before or after it: units, bases, order, tiny
+numbers, equations that are still to be solved.
 
 `metadata["ordered"] = true` makes the order and the repeats of a bare list count.
 """
@@ -16,18 +17,14 @@ from functools import lru_cache
 from typing import Any
 
 from reasonray.checkers import notation, numbers, units
+from reasonray.checkers.checker import Checker, Finding
 from reasonray.records import Outcome, Problem
 
-# It warns at every call that its time limits are off, which is what is wanted here.
+# It warns at every call that its time limits are off, as intended here.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
-Finding = tuple[Outcome, str]
-
-UNREAD = "math-verify cannot read the answer"
-"""The detail of a verdict that says less than it seems to: another checker should look (checkers/judgement.py)."""
-
-_LONGEST = 4000
-_LONGEST_PARSED_EARLY = 400
+_MAX_CHARACTERS = 4000
+_MAX_CHARACTERS_PARSED_AT_LOAD = 400
 _LIST = re.compile(r",|;|\\pm|\\cup|\band\b|\bor\b")
 _BASED = re.compile(r"([0-9A-Za-z]+)_\{?(\d{1,2})\}?")
 _TAIL_UNIT = re.compile(
@@ -43,77 +40,65 @@ _CLOCK = re.compile(r"0?(\d{1,2}):(\d{2})\s*(?:([ap])\.?\s?m\.?)?", re.IGNORECAS
 _TOWER = re.compile(r"\^[^=,]*\^[^=,]*\^|\d{5,}\s*!|!\s*!|\^\s*\{?\s*\d{5,}")
 
 
-def fast(problem: Problem, answer: str) -> Finding | None:
-    """Decide what needs no algebra; None if it does."""
-    gold = problem.answer or ""
-    if finding := numbers.compare(gold, answer):
-        return finding
-    if len(answer) > _longest(gold):
-        return (Outcome.WRONG, "far longer than the gold answer") if notation.balanced(gold) else None
-    wanted = notation.squeezed(gold)
-    if wanted and wanted == notation.squeezed(answer) and any(it.isalnum() for it in wanted):
-        return Outcome.CORRECT, "same notation"
-    if finding := _same_base(gold, answer):
-        return finding
-    if finding := _same_time(gold, answer):
-        return finding
-    wanted_words = notation.words(gold)
-    given_words = wanted_words and (notation.words(answer) or notation.words(notation.without_tail(answer)))
-    if wanted_words and given_words:
-        same = wanted_words in (given_words, notation.words(notation.without_tail(answer)))
-        return (Outcome.CORRECT if same else Outcome.WRONG), "words"
-    return None
+class MathAnswer(Checker):
+    """Judges whether an answer equals the problem's gold answer."""
 
+    has_independent_rules = True
 
-def compare(problem: Problem, answer: str) -> Finding:
-    """Say whether an answer equals the problem's gold answer."""
-    return fast(problem, answer) or symbolic(problem, answer)
+    def unverifiable(self, problem: Problem) -> str | None:
+        """Return why no answer can be compared with a problem's gold answer, or None if answers can be.
 
+        Plain numbers and words cost microseconds, the rest a parse of some milliseconds. Very long gold answers, and
+        those whose evaluation might not end, are not parsed here.
+        """
+        gold = problem.answer or ""
+        if numbers.read(gold) or notation.words(gold):
+            return None
+        return _unreadable(gold)
 
-def symbolic(problem: Problem, answer: str) -> Finding:
-    """Compare by algebra alone, whatever the fast path would say of it."""
-    gold = problem.answer or ""
-    if reason := _unreadable(gold):
-        return Outcome.UNVERIFIABLE, reason
-    if _is_same_union(gold, answer):
-        return Outcome.CORRECT, "inequalities joined by or"
-    (given, given_unit), (wanted, wanted_unit) = _stated(answer), _stated(gold)
-    if not given:
-        return Outcome.WRONG, "states no single formula"
-    if wanted_unit and given_unit and units.ratio(wanted_unit, given_unit) != 1:
-        return Outcome.WRONG, "another unit"
-    if "=" not in wanted and (fault := _no_solution(given)):
-        return Outcome.WRONG, fault
-    if _HALF.search(given) and not _HALF.search(wanted):
-        return Outcome.WRONG, "a bound or half a formula"
-    sides = (wanted, given)
-    if any(it.startswith(r"\{") for it in sides) and any(it.startswith(("(", "[")) for it in sides):
-        return Outcome.WRONG, "a set is no pair"
-    wanted, given = _in_one_form(wanted, given, problem.metadata.get("ordered") is True)
-    if not _parsed(given):
-        return Outcome.WRONG, UNREAD
-    return (Outcome.CORRECT if _equal(wanted, given) else Outcome.WRONG), "math-verify"
+    def fast(self, problem: Problem, answer: str) -> Finding | None:
+        """Decide what needs no algebra: numbers, the same notation, bases, times of day, words."""
+        gold = problem.answer or ""
+        if finding := numbers.compare(gold, answer):
+            return finding
+        if len(answer) > max(_MAX_CHARACTERS, 4 * len(gold)):
+            return Finding(Outcome.WRONG, "far longer than the gold answer") if notation.balanced(gold) else None
+        wanted = notation.squeezed(gold)
+        if wanted and wanted == notation.squeezed(answer) and any(character.isalnum() for character in wanted):
+            return Finding(Outcome.CORRECT, "same notation")
+        return _same_base(gold, answer) or _same_time(gold, answer) or _same_words(gold, answer)
 
+    def compare(self, problem: Problem, answer: str) -> Finding:
+        """Compare by algebra alone."""
+        gold = problem.answer or ""
+        if reason := _unreadable(gold):
+            return Finding(Outcome.UNVERIFIABLE, reason)
+        if _is_same_union(gold, answer):
+            return Finding(Outcome.CORRECT, "inequalities joined by or")
+        (given, given_unit), (wanted, wanted_unit) = _stated(answer), _stated(gold)
+        if not given:
+            return Finding(Outcome.WRONG, "states no single formula")
+        if wanted_unit and given_unit and units.ratio(wanted_unit, given_unit) != 1:
+            return Finding(Outcome.WRONG, "another unit")
+        if "=" not in wanted and (fault := _no_solution(given)):
+            return Finding(Outcome.WRONG, fault)
+        if _HALF.search(given) and not _HALF.search(wanted):
+            return Finding(Outcome.WRONG, "a bound or half a formula")
+        sides = (wanted, given)
+        if any(side.startswith(r"\{") for side in sides) and any(side.startswith(("(", "[")) for side in sides):
+            return Finding(Outcome.WRONG, "a set is not a pair")
+        wanted, given = _in_one_form(wanted, given, problem.metadata.get("ordered") is True)
+        if not _parsed(given):
+            return Finding(Outcome.WRONG, "math-verify cannot read the answer", is_undecided=True)
+        return Finding(Outcome.CORRECT if _equal(wanted, given) else Outcome.WRONG, "math-verify")
 
-def unverifiable(problem: Problem) -> str | None:
-    """Return why no answer can be judged against a problem's gold answer, None if one can be.
-
-    Plain numbers and words cost microseconds, the rest a parse of some milliseconds. Very long golds, and those
-    whose evaluation might not end, are not parsed here.
-    """
-    gold = problem.answer or ""
-    if numbers.read(gold) or notation.words(gold):
-        return None
-    return _unreadable(gold)
-
-
-def list_of(problem: Problem, answers: tuple[str, ...]) -> str | None:
-    """Return several boxed answers as one list where the gold answer is a list, None where it is not."""
-    return ", ".join(answers) if _LIST.search(notation.tidy(problem.answer or "")) else None
+    def combine(self, problem: Problem, boxes: tuple[str, ...]) -> str | None:
+        """Return several boxed answers as one list where the gold answer is a list, else None."""
+        return ", ".join(boxes) if _LIST.search(notation.tidy(problem.answer or "")) else None
 
 
 def value_of(formula: str) -> numbers.Number | None:
-    """Return the value of a formula to 30 digits, None if it is not a finite real number."""
+    """Return the value of a formula to 30 digits, or None if it is not a finite real number."""
     from sympy import Expr
 
     body, unit = _without_unit(formula)
@@ -127,13 +112,13 @@ def value_of(formula: str) -> numbers.Number | None:
 @lru_cache(maxsize=4096)
 def _unreadable(gold: str) -> str | None:
     text = notation.tidy(gold)
-    if not any(it.isalnum() for it in text.replace("boxed", "")):
+    if not any(character.isalnum() for character in text.replace("boxed", "")):
         return "the gold answer is empty"
     if not notation.balanced(text):
         return "the braces of the gold answer do not balance"
-    if _TOWER.search(text) or len(text) > _LONGEST_PARSED_EARLY:
+    if _TOWER.search(text) or len(text) > _MAX_CHARACTERS_PARSED_AT_LOAD:
         return None
-    return None if _expressions(_stated(gold)[0] or text) else "math-verify cannot read the gold answer"
+    return None if _is_readable(_stated(gold)[0] or text) else "math-verify cannot read the gold answer"
 
 
 def _equal(wanted: str, given: str) -> bool:
@@ -150,7 +135,7 @@ def _equal(wanted: str, given: str) -> bool:
 
 
 def _is_same_union(gold: str, answer: str) -> bool:
-    """Say whether `x < 2 or x > 3` is the set that the gold answer is; math-verify takes it for a set of relations."""
+    """Return whether `x < 2 or x > 3` is the gold answer's set; math-verify reads it as a set of relations."""
     from sympy import Union
 
     parts = re.split(r"\bor\b", notation.flat(notation.tidy(answer)))
@@ -160,11 +145,11 @@ def _is_same_union(gold: str, answer: str) -> bool:
     if len(relations) < len(parts):
         return False
     wanted = _parsed(notation.tidy(gold))
-    return bool(wanted) and bool(wanted[0] == Union(*(it.as_set() for it in relations)))
+    return bool(wanted) and bool(wanted[0] == Union(*(relation.as_set() for relation in relations)))
 
 
 def _near(wanted: Any, given: Any) -> bool:
-    """Refuse numbers that math-verify takes for equal only because both are tiny beside its absolute tolerance."""
+    """Return False for numbers that math-verify calls equal only because its absolute tolerance dwarfs both."""
     from sympy import Expr
 
     if not (isinstance(wanted, Expr) and isinstance(given, Expr) and wanted.is_number and given.is_number):
@@ -177,34 +162,37 @@ def _near(wanted: Any, given: Any) -> bool:
 
 
 def _with_imaginary_unit(expressions: list[Any]) -> list[Any] | None:
-    """Read the letter i as the imaginary unit; None where there are other letters, of which it may be an index."""
+    """Read the letter i as the imaginary unit; None if there are other letters, whose index it may be."""
     from sympy import Expr, I
 
     expression = expressions[0]
-    if not isinstance(expression, Expr) or any(str(it) != "i" for it in expression.free_symbols):
+    if not isinstance(expression, Expr) or any(str(symbol) != "i" for symbol in expression.free_symbols):
         return None
     return [expression.subs(dict.fromkeys(expression.free_symbols, I)).doit().expand(complex=True)]
 
 
-def _expressions(text: str) -> bool:
-    return any(not isinstance(it, str) for it in _parsed(text))
+def _is_readable(text: str) -> bool:
+    return any(not isinstance(expression, str) for expression in _parsed(text))
 
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> list[Any]:
     from math_verify import parse
 
-    # Delimiters make math-verify read the whole as one formula instead of looking for numbers in prose.
+    # Delimiters make math-verify read the whole text as one formula instead of looking for numbers in prose.
     return list(parse(f"${text}$", parsing_timeout=None)) or list(parse(text, parsing_timeout=None))
 
 
 def _in_one_form(wanted: str, given: str, ordered: bool) -> tuple[str, str]:
-    """Write tuples, degrees and ordered lists of both answers alike."""
-    pair = [_TURN.sub(r"(\\frac{\1\\pi}{180})", it) if _TRIGONOMETRY.search(it) else it for it in (wanted, given)]
-    wanted, given = (it.replace("°", r"^\circ") for it in pair)
+    """Return both answers with tuples, degrees and ordered lists in the same notation."""
+    sides = [
+        (_TURN.sub(r"(\\frac{\1\\pi}{180})", side) if _TRIGONOMETRY.search(side) else side).replace("°", r"^\circ")
+        for side in (wanted, given)
+    ]
+    wanted, given = sides
     if ordered or (wanted.startswith("(") and _is_one_group(wanted) and "," in wanted):
         wanted, given = (
-            f"({it})" if "," in it and not it.startswith(("(", "[", r"\{")) else it for it in (wanted, given)
+            f"({side})" if "," in side and not side.startswith(("(", "[", r"\{")) else side for side in sides
         )
     return wanted, given
 
@@ -214,37 +202,47 @@ def _is_one_group(text: str) -> bool:
 
 
 def _same_base(gold: str, answer: str) -> Finding | None:
-    """Compare numerals with a base; a base that is left out is the one asked for."""
-    first = _BASED.fullmatch(notation.tidy(gold))
-    second = _BASED.fullmatch(notation.tidy(answer))
-    if not first or int(first[2]) not in range(2, 37):
+    """Compare numerals with a base. A missing base is the gold answer's."""
+    wanted = _BASED.fullmatch(notation.tidy(gold))
+    given = _BASED.fullmatch(notation.tidy(answer))
+    if not wanted or int(wanted[2]) not in range(2, 37):
         return None
-    if second and int(second[2]) in range(2, 37):
+    if given and int(given[2]) in range(2, 37):
         try:
-            same = int(first[1], int(first[2])) == int(second[1], int(second[2]))
+            is_same = int(wanted[1], int(wanted[2])) == int(given[1], int(given[2]))
         except ValueError:  # a digit that the base does not have: an index rather than a base
             return None
-        return (Outcome.CORRECT if same else Outcome.WRONG), "numerals of a base"
+        return Finding(Outcome.CORRECT if is_same else Outcome.WRONG, "numerals of a base")
     if notation.tidy(answer).isalnum():
-        return (Outcome.CORRECT if first[1] == notation.tidy(answer) else Outcome.WRONG), "numerals of a base"
+        is_same = wanted[1] == notation.tidy(answer)
+        return Finding(Outcome.CORRECT if is_same else Outcome.WRONG, "numerals of a base")
     return None
 
 
+def _same_time(gold: str, answer: str) -> Finding | None:
+    """Compare times of day. One of them may leave out the half of the day; without it in both they may be ratios."""
+    wanted, given = (_CLOCK.fullmatch(notation.flat(notation.tidy(text))) for text in (gold, answer))
+    if not wanted or not given or not (wanted[3] or given[3]):
+        return None
+    halves = {(time[3] or "").casefold() for time in (wanted, given)} - {""}
+    is_same = wanted.group(1, 2) == given.group(1, 2) and len(halves) == 1
+    return Finding(Outcome.CORRECT if is_same else Outcome.WRONG, "times of day")
+
+
+def _same_words(gold: str, answer: str) -> Finding | None:
+    wanted = notation.words(gold)
+    short = notation.words(notation.without_tail(answer)) if wanted else None
+    given = notation.words(answer) or short if wanted else None
+    if not wanted or not given:
+        return None
+    return Finding(Outcome.CORRECT if wanted in (given, short) else Outcome.WRONG, "words")
+
+
 def _stated(text: str) -> tuple[str, str]:
-    """Return the formula that an answer states and its unit; "" where it states none."""
+    """Return the formula that an answer states and its unit; the formula is "" if it states none."""
     body, unit = _without_unit(notation.tidy(text))
     formula = notation.formula(body) or ""
     return (formula, unit) if unit else _without_unit(formula)
-
-
-def _same_time(gold: str, answer: str) -> Finding | None:
-    """Compare times of day; which half of the day may be left out. Without it in both they may as well be ratios."""
-    first, second = (_CLOCK.fullmatch(notation.flat(notation.tidy(it))) for it in (gold, answer))
-    if not first or not second or not (first[3] or second[3]):
-        return None
-    halves = {(it[3] or "").casefold() for it in (first, second)} - {""}
-    same = first.group(1, 2) == second.group(1, 2) and len(halves) == 1
-    return (Outcome.CORRECT if same else Outcome.WRONG), "times of day"
 
 
 def _without_unit(text: str) -> tuple[str, str]:
@@ -257,7 +255,7 @@ def _without_unit(text: str) -> tuple[str, str]:
 
 
 def _no_solution(text: str) -> str:
-    """Say why an equation states no value: it holds for none (2 = 3) or is still to be solved (x + 40 = 42)."""
+    """Return why an equation states no value: it is false (2 = 3) or still to be solved (x + 40 = 42); else ""."""
     match = _EQUATION.fullmatch(text)
     if not match:
         return ""
@@ -272,7 +270,3 @@ def _is_unsolved(left: str) -> bool:
         return False
     left = "".join(left.split())
     return len(set(re.findall("[A-Za-z]", left))) == 1 and bool(re.search(r"[-+*/^\d]", left.split("_")[0]))
-
-
-def _longest(gold: str) -> int:
-    return max(_LONGEST, 4 * len(gold))

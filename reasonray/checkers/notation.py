@@ -1,6 +1,6 @@
-"""One notation for what is written in several: unicode, LaTeX spacing and text, math delimiters, units, prose around.
+"""Normalisation of notation: unicode, LaTeX spacing and text commands, math delimiters, units, surrounding prose.
 
-Nothing here computes; `tidy` keeps an answer LaTeX, `flat` makes plain characters of it, `formula` finds it in prose.
+Nothing here computes. `tidy` returns LaTeX, `flat` plain characters, `formula` the formula in a prose answer.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from reasonray.answers import undecorated
+from reasonray.answers import strip_markup
 
 _VULGAR = "1/2 1/3 2/3 1/4 3/4 1/5 2/5 3/5 4/5 1/6 5/6 1/8 3/8 5/8 7/8".split()  # noqa: SIM905
 _CHARACTERS = {
@@ -40,7 +40,7 @@ _UNIT_BEHIND = re.compile(r"\s*([A-Za-z][A-Za-z /]{0,30}?)\s*(\^\s?\{?\d\}?)?[\s
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 _DEEPEST = 4
-"""How often nested braces or text commands are taken off; a bound, so that hostile answers stay cheap."""
+"""Levels of nested braces or text commands that are removed; a bound, so that hostile answers stay cheap."""
 
 HEDGES = re.compile(
     r"(?:(?:exactly|simply|just|indeed|clearly|therefore|thus|then|hence|equal to|given by|precisely|obviously"
@@ -103,9 +103,11 @@ _SHORT_WORDS = frozenset(
 def tidy(text: str) -> str:
     """Return an answer as LaTeX without delimiters, spacing commands, typographic characters and variant commands."""
     if not text.isascii():
-        text = _RAISED.sub(lambda it: "^{" + it.group().translate(_SUPERSCRIPTS) + "}", text).translate(_UNICODE)
-        text = _ROOT.sub(lambda it: rf"\sqrt{{{it[1] or it[2]}}}", text)
-    text = undecorated(text).replace("**", "^")
+        text = _RAISED.sub(lambda digits: "^{" + digits.group().translate(_SUPERSCRIPTS) + "}", text).translate(
+            _UNICODE
+        )
+        text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", text)
+    text = strip_markup(text).replace("**", "^")
     if "\\" in text or "{" in text or "~" in text:
         text = text.replace(r"\!", "").replace("{,}", ",").replace(r"\$", "$").replace(r"\%", "%")
         text = _DEGREES.sub("°", _SPACING.sub(" ", text))
@@ -116,26 +118,26 @@ def tidy(text: str) -> str:
             if not (text.startswith("{") and text.endswith("}") and _closes_last(text)):
                 break
             text = text[1:-1].strip()
-    # Single spaces keep the expressions below from going back and forth over long runs of them.
+    # Single spaces keep regular expressions from backtracking over long runs of them.
     return " ".join(text.split()).rstrip(" ,;")
 
 
 def flat(text: str) -> str:
-    """Return a tidy text with the text commands resolved, as plain characters."""
+    """Return a tidy text as plain characters, its text commands replaced by their contents."""
     for _ in range(_DEEPEST):
         if "\\" not in text:
             break
-        text = _TEXT.sub(lambda it: " " + it[1].rstrip(), text)
+        text = _TEXT.sub(lambda command: " " + command[1].rstrip(), text)
     return " ".join(text.split())
 
 
 def squeezed(text: str) -> str:
-    """Return a tidy text without any space, to see whether two are the same."""
+    """Return a tidy text without the spaces that separate no words, so that two texts can be compared."""
     return re.sub(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])", "", tidy(text))
 
 
 def words(text: str) -> str | None:
-    """Return a text in one case if it is words rather than a formula, None if not."""
+    """Return a text in one case if it is words, or None if it is a formula."""
     text = tidy(text)
     plain = flat(text).strip("(). '\"")
     if not re.fullmatch(r"[A-Za-z]+(?:[ '-]+[A-Za-z]+)*", plain):
@@ -150,16 +152,17 @@ def words(text: str) -> str | None:
 
 
 def without_tail(text: str) -> str:
-    """Return a tidy text up to the reason that follows it, the whole of it if that takes something back."""
+    """Return a tidy text without the reason after it, or the whole text if that reason retracts something."""
     text = tidy(text)
     cut = TAIL.search(text)
     return text[: cut.start()] if cut and not RETRACTED.search(text, cut.start()) else text
 
 
 def formula(text: str) -> str | None:
-    """Return the one formula (or list of formulas) that an answer in prose states; None if it states none, or hedges.
+    """Return the one formula (or list of formulas) that a prose answer states, or None if it states none or hedges.
 
-    "approximately $5$", "$x = 1$ and $y = 2$", "5, because …" state one; "not $5$", "less than 5", "5, no, 6" do not.
+    "approximately $5$", "$x = 1$ and $y = 2$" and "5, because …" state one; "not $5$", "less than 5" and "5, no, 6" do
+    not.
     """
     text = tidy(text)
     segments = list(_INLINE.finditer(text))
@@ -167,7 +170,7 @@ def formula(text: str) -> str | None:
         return _segment(text, segments)
     text = _PI.sub(r"\\pi ", _AND.sub(",", flat(text)))
     text = re.sub(r"^\s*,|(?<=,)\s*,", "", re.sub(r"^\s*(?:either|both)\b", "", text, flags=re.IGNORECASE))
-    text = text[found.end() :] if (found := HEDGES.match(text)) else text
+    text = text[hedge.end() :] if (hedge := HEDGES.match(text)) else text
     for word in _WORD.finditer(text):
         if _is_foreign(word.group()):
             return _before_tail(text, word.start())
@@ -175,7 +178,7 @@ def formula(text: str) -> str | None:
 
 
 def balanced(text: str) -> bool:
-    """Say whether every brace has its partner."""
+    """Return whether the braces balance."""
     depth = 0
     for token in _BRACES.finditer(text):
         depth += (token.group() == "{") - (token.group() == "}")
@@ -196,21 +199,21 @@ def _segment(text: str, segments: list[re.Match[str]]) -> str | None:
     tail = text[kept[-1].end() :]
     if not _is_harmless(tail):
         return None
-    stated = tidy(", ".join(next(filter(None, it.groups())) for it in kept))
+    stated = tidy(", ".join(next(filter(None, segment.groups())) for segment in kept))
     cut = TAIL.search(tail)
     unit = _UNIT_BEHIND.fullmatch(tail[: cut.start()] if cut else tail)
     return rf"{stated}\text{{ {unit[1]}}}{unit[2] or ''}" if unit else stated
 
 
 def _before_tail(text: str, at: int) -> str | None:
-    """Return what stands before the first word that belongs to no formula, None if that word changes the value."""
+    """Return the text before the first word that is not of a formula, or None if the rest changes the value."""
     head = text[:at].rstrip(" ,;:(")
-    behind = text[len(head) :]
-    return head if head and _is_harmless(behind) else None
+    rest = text[len(head) :]
+    return head if head and _is_harmless(rest) else None
 
 
 def _is_harmless(tail: str) -> bool:
-    """Say whether what follows a formula leaves its value alone: a unit, a reason, or what is ruled out."""
+    """Return whether the text after a formula leaves its value unchanged: a unit, a reason, a rejected value."""
     if cut := TAIL.search(tail):
         reason = tail[cut.start() :]
         if RETRACTED.search(reason) and not _RULED_OUT.match(reason):
@@ -226,7 +229,7 @@ def _is_foreign(word: str) -> bool:
 
 
 def _closes_last(text: str) -> bool:
-    """Say whether the brace that opens a text closes at its end."""
+    """Return whether the first brace of a text closes at its end."""
     depth = 0
     for token in _BRACES.finditer(text):
         depth += (token.group() == "{") - (token.group() == "}")

@@ -1,7 +1,7 @@
-"""Plain numbers, exactly: the fast path of math_answer, for what needs no algebra.
+"""Exact comparison of plain numbers: the fast path of math_answer, where no algebra is needed.
 
 Integers, decimals (repeating ones too), fractions, mixed numbers, thousands separators, currency, percent, degrees,
-units in words, scale words, unicode minus and scientific notation are read into fractions. The rest is for the algebra.
+units in words, scale words, unicode minus and scientific notation are read into fractions. The algebra reads the rest.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 from reasonray.checkers import notation, units
+from reasonray.checkers.checker import Finding
 from reasonray.records import Outcome
 
-_LONGEST = 160
+_MAX_CHARACTERS = 160
 _INTEGER = re.compile(r"[-+]?\d{1,40}")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[ ]\d{3})+(?![\d/])|\d+)"
 _PART = r"(?:\{{\s?(?P<{0}>[-+]?{1}(?:\.\d+)?)\s?\}}|\s?(?P<{0}d>\d))"
@@ -49,35 +50,35 @@ _SAME_DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as it was written."""
+    """A number, with what its notation adds to its value."""
 
     value: Fraction
     percent: bool = False
     unit: str = ""
     decimals: int = 0
-    """Digits after the point; they say how far a rounded number can be trusted."""
+    """Digits after the point: the precision of a rounded number."""
 
 
-def compare(gold: str, answer: str) -> tuple[Outcome, str] | None:
-    """Compare two plain numbers; None if either is not one."""
+def compare(gold: str, answer: str) -> Finding | None:
+    """Compare two plain numbers, or return None if either text is not one."""
     wanted = read(gold)
     given = read(answer) if wanted else None
     if wanted is None or given is None:
         return None
     scaled = commensurable(wanted, given)
     if scaled is None:
-        return Outcome.WRONG, "another unit"
+        return Finding(Outcome.WRONG, "another unit")
     if wanted.value in scaled:
-        return Outcome.CORRECT, "equal numbers"
+        return Finding(Outcome.CORRECT, "equal numbers")
     if any(_agree_as_rounded(wanted, given, value) for value in scaled):
-        return Outcome.CORRECT, "equal as far as it is written out"
-    return Outcome.WRONG, "different numbers"
+        return Finding(Outcome.CORRECT, "equal as far as it is written out")
+    return Finding(Outcome.WRONG, "different numbers")
 
 
 def commensurable(wanted: Number, given: Number) -> tuple[Fraction, ...] | None:
-    """Return what the given number may mean in the wanted one's unit; None if their units contradict each other.
+    """Return the values that a number may have in the gold number's unit, or None if their units contradict each other.
 
-    A percentage may mean its share, and, where only one of the two has the sign, from 1 on also the bare number.
+    A percentage may mean its share. Where only one of the two has the sign, from 1 on it may mean the bare number, too.
     """
     if wanted.percent or given.percent:
         if units.is_known(wanted.unit) or units.is_known(given.unit):
@@ -92,17 +93,17 @@ def commensurable(wanted: Number, given: Number) -> tuple[Fraction, ...] | None:
 
 @lru_cache(maxsize=16384)
 def read(text: str) -> Number | None:
-    """Read a plain number, with a unit and a few words around it at most; None if the text is not just one."""
+    """Return the plain number that a text states, or None if it states more than a number, a unit and a few words."""
     if _INTEGER.fullmatch(text):
         return Number(Fraction(int(text)))
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_CHARACTERS:
         return None
     text = " ".join(notation.flat(notation.tidy(text)).split())
     text = re.sub(r"\$([^$]+)\$", r"\1", text)
     if hedge := notation.HEDGES.match(text):
         text = text[hedge.end() :]
     text = re.sub(r"^(?:negative|minus)\s+", "-", _GLOSS.sub("", text))
-    text = _NAME.sub(lambda it: _NAMED[it.group().casefold()], text, count=1) if _NAME.match(text) else text
+    text = _NAME.sub(lambda name: _NAMED[name.group().casefold()], text, count=1) if _NAME.match(text) else text
     match = _NUMBER.fullmatch(text)
     return _number(match) if match else None
 
@@ -146,7 +147,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def _unit(rest: str, money: str) -> str | None:
-    """Return the unit that a number is followed by, "" if none, None if what follows is more than a unit."""
+    """Return the unit after a number, "" if there is none, or None if more than a unit follows."""
     if cut := notation.TAIL.search(rest):
         tail = rest[cut.start() :]
         if notation.RETRACTED.search(tail) and not re.match(r"\s*[,(]\s*not\b", tail):
@@ -158,7 +159,7 @@ def _unit(rest: str, money: str) -> str | None:
     if match is None or notation.CHANGES_VALUE.search(rest):
         return None
     unit = match.group().strip()
-    # `5x` and `5 x` are formulas, `10cm` and `10 m` quantities, `5m` may be either.
+    # `5x` and `5 x` are formulas, `10cm` and `10 m` are quantities, `5m` may be either.
     glued = not rest[0].isspace() and not unit.startswith("°")
     if (glued and (len(unit) == 1 or not units.is_known(unit))) or (
         len(unit) == 1 and not units.is_known(unit) and unit != "°"
@@ -168,13 +169,15 @@ def _unit(rest: str, money: str) -> str | None:
 
 
 def _agree_as_rounded(wanted: Number, given: Number, value: Fraction) -> bool:
-    """Say whether two numbers differ by less than the last digit of the shorter decimal, written out far enough."""
-    written = [it for it in (wanted, given) if it.decimals]
+    """Return whether two numbers differ by less than the last digit of the shorter decimal, if that is long enough."""
+    written = [number for number in (wanted, given) if number.decimals]
     if not written:
         return False
-    shorter = min(written, key=lambda it: it.decimals)
-    enough = shorter.decimals >= _SAME_DIGITS and abs(shorter.value) * 10**shorter.decimals >= 10 ** (_SAME_DIGITS - 1)
-    return enough and abs(wanted.value - value) < Fraction(1, 10**shorter.decimals)
+    shorter = min(written, key=lambda number: number.decimals)
+    is_enough = shorter.decimals >= _SAME_DIGITS and abs(shorter.value) * 10**shorter.decimals >= 10 ** (
+        _SAME_DIGITS - 1
+    )
+    return is_enough and abs(wanted.value - value) < Fraction(1, 10**shorter.decimals)
 
 
 def _plain(digits: str) -> str:

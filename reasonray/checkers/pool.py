@@ -1,7 +1,7 @@
-"""Checks in processes that can be killed: a time limit of running time only, a memory limit, a new worker after either.
+"""Checks in processes that can be killed: a limit on running time, a limit on memory, a new process after either.
 
-Workers are spawned, never forked: the parent holds an engine and its threads. They start with the first check that is
-not decided by the fast path; each works on its main thread, one check at a time.
+Processes are spawned, never forked, because the parent has an engine and its threads. They start with the first check
+that the fast path passes on. Each works on its main thread, one check at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import import_module
 
 from pebble import ProcessExpired, ProcessPool
 
-from reasonray.checkers import check, check_fast, compare_rules, program
+from reasonray.checkers import CheckResult, PendingCheck, begin, compare_rules, complete, program
 from reasonray.checkers.sandbox import Limits
 from reasonray.config import Checking
 from reasonray.records import Finish, Outcome, Problem, Verdict
@@ -32,49 +32,54 @@ class CheckerPool:
             context=multiprocessing.get_context("spawn"),
         )
 
-    def submit(self, problem: Problem, completion: str, finish: Finish) -> Future[Verdict]:
-        """Judge one completion; the future's result is a verdict whatever the check does to its process."""
-        outer: Future[Verdict] = Future()
-        if fast := check_fast(problem, completion, finish):
-            outer.set_result(fast)
+    def submit(self, problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Future[CheckResult]:
+        """Judge one completion: at once by the fast path, else in a process.
+
+        The future's result is a verdict even if the check hangs or kills its process.
+        """
+        outer: Future[CheckResult] = Future()
+        result = begin(problem, completion, finish)
+        if isinstance(result, CheckResult):
+            outer.set_result(result)
             return outer
         limit = self._limit(problem)
-        inner = self._pool.schedule(check, args=(problem, completion, finish), timeout=limit)
-        inner.add_done_callback(lambda done: outer.set_result(_verdict(problem, done, limit)))
+        inner = self._pool.schedule(complete, args=(result,), timeout=limit)
+        inner.add_done_callback(lambda done: outer.set_result(_result(result, done, limit)))
         return outer
 
-    async def check(self, problem: Problem, completion: str, finish: Finish) -> Verdict:
-        """Judge one completion without holding up the event loop."""
-        return await asyncio.wrap_future(self.submit(problem, completion, finish))
+    async def check(self, problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict:
+        """Judge one completion without blocking the event loop."""
+        future = self.submit(problem, completion, finish)
+        return (future.result() if future.done() else await asyncio.wrap_future(future)).verdict
 
-    def compare_rules(self, problem: Problem, completion: str, finish: Finish) -> Future[tuple[str, str]]:
-        """Have the rules judge one completion each by itself: the outcomes of the fast path and of the algebra.
+    def compare_rules(
+        self, problem: Problem, completion: str, finish: Finish
+    ) -> Future[tuple[Outcome | None, Outcome | None]]:
+        """Judge one completion by the fast path and by the algebra, each on its own, in a process.
 
-        "" stands for what does not apply, TIMEOUT for what had to be killed.
+        The future's result is their two outcomes: None where one does not apply, TIMEOUT for algebra that was killed.
         """
-        outer: Future[tuple[str, str]] = Future()
+        outer: Future[tuple[Outcome | None, Outcome | None]] = Future()
 
         def settle(done: Future[tuple[Outcome | None, Outcome | None]]) -> None:
-            error = done.exception()
-            fast, symbolic = done.result() if error is None else (None, Outcome.TIMEOUT)
-            outer.set_result((fast.value if fast else "", symbolic.value if symbolic else ""))
+            outer.set_result((None, Outcome.TIMEOUT) if done.exception() else done.result())
 
         inner = self._pool.schedule(compare_rules, args=(problem, completion, finish), timeout=self._limit(problem))
         inner.add_done_callback(settle)
         return outer
 
     def close(self) -> None:
-        """End the processes, whatever they are at."""
+        """Stop the processes, busy ones included."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
     def _limit(self, problem: Problem) -> float:
-        """Return the seconds that a check may take; programs have a limit of their own, at which they are wrong."""
-        more = self._checking.program_seconds if problem.checker == "program" else 0.0
-        return self._checking.timeout_seconds + more
+        """Return the seconds that a check may take. Programs have a limit of their own, at which they are wrong."""
+        extra = self._checking.program_seconds if problem.checker == "program" else 0.0
+        return self._checking.timeout_seconds + extra
 
 
-def _verdict(problem: Problem, done: Future[Verdict], limit: float) -> Verdict:
+def _result(pending: PendingCheck, done: Future[CheckResult], limit: float) -> CheckResult:
     error = done.exception()
     if error is None:
         return done.result()
@@ -84,11 +89,13 @@ def _verdict(problem: Problem, done: Future[Verdict], limit: float) -> Verdict:
         outcome, reason, seconds = Outcome.FAILED, f"the checker's process died: {error!r}", 0.0
     else:
         outcome, reason, seconds = Outcome.FAILED, f"{type(error).__name__}: {error}", 0.0
-    return Verdict(outcome=outcome, checker=problem.checker, detail=reason[:300], seconds=seconds)
+    verdict = Verdict(outcome=outcome, checker=pending.problem.checker, detail=reason[:300], seconds=seconds)
+    return CheckResult(verdict)
 
 
 def _prepare(checking: Checking) -> None:
-    # Before the first check and its clock: a busy machine takes seconds for it, after every killed worker anew.
+    # Here it does not count against the first check's time limit: on a busy machine the import takes seconds, again in
+    # every process that replaces a killed one.
     import_module("math_verify")
     program.configure(Limits.of(checking))
     resource.setrlimit(resource.RLIMIT_AS, (checking.memory_mb << 20,) * 2)

@@ -1,15 +1,15 @@
-"""Programs, judged by running them (checkers/sandbox.py): Python against inputs and outputs, asserts, or calls.
+"""Programs, judged by running them (checkers/sandbox.py): Python against inputs and outputs, asserts or calls.
 
-The program is the last fenced Python block of the response, or all of it where that is a program. What it must do
-stands in the problem's metadata, in one of three forms:
+The program is the last fenced Python block of the response, or the whole response if it is a program. The problem's
+metadata give the tests, in one of three forms:
 
     tests       [{"stdin": …, "stdout": …}, …], or {"inputs": […], "outputs": […]} (also as JSON text)
     asserts     ["assert f(2) == 4", …]
     function    "f" or "Solution.f", and calls [{"args": […], "kwargs": {…}, "result": …}, …]
 
-Expected outputs and results never come near the program: they are compared outside. Asserts run in its own process, and
-count only with a token that it is not told; a program that leaves early fails. One that is too slow, too large or too
-loud is wrong, for these are faults of its own.
+Expected outputs and results never reach the program's process: they are compared outside. Asserts run inside it, and
+count only with a token that the program does not know; a program that exits early fails. A program that exceeds its
+limits of time, memory or output is wrong, because these faults are its own.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reasonray.answers import Found
+from reasonray.answers import ExtractedAnswer
 from reasonray.checkers import sandbox
-from reasonray.checkers.sandbox import Ended, Limits
+from reasonray.checkers.checker import Checker, Finding
+from reasonray.checkers.sandbox import Execution, Limits
 from reasonray.records import Outcome, Problem
-
-NEEDS_NO_ANSWER = True
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _LANGUAGES = ("python", "python3", "py")
@@ -55,7 +54,7 @@ def _run():
     names = {"__name__": "solution", "__builtins__": __builtins__}
     exec(compile(job["code"], "solution.py", "exec"), names)
 """
-"""The program runs as a module of its own; what reports of it is bound before, whatever the program patches."""
+"""Runs the program as a module of its own. The functions that report are bound before it can patch them."""
 _ASSERTS = (
     _LOADED
     + """\
@@ -73,15 +72,18 @@ _CALLS = (
     _LOADED
     + """\
     for call in job["calls"]:
-        found = names
+        target = names
         for part in job["function"].split("."):
-            found = found[part] if found is names else getattr(found() if isinstance(found, type) else found, part)
+            if target is names:
+                target = names[part]
+            else:
+                target = getattr(target() if isinstance(target, type) else target, part)
         try:
-            result = found(*call["args"], **call["kwargs"])
+            result = target(*call["args"], **call["kwargs"])
             try:
                 line = dump({"result": result})
             except (TypeError, ValueError, RecursionError):
-                line = dump({"error": f"returns {type(result).__name__}, which is no JSON"})
+                line = dump({"error": f"returns {type(result).__name__}, which is not JSON"})
         except BaseException as error:
             line = dump({"error": f"{type(error).__name__}: {error}"[:200]})
         line = line.encode() + b"\\n"
@@ -93,114 +95,122 @@ _run()
 
 
 def configure(limits: Limits) -> None:
-    """Set the limits of all programs that this process checks."""
+    """Set the limits of all programs that this process runs."""
     global _limits
     _limits = limits
 
 
-def extract(problem: Problem, response: str) -> Found | None:
-    """Return the program in a response: of several blocks the last, or the last one that has the function asked for."""
-    blocks = [match for match in _FENCE.finditer(response) if match[1].lower() in (*_LANGUAGES, "")]
-    if not blocks:
-        return Found(response.strip(), "bare", False) if _is_program(response) else None
-    marked = [match for match in blocks if match[1]] or blocks
-    name = str(problem.metadata.get("function", "")).partition(".")[0]
-    named = [it for it in marked if name and re.search(rf"\b(?:def|class)[ \t]+{re.escape(name)}\b", it[2])] or marked
-    return Found(named[-1][2], "code block", named[-1][0].rstrip().endswith("```"))
+class Program(Checker):
+    """Runs a program against its tests. No gold answer is needed, because the tests are in the metadata."""
+
+    needs_answer = False
+
+    def unverifiable(self, problem: Problem) -> str | None:
+        """Return why the problem's metadata cannot judge any program, or None if they can."""
+        metadata = problem.metadata
+        forms = [form for form in _FORMS if form in metadata]
+        if len(forms) != 1:
+            return f"metadata must have one of {', '.join(_FORMS)}; it has {', '.join(forms) or 'none'}"
+        try:
+            tests = _tests(metadata["tests"]) if forms == ["tests"] else _listed(metadata[_LISTS[forms[0]]])
+        except (KeyError, TypeError, ValueError) as error:
+            return f"its {forms[0]} cannot be read: {type(error).__name__} {error}"
+        if not tests:
+            return f"there are no {'calls' if forms[0] == 'function' else forms[0]}"
+        if forms[0] == "asserts" and not all(isinstance(line, str) for line in tests):
+            return "asserts must be texts"
+        if forms[0] == "function" and not all(isinstance(call, Mapping) and "result" in call for call in tests):
+            return "every call must name its result"
+        return None
+
+    def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
+        """Return the program of a response: the last block, or the last block that defines the function to call."""
+        blocks = [match for match in _FENCE.finditer(response) if match[1].lower() in (*_LANGUAGES, "")]
+        if not blocks:
+            return ExtractedAnswer(response.strip(), "bare", False) if _is_program(response) else None
+        marked = [block for block in blocks if block[1]] or blocks
+        name = str(problem.metadata.get("function", "")).partition(".")[0]
+        defining = [
+            block for block in marked if name and re.search(rf"\b(?:def|class)[ \t]+{re.escape(name)}\b", block[2])
+        ]
+        last = (defining or marked)[-1]
+        return ExtractedAnswer(last[2], "code block", last[0].rstrip().endswith("```"))
+
+    def compare(self, problem: Problem, answer: str) -> Finding:
+        """Run a program against its tests, up to the first that it fails.
+
+        Raises:
+            UserError: no sandbox can be made on this machine.
+        """
+        if reason := self.unverifiable(problem):
+            return Finding(Outcome.UNVERIFIABLE, reason)
+        sandbox.refuse_without(_limits)
+        metadata = problem.metadata
+        tolerance = metadata.get("float_tolerance")
+        if "tests" in metadata:
+            return _against_tests(answer, _tests(metadata["tests"]), tolerance)
+        if "asserts" in metadata:
+            return _against_asserts(answer, _listed(metadata["asserts"]))
+        return _against_calls(answer, metadata["function"], _listed(metadata["calls"]), tolerance)
 
 
-def compare(problem: Problem, answer: str) -> tuple[Outcome, str]:
-    """Run a program against its tests, up to the first that it fails.
-
-    Raises:
-        UserError: no sandbox can be made on this machine.
-    """
-    if reason := unverifiable(problem):
-        return Outcome.UNVERIFIABLE, reason
-    sandbox.refuse_without(_limits)
-    metadata = problem.metadata
-    if "tests" in metadata:
-        return _against_tests(answer, _tests(metadata["tests"]), metadata.get("float_tolerance"))
-    if "asserts" in metadata:
-        return _against_asserts(answer, _listed(metadata["asserts"]))
-    return _against_calls(answer, metadata["function"], _listed(metadata["calls"]), metadata.get("float_tolerance"))
-
-
-def unverifiable(problem: Problem) -> str | None:
-    """Return why no program can be judged by the problem's metadata, None if it can."""
-    metadata = problem.metadata
-    forms = [form for form in _FORMS if form in metadata]
-    if len(forms) != 1:
-        return f"metadata must have one of {', '.join(_FORMS)}; it has {', '.join(forms) or 'none'}"
-    try:
-        found = _tests(metadata["tests"]) if forms == ["tests"] else _listed(metadata[_LISTS[forms[0]]])
-    except (KeyError, TypeError, ValueError) as error:
-        return f"its {forms[0]} cannot be read: {type(error).__name__} {error}"
-    if not found:
-        return f"there are no {'calls' if forms[0] == 'function' else forms[0]}"
-    if forms[0] == "asserts" and not all(isinstance(line, str) for line in found):
-        return "asserts must be texts"
-    if forms[0] == "function" and not all(isinstance(call, Mapping) and "result" in call for call in found):
-        return "every call must name its result"
-    return None
-
-
-def _against_tests(code: str, tests: Sequence[tuple[str, str]], tolerance: float | None) -> tuple[Outcome, str]:
+def _against_tests(code: str, tests: Sequence[tuple[str, str]], tolerance: float | None) -> Finding:
     deadline = time.monotonic() + _limits.seconds
-    for number, (given, expected) in enumerate(tests, 1):
-        left = deadline - time.monotonic()
-        ended = sandbox.run(_SCRIPT, stdin=given.encode(), job=code.encode(), limits=_limits, seconds=max(0.0, left))
-        fault = _fault(ended) or _difference(ended.output.decode(errors="replace"), expected, tolerance)
+    for number, (stdin, expected) in enumerate(tests, 1):
+        left = max(0.0, deadline - time.monotonic())
+        execution = sandbox.run(_SCRIPT, stdin=stdin.encode(), job=code.encode(), limits=_limits, seconds=left)
+        fault = _fault(execution) or _difference(execution.output.decode(errors="replace"), expected, tolerance)
         if fault:
-            return Outcome.WRONG, f"test {number} of {len(tests)}: {fault}"
-    return Outcome.CORRECT, f"{len(tests)} tests"
+            return Finding(Outcome.WRONG, f"test {number} of {len(tests)}: {fault}")
+    return Finding(Outcome.CORRECT, f"{len(tests)} tests")
 
 
-def _against_asserts(code: str, asserts: Sequence[str]) -> tuple[Outcome, str]:
+def _against_asserts(code: str, asserts: Sequence[str]) -> Finding:
     token = secrets.token_hex(16)
     job = json.dumps({"code": code, "asserts": list(asserts), "token": token}).encode()
-    ended = sandbox.run(_ASSERTS, stdin=b"", job=job, limits=_limits, seconds=_limits.seconds)
-    told = _lines(ended.report)
-    if told == [{"token": token}]:
-        return Outcome.CORRECT, f"{len(asserts)} asserts"
-    if told and "number" in told[0] and "error" in told[0]:
-        return Outcome.WRONG, f"assert {told[0]['number'] + 1} of {len(asserts)}: {told[0]['error']}"
-    return Outcome.WRONG, _fault(ended) or "it ends before its tests"
+    execution = sandbox.run(_ASSERTS, stdin=b"", job=job, limits=_limits, seconds=_limits.seconds)
+    reports = _reports(execution)
+    if reports == [{"token": token}]:
+        return Finding(Outcome.CORRECT, f"{len(asserts)} asserts")
+    if reports and "number" in reports[0] and "error" in reports[0]:
+        return Finding(Outcome.WRONG, f"assert {reports[0]['number'] + 1} of {len(asserts)}: {reports[0]['error']}")
+    return Finding(Outcome.WRONG, _fault(execution) or "the program ends before its tests")
 
 
-def _against_calls(
-    code: str, function: str, calls: Sequence[Mapping[str, Any]], tolerance: float | None
-) -> tuple[Outcome, str]:
-    asked = [{"args": list(call.get("args", ())), "kwargs": dict(call.get("kwargs", {}))} for call in calls]
-    job = json.dumps({"code": code, "function": function, "calls": asked}).encode()
-    ended = sandbox.run(_CALLS, stdin=b"", job=job, limits=_limits, seconds=_limits.seconds)
-    told = _lines(ended.report)
-    for number, (call, line) in enumerate(zip(calls, told, strict=False), 1):
-        fault = line.get("error")
-        if not fault and not _same(line.get("result"), call["result"], tolerance):
-            fault = f"returns {_short(line.get('result'))}, not {_short(call['result'])}"
+def _against_calls(code: str, function: str, calls: Sequence[Mapping[str, Any]], tolerance: float | None) -> Finding:
+    arguments = [{"args": list(call.get("args", ())), "kwargs": dict(call.get("kwargs", {}))} for call in calls]
+    job = json.dumps({"code": code, "function": function, "calls": arguments}).encode()
+    execution = sandbox.run(_CALLS, stdin=b"", job=job, limits=_limits, seconds=_limits.seconds)
+    reports = _reports(execution)
+    for number, (call, report) in enumerate(zip(calls, reports, strict=False), 1):
+        fault = report.get("error")
+        if not fault and not _same(report.get("result"), call["result"], tolerance):
+            fault = f"returns {_short(report.get('result'))}, not {_short(call['result'])}"
         if fault:
-            return Outcome.WRONG, f"call {number} of {len(calls)}: {fault}"
-    if len(told) < len(calls):
-        return Outcome.WRONG, f"call {len(told) + 1} of {len(calls)}: {_fault(ended) or 'it ends before it'}"
-    return Outcome.CORRECT, f"{len(calls)} calls"
+            return Finding(Outcome.WRONG, f"call {number} of {len(calls)}: {fault}")
+    if len(reports) < len(calls):
+        fault = _fault(execution) or "the program ends before it"
+        return Finding(Outcome.WRONG, f"call {len(reports) + 1} of {len(calls)}: {fault}")
+    return Finding(Outcome.CORRECT, f"{len(calls)} calls")
 
 
-def _fault(ended: Ended) -> str:
-    """Return why a program did not end well, "" if it did."""
-    if ended.limit or ended.status == 0:
-        return ended.limit
-    last = ended.errors.decode(errors="replace").strip().rpartition("\n")[2][:200]
-    return last or (f"ended by signal {-ended.status}" if ended.status < 0 else f"exit status {ended.status}")
+def _fault(execution: Execution) -> str:
+    """Return why a program ended badly, or "" if it ended well."""
+    if execution.limit or execution.status == 0:
+        return execution.limit
+    last_line = execution.errors.decode(errors="replace").strip().rpartition("\n")[2][:200]
+    if execution.status < 0:
+        return last_line or f"ended by signal {-execution.status}"
+    return last_line or f"exit status {execution.status}"
 
 
 def _difference(output: str, expected: str, tolerance: float | None) -> str:
-    """Return the first difference; blanks at the end of lines and of all say nothing."""
-    found, wanted = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (output, expected))
-    for number, (line, right) in enumerate(zip(found, wanted, strict=False), 1):
+    """Return the first difference, or "" if there is none. Spaces at the ends of lines and of the text do not count."""
+    lines, wanted = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (output, expected))
+    for number, (line, right) in enumerate(zip(lines, wanted, strict=False), 1):
         if line != right and not (tolerance is not None and _close(line, right, tolerance)):
             return f"line {number} is {_short(line)}, not {_short(right)}"
-    return "" if len(found) == len(wanted) else f"{len(found)} lines, not {len(wanted)}"
+    return "" if len(lines) == len(wanted) else f"{len(lines)} lines, not {len(wanted)}"
 
 
 def _close(line: str, right: str, tolerance: float) -> bool:
@@ -217,50 +227,51 @@ def _number(token: str) -> float | None:
         return None
 
 
-def _same(found: Any, wanted: Any, tolerance: float | None) -> bool:
-    """Compare values of JSON; numbers within a tolerance, absolute or relative, whichever is wider."""
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return found is wanted
-    if isinstance(wanted, int | float) and isinstance(found, int | float):
-        within = tolerance is not None and math.isclose(found, wanted, rel_tol=tolerance, abs_tol=tolerance)
-        return found == wanted or within
-    if isinstance(wanted, list) and isinstance(found, list):
-        pairs = zip(found, wanted, strict=False)
-        return len(found) == len(wanted) and all(_same(one, other, tolerance) for one, other in pairs)
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        return found.keys() == wanted.keys() and all(_same(found[key], wanted[key], tolerance) for key in wanted)
-    return (found is not None and type(found) is type(wanted) and bool(found == wanted)) or (found is None is wanted)
+def _same(value: Any, wanted: Any, tolerance: float | None) -> bool:
+    """Return whether two JSON values are the same, numbers within a tolerance (absolute or relative, the wider one)."""
+    if isinstance(wanted, bool) or isinstance(value, bool):
+        return value is wanted
+    if isinstance(wanted, int | float) and isinstance(value, int | float):
+        is_within = tolerance is not None and math.isclose(value, wanted, rel_tol=tolerance, abs_tol=tolerance)
+        return value == wanted or is_within
+    if isinstance(wanted, list) and isinstance(value, list):
+        pairs = zip(value, wanted, strict=False)
+        return len(value) == len(wanted) and all(_same(one, other, tolerance) for one, other in pairs)
+    if isinstance(wanted, Mapping) and isinstance(value, Mapping):
+        return value.keys() == wanted.keys() and all(_same(value[key], wanted[key], tolerance) for key in wanted)
+    return (value is not None and type(value) is type(wanted) and bool(value == wanted)) or (value is None is wanted)
 
 
-def _tests(given: Any) -> list[tuple[str, str]]:
-    given = json.loads(given) if isinstance(given, str) else given
-    if isinstance(given, Mapping):
-        pairs = list(zip(given["inputs"], given["outputs"], strict=True))
+def _tests(tests: Any) -> list[tuple[str, str]]:
+    """Return (stdin, expected stdout) of each test."""
+    tests = json.loads(tests) if isinstance(tests, str) else tests
+    if isinstance(tests, Mapping):
+        pairs = list(zip(tests["inputs"], tests["outputs"], strict=True))
     else:
-        pairs = [(test.get("stdin", ""), test["stdout"]) for test in given]
+        pairs = [(test.get("stdin", ""), test["stdout"]) for test in tests]
     return [(_as_text(stdin), _as_text(stdout)) for stdin, stdout in pairs]
 
 
-def _as_text(given: Any) -> str:
-    return "\n".join(map(str, given)) if isinstance(given, list) else str(given)
+def _as_text(lines: Any) -> str:
+    return "\n".join(map(str, lines)) if isinstance(lines, list) else str(lines)
 
 
-def _listed(given: Any) -> list[Any]:
-    return list(json.loads(given) if isinstance(given, str) else given)
+def _listed(items: Any) -> list[Any]:
+    return list(json.loads(items) if isinstance(items, str) else items)
 
 
-def _lines(report: bytes) -> list[dict[str, Any]]:
-    """Return what our lines reported; the program may have scribbled on their channel."""
-    found = []
-    for line in report.splitlines():
+def _reports(execution: Execution) -> list[dict[str, Any]]:
+    """Return the reports on our channel, up to the first line that is not ours: the program may have written there."""
+    reports = []
+    for line in execution.report.splitlines():
         try:
-            told = json.loads(line)
+            report = json.loads(line)
         except ValueError:
             break
-        if not isinstance(told, dict):
+        if not isinstance(report, dict):
             break
-        found.append(told)
-    return found
+        reports.append(report)
+    return reports
 
 
 def _short(value: Any) -> str:
@@ -269,9 +280,9 @@ def _short(value: Any) -> str:
 
 
 def _is_program(text: str) -> bool:
-    """Say whether a text is Python that does anything: a bare word or number is none."""
+    """Return whether a text is Python that does something; a bare word or number does nothing."""
     try:
         body = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return any(not isinstance(it, ast.Expr) or isinstance(it.value, ast.Call) for it in body)
+    return any(not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in body)

@@ -1,12 +1,12 @@
-"""Run a program that a model wrote where it can do no harm: bubblewrap namespaces, limits, and nothing to find.
+"""A sandbox for programs that a model wrote: bubblewrap namespaces, resource limits, and no data of ours.
 
-Inside there are the system's /usr and the Python interpreter, read-only, an empty /tmp of 64 MB, no network, no home,
-no /proc and none of our environment; memory, processor time, processes and output are limited, and what is left in the
-end is killed with the namespace. As root, the sandbox works under a user id of its own: limits on the number of
-processes do not bind root.
+The program sees the system's /usr and the Python interpreter, read-only, and an empty /tmp of 64 MB. It has no network,
+no home, no /proc and none of our environment. Memory, processor time, processes and output are limited, and its
+processes are killed with the namespace. As root, the sandbox works under a user id of its own, because limits on the
+number of processes do not bind root.
 
-This holds back what models write, by mistake or to please a test. The kernel is the host's: against a determined
-attacker, give the whole cluster machines of its own.
+It contains what models write, by mistake or to please a test. The kernel is the host's: against a determined attacker,
+give the whole cluster machines of its own.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from reasonray.errors import UserError
 _SCRATCH_BYTES = 64 << 20
 _PROCESSES = 32
 _UIDS = range(1 << 20, 1 << 30)
-"""User ids that nobody has; as root each sandbox takes one, so that its processes are counted alone."""
+"""User ids of nobody. As root each sandbox takes one, so that its processes are counted alone."""
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "OMP_NUM_THREADS": "1"}
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What programs may use."""
+    """The resources that a program may use."""
 
     seconds: float = 10.0
-    """Of wall time, for all tests of one program together."""
+    """Wall time for all tests of one program together."""
     memory_mb: int = 1024
     output_bytes: int = 1 << 20
     python: str = ""
-    """Their interpreter, packages included; "" is the one below ours, without ours."""
+    """The interpreter of programs, with its packages; "" is the one below ours, without our packages."""
     unsandboxed: bool = False
-    """Run them bare: with the limits, but among everything that this machine has."""
+    """Run programs without namespaces: within the limits, but with access to everything on this machine."""
 
     @staticmethod
     def of(checking: Checking) -> Limits:
-        """Return what a configuration allows."""
+        """Return the limits of a configuration."""
         return Limits(
             checking.program_seconds,
             checking.program_memory_mb,
@@ -60,25 +60,25 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a program ended."""
+class Execution:
+    """The end of a program, and its output."""
 
     status: int
     """Exit status, negative for a signal."""
     output: bytes
     errors: bytes
-    """The last of what it wrote to stderr."""
+    """The end of its stderr."""
     report: bytes
-    """What came on our own channel."""
+    """The bytes written to our own channel."""
     limit: str = ""
-    """The limit at which it was killed."""
+    """The limit at which it was killed, "" for none."""
 
 
 def refuse_without(limits: Limits) -> None:
-    """Refuse to go on where no sandbox can be made.
+    """Raise if programs cannot be sandboxed here but must be.
 
     Raises:
-        UserError: there is none, and `unsandboxed` does not allow to do without.
+        UserError: no sandbox can be made, and `unsandboxed` is not set.
     """
     if not limits.unsandboxed and (reason := missing()):
         raise UserError(
@@ -89,31 +89,31 @@ def refuse_without(limits: Limits) -> None:
 
 @cache
 def missing() -> str:
-    """Return why no sandbox can be made on this machine, "" if it can."""
+    """Return why no sandbox can be made on this machine, or "" if one can."""
     if shutil.which("bwrap") is None:
         return "there is no bwrap command"
-    return "" if _walls() is not None else "bwrap cannot make its namespaces"
+    return "" if _bwrap() is not None else "bwrap cannot make its namespaces"
 
 
-def run(code: str, *, stdin: bytes, job: bytes, limits: Limits, seconds: float) -> Ended:
-    """Run Python code within the limits and `seconds` of wall time.
+def run(code: str, *, stdin: bytes, job: bytes, limits: Limits, seconds: float) -> Execution:
+    """Run Python code within the limits.
 
     Args:
-        code: our own first lines, which call in the program. The last two arguments of theirs are open files: of
-            `job`, and of the channel that the report comes by.
-        stdin: what the program reads.
-        job: what our own lines read.
-        limits: what it may use.
-        seconds: wall time, at most what the limits allow.
+        code: our wrapper, which calls the program. Its last two arguments are open files: `job`, and the channel for
+            the report.
+        stdin: the program's input.
+        job: the wrapper's input.
+        limits: the resources that it may use.
+        seconds: wall time, at most that of the limits.
     """
     seconds = min(seconds, limits.seconds)
-    reading, writing = os.pipe()
-    given, asked = _memory_file(stdin), _memory_file(job)
-    inherited = (asked, writing)
+    channel, channel_end = os.pipe()
+    stdin_file, job_file = _memory_file(stdin), _memory_file(job)
+    inherited = (job_file, channel_end)
     command = [*_command(limits, seconds), "-s", "-P", "-B", "-c", code, *map(str, inherited)]
     child = subprocess.Popen(
         command,
-        stdin=given,
+        stdin=stdin_file,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=inherited,
@@ -121,17 +121,19 @@ def run(code: str, *, stdin: bytes, job: bytes, limits: Limits, seconds: float) 
         cwd="/",
         start_new_session=True,
     )
-    for number in (writing, given, asked):
+    for number in (channel_end, stdin_file, job_file):
         os.close(number)
     assert child.stdout is not None
     assert child.stderr is not None
-    with child.stdout, child.stderr, os.fdopen(reading, "rb") as report:
+    with child.stdout, child.stderr, os.fdopen(channel, "rb") as report:
         streams = (child.stdout.fileno(), child.stderr.fileno(), report.fileno())
         return _watched(child, streams, time.monotonic() + seconds, limits.output_bytes)
 
 
-def _watched(child: subprocess.Popen[bytes], streams: tuple[int, int, int], deadline: float, most: int) -> Ended:
-    """Read what a program writes until it ends or comes to a limit; nothing of it is left then."""
+def _watched(
+    child: subprocess.Popen[bytes], streams: tuple[int, int, int], deadline: float, max_bytes: int
+) -> Execution:
+    """Read a program's output until it ends or reaches a limit, then kill the rest of it."""
     written = {stream: bytearray() for stream in streams}
     ended, limit = os.pidfd_open(child.pid), ""
     with selectors.DefaultSelector() as selector:
@@ -141,32 +143,32 @@ def _watched(child: subprocess.Popen[bytes], streams: tuple[int, int, int], dead
         while not limit and selector.get_map():
             ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
             if ready <= {ended} and ended in ready:
-                break  # what it has written is read; a child of its own may hold the streams for ever
+                break  # its output has been read; a child process may hold the streams open for ever
             for stream in ready - {ended}:
-                if not _read(stream, written[stream], keep_end=stream == streams[1], most=most):
+                if not _read(stream, written[stream], keep_end=stream == streams[1], max_bytes=max_bytes):
                     selector.unregister(stream)
-            if len(written[streams[0]]) > most or len(written[streams[2]]) > most:
-                limit = f"more than {most:,} bytes of output"
+            if len(written[streams[0]]) > max_bytes or len(written[streams[2]]) > max_bytes:
+                limit = f"more than {max_bytes:,} bytes of output"
             elif time.monotonic() >= deadline:
                 limit = "time limit"
     os.close(ended)
     _kill(child)
     output, errors, report = (bytes(written[stream]) for stream in streams)
-    return Ended(child.wait(), output, errors, report, limit)
+    return Execution(child.wait(), output, errors, report, limit)
 
 
-def _read(stream: int, into: bytearray, *, keep_end: bool, most: int) -> bool:
-    """Read once; return whether there may be more."""
+def _read(stream: int, buffer: bytearray, *, keep_end: bool, max_bytes: int) -> bool:
+    """Read once, and return whether there may be more."""
     piece = os.read(stream, 1 << 16)
-    into += piece
-    if keep_end and len(into) > most:
-        del into[:-4096]
+    buffer += piece
+    if keep_end and len(buffer) > max_bytes:
+        del buffer[:-4096]
     return bool(piece)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)  # bwrap's end is the end of its namespace and all that is in it
+        os.killpg(child.pid, signal.SIGKILL)  # the end of bwrap ends its namespace and every process in it
 
 
 def _memory_file(content: bytes) -> int:
@@ -189,10 +191,10 @@ def _command(limits: Limits, seconds: float) -> list[str]:
     ]
     if limits.unsandboxed:
         return ["setpriv", "--pdeathsig", "KILL", *confined, interpreter]
-    walls = _walls()
-    if walls is None:
+    bwrap = _bwrap()
+    if bwrap is None:
         raise UserError(missing())
-    command, privileged = list(walls), _is_privileged(walls)
+    command, privileged = list(bwrap), _is_privileged(bwrap)
     for folder in folders:
         for above in reversed(Path(folder).parents[:-1]):
             command += ["--perms", "0755", "--dir", str(above)]
@@ -203,14 +205,14 @@ def _command(limits: Limits, seconds: float) -> list[str]:
 
 
 @cache
-def _walls() -> tuple[str, ...] | None:
-    """Return the bwrap command that works here, None if none does; as root, rather without a user namespace."""
+def _bwrap() -> tuple[str, ...] | None:
+    """Return the bwrap command that works here, or None if none does. As root, prefer one without a user namespace."""
     capabilities = ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
-    apart = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+    separate = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
     system = [part for path in _SYSTEM for part in ("--ro-bind-try", path, path)]
     scratch = ("--perms", "1777", "--size", str(_SCRATCH_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp")
     bare = ("--clearenv", *(part for name, value in _ENVIRONMENT.items() for part in ("--setenv", name, value)))
-    kinds = [(*apart, *capabilities), ("--unshare-all",)] if os.geteuid() == 0 else [("--unshare-all",)]
+    kinds = [(*separate, *capabilities), ("--unshare-all",)] if os.geteuid() == 0 else [("--unshare-all",)]
     for kind in kinds:
         command = ("bwrap", *kind, "--die-with-parent", "--new-session", *system, "--dev", "/dev", *scratch, *bare)
         if subprocess.run([*command, "true"], capture_output=True, env=_ENVIRONMENT).returncode == 0:
@@ -218,22 +220,22 @@ def _walls() -> tuple[str, ...] | None:
     return None
 
 
-def _is_privileged(walls: Sequence[str]) -> bool:
-    return "CAP_SETUID" in walls
+def _is_privileged(bwrap: Sequence[str]) -> bool:
+    return "CAP_SETUID" in bwrap
 
 
 @cache
 def _interpreter(python: str) -> tuple[str, tuple[str, ...]]:
-    """Return the path of an interpreter and the folders that it needs, beside the system's.
+    """Return the path of an interpreter, and the folders that it needs besides the system's.
 
     Raises:
-        UserError: it is none.
+        UserError: the path is not an interpreter that runs here.
     """
     path = python or str(Path(sys.executable).resolve())
-    tell = "import sys; print(sys.prefix); print(sys.base_prefix)"
+    script = "import sys; print(sys.prefix); print(sys.base_prefix)"
     try:
-        told = subprocess.run([path, "-I", "-c", tell], capture_output=True, text=True, check=True)
+        printed = subprocess.run([path, "-I", "-c", script], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"checking.python: {path} is no Python interpreter that runs here ({error})") from None
-    folders = dict.fromkeys((*told.stdout.split("\n")[:2], str(Path(path).parent.parent)))
+        raise UserError(f"checking.python: {path} is not a Python interpreter that runs here ({error})") from None
+    folders = dict.fromkeys((*printed.stdout.split("\n")[:2], str(Path(path).parent.parent)))
     return path, tuple(folder for folder in folders if Path(folder).parts[1] not in ("usr", "lib", "bin"))

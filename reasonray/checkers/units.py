@@ -1,4 +1,4 @@
-"""Units of measure, as far as answers need them: which are the same, which convert, which contradict each other."""
+"""Units of measure in answers: which are equal, which convert, which contradict each other."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _FILLERS = frozenset(("a", "an", "the", "of", "total", "altogether", "each"))
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit: dimension and factor where it is known, else the words it is written in."""
+    """A unit: its dimension and factor if it is known, else its words."""
 
     dimension: str
     factor: Fraction
@@ -72,17 +72,17 @@ def unit(text: str) -> Unit:
     text = re.sub(r"\bcubic (\w+)", r"\1^3", text)
     text = re.sub(r"\{(\d)\}", r"\1", text)
     text = re.sub(r"\s*([/^])\s*", r"\1", text)
-    whole = _known(text) or _known(text.partition(" ")[0])
-    if whole:
-        return Unit(*whole, frozenset())
+    known = _known(text) or _known(text.partition(" ")[0])
+    if known:
+        return Unit(*known, frozenset())
     words = ("degree" if word == "°" else _singular(word) for word in re.split(r"[\s/,-]+", text))
     return Unit("", Fraction(1), frozenset(word for word in words if word and word not in _FILLERS))
 
 
 def ratio(wanted: str, given: str) -> Fraction | None:
-    """Return how many of the wanted unit one of the given unit is; None if the two contradict each other.
+    """Return how many of the wanted unit make one of the given unit, or None if the two contradict each other.
 
-    A unit that is left out contradicts none. Unknown units agree if the words of one are among those of the other.
+    A missing unit contradicts none. Unknown units agree if the words of one are among the words of the other.
     """
     if not wanted or not given or wanted == given:
         return Fraction(1)
@@ -93,7 +93,7 @@ def ratio(wanted: str, given: str) -> Fraction | None:
 
 
 def is_known(text: str) -> bool:
-    """Say whether a unit is one of those that convert."""
+    """Return whether a unit is one of those that convert."""
     return bool(unit(text).dimension)
 
 
@@ -102,12 +102,12 @@ def _known(text: str) -> tuple[str, Fraction] | None:
     dimensions, factor = [], Fraction(1)
     for index, part in enumerate(text.split("/")):
         base, _, power = part.partition("^")
-        found = _KNOWN.get(base) or _KNOWN.get(_singular(base))
-        if found is None or index > 1 or (power and power not in "123"):
+        known = _KNOWN.get(base) or _KNOWN.get(_singular(base))
+        if known is None or index > 1 or (power and power not in "123"):
             return None
         exponent = int(power or 1)
-        dimensions.append(f"{found[0]}^{exponent}")
-        factor *= found[1] ** (exponent if index == 0 else -exponent)
+        dimensions.append(f"{known[0]}^{exponent}")
+        factor *= known[1] ** (exponent if index == 0 else -exponent)
     return "/".join(dimensions), factor
 
 

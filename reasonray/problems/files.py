@@ -11,38 +11,38 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from reasonray.checkers import CHECKERS, needs_no_answer
+from reasonray.checkers import CHECKERS, find_checker
 from reasonray.config import FilesSource, HubSource
 from reasonray.errors import UserError
 from reasonray.records import Problem, Split
 from reasonray.store.storage import Place, place, storage_error
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, and the row."""
+"""The location of a row (file and line), and the row."""
 
 
 def load(source: FilesSource) -> list[tuple[Problem, str]]:
-    """Return the problems of a source, each with where it stands.
+    """Return the problems of a source, each with its location.
 
     Raises:
-        UserError: a file is missing or malformed (with the line), or a row has no question or answer.
+        UserError: a file is missing or malformed (the message names the line), or a row has no question or answer.
     """
     parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
     problems = []
     for split, pattern, limit in parts:
         if not pattern:
             continue
-        rows = read_rows(pattern, source.name)
-        problems += [(problem_of(row, where, source, source.name, split), where) for where, row in islice(rows, limit)]
+        rows = islice(read_rows(pattern, source.name), limit)
+        problems += [(problem_of(row, location, source, source.name, split), location) for location, row in rows]
     return problems
 
 
 def read_rows(pattern: str, name: str) -> Iterator[Row]:
-    """Yield the rows of the files at a path or glob, each with where it stands.
+    """Yield the rows of the files at a path or glob, each with its location.
 
     Args:
         pattern: path, glob or URI.
-        name: what messages call the source.
+        name: the source's name in messages.
 
     Raises:
         UserError: a file is missing or malformed.
@@ -51,8 +51,17 @@ def read_rows(pattern: str, name: str) -> Iterator[Row]:
         yield from _rows(file)
 
 
-def problem_of(row: Mapping[str, Any], where: str, source: FilesSource | HubSource, name: str, split: Split) -> Problem:
-    """Return the problem that a row holds; the source's checker_args and columns that nothing maps are its metadata.
+def problem_of(
+    row: Mapping[str, Any], location: str, source: FilesSource | HubSource, name: str, split: Split
+) -> Problem:
+    """Return the problem of a row. Its metadata are the source's checker_args and the columns that are not mapped.
+
+    Args:
+        row: column → value.
+        location: file and line, for messages.
+        source: gives the mapping of columns, the checker and its arguments.
+        name: the source's name, a part of the problem's id.
+        split: the part of the source.
 
     Raises:
         UserError: a mapped column is missing, or the question or the answer is empty.
@@ -65,19 +74,18 @@ def problem_of(row: Mapping[str, Any], where: str, source: FilesSource | HubSour
     }
     for role, column in (mapped | columns.metadata).items():
         if column not in row:
-            raise UserError(f"{where}: no column {column!r} for the {role}; there are {', '.join(map(str, row))}")
+            raise UserError(f"{location}: no column {column!r} for the {role}; there are {', '.join(map(str, row))}")
     checker = _text(row[mapped["checker"]]) if "checker" in mapped else source.checker
     question, answer = _text(row[mapped["question"]]), _text(row.get(columns.answer)) or None
     if not question:
-        raise UserError(f"{where}: the question is empty; fill it or remove the row")
-    if answer is None and not source.unanswered and not (checker in CHECKERS and needs_no_answer(checker)):
-        raise UserError(_without_answer(row, columns.answer, where))
+        raise UserError(f"{location}: the question is empty; fill it or remove the row")
+    if answer is None and not source.unanswered and (checker not in CHECKERS or find_checker(checker).needs_answer):
+        raise UserError(_without_answer(row, columns.answer, location))
     metadata = {key: value for key, value in row.items() if key not in mapped.values() and _is_plain(value)}
-    return Problem(
-        id=Problem.identify(name, question, answer),
+    return Problem.of(
+        question,
+        answer,
         source=name,
-        question=question,
-        answer=answer,
         checker=checker,
         difficulty=_text(row[mapped["difficulty"]]) if "difficulty" in mapped else "",
         split=split,
@@ -85,10 +93,10 @@ def problem_of(row: Mapping[str, Any], where: str, source: FilesSource | HubSour
     )
 
 
-def _without_answer(row: Mapping[str, Any], column: str, where: str) -> str:
+def _without_answer(row: Mapping[str, Any], column: str, location: str) -> str:
     if column not in row:
-        return f"{where}: no column {column!r} for the answer; there are {', '.join(map(str, row))}"
-    return f"{where}: the answer is empty; fill it, remove the row, or set unanswered = true for the source"
+        return f"{location}: no column {column!r} for the answer; there are {', '.join(map(str, row))}"
+    return f"{location}: the answer is empty; fill it, remove the row, or set unanswered = true for the source"
 
 
 def _text(value: Any) -> str:
@@ -102,22 +110,26 @@ def _is_plain(value: Any) -> bool:
 def matching(pattern: str, source: str) -> list[Place]:
     """Return the files at a path, glob or URI.
 
+    Args:
+        pattern: path, glob or URI.
+        source: the source's name in messages.
+
     Raises:
-        UserError: there is none (the message names the source), or its place cannot be read.
+        UserError: there is no such file, or its directory cannot be read.
     """
     target = place(pattern)
     is_glob = any(sign in target.name for sign in "*?[")
     folder = Place(target.filesystem, target.path.rpartition("/")[0])
     try:
-        if not is_glob:
-            found = [target] if target.exists() else []
+        if is_glob:
+            files = [file for file in folder.list() if fnmatch(file.name, target.name)]
         else:
-            found = [file for file in folder.list() if fnmatch(file.name, target.name)]
+            files = [target] if target.exists() else []
     except OSError as error:
         raise storage_error(target, error) from None
-    if not found:
+    if not files:
         raise UserError(f"source {source}: no file {'matches' if is_glob else 'at'} {pattern}")
-    return found
+    return files
 
 
 def _rows(file: Place) -> Iterator[Row]:
@@ -138,8 +150,8 @@ def _rows(file: Place) -> Iterator[Row]:
 def _json_lines(file: Place) -> Iterator[Row]:
     for number, line in enumerate(_decoded(file).split("\n"), 1):
         if line.strip():
-            where = f"{file}, line {number}"
-            yield where, _an_object(_parsed(line, where), where)
+            location = f"{file}, line {number}"
+            yield location, _an_object(_parsed(line, location), location)
 
 
 def _json(file: Place) -> Iterator[Row]:
@@ -147,25 +159,25 @@ def _json(file: Place) -> Iterator[Row]:
     if not isinstance(rows, list):
         raise UserError(f"{file}: a .json file must hold a list of objects; one object a line makes a .jsonl file")
     for number, row in enumerate(rows, 1):
-        where = f"{file}, item {number}"
-        yield where, _an_object(row, where)
+        location = f"{file}, item {number}"
+        yield location, _an_object(row, location)
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, location: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+        raise UserError(f"{location}: not JSON: {error.msg} at column {error.colno}") from None
 
 
-def _an_object(row: Any, where: str) -> Mapping[str, Any]:
+def _an_object(row: Any, location: str) -> Mapping[str, Any]:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
+        raise UserError(f"{location}: expected an object, found {type(row).__name__}")
     return row
 
 
 def _csv(file: Place) -> Iterator[Row]:
-    table = pc.read_csv(pa.BufferReader(_decoded(file).encode()))  # which would take other encodings for bytes
+    table = pc.read_csv(pa.BufferReader(_decoded(file).encode()))  # read_csv would read other encodings as bytes
     return _numbered(file, table.to_pylist())
 
 

@@ -1,11 +1,12 @@
-"""Seeded arithmetic in three difficulties, as many problems as wanted.
+"""Seeded arithmetic problems in three difficulties.
 
     easy    17 + 25, 90 - 34, 6 * 7
     medium  125 - 67, 15% of 200, 23 * 4
     hard    3 boxes of 12 items each, 7 are removed
 
-Item i is a function of seed + i alone: its place in a fixed, shuffled list of all problems of its difficulty and split,
-so that none comes twice. A hash of the numbers decides the split, so that train and test cannot meet whatever the seed.
+Item i is a function of seed + i alone: an index into the fixed, shuffled list of the problems of its difficulty and
+split, so that no problem repeats. A hash of the question decides the split, so that train and test are disjoint for any
+seed.
 """
 
 from __future__ import annotations
@@ -76,10 +77,10 @@ _KINDS: dict[str, Callable[[], list[list[Item]]]] = {
 
 
 def load(source: GeneratedSource) -> list[tuple[Problem, str]]:
-    """Return the problems of a source, each with where it comes from.
+    """Return the problems of a source, each with its location.
 
     Raises:
-        UserError: more are asked for than there are.
+        UserError: the source asks for more problems than there are.
     """
     problems = []
     for split, count in ((Split.TRAIN, source.train), (Split.TEST, source.test)):
@@ -97,24 +98,15 @@ def load(source: GeneratedSource) -> list[tuple[Problem, str]]:
 
 
 def generate(source: str, difficulty: str, split: Split, number: int) -> Problem:
-    """Return the problem of a number (seed + i)."""
+    """Return the problem with a number (seed + i)."""
     items = space(difficulty, split)
     item = items[number % len(items)]
-    answer = str(item.answer)
-    return Problem(
-        id=Problem.identify(source, item.question, answer),
-        source=source,
-        question=item.question,
-        answer=answer,
-        checker="math_answer",
-        difficulty=difficulty,
-        split=split,
-    )
+    return Problem.of(item.question, str(item.answer), source=source, difficulty=difficulty, split=split)
 
 
 @cache
 def space(difficulty: str, split: Split) -> tuple[Item, ...]:
-    """Return all problems of a difficulty and a split: its kinds in turn while each lasts, shuffled."""
+    """Return all problems of a difficulty and a split, shuffled: one of each kind in turn, until the kinds run out."""
     kinds = [
         sorted(_of_split(items, split), key=lambda item: content_hash(item.question)) for items in _KINDS[difficulty]()
     ]
@@ -123,6 +115,6 @@ def space(difficulty: str, split: Split) -> tuple[Item, ...]:
 
 
 def _of_split(items: list[Item], split: Split) -> list[Item]:
-    # The tail of the hash decides, the whole of it orders: the two have nothing to do with each other.
+    # The tail of the hash decides the split, and the whole hash the order, so that the two are independent.
     bound = int(_TEST_SHARE * 0x10000)
     return [item for item in items if (int(content_hash(item.question)[-4:], 16) < bound) is (split is Split.TEST)]

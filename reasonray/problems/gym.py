@@ -1,4 +1,4 @@
-"""Problems from reasoning-gym, by task name: procedural, endless, with scorers of their own."""
+"""Problems from reasoning-gym, by the name of a task: procedural, endless, each with its task's own scorer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from reasonray.errors import UserError
 from reasonray.records import Problem, Split
 
 _TEST_SEED = 1_000_003
-"""Added to the seed for held-out items, far beyond any number of train items."""
+"""The offset of held-out items' seeds, larger than any number of train items."""
 
 
 def load(source: GymSource) -> list[tuple[Problem, str]]:
-    """Return the problems of a task, each with where it comes from; none is in both splits.
+    """Return the problems of a task, each with its location; the splits are disjoint.
 
     Raises:
-        UserError: reasoning-gym is not installed, the task is unknown or refuses its arguments.
+        UserError: reasoning-gym is not installed, or the task is unknown or refuses its arguments.
     """
     test = _items(source, Split.TEST, source.test, source.seed + _TEST_SEED, set())
     held_out = {problem.question for problem, _ in test}
@@ -26,7 +26,7 @@ def load(source: GymSource) -> list[tuple[Problem, str]]:
 
 
 def _items(source: GymSource, split: Split, count: int, seed: int, seen: set[str]) -> list[tuple[Problem, str]]:
-    """Return `count` items with distinct questions, passing over those that were seen."""
+    """Return `count` items with distinct questions that are not in `seen`."""
     dataset = _dataset(source, seed, size=4 * count + 16)
     seen, problems = set(seen), list[tuple[Problem, str]]()
     for index in range(len(dataset)):
@@ -44,13 +44,11 @@ def _items(source: GymSource, split: Split, count: int, seed: int, seen: set[str
 
 
 def _problem(source: GymSource, split: Split, entry: dict[str, Any]) -> Problem:
-    name, answer = source.name or source.task, str(entry["answer"])
     plain = json.loads(json.dumps(entry, default=str))
-    return Problem(
-        id=Problem.identify(name, entry["question"], answer),
-        source=name,
-        question=entry["question"],
-        answer=answer,
+    return Problem.of(
+        entry["question"],
+        str(entry["answer"]),
+        source=source.name or source.task,
         checker="gym",
         split=split,
         metadata={"task": source.task, "entry": plain},

@@ -13,10 +13,10 @@ from reasonray.records import Problem, Split
 
 
 def load(source: HubSource) -> list[tuple[Problem, str]]:
-    """Return the problems of a source, each with where it stands.
+    """Return the problems of a source, each with its location.
 
     Raises:
-        UserError: the data set or a split is not there, or a row has no question or no answer that can be read.
+        UserError: the data set or a split does not exist, or a row has no question or no readable answer.
     """
     name = source.name or source.path
     parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
@@ -27,27 +27,31 @@ def load(source: HubSource) -> list[tuple[Problem, str]]:
         rows = _rows(source, part)
         wanted = len(rows) if limit is None else min(limit, len(rows))
         for number, row in enumerate(rows.select(range(wanted))):
-            where = f"{source.path}, {part} row {number}"
+            location = f"{source.path}, {part} row {number}"
             if (text := row.get(source.columns.answer)) is not None:
-                row = {**row, source.columns.answer: gold(text, source.gold, where)}
-            problem = problem_of(row, where, source, name, split)
-            problems.append((problem, where))
+                row = {**row, source.columns.answer: gold(text, source.gold, location)}
+            problems.append((problem_of(row, location, source, name, split), location))
     return problems
 
 
-def gold(text: Any, form: str, where: str) -> str:
-    """Return the answer that a gold column holds: as it is, after `####`, or in the last `\\boxed{}`.
+def gold(text: Any, form: str, location: str) -> str:
+    """Return the gold answer of a column's text.
+
+    Args:
+        text: the column's value.
+        form: verbatim, gsm8k (after `####`) or boxed (in the last `\\boxed{}`).
+        location: data set and row, for messages.
 
     Raises:
-        UserError: there is none of that form.
+        UserError: the text has no answer of that form.
     """
     if form == "verbatim":
         return str(text)
-    found = after_hashes(str(text)) if form == "gsm8k" else last_boxed(str(text))
-    if found is None:
+    answer = after_hashes(str(text)) if form == "gsm8k" else last_boxed(str(text))
+    if answer is None:
         sign = "####" if form == "gsm8k" else r"\boxed{}"
-        raise UserError(f"{where}: no {sign} in the answer; set gold to the form that the answers have")
-    return found.replace(",", "") if form == "gsm8k" else found
+        raise UserError(f"{location}: no {sign} in the answer; set gold to the form that the answers have")
+    return answer.replace(",", "") if form == "gsm8k" else answer
 
 
 def _rows(source: HubSource, part: str) -> Any:
@@ -63,9 +67,9 @@ def _rows(source: HubSource, part: str) -> Any:
         return load_dataset(path, config, split=part, revision=source.revision)
     except (exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise UserError(
-            f"data set {source.path}: not to be had ({_line(error)}); check name, network, access"
+            f"data set {source.path}: cannot be loaded ({_line(error)}); check name, network, access"
         ) from None
-    except (ValueError, KeyError) as error:  # an unknown split or configuration; the message lists those there are
+    except (ValueError, KeyError) as error:  # an unknown split or configuration; the message lists the known ones
         raise UserError(f"data set {source.path}, split {part}: {_line(error)}") from None
 
 

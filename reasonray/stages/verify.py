@@ -1,86 +1,105 @@
-"""Rollouts → verdicts, again: judge what is stored with the checkers as they are now. No solution is drawn.
+"""Verification: judge the stored rollouts again with the checkers as they are now. No solution is sampled.
 
-A cascade: the rules (fast path, then algebra) judge every rollout; where they cannot decide or disagree, a language
-model is asked, if there is one; where a problem has no gold answer, the majority can stand in for it. A sample of
-rollouts is judged by all of them, whatever the first one says: it tells how far they agree, and what the rules miss.
+Verdicts come from a cascade. The rules (the fast path, then algebra) judge every rollout. A language model, if there is
+one, is asked where the rules cannot decide or disagree. Where a problem has no gold answer, the majority can stand in
+for it. All of them judge a random sample of the rollouts (the audit), which shows how far they agree and how many
+correct answers the rules miss.
 
-The verdicts that rollouts were committed with stay where they are; the new ones are written beside them, with what each
-checker found, and curation takes the new ones.
+The verdicts that rollouts were committed with stay in the ledger. The new ones are written next to them, with the
+finding of each checker, and curation uses the new ones.
 
     <run>/verified/<name>.parquet, <run>/verified/manifest.json (written last)
-    <run>/judgements/   what the judge was asked and said: a ledger like that of the rollouts
+    <run>/judgements/   the judge's questions and replies: a ledger like that of the rollouts
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
+import ray.data
 
 from reasonray.analysis.estimators import wilson
-from reasonray.checkers import consensus, find_checker, judgement, math_answer, needs_no_answer
+from reasonray.checkers import CheckResult, consensus, find_checker, judgement
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking, Fixed, Judge, UserError
 from reasonray.prompts import split_reasoning
-from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict, content_hash, hash_fraction
+from reasonray.records import Finish, Outcome, Problem, Rollout, Split, content_hash, hash_fraction
 from reasonray.sampling.cluster import quiet_ray_data
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
-from reasonray.store.schema import ROLLOUT_SCHEMA, row_hashes, select_columns, table_to_rollouts
+from reasonray.store.schema import ROLLOUT_SCHEMA, select_columns, stored_columns, table_to_rollouts
 from reasonray.store.storage import Place
 from reasonray.store.verdicts import VERIFIED_SCHEMA
 
-_CONTROLS = 50
-"""Questions of each kind to which the answer is known."""
+_NUM_CONTROLS = 50
+"""Control questions of each kind."""
+_MAX_ACTORS = 4
+_BATCH = 1000
+"""Rollouts that an actor judges at a time."""
 _UNDECIDED = (Outcome.NO_ANSWER, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
-_RULED_SCHEMA = pa.schema([*VERIFIED_SCHEMA, pa.field("judgement", pa.string())])
+_RULES_SCHEMA = pa.schema([*VERIFIED_SCHEMA, pa.field("question", pa.string())])
+"""`question` is the one to ask the judge; null for none."""
+
+Outcomes = tuple[Outcome | None, Outcome | None]
+"""Of the fast path and of the algebra."""
 
 
 class Rules:
-    """Judges batches of rollouts by rules in a Ray Data actor, writes each as one file, and what a judge is asked."""
+    """A Ray Data actor that judges the rollouts of a segment by rules and writes the verdicts to files.
+
+    It reads the segments itself, because Ray Data would give segments of different schema versions one schema.
+    """
 
     def __init__(self, checking: Checking, target: Place) -> None:
         self._checking, self._target = checking, target
         self._pool = CheckerPool(checking)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return one row that names the file."""
-        table = select_columns(batch, ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA)
-        rollouts = [_under(it, self._checking.instead) for it in table_to_rollouts(table)]
-        begun = [self._begin(it) for it in rollouts]  # all are under way before the first is waited for
-        rows = [self._row(it, *futures) for it, futures in zip(rollouts, begun, strict=True)]
-        name = f"{content_hash(*row_hashes(table).to_pylist())}.parquet"
-        (self._target / name).write_table(pa.Table.from_pylist(rows, schema=_RULED_SCHEMA))
-        return pa.table({"file": [name]})
+    def __call__(self, row: dict[str, str]) -> dict[str, int]:
+        """Judge the segment at row["path"], and return the number of its rollouts."""
+        segment = Place(self._target.filesystem, row["path"])
+        count = 0
+        for number, rollouts in enumerate(_batches(segment)):
+            rollouts = [_with_checker_instead(rollout, self._checking.instead) for rollout in rollouts]
+            begun = [self._begin(rollout) for rollout in rollouts]  # all of them, before waiting for the first
+            rows = [self._row(rollout, *futures) for rollout, futures in zip(rollouts, begun, strict=True)]
+            name = f"{segment.name.removesuffix('.parquet')}-{number:05d}.parquet"
+            (self._target / name).write_table(pa.Table.from_pylist(rows, schema=_RULES_SCHEMA))
+            count += len(rows)
+        return {"rollouts": count}
 
-    def _begin(self, rollout: Rollout) -> tuple[Future[Verdict] | None, Future[tuple[str, str]] | None]:
-        """Have a rollout judged, and if it is audited by each rule alone; not what the engine failed at."""
+    def _begin(self, rollout: Rollout) -> tuple[Future[CheckResult] | None, Future[Outcomes] | None]:
+        """Begin to judge a rollout, and by each rule alone if it is audited. Failed completions are not judged."""
         if rollout.finish is Finish.ERROR:
             return None, None
-        asked = rollout.problem, rollout.completion, rollout.finish
+        arguments = rollout.problem, rollout.completion, rollout.finish
         is_audited = hash_fraction(rollout.id) < self._checking.audit
-        return self._pool.submit(*asked), self._pool.compare_rules(*asked) if is_audited else None
+        return self._pool.submit(*arguments), self._pool.compare_rules(*arguments) if is_audited else None
 
     def _row(
-        self, rollout: Rollout, judged: Future[Verdict] | None, compared: Future[tuple[str, str]] | None
+        self, rollout: Rollout, checked: Future[CheckResult] | None, compared: Future[Outcomes] | None
     ) -> dict[str, Any]:
-        verdict = judged.result() if judged else rollout.verdict
-        both = compared.result() if compared else ("", "")
+        """Return the row of a rollout when its checks have ended."""
+        result = checked.result() if checked else CheckResult(rollout.verdict)
+        verdict = result.verdict
+        fast, symbolic = compared.result() if compared else (None, None)
         response = split_reasoning(rollout.completion)[1]
         has_answer = verdict.extracted or (rollout.finish is Finish.STOP and response.strip())
-        can_be_asked = self._checking.judge and has_answer
-        why = _why_judged(rollout.problem, verdict, both, is_audited=compared is not None) if can_be_asked else None
-        asked = judgement.question(rollout.problem, verdict.extracted, response) if why else None
+        reason = None
+        if self._checking.judge and has_answer:
+            is_disagreement = bool(fast and symbolic and fast is not symbolic)
+            reason = _judged_for(rollout.problem, result, is_disagreement, is_audited=compared is not None)
         return {
             "id": rollout.id,
             "resample": rollout.resample,
@@ -88,26 +107,26 @@ class Rules:
             "outcome_before": rollout.verdict.outcome.value,
             **{f"verdict_{name}": value for name, value in asdict(verdict).items()},
             "rules_outcome": verdict.outcome.value,
-            "fast_outcome": both[0] or None,
-            "symbolic_outcome": both[1] or None,
+            "fast_outcome": fast and fast.value,
+            "symbolic_outcome": symbolic and symbolic.value,
             "judge_outcome": None,
-            "judged_for": why,
+            "judged_for": reason,
             "audited": compared is not None,
-            "judgement": asked,
+            "question": judgement.question(rollout.problem, verdict.extracted, response) if reason else None,
         }
 
 
 def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> dict[str, Any]:
-    """Judge every committed rollout again, and return what the manifest says of it.
+    """Judge every committed rollout again, and return the manifest.
 
     Args:
         run: the run.
         pool: provides the judge's replicas, which start only if there is something to ask; None for a pool of the
             stage's own.
-        again: do so even if the same rollouts were verified under the same configuration before.
+        again: whether to do so if the same rollouts were verified under the same configuration before.
 
     Raises:
-        UserError: the run holds no rollouts, or a checker is unknown.
+        UserError: the run has no rollouts, or a checker does not exist.
     """
     segments = run.ledger.segments()
     if not segments:
@@ -123,143 +142,171 @@ def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> 
     scratch = run.verified / "rules"
     scratch.delete()
     quiet_ray_data()
-    ruled = _by_rules(segments, checking, scratch)
+    verified = _by_rules(segments, checking, scratch)
     controls = None
     if checking.judge:
-        ruled, controls = _with_judgements(run, pool, checking.judge, ruled)
+        verified, controls = _with_judgements(run, pool, checking.judge, verified)
     if checking.majority is not None:
-        ruled = _with_majorities(run, checking.majority, ruled)
-    document = _conclude(run, inputs, ruled.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA), controls)
+        verified = _with_majorities(run, checking.majority, verified)
+    document = _conclude(run, inputs, verified.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA), controls)
     scratch.delete()
     return document
 
 
-def _under(rollout: Rollout, instead: Mapping[str, str]) -> Rollout:
-    """Return a rollout whose problem goes to another checker, where the configuration names one."""
-    checker = instead.get(rollout.problem.checker, rollout.problem.checker)
-    return replace(rollout, problem=replace(rollout.problem, checker=checker))
-
-
-def _why_judged(problem: Problem, verdict: Verdict, both: tuple[str, str], *, is_audited: bool) -> str | None:
-    """Return why a judge should look at an answer, None if it need not, or has nothing to compare with."""
-    if problem.answer is None or needs_no_answer(problem.checker):
-        return None
-    if verdict.outcome in _UNDECIDED or verdict.detail.endswith(math_answer.UNREAD):
-        return "undecided"
-    if all(both) and both[0] != both[1]:
-        return "disagreement"
-    return "audit" if is_audited else None
-
-
 def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> pa.Table:
-    dataset = ray.data.read_parquet(
-        [segment.path for segment in segments], filesystem=segments[0].filesystem, override_num_blocks=len(segments)
-    )
-    dataset.map_batches(
+    """Return the verdicts of the rules, of _RULES_SCHEMA."""
+    rows = [{"path": segment.path} for segment in segments]
+    ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Rules,
         fn_constructor_args=(checking, scratch),
-        batch_format="pyarrow",
-        batch_size=1000,
-        num_cpus=0.5,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=4),
+        num_cpus=_cpu_share(),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=_MAX_ACTORS),
     ).materialize()
     return pa.concat_tables([file.read_table() for file in scratch.list(".parquet")])
 
 
-def _with_judgements(
-    run: Run, pool: ReplicaPool | None, judge: Judge, ruled: pa.Table
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Ask the judge what it is to be asked, each question once, and let it decide where the rules did not.
+def _cpu_share() -> float:
+    """Return the CPUs that an actor asks for.
 
-    Among the questions are controls whose answers are known. A judge that does no better on them than chance would
+    It is small, because a larger share would wait for ever next to replicas that hold the cluster's CPUs; the work is
+    done by the actor's checker processes, which count for as little next to a replica. It is more than 0 where
+    possible, because that keeps actors off a head node without CPUs.
+    """
+    share = 0.01
+    return share if ray.available_resources().get("CPU", 0.0) >= _MAX_ACTORS * share else 0.0
+
+
+def _batches(segment: Place) -> Iterator[list[Rollout]]:
+    """Yield the rollouts of a segment of this version of the schema or an older one."""
+    with pq.ParquetFile(segment.path, filesystem=segment.filesystem, pre_buffer=True) as file:
+        columns = stored_columns(ROLLOUT_SCHEMA.names, file.schema_arrow)
+        for batch in file.iter_batches(_BATCH, columns=columns):
+            table = select_columns(pa.Table.from_batches([batch]), ROLLOUT_SCHEMA.names)
+            yield table_to_rollouts(table.cast(ROLLOUT_SCHEMA))
+
+
+def _with_checker_instead(rollout: Rollout, instead: Mapping[str, str]) -> Rollout:
+    """Return a rollout whose problem has another checker, where the configuration names one."""
+    checker = instead.get(rollout.problem.checker, rollout.problem.checker)
+    return replace(rollout, problem=replace(rollout.problem, checker=checker))
+
+
+def _judged_for(problem: Problem, result: CheckResult, is_disagreement: bool, *, is_audited: bool) -> str | None:
+    """Return why a judge is to look at an answer, or None if it need not or has no gold answer to compare with."""
+    if problem.answer is None or not find_checker(problem.checker).needs_answer:
+        return None
+    if result.verdict.outcome in _UNDECIDED or result.is_undecided:
+        return "undecided"
+    if is_disagreement:
+        return "disagreement"
+    return "audit" if is_audited else None
+
+
+def _with_judgements(
+    run: Run, pool: ReplicaPool | None, judge: Judge, verified: pa.Table
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Ask the judge each question once, and let it decide where the rules did not; return the result of its controls.
+
+    Control questions, whose answers are known, are among the questions. A judge that does no better on them than chance
     decides nothing.
     """
-    asked = ruled["judgement"].to_pylist()
+    questions = verified["question"].to_pylist()
     accept, refuse = _controls(run.problems(Split.TRAIN))
-    wanted = dict.fromkeys(text for text in (*accept, *refuse, *asked) if text is not None)
-    questions = {text: judgement.as_problem(text, "no" if text in refuse else "yes") for text in wanted}
-    problems = list(questions.values())
-    spec = EngineSpec.of(run, judge)
+    texts = dict.fromkeys(text for text in (*accept, *refuse, *questions) if text is not None)
+    problems = {text: judgement.as_problem(text, "no" if text in refuse else "yes") for text in texts}
     job = SamplingJob(
-        "judge", problems, judge.prompt, judge.sampling, Fixed(samples=1), run.judgements, spec, judge.replica_bounds
+        "judge",
+        list(problems.values()),
+        judge.prompt,
+        judge.sampling,
+        Fixed(samples=1),
+        run.judgements,
+        EngineSpec.of(run, judge),
+        judge.replica_bounds,
     )
     with pool_for(run, pool) as replicas:
         run_jobs(run, "verify", [job], replicas)
-    said = run.judgements.read(["problem_id", "verdict_outcome", "model"])
-    said = said.filter(pc.equal(said["model"], judge.model))
-    outcomes = dict(zip(said["problem_id"].to_pylist(), said["verdict_outcome"].to_pylist(), strict=True))
-    found = pa.array([outcomes.get(questions[text].id) if text is not None else None for text in asked], pa.string())
-    controls = controlled(*([outcomes.get(questions[text].id) for text in texts] for texts in (accept, refuse)))
-    decided = pc.is_in(found, value_set=pa.array([Outcome.CORRECT.value, Outcome.WRONG.value]))
-    decides = pc.and_(decided, pc.is_in(ruled["judged_for"], value_set=pa.array(["undecided", "disagreement"])))
-    if not controls["trusted"]:
-        decides = pc.and_(decides, False)
-    ruled = _replaced(
-        _replaced(ruled, pc.is_valid(found), judge_outcome=found),
-        decides,
-        verdict_outcome=found,
-        verdict_checker="judge",
-        verdict_detail=pc.binary_join_element_wise(pa.scalar("judge"), ruled["verdict_detail"], " instead of "),
+    replies = run.judgements.read(["problem_id", "verdict_outcome", "model"])
+    replies = replies.filter(pc.equal(replies["model"], judge.model))
+    outcomes = dict(zip(replies["problem_id"].to_pylist(), replies["verdict_outcome"].to_pylist(), strict=True))
+    judged = pa.array(
+        [outcomes.get(problems[text].id) if text is not None else None for text in questions], pa.string()
     )
-    return ruled, controls
+    controls = controlled(*([outcomes.get(problems[text].id) for text in texts] for texts in (accept, refuse)))
+    has_decided = pc.is_in(judged, value_set=pa.array([Outcome.CORRECT.value, Outcome.WRONG.value]))
+    may_decide = pc.is_in(verified["judged_for"], value_set=pa.array(["undecided", "disagreement"]))
+    decides = pc.and_(pc.and_(has_decided, may_decide), controls["trusted"])
+    verified = _replaced(
+        _replaced(verified, pc.is_valid(judged), judge_outcome=judged),
+        decides,
+        verdict_outcome=judged,
+        verdict_checker="judge",
+        verdict_detail=pc.binary_join_element_wise(pa.scalar("judge"), verified["verdict_detail"], " instead of "),
+    )
+    return verified, controls
 
 
 def _controls(problems: Sequence[Problem]) -> tuple[list[str], list[str]]:
-    """Return questions that a judge must answer with yes (the gold answer itself), and with no (another's)."""
-    known = [it for it in problems if it.answer is not None and not needs_no_answer(it.checker)]
-    chosen = sorted(known, key=lambda it: content_hash("control", it.id))[:_CONTROLS]
-    accept = [judgement.question(it, it.answer, "") for it in chosen]
-    pairs = zip(chosen, [*chosen[1:], *chosen[:1]], strict=True)
-    others = [
-        (it, other.answer or "")
-        for it, other in pairs
-        if not consensus.is_same(it, it.answer or "", other.answer or "")
+    """Return questions about answers that a judge must accept (gold answers), and must refuse (other problems')."""
+    answered = [
+        problem for problem in problems if problem.answer is not None and find_checker(problem.checker).needs_answer
     ]
-    return accept, [judgement.question(it, answer, "") for it, answer in others]
+    chosen = sorted(answered, key=lambda problem: content_hash("control", problem.id))[:_NUM_CONTROLS]
+    accept = [judgement.question(problem, problem.answer, "") for problem in chosen]
+    refuse = [
+        judgement.question(problem, other.answer, "")
+        for problem, other in zip(chosen, [*chosen[1:], *chosen[:1]], strict=True)
+        if not consensus.is_same(problem, problem.answer or "", other.answer or "")
+    ]
+    return accept, refuse
 
 
 def controlled(accept: Sequence[str | None], refuse: Sequence[str | None]) -> dict[str, Any]:
-    """Say how a judge did on its controls, and whether its word counts.
+    """Return how a judge did on its controls, and whether it is trusted.
 
-    It does if, at the lower ends of both intervals, it accepts right answers more readily than wrong ones.
+    It is trusted if it accepts correct answers more readily than wrong ones, at the lower ends of both intervals.
+
+    Args:
+        accept: the judge's outcomes on answers that are correct; None for no reply.
+        refuse: its outcomes on answers that are wrong.
     """
-    right = [outcome == Outcome.CORRECT for outcome in accept]
-    wrong = [outcome == Outcome.WRONG for outcome in refuse]
-    if not right or not wrong:
+    accepted = [outcome == Outcome.CORRECT for outcome in accept]
+    refused = [outcome == Outcome.WRONG for outcome in refuse]
+    if not accepted or not refused:
         return {"accepts_gold": None, "refuses_others": None, "trusted": True}
-    accepts, refuses = wilson(sum(right), len(right)), wilson(sum(wrong), len(wrong))
+    accepts, refuses = wilson(sum(accepted), len(accepted)), wilson(sum(refused), len(refused))
     return {
-        "accepts_gold": asdict(accepts) | {"of": len(right)},
-        "refuses_others": asdict(refuses) | {"of": len(wrong)},
+        "accepts_gold": asdict(accepts) | {"of": len(accepted)},
+        "refuses_others": asdict(refuses) | {"of": len(refused)},
         "trusted": accepts.low > 1 - refuses.low,
     }
 
 
-def _with_majorities(run: Run, share: float, ruled: pa.Table) -> pa.Table:
-    """Judge the rollouts of problems without a gold answer by what most of them say."""
-    unanswered = {it.id: it for it in run.problems(Split.TRAIN) if it.answer is None}
+def _with_majorities(run: Run, min_share: float, verified: pa.Table) -> pa.Table:
+    """Judge the rollouts of problems without a gold answer by the answer that most of them give."""
+    unanswered = {problem.id: problem for problem in run.problems(Split.TRAIN) if problem.answer is None}
     mask = pc.and_(
-        pc.is_in(ruled["problem_id"], value_set=pa.array(unanswered, pa.string())),
-        pc.is_valid(ruled["verdict_extracted"]),
+        pc.is_in(verified["problem_id"], value_set=pa.array(unanswered, pa.string())),
+        pc.is_valid(verified["verdict_extracted"]),
     )
-    rows: dict[str, list[tuple[str, str]]] = {}
-    narrow = ruled.filter(mask).select(["problem_id", "id", "verdict_extracted"])
-    for problem, identity, answer in zip(*(narrow[name].to_pylist() for name in narrow.column_names), strict=True):
-        rows.setdefault(problem, []).append((identity, answer))
-    found: dict[str, tuple[str, str]] = {}
-    for identity, them in rows.items():
-        problem, answers = unanswered[identity], [answer for _, answer in sorted(them)]
-        most = consensus.majority(problem, answers)
-        if most is None or most.of < consensus.LEAST_VOTES or most.share < share:
+    answers: dict[str, list[tuple[str, str]]] = {}
+    columns = verified.filter(mask).select(["problem_id", "id", "verdict_extracted"]).to_pydict().values()
+    for problem_id, rollout_id, answer in zip(*columns, strict=True):
+        answers.setdefault(problem_id, []).append((rollout_id, answer))
+    judged: dict[str, tuple[str, str]] = {}
+    for problem_id, pairs in answers.items():
+        problem = unanswered[problem_id]
+        most = consensus.majority(problem, [answer for _, answer in sorted(pairs)])
+        if most is None or most.num_answers < consensus.MIN_VOTES or most.share < min_share:
             continue
-        detail = f"{most.votes} of {most.of} samples answer {most.answer[:80]}"
-        for rollout, answer in them:
-            right = consensus.is_same(problem, most.answer, answer)
-            found[rollout] = (Outcome.CORRECT if right else Outcome.WRONG).value, detail
-    values = [found.get(identity, (None, None)) for identity in ruled["id"].to_pylist()]
+        detail = f"{most.votes} of {most.num_answers} samples answer {most.answer[:80]}"
+        for rollout_id, answer in pairs:
+            is_right = consensus.is_same(problem, most.answer, answer)
+            judged[rollout_id] = (Outcome.CORRECT if is_right else Outcome.WRONG).value, detail
+    values = [judged.get(rollout_id, (None, None)) for rollout_id in verified["id"].to_pylist()]
     outcomes, details = (pa.array(column, pa.string()) for column in zip(*values, strict=True))
     return _replaced(
-        ruled,
+        verified,
         pc.is_valid(outcomes),
         verdict_outcome=outcomes,
         verdict_checker="majority",
@@ -267,29 +314,30 @@ def _with_majorities(run: Run, share: float, ruled: pa.Table) -> pa.Table:
     )
 
 
-def _replaced(table: pa.Table, where: pa.Array, **columns: Any) -> pa.Table:
-    """Return a table with other values in the rows where a mask holds."""
+def _replaced(table: pa.Table, mask: pa.Array, **columns: Any) -> pa.Table:
+    """Return a table with other values in the rows of a mask."""
     for name, values in columns.items():
-        mixed = pc.if_else(pc.fill_null(where, False), values, table[name])
+        mixed = pc.if_else(pc.fill_null(mask, False), values, table[name])
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), mixed)
     return table
 
 
 def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any] | None) -> dict[str, Any]:
+    """Write the verdicts and the manifest, remove earlier files, and print what changed."""
     name = f"{inputs[:12]}.parquet"
-    verified = verified.sort_by([(it, "ascending") for it in ("id", "resample", "verdict_outcome")])
+    verified = verified.sort_by([(column, "ascending") for column in ("id", "resample", "verdict_outcome")])
     (run.verified / name).write_table(verified)
     pairs = zip(verified["outcome_before"].to_pylist(), verified["verdict_outcome"].to_pylist(), strict=True)
-    counts = Counter(f"{before}>{now}" for before, now in pairs)
-    changed = Counter({pair: count for pair, count in counts.items() if len(set(pair.split(">"))) == 2})
+    counts = Counter(pairs)
+    judge = run.config.checking.judge
     document = {
         "inputs": inputs,
         "files": [name],
         "rows": verified.num_rows,
-        "counts": dict(counts),
+        "counts": {f"{before}>{now}": count for (before, now), count in counts.items()},
         "checkers": dict(Counter(verified["verdict_checker"].to_pylist())),
         "audit": run.config.checking.audit,
-        "judge": run.config.checking.judge.model if run.config.checking.judge else None,
+        "judge": judge.model if judge else None,
         "controls": controls,
         "agreement": agreement(verified),
     }
@@ -298,15 +346,16 @@ def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any
         if file.name != name:
             file.delete()
     if controls and not controls["trusted"]:
-        shares = [controls[name]["mean"] for name in ("accepts_gold", "refuses_others")]
+        accepted, refused = controls["accepts_gold"]["mean"], controls["refuses_others"]["mean"]
         log_line(
-            "verify",
-            f"the judge accepts {shares[0]:.0%} of right and refuses {shares[1]:.0%} of wrong answers that are known:",
+            "verify", f"the judge accepts {accepted:.0%} of correct and refuses {refused:.0%} of wrong control answers:"
         )
         log_line("verify", "no better than chance, so it decides nothing")
-    log_line("verify", f"{verified.num_rows:>7,} rollouts judged again   {sum(changed.values()):,} verdicts changed")
-    for pair, count in changed.most_common():
-        log_line("verify", f"{count:>7,} {pair.replace('>', ' → ')}")
+    changed = [(before, now, count) for (before, now), count in counts.most_common() if before != now]
+    num_changed = sum(count for _, _, count in changed)
+    log_line("verify", f"{verified.num_rows:>7,} rollouts judged again   {num_changed:,} verdicts changed")
+    for before, now, count in changed:
+        log_line("verify", f"{count:>7,} {before} → {now}")
     run.events.emit("verified", rows=document["rows"], counts=document["counts"])
     return document
 
@@ -314,8 +363,11 @@ def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any
 def agreement(verified: pa.Table) -> dict[str, Any]:
     """Return how far the checkers agree on the rollouts that several of them judged.
 
-    `missed` and `let_through` are estimates over the audited sample, the judge's word being taken for the truth: the
-    share of answers that the rules refuse and the judge accepts, and of those that they accept and it refuses.
+    `missed` and `let_through` are estimates over the audited sample that take the judge's reply as the truth: the share
+    of answers refused by the rules that the judge accepts, and of those accepted by the rules that it refuses.
+
+    Args:
+        verified: a table of VERIFIED_SCHEMA.
     """
     judged = verified.filter(pc.is_valid(verified["judge_outcome"]))
     audited = judged.filter(judged["audited"])
@@ -332,7 +384,7 @@ def agreement(verified: pa.Table) -> dict[str, Any]:
 
 
 def _pairs(table: pa.Table, one: str, other: str) -> list[dict[str, Any]]:
-    """Count pairs of outcomes; what one of the two was not asked stands as null."""
-    seen = table.filter(pc.or_(pc.is_valid(table[one]), pc.is_valid(table[other])))
-    counts = Counter(zip(seen[one].to_pylist(), seen[other].to_pylist(), strict=True))
+    """Count the pairs of outcomes in two columns; null stands for a checker that was not asked."""
+    asked = table.filter(pc.or_(pc.is_valid(table[one]), pc.is_valid(table[other])))
+    counts = Counter(zip(asked[one].to_pylist(), asked[other].to_pylist(), strict=True))
     return [{"first": first, "second": second, "rollouts": count} for (first, second), count in counts.most_common()]

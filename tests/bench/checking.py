@@ -187,9 +187,9 @@ def hostile(limit: float) -> dict[str, Any]:
     took = {}
     print(f"hostile answers, limit {limit:g} s")
     for name, (gold, completion) in HOSTILE.items():
-        pool.submit(a_problem(answer=r"\sqrt{12}"), r"\boxed{2\sqrt{3}}", Finish.STOP).result()  # a living worker
+        pool.submit(a_problem(answer=r"\sqrt{12}"), r"\boxed{2\sqrt{3}}").result()  # a living worker
         begun = time.perf_counter()
-        verdict = pool.submit(a_problem(answer=gold), completion, Finish.STOP).result()
+        verdict = pool.submit(a_problem(answer=gold), completion).result().verdict
         took[name] = time.perf_counter() - begun
         print(f"  {name:<26} {took[name]:6.2f} s  {verdict.outcome.value:<8} {verdict.detail[:60]}")
         assert verdict.outcome is not Outcome.CORRECT or gold == "x"

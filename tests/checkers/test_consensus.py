@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.checkers import check, consensus, judgement
-from reasonray.records import Finish, Outcome
+from reasonray.records import Outcome
 from tests.factories import a_problem
 
 ANSWERS = st.lists(st.sampled_from(["1/2", "0.5", r"\frac{1}{2}", "2", "2.0", "two", "$2$", "x + 1"]), max_size=9)
@@ -25,7 +25,7 @@ def test_every_answer_is_in_one_group_and_the_majority_is_the_largest(answers: l
     assert (most is None) == (not answers)
     if most:
         assert most.votes == max(map(len, groups))
-        assert most.of == len(answers)
+        assert most.num_answers == len(answers)
 
 
 def test_a_gold_answer_that_no_sample_gives_while_most_give_another_is_a_suspect() -> None:
@@ -38,13 +38,13 @@ def test_a_gold_answer_that_no_sample_gives_while_most_give_another_is_a_suspect
         *[(few.id, Outcome.WRONG, "41")] * 2,
         (few.id, Outcome.NO_ANSWER, None),
     ]
-    found, looked_at = consensus.suspects([solved, few, torn, wrong], verdicts)
-    assert [(it.problem, it.majority) for it in found] == [(wrong, consensus.Majority("41", 3, 4))]
-    assert looked_at == 2, "wrong and torn: one is solved, one has too few answers"
+    doubtful, num_examined = consensus.suspects([solved, few, torn, wrong], verdicts)
+    assert [(suspect.problem, suspect.majority) for suspect in doubtful] == [(wrong, consensus.Majority("41", 3, 4))]
+    assert num_examined == 2, "wrong and torn: one is solved, one has too few answers"
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome"),
+    ("reply", "outcome"),
     [
         ("Both are 3.\nJudgement: yes", Outcome.CORRECT),
         ("Judgement: yes? The units differ. **Judgement:** no", Outcome.WRONG),
@@ -56,9 +56,9 @@ def test_a_gold_answer_that_no_sample_gives_while_most_give_another_is_a_suspect
         ("<think> Judgement: yes </think> Judgement: no", Outcome.WRONG),
     ],
 )
-def test_a_judges_last_word_counts_and_no_word_is_none(said: str, outcome: Outcome) -> None:
+def test_a_judges_last_word_counts_and_no_word_is_none(reply: str, outcome: Outcome) -> None:
     asked = judgement.as_problem(judgement.question(a_problem(), "42", ""))
-    assert check(asked, said, Finish.STOP).outcome is outcome
+    assert check(asked, reply).outcome is outcome
 
 
 def test_a_judge_sees_problem_gold_and_answer_and_equal_answers_are_one_question() -> None:

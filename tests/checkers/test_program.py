@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from reasonray.checkers import check, check_fast, program, sandbox, unverifiable
+from reasonray.checkers import check, check_fast, find_checker, program, sandbox, unverifiable
 from reasonray.checkers.pool import CheckerPool
 from reasonray.checkers.sandbox import Limits
 from reasonray.config import Checking, UserError
@@ -47,7 +47,7 @@ def judged(code: str, metadata: dict[str, Any], text: str = "Here it is:\n```pyt
     [
         ("def double(x):\n    return 2 * x", DOUBLE, Outcome.CORRECT, "2 calls"),
         ("def double(x):\n    return x * x", DOUBLE, Outcome.WRONG, "call 2 of 2: returns 9, not -6"),
-        ("def double(x):\n    return {x}", DOUBLE, Outcome.WRONG, "call 1 of 2: returns set, which is no JSON"),
+        ("def double(x):\n    return {x}", DOUBLE, Outcome.WRONG, "call 1 of 2: returns set, which is not JSON"),
         ("def treble(x):\n    return 3 * x", DOUBLE, Outcome.WRONG, "call 1 of 2: KeyError: 'double'"),
         ("def double(x):\n    return 1 / 0", DOUBLE, Outcome.WRONG, "ZeroDivisionError"),
         ("def double(x)\n    return 2", DOUBLE, Outcome.WRONG, "SyntaxError"),
@@ -100,7 +100,7 @@ def test_methods_numbers_within_a_tolerance_and_other_forms_of_tests_are_known()
 def test_the_program_is_the_last_block_or_the_one_that_defines_what_is_called(
     text: str, metadata: dict[str, Any], found: str | None
 ) -> None:
-    extracted = program.extract(a_task(metadata), text)
+    extracted = find_checker("program").extract(a_task(metadata), text)
     assert (extracted.text if extracted else None) == found
 
 
@@ -277,11 +277,11 @@ def test_a_killed_checker_takes_its_program_along_and_the_next_check_goes_on() -
             if mine := [it for it in psutil.Process().children(recursive=True) if it.name() == "bwrap"]:
                 break
         os.kill(mine[0].ppid(), 9)
-        assert stuck.result(30).outcome is Outcome.FAILED
+        assert stuck.result(30).verdict.outcome is Outcome.FAILED
         _, alive = psutil.wait_procs(mine, 5)
         assert not alive
         good = "```python\nprint(sum(map(int, input().split())))\n```"
-        assert pool.submit(a_task(ECHO), good, Finish.STOP).result(60).outcome is Outcome.CORRECT
+        assert pool.submit(a_task(ECHO), good, Finish.STOP).result(60).verdict.outcome is Outcome.CORRECT
     finally:
         pool.close()
 
@@ -293,20 +293,20 @@ def test_another_interpreter_brings_its_packages(tmp_path: Path) -> None:
     code = "import numpy\nprint(int(numpy.array(list(map(int, input().split()))).sum()))"
     assert judged(code, ECHO).outcome is Outcome.CORRECT
     program.configure(Limits(python=str(tmp_path / "no-python")))
-    with pytest.raises(UserError, match="is no Python interpreter that runs here"):
+    with pytest.raises(UserError, match="is not a Python interpreter that runs here"):
         judged(code, ECHO)
 
 
 @needs_sandbox
 def test_without_rights_a_user_namespace_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    sandbox._walls.cache_clear()
+    sandbox._bwrap.cache_clear()
     try:
-        if sandbox._walls() is None:
+        if sandbox._bwrap() is None:
             pytest.skip("this machine lets nobody make user namespaces")
-        assert "--unshare-all" in sandbox._walls()
+        assert "--unshare-all" in sandbox._bwrap()
         assert judged("print(sum(map(int, input().split())))", ECHO).outcome is Outcome.CORRECT
         assert judged(ESCAPES["environment"], {"tests": [{"stdin": "", "stdout": "[]"}]}).outcome is Outcome.CORRECT
     finally:
         monkeypatch.undo()
-        sandbox._walls.cache_clear()
+        sandbox._bwrap.cache_clear()
