@@ -1,8 +1,8 @@
-"""Every knob of a run: TOML in, frozen models out. Nothing here has a side effect.
+"""Every knob of a run: a TOML file in, frozen pydantic models out.
 
-`load_config("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides (each a TOML value; a
-bare word counts as a string) and validates; what is unknown, missing or of the wrong type raises ConfigError, which
-names the key.
+`load_config("x.toml", ["teachers.0.sampling.temperature=0.6"])` reads a file, applies overrides and validates. The
+value of an override is TOML; a bare word counts as a string. An unknown key, a missing key or a value of the wrong type
+raises ConfigError, which names the key. Nothing here has a side effect. README.md lists all knobs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -31,7 +31,7 @@ from reasonray.config.models import (
     VLLMEngine,
 )
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, UntilCorrect
-from reasonray.config.section import PATH_PART, Section
+from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
 from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, Training
 from reasonray.errors import ConfigError, UserError
@@ -75,23 +75,34 @@ __all__ = [
 
 
 class Config(Section):
-    """One run, whole."""
+    """A whole run."""
 
-    name: str
-    root: str = "runs"
-    """Directory or URI (`s3://bucket/prefix`) under which the run lives as <root>/<name>."""
-    seed: int = 0
-    sources: tuple[Source, ...] = Field(min_length=1)
-    teachers: tuple[Teacher, ...] = ()
-    """None are needed where models are only measured (jobs/evaluate.py)."""
-    policy: Policy = Fixed()
+    name: Annotated[str, Change.FIXED]
+    """Name of the run, and of its directory: letters, digits, '.', '_' and '-'."""
+    root: Annotated[str, Change.FREE] = "runs"
+    """Directory or URI (`s3://bucket/prefix`) below which the run lives, as `<root>/<name>`."""
+    seed: Annotated[int, Change.FIXED] = 0
+    """Seed of the run: of every sample's seed, and of the order of training."""
+    sources: Annotated[tuple[Source, ...], Change.EXTENDS] = Field(min_length=1)
+    """Where problems come from; at least one. Problems may be added to a run, but not taken away."""
+    teachers: Annotated[tuple[Teacher, ...], Change.EXTENDS] = ()
+    """Models that write solutions; none are needed to evaluate models only."""
+    policy: Annotated[Policy, Change.EXTENDS] = Fixed()
+    """How many samples each problem gets."""
     budget: Budget = Budget()
+    """What sampling may cost."""
     failures: Failures = Failures()
+    """How many failures sampling tolerates."""
     checking: Checking = Checking()
+    """How verdicts come about."""
     curation: Curation = Curation()
+    """Which rollouts become examples."""
     student: Student
+    """The model that learns."""
     training: Training = Training()
+    """How it learns."""
     evaluation: Evaluation = Evaluation()
+    """How models are measured."""
 
     @field_validator("name")
     @classmethod
@@ -104,8 +115,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:
-        arms = [it.name for it in (*self.teachers, *self.evaluation.arms)]
-        for what, names in (
+        arms = [arm.name for arm in (*self.teachers, *self.evaluation.arms)]
+        for kind, names in (
             ("teachers", [teacher.name for teacher in self.teachers]),
             ("arms", arms),
             ("pairs of arms", [f"{after}-{before}" for before, after in combinations(["base", *arms, "student"], 2)]),
@@ -113,7 +124,7 @@ class Config(Section):
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"two {what} are called {twice[0]!r}; give each a name of its own")
+                raise ValueError(f"two {kind} are called {twice[0]!r}; give each a name of its own")
         return self
 
     @property
@@ -121,17 +132,17 @@ class Config(Section):
         return [source.name or getattr(source, "path", getattr(source, "task", "")) for source in self.sources]
 
     @model_validator(mode="after")
-    def _the_mix_is_of_sources(self) -> Config:
+    def _mix_names_sources(self) -> Config:
         if unknown := [name for name in self.curation.mix if name not in self._source_names]:
             known = ", ".join(self._source_names)
             raise ValueError(f"curation.mix: no source is called {unknown[0]!r}; there are {known}")
         return self
 
     @model_validator(mode="after")
-    def _the_best_can_be_told(self) -> Config:
+    def _best_has_held_out_examples(self) -> Config:
         if self.training.student == "best" and not self.curation.validation:
             raise ValueError(
-                'training.student = "best" is by the loss on held-out examples; set curation.validation to their share'
+                'training.student = "best" needs the loss on held-out examples; set curation.validation to their share'
             )
         return self
 
@@ -163,32 +174,32 @@ def parse(raw: dict[str, Any], *, origin: str = "configuration") -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_first_fault(error, raw)}") from None
+        raise ConfigError(f"{origin}: {_describe_first_error(error, raw)}") from None
 
 
-def _first_fault(error: ValidationError, raw: Any) -> str:
-    fault = error.errors()[0]
-    keys = _as_written(fault["loc"], raw)
-    if fault["type"] == "missing":
-        keys.append(str(fault["loc"][-1]))
-    elif fault["type"].startswith("union_tag"):
+def _describe_first_error(error: ValidationError, raw: Any) -> str:
+    detail = error.errors()[0]
+    keys = _as_written(detail["loc"], raw)
+    if detail["type"] == "missing":
+        keys.append(str(detail["loc"][-1]))
+    elif detail["type"].startswith("union_tag"):
         keys.append("kind")
     key = ".".join(keys)
     where = f"{key}: " if key else ""
-    if fault["type"] in ("missing", "union_tag_not_found"):
+    if detail["type"] in ("missing", "union_tag_not_found"):
         return f"{key} is missing; set it"
-    if fault["type"] == "union_tag_invalid":
-        return f"{where}there is no {fault['ctx']['tag']!r}; choose one of {fault['ctx']['expected_tags']}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if "error" in fault.get("ctx", {}):  # of a validator of ours, in its own words
+    if detail["type"] == "union_tag_invalid":
+        return f"{where}there is no {detail['ctx']['tag']!r}; choose one of {detail['ctx']['expected_tags']}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if "error" in detail.get("ctx", {}):  # raised by a validator of this package: the message is complete
         return f"{where}{message}"
     message = re.sub("a valid dictionary or .*", "a section", message).replace("a valid tuple", "a list")
     message = message.replace("Tuple", "List").replace(" after validation", "")
-    return f"{where}{message[0].lower()}{message[1:]} (it is {fault['input']!r})"
+    return f"{where}{message[0].lower()}{message[1:]} (it is {detail['input']!r})"
 
 
 def _as_written(loc: Sequence[Any], raw: Any) -> list[str]:
-    """Return the keys that lead to a fault as the TOML has them: pydantic puts its choice of a kind between them."""
+    """Return the keys that lead to an error, as the TOML has them; pydantic adds the kind it chose between them."""
     keys: list[str] = []
     node: Any = raw
     for part in loc:

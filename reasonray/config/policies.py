@@ -1,31 +1,34 @@
-"""How many attempts a problem gets (policy.py decides), what a run may cost, and what it puts up with."""
+"""How many samples each problem gets, what sampling may cost, and how many failures it tolerates."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reasonray.config.section import Section, Share, kind_or
+from reasonray.config.section import Change, Section, Share, default_kind
 
 
 class Fixed(Section):
-    """K samples for every problem."""
+    """K samples of every problem."""
 
     kind: Literal["fixed"] = "fixed"
     samples: PositiveInt = 8
+    """Samples per problem (K)."""
 
 
 class UntilCorrect(Section):
-    """Samples until `target` correct ones, at most `max`; siblings in flight are aborted once it is met."""
+    """Samples until `target` of them are correct; then the problem's requests in flight are aborted."""
 
     kind: Literal["until_correct"]
     target: PositiveInt = 4
+    """Correct samples wanted of each problem."""
     max: PositiveInt = 32
+    """Samples per problem, at most."""
     give_up: PositiveInt | None = None
-    """Attempts without one correct after which a problem is left alone; None: `max`."""
+    """Samples without a correct one after which a problem gets no more; by default `max`."""
     wave: PositiveInt = 8
-    """Attempts of one problem in flight at the same time, at most."""
+    """Requests of one problem in flight at the same time, at most."""
 
     @model_validator(mode="after")
     def _can_be_met(self) -> UntilCorrect:
@@ -37,21 +40,24 @@ class UntilCorrect(Section):
 
 
 class Proportional(Section):
-    """More correct samples of harder problems: DART-Math's Prop2Diff (arXiv 2407.13690).
+    """More correct samples of harder problems: DART-Math's Prop2Diff (Tong et al. 2024, arXiv 2407.13690).
 
-    A pilot estimates a problem's pass rate p; `target` × (1 - p) correct samples are wanted of it, at least `least`.
+    A pilot estimates a problem's pass rate p. Then `target` × (1 - p) correct samples are wanted, at least `least`.
     """
 
     kind: Literal["proportional"]
     pilot: PositiveInt = 4
-    """Attempts at every problem before its pass rate means anything."""
+    """Samples of every problem from which its pass rate is first estimated."""
     target: PositiveInt = 8
     """Correct samples wanted of a problem that is almost never solved."""
     least: PositiveInt = 1
+    """Correct samples wanted of every problem, however easy."""
     max: PositiveInt = 64
+    """Samples per problem, at most."""
     give_up: PositiveInt | None = None
-    """Attempts without one correct after which a problem is left alone; None: `max`."""
+    """Samples without a correct one after which a problem gets no more; by default `max`."""
     wave: PositiveInt = 8
+    """Requests of one problem in flight at the same time, at most."""
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Proportional:
@@ -67,47 +73,58 @@ class Proportional(Section):
 
 
 class Band(Section):
-    """`samples` of the problems that are neither too easy nor too hard; of the others only what it takes to know it.
+    """`samples` of each problem that is neither too easy nor too hard; fewer of the others.
 
-    A problem is left alone as soon as the posterior of its pass rate (uniform prior) lies below `low` or above `high`
-    with the confidence given.
+    A problem gets no more samples as soon as the posterior of its pass rate (uniform prior) lies below `low`, or above
+    `high`, with the confidence given.
     """
 
     kind: Literal["band"]
     low: Share = 0.1
+    """Pass rate below which a problem is too hard."""
     high: Share = 0.9
+    """Pass rate above which a problem is too easy."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Posterior probability at which a problem counts as too hard or too easy."""
     samples: PositiveInt = 16
+    """Samples of a problem within the band."""
     wave: PositiveInt = 8
+    """Requests of one problem in flight at the same time, at most."""
 
     @model_validator(mode="after")
-    def _holds_something(self) -> Band:
+    def _holds_a_pass_rate(self) -> Band:
         if self.low >= self.high:
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g}): no pass rate lies between them")
         return self
 
 
-Policy = Annotated[Fixed | UntilCorrect | Proportional | Band, Field(discriminator="kind"), kind_or("fixed")]
+Policy = Annotated[Fixed | UntilCorrect | Proportional | Band, Field(discriminator="kind"), default_kind("fixed")]
 
 
 class Budget(Section):
-    """What sampling may cost over all sessions of the run; reaching a limit ends it cleanly, raising it goes on."""
+    """Limits on sampling, over all sessions of the run. Reaching one ends sampling cleanly; raise it to go on."""
+
+    CHANGE: ClassVar[Change | None] = Change.FREE
 
     tokens: PositiveInt | None = None
     """Generated tokens."""
     accelerator_hours: float | None = Field(None, gt=0)
-    """Hours of all replicas' GPUs together (of replicas, where they have none), the engines' start included."""
+    """Hours of all replicas' GPUs together, engine start included; where replicas have no GPU, hours of replicas."""
     hours: float | None = Field(None, gt=0)
     """Wall time of sampling."""
 
 
 class Failures(Section):
-    """When an engine counts as hung, and when replicas that keep dying end the stage."""
+    """When an engine counts as hung, and when replica deaths end the stage."""
+
+    CHANGE: ClassVar[Change | None] = Change.FREE
 
     hang_seconds: float = Field(600.0, gt=0)
-    """Without a token from an engine that has requests in flight; then its replica is replaced."""
+    """Time without a token, while requests are in flight, after which an engine counts as hung and its replica is
+    replaced."""
     in_a_row: PositiveInt = 8
-    """Deaths without one rollout gained between them."""
+    """Replica deaths without a finished rollout between them that end the stage."""
     deaths: PositiveInt = 100
-    """Deaths within `minutes`, whatever was gained."""
+    """Replica deaths within `minutes` that end the stage, however many rollouts were finished meanwhile."""
     minutes: float = Field(10.0, gt=0)
+    """Time window of `deaths`."""

@@ -1,21 +1,51 @@
-"""What every part of the configuration is."""
+"""The base of every part of the configuration, and the marks that its fields carry.
+
+A mark says whether a field may change once a run has begun. It is given per field (`gpus: Annotated[int, Change.FREE]`)
+or per section (`CHANGE = Change.EXTENDS`); a section without one has the mark of the field that holds it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any
+from enum import Enum
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
+class Change(Enum):
+    """Whether a field may change in the configuration of a run that has begun."""
+
+    FREE = "free"
+    """Where work runs, what it may cost and how it is labelled: any value at any time."""
+    EXTENDS = "extends"
+    """More, or other work is asked of the run: what is missing is done, what is finished and still asked for stays."""
+    RAISES = "may be raised"
+    """A larger value extends the run, a smaller one is refused."""
+    FIXED = "fixed"
+    """Part of a rollout's identity, or of what the run's figures mean: another value is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Mark of a field that holds a section: some keys of this section carry another mark in this place."""
+
+    change: Change
+    keys: tuple[str, ...]
+
+
 class Section(BaseModel):
-    """A part of the configuration: frozen; an unknown key is an error, as is a number that is infinite or NaN."""
+    """A part of the configuration. It is frozen; an unknown key is an error, and so is a number that is not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
+    CHANGE: ClassVar[Change | None] = None
+    """The mark of fields that have none; None for the mark of the field that holds the section."""
+
     @model_validator(mode="before")
     @classmethod
-    def _every_key_is_known(cls, raw: Any) -> Any:
+    def _refuse_unknown_keys(cls, raw: Any) -> Any:
         unknown = next((key for key in raw if key not in cls.model_fields), None) if isinstance(raw, dict) else None
         if unknown is not None:
             close = get_close_matches(unknown, cls.model_fields, n=1)
@@ -24,13 +54,13 @@ class Section(BaseModel):
         return raw
 
 
-def kind_or(default: str) -> BeforeValidator:
-    """Return what lets a section of several kinds leave its `kind` out."""
-    return BeforeValidator(lambda raw: {"kind": default} | raw if isinstance(raw, dict) else raw)
+def default_kind(kind: str) -> BeforeValidator:
+    """Return a validator that adds `kind` to a section of several kinds that leaves it out."""
+    return BeforeValidator(lambda raw: {"kind": kind} | raw if isinstance(raw, dict) else raw)
 
 
 PATH_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-"""What a name looks like that becomes a directory."""
+"""The pattern of names that become directories."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""

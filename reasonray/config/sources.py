@@ -1,4 +1,4 @@
-"""Where problems come from (problems/)."""
+"""Where problems come from."""
 
 from __future__ import annotations
 
@@ -6,90 +6,125 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from reasonray.config.section import Section
+from reasonray.config.section import Change, Section
 
 
 class _Licensed(Section):
-    license: str = ""
-    """Of the problems, as the hub names licenses (mit, cc-by-4.0); the card says so."""
+    license: Annotated[str, Change.FREE] = ""
+    """License of the problems as the hub names it (mit, cc-by-4.0), for the data set's card."""
 
 
 class GeneratedSource(Section):
-    """Seeded arithmetic in three difficulties, as many problems as wanted (problems/generated.py)."""
+    """Seeded arithmetic in three difficulties, as many problems as wanted."""
 
     kind: Literal["generated"]
     name: str = "generated"
+    """Name of the source in tables and in `curation.mix`. It is part of the identity of the source's problems."""
     difficulties: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
+    """Difficulties to generate."""
     train: int = Field(300, ge=0)
-    """Train problems in all, dealt evenly to the difficulties."""
+    """Train problems in all, spread evenly over the difficulties."""
     test: int = Field(120, ge=0)
+    """Test problems in all, spread evenly over the difficulties."""
     seed: int = 0
+    """Seed of the generator."""
 
 
 class Columns(Section):
     """Which column of a table holds what."""
 
     question: str = "question"
+    """Column of the question."""
     answer: str = "answer"
+    """Column of the gold answer."""
     difficulty: str | None = None
+    """Column of the difficulty, by which the report groups problems."""
     checker: str | None = None
-    """Column with the checker's name, where a source mixes kinds."""
+    """Column of the checker's name, where a source mixes several kinds of answers."""
     metadata: dict[str, str] = Field(default_factory=dict)
-    """What a checker asks of the metadata → the column that holds it, such as `asserts = "test_list"`."""
+    """Metadata that a checker reads → the column that holds it, such as `asserts = "test_list"`."""
 
 
 class FilesSource(_Licensed):
-    """JSON Lines, JSON, CSV or parquet files (problems/files.py)."""
+    """Files: JSON Lines, JSON, CSV or parquet."""
 
     kind: Literal["files"]
     name: str = "files"
+    """Name of the source in tables and in `curation.mix`. It is part of the identity of the source's problems."""
     train: str | None = None
-    """Path, glob or URI of the train file(s), "" for none; relative to the working directory."""
+    """Path, glob or URI of the train file(s), relative to the working directory; by default none."""
     test: str | None = None
+    """Path, glob or URI of the test file(s), relative to the working directory; by default none."""
     columns: Columns = Columns()
+    """Names of the columns."""
     checker: str = "math_answer"
+    """Checker of every problem that names no other."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
-    """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
+    """Metadata for the checker, of every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     unanswered: bool = False
-    """Rows may lack a gold answer: nothing of them is judged, unless checking.majority stands in for it."""
+    """Accept rows without a gold answer. Their rollouts are not judged, unless `checking.majority` stands in for the
+    answer."""
     limit_train: int | None = Field(None, ge=0)
+    """Train problems to take, from the start; by default all."""
     limit_test: int | None = Field(None, ge=0)
+    """Test problems to take, from the start; by default all."""
     on_duplicate: Literal["error", "drop"] = "error"
+    """What to do with a problem that repeats another one. Of a train and a test problem with the same question, the
+    train problem is dropped."""
 
 
 class HubSource(_Licensed):
-    """A data set of the Hugging Face hub: `owner/name` or `owner/name/config` (problems/hub.py)."""
+    """A data set of the Hugging Face hub."""
 
     kind: Literal["hub"]
     path: str
+    """`owner/name` or `owner/name/config`."""
     name: str = ""
+    """Name of the source in tables and in `curation.mix`; by default `path`. It is part of the identity of the source's
+    problems."""
     revision: str | None = None
+    """Branch, tag or commit of the data set."""
     train: str | None = "train"
-    """Name of the split to distil from, "" for none; so with test."""
+    """Name of the split to distil from; "" for none."""
     test: str | None = "test"
+    """Name of the split to evaluate on; "" for none."""
     columns: Columns = Columns()
+    """Names of the columns."""
     gold: Literal["verbatim", "gsm8k", "boxed"] = "verbatim"
-    """How the gold answer stands in its column: as it is, after `####`, or in the last `\\boxed{}`."""
+    """Where the gold answer is in its column: all of it, after `####`, or in the last `\\boxed{}`."""
     checker: str = "math_answer"
+    """Checker of every problem that names no other."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
-    """What the checker needs beside the answer, for every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
+    """Metadata for the checker, of every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     unanswered: bool = False
-    """Rows may lack a gold answer: nothing of them is judged, unless checking.majority stands in for it."""
+    """Accept rows without a gold answer. Their rollouts are not judged, unless `checking.majority` stands in for the
+    answer."""
     limit_train: int | None = Field(None, ge=0)
+    """Train problems to take, from the start; by default all."""
     limit_test: int | None = Field(None, ge=0)
+    """Test problems to take, from the start; by default all."""
     on_duplicate: Literal["error", "drop"] = "error"
+    """What to do with a problem that repeats another one. Of a train and a test problem with the same question, the
+    train problem is dropped."""
 
 
 class GymSource(Section):
-    """A procedural task of reasoning-gym (problems/gym.py)."""
+    """A procedural task of reasoning-gym."""
 
     kind: Literal["gym"]
     task: str
+    """The task's name in reasoning-gym, such as `chain_sum`."""
     name: str = ""
+    """Name of the source in tables and in `curation.mix`; by default `task`. It is part of the identity of the source's
+    problems."""
     train: int = Field(300, ge=0)
+    """Train problems."""
     test: int = Field(100, ge=0)
+    """Test problems."""
     seed: int = 0
+    """Seed of the generator."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the task, such as its difficulty."""
 
 
 Source = Annotated[GeneratedSource | FilesSource | HubSource | GymSource, Field(discriminator="kind")]

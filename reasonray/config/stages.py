@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reasonray.config.models import NamedModel, PromptedModel, Range, Sampling, bounds
-from reasonray.config.section import Section, Share
+from reasonray.config.changes import free_fields
+from reasonray.config.models import CountRange, NamedModel, PromptedModel, Sampling, bounds
+from reasonray.config.section import Change, Section, Share, Within
 
 
 class Judge(PromptedModel):
-    """A language model that is asked where the rules cannot decide or disagree, and on a sample besides (verify)."""
+    """A language model that judges rollouts, or labels them."""
 
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=256)
+    """Sampling parameters; by default greedy, with at most 256 tokens."""
 
 
 class Checking(Section):
-    """The checker processes beside each engine."""
+    """How verdicts come about: the checker processes next to each engine, and the judge."""
 
-    processes: PositiveInt = 1
+    CHANGE: ClassVar[Change | None] = Change.EXTENDS
+
+    processes: Annotated[PositiveInt, Change.FREE] = 1
+    """Checker processes per replica."""
     timeout_seconds: float = Field(5.0, gt=0)
-    """Running time of one verdict; the process is killed at the limit."""
+    """Running time of one verdict; at the limit the process is killed."""
     memory_mb: PositiveInt = 4096
-    """Of one checker process."""
+    """Memory of one checker process."""
     program_seconds: float = Field(10.0, gt=0)
-    """Wall time of a model's program over all its tests; one that needs longer is wrong."""
+    """Wall time of a model's program over all its tests; a program that needs longer is wrong."""
     program_memory_mb: PositiveInt = 1024
+    """Memory of a model's program."""
     python: str = ""
-    """The interpreter that runs programs, packages included; "" is the one below ours, without our packages."""
+    """Interpreter that runs programs, with its packages; "" for the interpreter on which this environment is built,
+    without the environment's packages."""
     instead: dict[str, str] = Field(default_factory=dict)
-    """Checker → the one that jobs/verify.py uses in its place."""
+    """Checker → the checker that verification uses in its place."""
     judge: Judge | None = None
+    """A language model that verification asks where the rules cannot decide or disagree, and on the audited sample."""
     audit: Share = 0.05
-    """Share of rollouts, by hash, that every checker of the cascade judges when they are verified, the judge included:
-    from them comes how far the checkers agree, and how many right answers the rules miss."""
+    """Share of rollouts, by hash, that every checker judges when they are verified, the judge included. The agreement
+    of checkers, and how many right answers the rules miss, are estimated from these."""
     majority: Share | None = None
-    """Let the majority stand in for a missing gold answer, where it has this share of at least three answers."""
+    """Let the majority's answer stand in for a missing gold answer, where at least three answers were given and this
+    share of them agree."""
     unsandboxed: bool = False
-    """Run programs where no sandbox can be made (checkers/sandbox.py): with limits, but among all that is there."""
+    """Run programs without a sandbox, on machines where none can be made: with limits on time and memory, but with
+    access to the machine's files and network."""
 
     @property
     def cascades(self) -> bool:
@@ -48,7 +58,9 @@ class Checking(Section):
 
 
 class Curation(Section):
-    """Which rollouts are worth learning from (curation/)."""
+    """Which rollouts become examples."""
+
+    CHANGE: ClassVar[Change | None] = Change.EXTENDS
 
     rules: tuple[str, ...] = (
         "failed",
@@ -64,54 +76,65 @@ class Curation(Section):
         "contaminated",
         "duplicate",
     )
-    """Rules in order; the first that fires is the rollout's `dropped_by`. Yours go by `package.module:function`.
+    """Rules in order; the first one that matches is the rollout's `dropped_by`. A rule of your own is named as
+    `package.module:function`.
 
-    To be asked for by name: `false_arithmetic` drops right answers reached through a false equation (80 - 5 = 76), and
-    errs where one is meant otherwise (7 + 8 = 3 modulo 12); `leaked_answer` (the reasoning speaks of an answer that it
-    was given), `code_blocks`; `pass_rate` (min_pass_rate, max_pass_rate); `same_reasoning` (the same equations as
-    another rollout of the problem); `near_duplicate` (most of its words as in another rollout)."""
+    Further rules, not in the default: `false_arithmetic` drops right answers that were reached through a false equation
+    (80 - 5 = 76), and errs where another arithmetic is meant (7 + 8 = 3 modulo 12); `leaked_answer` (the reasoning
+    mentions an answer that it was given); `code_blocks`; `pass_rate` (by min_pass_rate and max_pass_rate);
+    `same_reasoning` (the same equations as another rollout of the problem); `near_duplicate` (most of the words of
+    another rollout of the problem)."""
     min_tokens: PositiveInt = 8
+    """Fewer tokens are `too_short`."""
     max_tokens: PositiveInt = 16384
+    """More tokens are `too_long`."""
     mixed_language: Share = 0.05
-    """Share of letters outside the main script above which a rollout mixes languages. Code blocks and notation (LaTeX,
-    single Greek letters) do not count, and the response may be of another script than the reasoning."""
+    """Share of letters outside the main script above which a rollout is `mixed_language`. Code blocks and notation
+    (LaTeX, single Greek letters) do not count, and the response may use another script than the reasoning."""
     min_pass_rate: Share = 0.0
+    """Problems with a lower pass rate are too hard to learn from (rule `pass_rate`)."""
     max_pass_rate: Share = 1.0
-    """Problems outside this band are too hard or too easy to be learned from; both ends are within."""
+    """Problems with a higher pass rate are too easy to learn from (rule `pass_rate`)."""
     ngrams: tuple[PositiveInt, ...] = Field((13,), min_length=1)
-    """A train problem that shares so many words in a row with a held-out one, or is one, is contaminated. (8, 13) is
-    stricter, and errs: 8 words in a row are often only how such problems are worded. Of GSM8K's 7,473 train problems 4
-    share 13 words with a test problem (0.05 %), 98 share 8 (1.3 %), nearly all of them as in "how much money will she
-    have left over"."""
+    """A train problem is `contaminated` if it shares this many consecutive words with a held-out problem, or is one.
+    (8, 13) is stricter, and errs: 8 consecutive words are often only the usual wording of such problems. Of GSM8K's
+    7,473 train problems 4 share 13 words with a test problem (0.05 %), and 98 share 8 (1.3 %), nearly all of them words
+    such as "how much money will she have left over"."""
     benchmarks: tuple[str, ...] = ()
-    """Files (in the formats of sources, with `question`, `problem` or `text`) that must not be trained on, either."""
+    """Files with further problems that must not be trained on: in the formats of sources, with a column `question`,
+    `problem` or `text`."""
     near: Share = 0.8
-    """Jaccard similarity of word 5-grams from which two completions are near-duplicates."""
+    """Jaccard similarity of word 5-grams from which two completions are a `near_duplicate`."""
     repetition_ngram: PositiveInt = 20
-    """Words in the n-gram of the repetition rule; characters, in Chinese and Japanese."""
+    """Words in the n-gram of the rule `repetitive`; in Chinese and Japanese, characters."""
     repetition_times: PositiveInt = 4
-    """How often one n-gram may stand before the rollout counts as repetitive."""
+    """Occurrences of one n-gram from which a rollout is `repetitive`."""
     keep_per_problem: PositiveInt = 4
+    """Examples of one problem, at most; further good rollouts are `over_quota`."""
     prefer: Literal["shortest", "longest", "diverse", "random", "score"] = "shortest"
-    """Which of a problem's good rollouts come first; diverse takes the one least like those taken (n-grams)."""
+    """Which good rollouts of a problem are taken first. diverse takes the one that shares the fewest n-grams with those
+    already taken."""
     score: str | None = None
-    """`package.module:function` from a table of rollouts to a number each; the highest come first."""
+    """`package.module:function` that returns a number for each row of a table of rollouts; the highest are taken
+    first. Goes with prefer = "score"."""
     quota: Literal["even", "difficulty"] = "even"
-    """difficulty: keep_per_problem of a problem that is never solved, fewer the higher its pass rate, at least one
-    (DART-Math's Prop2Diff, Tong et al. 2024)."""
+    """even: keep_per_problem of every problem. difficulty: keep_per_problem of a problem that is never solved, fewer of
+    a problem the higher its pass rate, at least one (DART-Math's Prop2Diff, Tong et al. 2024)."""
     size: PositiveInt | None = None
-    """Examples in all: taken in turns, a first one of every problem before a second of any."""
+    """Examples in all: a first one of every problem is taken before a second one of any. By default all."""
     mix: dict[str, Share] = Field(default_factory=dict)
-    """Source → its share of the examples; sources that are not named give none."""
+    """Source → its share of the examples. Shares sum to 1; sources that are not named give none."""
     seed: int = 0
+    """Seed of random choices."""
     validation: float = Field(0.0, ge=0, lt=1)
-    """Share of the problems, by hash, whose examples are set aside in data/validation-*.parquet."""
-    labeller: Judge | None = None
-    """A language model that labels the behaviours of a sample, to say how far the lexical detectors agree with it."""
+    """Share of the problems, by hash, whose examples are held out in data/validation-*.parquet."""
+    labeller: Annotated[Judge | None, Within(Change.EXTENDS, ("replicas", "gpus", "pipeline", "cpus"))] = None
+    """A language model that labels the behaviours of a sample of rollouts, to measure how far the lexical detectors
+    agree with it."""
     labelled: PositiveInt = 200
     """Rollouts in that sample."""
     layouts: tuple[Literal["sharegpt", "alpaca"], ...] = ()
-    """Write the examples as JSON Lines too, as LLaMA-Factory and Axolotl read them."""
+    """Write the examples as JSON Lines too, in the layouts that LLaMA-Factory and Axolotl read."""
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
@@ -124,7 +147,7 @@ class Curation(Section):
         return self
 
     @model_validator(mode="after")
-    def _every_knob_turns_something(self) -> Self:
+    def _every_knob_has_its_rule(self) -> Self:
         knobs = {
             "min_pass_rate": "pass_rate",
             "max_pass_rate": "pass_rate",
@@ -138,65 +161,73 @@ class Curation(Section):
 
 
 class Training(Section):
-    """SFT of the student on the curated samples, completion tokens only (training/)."""
+    """Supervised fine-tuning of the student on the selected examples; the loss is on completion tokens only.
 
-    PLACES: ClassVar = frozenset(
-        {
-            *("workers", "gpus", "cpus", "activation_checkpointing", "cpu_offload", "zero_stage"),
-            *("save_minutes", "max_failures", "trackers"),
-        }
-    )
-    """Settings that say where the steps are computed and what is told of them, not what they are."""
+    What is free here affects placement and logging only, never the trained weights.
+    """
+
+    CHANGE: ClassVar[Change | None] = Change.EXTENDS
 
     PATIENCE: ClassVar = timedelta(hours=2)
     """How long workers wait for one another: meanwhile the first writes a whole model, reads it back and runs it."""
 
-    workers: Range = 1
-    """How many, or at least and at most: as many as the cluster has room for. The steps stay the same."""
-    gpus: int = Field(0, ge=0)
-    """GPUs per worker: 0 trains on CPU with gloo."""
-    cpus: float = Field(1.0, gt=0)
+    workers: Annotated[CountRange, Change.FREE] = 1
+    """Number of workers, or [least, most] as the cluster has room for them. The steps stay the same."""
+    gpus: Annotated[int, Change.FREE] = Field(0, ge=0)
+    """GPUs per worker; 0 trains on CPU with gloo."""
+    cpus: Annotated[float, Change.FREE] = Field(1.0, gt=0)
+    """CPUs per worker."""
     epochs: PositiveInt = 3
+    """Passes over the examples."""
     batch: PositiveInt = 16
-    """Examples a step, over all workers."""
+    """Examples per step, over all workers."""
     max_tokens: PositiveInt = 4096
-    """Longest example; longer ones are counted and left out, never cut. Also the length of a pack."""
+    """Tokens of the longest example, and of a pack. Longer examples are counted and left out, never truncated."""
     learning_rate: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warmup."""
     warmup: Share = 0.03
+    """Share of the steps in which the learning rate rises to its peak."""
     floor: Share = 0.1
-    """Where the schedule ends, as a share of learning_rate."""
+    """Learning rate at the end of the schedule, as a share of the peak."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
     clip: float = Field(1.0, gt=0)
+    """Norm to which gradients are clipped."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16: fp32 master weights, bf16 forward. Below about 1e-5 short runs lose its updates: use fp32 or more."""
-    activation_checkpointing: bool = False
-    cpu_offload: bool = False
-    """Keep weights, gradients and the optimiser in main memory, and bring a layer to the GPU when it is computed."""
-    zero_stage: Literal[1, 3] | None = None
-    """What several workers share (ZeRO, Rajbhandari et al. 2020). 3: all of it, gathered a layer at a time. 1: master
-    weights and optimiser; each worker holds weights and gradients whole through a step and talks to the others once in
-    it, which a slow network wants, at 6 bytes more a weight in bf16. None: 1 on CPUs, 3 on GPUs."""
+    """bf16: fp32 master weights, bf16 forward pass. With a learning rate below about 1e-5 short runs lose updates of
+    bf16; use fp32, or a higher rate."""
+    activation_checkpointing: Annotated[bool, Change.FREE] = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    cpu_offload: Annotated[bool, Change.FREE] = False
+    """Keep weights, gradients and optimiser states in main memory, and move a layer to the GPU while it is computed."""
+    zero_stage: Annotated[Literal[1, 3] | None, Change.FREE] = None
+    """What is sharded over workers (ZeRO, Rajbhandari et al. 2020). 3: everything; weights are gathered one layer at a
+    time. 1: master weights and optimiser states; each worker holds all weights and gradients through a step, and
+    workers communicate once per step. That suits a slow network, and costs 6 more bytes per weight in bf16. By default
+    1 on CPUs and 3 on GPUs."""
     lora_rank: int = Field(0, ge=0)
-    """Train adapters of this rank on all linear layers but the output (LoRA, Hu et al. 2021) and leave the model as it
-    is; 0 trains all weights. Adapters want about ten times the learning rate. The student is the model with them merged
-    in; the adapter itself is stored beside it."""
+    """Train adapters of this rank on all linear layers except the output (LoRA, Hu et al. 2021), and leave the model's
+    weights as they are; 0 trains all weights. Adapters need about ten times the learning rate. The student is the model
+    with the adapters merged in; the adapters are also stored by themselves."""
     lora_alpha: float = Field(32.0, gt=0)
     """Adapters are scaled by lora_alpha / lora_rank."""
     checkpoints: PositiveInt = 3
-    """Checkpoints in a run, evenly spaced, each with its model."""
+    """Number of checkpoints, evenly spaced over the steps; each holds a model that can be evaluated."""
     keep: PositiveInt | None = None
-    """Checkpoints whose models stay: so many of the newest, and the one with the least loss on the held-out examples.
-    None keeps all: those that are gone cannot be measured afterwards."""
+    """Checkpoints whose models are kept: this many of the newest, and the one with the lowest loss on the held-out
+    examples. By default all. A checkpoint that is gone cannot be evaluated later."""
     student: Literal["last", "best"] = "last"
-    """Which checkpoint becomes the student; best has the least loss on held-out examples (curation.validation)."""
-    save_minutes: float = Field(30.0, gt=0)
-    """How often the state is saved between checkpoints, so that a death costs no more; and how often nodes that came
-    are taken in, where the number of workers may vary."""
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
-    """Where else the steps' figures go; what each needs (an account, an address) it takes from its own environment."""
-    max_failures: int = Field(2, ge=0)
-    """Worker failures that Ray Train survives by resuming from the last checkpoint."""
+    """Which checkpoint becomes the student; best has the lowest loss on the held-out examples (curation.validation)."""
+    save_minutes: Annotated[float, Change.FREE] = Field(30.0, gt=0)
+    """Time between saved states, and so the most that a failure costs. Where the number of workers may vary, new nodes
+    are also taken in at this interval."""
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Change.FREE] = ()
+    """Experiment trackers that get the figures of each step. What a tracker needs (an account, an address) it takes
+    from its own environment variables."""
+    max_failures: Annotated[int, Change.FREE] = Field(2, ge=0)
+    """Worker failures after which training still resumes from the last saved state."""
 
     @property
     def worker_bounds(self) -> tuple[int, int]:
@@ -205,46 +236,48 @@ class Training(Section):
 
     @property
     def step_settings(self) -> dict[str, Any]:
-        """What decides the steps, as plain values; neither their places nor what is kept of them is among it."""
-        return self.model_dump(mode="json", exclude={*self.PLACES, "checkpoints", "keep", "student"})
+        """The settings that determine the steps, as plain values; neither placement nor which checkpoints are kept."""
+        return self.model_dump(mode="json", exclude={*free_fields(type(self)), "checkpoints", "keep", "student"})
 
     @property
     def backend(self) -> str:
-        """What the workers' process group talks by."""
+        """The backend of the workers' process group."""
         if not self.gpus:
             return "gloo"
         return "cpu:gloo,cuda:nccl" if self.cpu_offload else "nccl"
 
     @property
     def syncs_once_per_step(self) -> bool:
-        """Say whether workers gather weights and add up gradients once a step, or for every pack."""
+        """Whether workers gather weights and add up gradients once per step (ZeRO 1), not for every pack."""
         return (self.zero_stage or (3 if self.gpus else 1)) == 1
 
     def shards(self, world: int) -> bool:
-        """Say whether weights are split over `world` workers, or kept where only a sharded model can keep them."""
+        """Return whether weights are sharded over `world` workers, or kept where only a sharded model can keep them."""
         return world > 1 or self.cpu_offload
 
 
 class Arm(NamedModel):
-    """A model that is only measured: any model behind any engine, or one that is measured already, asked otherwise."""
+    """A further model under evaluation: any model behind any engine, or a model of the run prompted differently."""
 
 
 class Evaluation(Section):
     """Base, teachers, student and further arms on the test problems, by the same sampler."""
 
+    CHANGE: ClassVar[Change | None] = Change.EXTENDS
+
     arms: tuple[Arm, ...] = ()
-    """Further models, such as a peer behind an endpoint, or the student at other temperatures."""
+    """Further models, such as a peer behind an endpoint, or the student at another temperature."""
     samples: PositiveInt = 4
-    """Samples per problem and arm."""
+    """Samples per problem and model."""
     k: tuple[PositiveInt, ...] = Field((1, 4), min_length=1)
-    """Of pass@k and maj@k; by default no more than `samples`."""
+    """The k of pass@k and maj@k; none may exceed `samples`. By default 1 and 4, or 1 and `samples` if that is less."""
     cluster: str | None = None
-    """Key of the problems' metadata that names what a problem is a variant of, such as its template: variants are not
+    """Key of the problems' metadata whose value variants of one problem share, such as its template. Variants are not
     counted as independent, and intervals widen accordingly."""
-    checkpoint_problems: int = Field(60, ge=0)
-    """Test problems on which the training checkpoints are measured; 0 skips them."""
-    checkpoint_samples: PositiveInt = 2
-    """At most `samples`: base and student are the ends of the curve."""
+    checkpoint_problems: Annotated[int, Change.FIXED] = Field(60, ge=0)
+    """Test problems on which the training checkpoints are evaluated; 0 skips them."""
+    checkpoint_samples: Annotated[PositiveInt, Change.FIXED] = 2
+    """Samples per problem and checkpoint; at most `samples`, because base and student are the ends of the curve."""
 
     @model_validator(mode="before")
     @classmethod
