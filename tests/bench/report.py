@@ -1,13 +1,13 @@
-"""The report of a large run: seconds, memory, size of the page, and how quickly a browser shows and filters it.
+"""Benchmark of the report of a large run: seconds, memory, size of the page, and its speed in a browser.
 
     python tests/bench/report.py [--rollouts 200000] [--train 40000] [--bytes 2000]
 
-The rollouts of five arms (base, three teachers, student) on the same problems, 8 samples each, and train rollouts
-beside them, lie in a run as sampling leaves them. Texts are sentences as models write them, of a log-normal length.
-`annotate_seconds` is what looking for behaviours takes, once a rollout, as `jobs/evaluate.py` does it after drawing;
-`seconds` is stages.report.report from then on, in a fresh process. Chromium opens the page by its DevTools protocol:
-first paint as it reports it (median of 5 loads), filters from the event to the frame that shows their result (the
-slowest of all filters' medians).
+The run holds rollouts of five models (base, three teachers, student) on the same test problems, 8 samples each, and
+train rollouts, stored as sampling stores them. Texts are sentences as models write them, of log-normal length.
+`annotate_seconds` is the time to detect behaviours, once per rollout, as `jobs/evaluate.py` does after sampling;
+`seconds` is the time of stages.report.report after that, in a new process. Chromium opens the page through the DevTools
+protocol. `first_paint_ms` is Chromium's own measurement (median of 5 loads); `filter_ms` is the time from a filter's
+event to the frame that shows its result (the slowest of the filters' medians).
 """
 
 from __future__ import annotations
@@ -53,80 +53,80 @@ FILTER = """
   const apply = async (name, value) => {
     const field = document.querySelector(`[name=${name}]`);
     field.value = value;
-    const begun = performance.now();
+    const start = performance.now();
     field.dispatchEvent(new Event("input", {bubbles: true}));
     await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-    return performance.now() - begun;
+    return performance.now() - start;
   };
-  const took = {};
+  const durations = {};
   for (const name of KEYS) {
     const options = [...document.querySelector(`[name=${name}]`).options].map((option) => option.value);
-    took[name] = [];
+    durations[name] = [];
     for (const value of options.slice(1, 4)) {
-      took[name].push(await apply(name, value));
+      durations[name].push(await apply(name, value));
       await apply(name, "");
     }
   }
-  took.text = [];
+  durations.text = [];
   for (const value of ["wait", "apples", "no such text"]) {
-    took.text.push(await apply("text", value));
+    durations.text.push(await apply("text", value));
     await apply("text", "");
   }
-  return JSON.stringify(took);
+  return JSON.stringify(durations);
 })()
 """
 
 
 def main() -> None:
-    """Measure, and print the figures."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rollouts", type=int, default=200_000, help="of all arms together")
-    parser.add_argument("--train", type=int, default=40_000, help="train rollouts beside them")
-    parser.add_argument("--bytes", type=int, default=2000, help="of a completion, about")
-    parser.add_argument("--run", help="measure the run that lies there, made up before")
-    parser.add_argument("--report", help=argparse.SUPPRESS)  # the process that is measured
-    parser.add_argument("--keep", help="make the run up here, and leave it")
+    parser.add_argument("--rollouts", type=int, default=200_000, help="test rollouts of all models together")
+    parser.add_argument("--train", type=int, default=40_000, help="additional train rollouts")
+    parser.add_argument("--bytes", type=int, default=2000, help="approximate bytes of a completion")
+    parser.add_argument("--run", help="measure this run, made earlier with --keep")
+    parser.add_argument("--report", help=argparse.SUPPRESS)  # only for the measured process
+    parser.add_argument("--keep", help="directory to make the run in and to keep it")
     options = parser.parse_args()
     if options.report:
         measure_report(find_run(options.report))
         return
     with tempfile.TemporaryDirectory(prefix="reasonray-report-") as scratch:
         run = find_run(options.run) if options.run else store(Path(options.keep or scratch), options)
-        figures: dict[str, Any] = {"rollouts": options.rollouts, "train_rollouts": options.train, "arms": len(ARMS)}
-        figures["annotate_seconds"] = annotate(run)
+        results: dict[str, Any] = {"rollouts": options.rollouts, "train_rollouts": options.train, "arms": len(ARMS)}
+        results["annotate_seconds"] = annotate(run)
         command = [sys.executable, __file__, "--report", str(run.place)]
-        figures |= json.loads(
+        results |= json.loads(
             subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
         )
         page = Path(str(run.place)) / "report.html"
-        figures["html_mb"] = page.stat().st_size / 1e6
-        figures |= asyncio.run(browse(page, Path(scratch)))
-    print_figures("report", figures)
+        results["html_mb"] = page.stat().st_size / 1e6
+        results |= asyncio.run(browse(page, Path(scratch)))
+    print_figures("report", results)
 
 
 def measure_report(run: Run) -> None:
-    """Report, and print what it took: a process of its own, so that making the run up counts nowhere."""
+    """Report the run and print its time and memory, in a process of its own, to exclude the making of the run."""
     peak = PeakMemory()
     with peak:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         report(run)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "peak_rss_mb": peak.mb}))
 
 
 def annotate(run: Run) -> float:
-    """Annotate all arms on the machine's cores, and return the seconds; Ray's start is not counted."""
+    """Annotate the rollouts of all models on all cores and return the seconds, without those of Ray's start."""
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for arm in ARMS:
         annotated(run.evaluation(arm))
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     ray.shutdown()
     return seconds
 
 
 def store(root: Path, options: argparse.Namespace) -> Run:
-    """Begin a run that holds the rollouts."""
+    """Make a run that holds the rollouts, and return it."""
     scripted = {"model": "scripted", "engine": {"kind": "scripted"}}
     raw: dict[str, Any] = {
         "name": "large",
@@ -137,7 +137,7 @@ def store(root: Path, options: argparse.Namespace) -> Run:
         "evaluation": {"samples": SAMPLES, "k": [1, 4]},
     }
     run = open_run(parse(raw))
-    dice = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     each = options.rollouts // len(ARMS)
     problems = {
         split: [a_problem(split, number) for number in range(size // SAMPLES)]
@@ -145,15 +145,15 @@ def store(root: Path, options: argparse.Namespace) -> Run:
     }
     run.store_problems([*problems[Split.TRAIN], *problems[Split.TEST]])
     ledgers = [(arm, run.evaluation(arm), problems[Split.TEST], each) for arm in ARMS]
-    for arm, ledger, asked, size in [*ledgers, ("one", run.ledger, problems[Split.TRAIN], options.train)]:
+    for arm, ledger, owners, size in [*ledgers, ("one", run.ledger, problems[Split.TRAIN], options.train)]:
         for start in range(0, size, SEGMENT):
             numbers = range(start, min(start + SEGMENT, size))
-            ledger.append_table(segment(arm, numbers, asked, options.bytes, dice))
+            ledger.append_table(segment(arm, numbers, owners, options.bytes, generator))
     return run
 
 
 def a_problem(split: Split, number: int) -> Problem:
-    """Return a problem of a split."""
+    """Return problem `number` of a split."""
     text = f"A {split.value} shop sells {number} apples and {number * 7 % 101} pears. How many are these together?"
     difficulty = DIFFICULTIES[number % 3]
     return Problem(
@@ -167,15 +167,15 @@ def a_problem(split: Split, number: int) -> Problem:
     )
 
 
-def segment(arm: str, numbers: range, problems: list[Problem], size: int, dice: np.random.Generator) -> pa.Table:
-    """Return some thousand rollouts of an arm; later arms are right more often."""
+def segment(arm: str, numbers: range, problems: list[Problem], size: int, generator: np.random.Generator) -> pa.Table:
+    """Return a segment of rollouts of one model; later models in ARMS are correct more often."""
     rate = 0.2 + 0.1 * ARMS.index(arm)
     owners = [problems[number // SAMPLES % len(problems)] for number in numbers]
-    outcomes = dice.choice(
+    outcomes = generator.choice(
         ["correct", "wrong", "no_answer", "truncated"], len(numbers), p=[rate, 0.85 - rate, 0.05, 0.1]
     )
-    lengths = np.minimum(dice.lognormal(np.log(size) - 0.32, 0.8, len(numbers)), 65_000).astype(int)
-    texts = [written(int(length), outcome, dice) for length, outcome in zip(lengths, outcomes, strict=True)]
+    lengths = np.minimum(generator.lognormal(np.log(size) - 0.32, 0.8, len(numbers)), 65_000).astype(int)
+    texts = [written(int(length), outcome, generator) for length, outcome in zip(lengths, outcomes, strict=True)]
     answers = {"correct": "42", "no_answer": None, "truncated": None}
     return rollout_table(
         id=[content_hash(arm, owner.id, number % SAMPLES) for owner, number in zip(owners, numbers, strict=True)],
@@ -185,17 +185,17 @@ def segment(arm: str, numbers: range, problems: list[Problem], size: int, dice: 
         problem_split=[owner.split.value for owner in owners],
         teacher=[arm] * len(numbers),
         sample=[number % SAMPLES for number in numbers],
-        seed=dice.integers(2**62, size=len(numbers)),
+        seed=generator.integers(2**62, size=len(numbers)),
         completion=texts,
         finish=np.where(outcomes == "truncated", "length", "stop"),
         completion_tokens=[max(1, len(text) // 4) for text in texts],
         verdict_outcome=outcomes,
-        verdict_extracted=[answers.get(outcome, str(dice.integers(43, 60))) for outcome in outcomes],
+        verdict_extracted=[answers.get(outcome, str(generator.integers(43, 60))) for outcome in outcomes],
     )
 
 
 async def browse(page: Path, scratch: Path) -> dict[str, float]:
-    """Open the page in Chromium and return what people would wait for, in milliseconds."""
+    """Open the page in Chromium and return its latencies in milliseconds."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("needs chromium (apt-get install chromium)")
@@ -208,23 +208,23 @@ async def browse(page: Path, scratch: Path) -> dict[str, float]:
         port = line.split(":")[2].split("/")[0]
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json") as answer:
-                tab = next(it for it in await answer.json() if it["type"] == "page")
+                tab = next(target for target in await answer.json() if target["type"] == "page")
             async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                return await look(Tab(socket), page.as_uri())
+                return await measure_latencies(Tab(socket), page.as_uri())
     finally:
         browser.terminate()
         browser.wait(20)
 
 
 class Tab:
-    """A page of the browser, spoken to by its DevTools protocol."""
+    """A browser tab, controlled through the DevTools protocol."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._numbers = itertools.count()
 
     async def call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        """Call a method, and return its result."""
+        """Call a method of the protocol and return its result."""
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": arguments})
         while True:
@@ -233,31 +233,31 @@ class Tab:
                 return dict(message["result"])
 
     async def evaluate(self, script: str) -> Any:
-        """Run a script in the page, and return its value."""
-        found = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in found:
-            raise RuntimeError(found["exceptionDetails"]["exception"]["description"])
-        return found["result"].get("value")
+        """Run a script in the page and return its value."""
+        answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
+        return answer["result"].get("value")
 
 
-async def look(tab: Tab, address: str) -> dict[str, float]:
-    """Load the page some times, then use its filters."""
-    paints, readies = [], []
+async def measure_latencies(tab: Tab, address: str) -> dict[str, float]:
+    """Load the page LOADS times, then use its filters."""
+    first_paints, ready_times = [], []
     for _ in range(LOADS):
         await tab.call("Page.navigate", url="about:blank")
         await tab.call("Page.navigate", url=address)
         while not await tab.evaluate("document.querySelector('.reader') && !document.querySelector('.reader').hidden"):
             await asyncio.sleep(0.05)
-        readies.append(await tab.evaluate("performance.now()"))
-        paints.append(await tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime"))
-    took = json.loads(await tab.evaluate(FILTER.replace("KEYS", json.dumps(KEYS))))
+        ready_times.append(await tab.evaluate("performance.now()"))
+        first_paints.append(await tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime"))
+    durations = json.loads(await tab.evaluate(FILTER.replace("KEYS", json.dumps(KEYS))))
     shown = await tab.evaluate("state.rollouts.length")
     return {
         "shown": shown,
-        "first_paint_ms": statistics.median(paints),
-        "browser_ready_ms": statistics.median(readies),
-        "filter_ms": max(statistics.median(times) for times in took.values()),
-        "text_filter_ms": statistics.median(took["text"]),
+        "first_paint_ms": statistics.median(first_paints),
+        "browser_ready_ms": statistics.median(ready_times),
+        "filter_ms": max(statistics.median(times) for times in durations.values()),
+        "text_filter_ms": statistics.median(durations["text"]),
     }
 
 
