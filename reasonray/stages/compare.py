@@ -14,9 +14,9 @@ from reasonray.analysis.scores import Clusters
 from reasonray.config import UserError
 from reasonray.curation.annotations import drawn
 from reasonray.records import STUDENT, Split
-from reasonray.report import rollouts
-from reasonray.report.compared import ComparisonInputs, render, render_markdown
-from reasonray.report.rollouts import MARGIN, TEXT, with_columns
+from reasonray.reporting import rollouts
+from reasonray.reporting.compared import ComparisonInputs, render, render_markdown
+from reasonray.reporting.rollouts import MARGIN, TEXT, with_columns
 from reasonray.sampling.cluster import in_tasks
 from reasonray.store.compatibility import flatten
 from reasonray.store.evaluations import missing_samples

@@ -17,12 +17,12 @@ from reasonray.checkers import consensus
 from reasonray.config import UserError
 from reasonray.curation.annotations import annotated, drawn
 from reasonray.records import BASE, STUDENT, Problem, Split
-from reasonray.report import rollouts
-from reasonray.report.headline import headline
-from reasonray.report.markdown import render_markdown
-from reasonray.report.numbers import Numbers
-from reasonray.report.page import ReportInputs, render
-from reasonray.report.rollouts import BUDGET, MARGIN, TEXT, with_columns
+from reasonray.reporting import rollouts
+from reasonray.reporting.headline import headline
+from reasonray.reporting.markdown import render_markdown
+from reasonray.reporting.numbers import Numbers
+from reasonray.reporting.page import ReportInputs, render
+from reasonray.reporting.rollouts import BUDGET, MARGIN, TEXT, with_columns
 from reasonray.sampling.cluster import in_tasks
 from reasonray.store.evaluations import checkpoint_step, evaluated_checkpoints, evaluated_models, missing_samples
 from reasonray.store.progress import log_line

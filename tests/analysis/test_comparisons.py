@@ -15,7 +15,7 @@ from reasonray.analysis.reasoning_stats import behaviours
 from reasonray.analysis.scores import score
 from reasonray.errors import UserError
 from reasonray.records import Annotation, Outcome, Split, Verdict
-from reasonray.report.compared import render_markdown
+from reasonray.reporting.compared import render_markdown
 from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import arm_table, problems

@@ -14,12 +14,12 @@ import pytest
 
 from reasonray.config import UserError
 from reasonray.records import Split
-from reasonray.report.compared import traced
+from reasonray.reporting.compared import traced
 from reasonray.stages.compare import compare
 from reasonray.stages.report import report
 from reasonray.store.run import Run, open_run
-from tests.report.test_markdown import NUMBER
-from tests.report.test_page import Page, resolve, shown_value
+from tests.reporting.test_markdown import NUMBER
+from tests.reporting.test_page import Page, resolve, shown_value
 from tests.synthetic_run import a_config, arm_table, problems
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,8 +11,8 @@ import pytest
 
 from reasonray.analysis.metrics_json import summarise
 from reasonray.records import Annotation, Outcome, Span, Split
-from reasonray.report.page import ReportInputs, render
-from reasonray.report.rollouts import changes
+from reasonray.reporting.page import ReportInputs, render
+from reasonray.reporting.rollouts import changes
 from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import VERSIONS, a_config, arm_table, problems, synthetic_run

@@ -9,10 +9,10 @@ from typing import Any
 
 from reasonray.analysis.comparisons import pair_name, pairs
 from reasonray.records import Outcome
-from reasonray.report.advice import next_steps
-from reasonray.report.headline import headline, remarks
-from reasonray.report.numbers import Numbers, accuracies
-from reasonray.report.templates import cell, template
+from reasonray.reporting.advice import next_steps
+from reasonray.reporting.headline import headline, remarks
+from reasonray.reporting.numbers import Numbers, accuracies
+from reasonray.reporting.templates import cell, template
 
 _TAGS = re.compile(r"</?(?:a|data|span|em|strong)\b[^>]*>")
 _CODE = re.compile(r"</?code>")

@@ -8,10 +8,10 @@ from hashlib import sha256
 
 import pytest
 
-from reasonray.report.page import render
+from reasonray.reporting.page import render
 from reasonray.stages.compare import compare
 from reasonray.stages.report import report
-from tests.report.test_page import HOSTILE, hostile_run, inputs_of
+from tests.reporting.test_page import HOSTILE, hostile_run, inputs_of
 from tests.stages.test_report import a_run
 from tests.synthetic_run import synthetic_run
 

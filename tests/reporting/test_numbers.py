@@ -3,7 +3,7 @@
 import pytest
 
 from reasonray.records import Interval
-from reasonray.report.numbers import FORMS, MISSING, Numbers, plotted
+from reasonray.reporting.numbers import FORMS, MISSING, Numbers, plotted
 
 NNBSP = "\u202f"
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reasonray.records import Interval
-from reasonray.report import figures
+from reasonray.reporting import figures
 
 INTERVAL = Interval(mean=0.2, low=0.1, high=0.35)
 POINT = Interval(4.0, 4.0, 4.0)
@@ -85,13 +85,13 @@ def test_outcomes_are_distinguishable_without_colour():
     figure = figures.stacked_shares({"train": {"correct": 0.5, "wrong": 0.3, "timeout": 0.18, "failed": 0.02}}, "label")
     assert re.findall("[✓✗∅…?◷!]", figure) == ["✓", "✗", "◷"]
     assert figures.OUTCOME_SIGNS.keys() == figures.OUTCOME_COLOURS.keys()
-    script = (resources.files("reasonray.report") / "rollouts.js").read_text()
+    script = (resources.files("reasonray.reporting") / "rollouts.js").read_text()
     (signs,) = re.findall("const MARKS = {(.*?)}", script)
     assert dict(re.findall(r'(\w+): "(.)"', signs)) == figures.OUTCOME_SIGNS
 
 
 def test_every_colour_has_a_dark_counterpart_in_the_style():
-    style = (resources.files("reasonray.report") / "page.css").read_text()
+    style = (resources.files("reasonray.reporting") / "page.css").read_text()
     light, dark = style.split("prefers-color-scheme: dark", 1)
     for name, colour in figures.PALETTE.items():
         assert re.search(rf"--{name}: #", dark.split("* {")[0])

@@ -6,9 +6,9 @@ import pytest
 
 from reasonray.analysis.comparisons import evaluation
 from reasonray.records import Split
-from reasonray.report.advice import next_steps
-from reasonray.report.headline import headline, remarks
-from reasonray.report.numbers import Numbers
+from reasonray.reporting.advice import next_steps
+from reasonray.reporting.headline import headline, remarks
+from reasonray.reporting.numbers import Numbers
 from tests.synthetic_run import arm_table, problems
 
 

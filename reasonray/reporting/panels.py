@@ -9,11 +9,11 @@ from typing import Any
 from markupsafe import Markup
 
 from reasonray.records import Interval
-from reasonray.report import figures
-from reasonray.report.figures import AxisFormat, percent, plain
-from reasonray.report.headline import PAIR
-from reasonray.report.numbers import Numbers, plotted
-from reasonray.report.rollouts import TRAIN
+from reasonray.reporting import figures
+from reasonray.reporting.figures import AxisFormat, percent, plain
+from reasonray.reporting.headline import PAIR
+from reasonray.reporting.numbers import Numbers, plotted
+from reasonray.reporting.rollouts import TRAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from reasonray.report.markdown import render_markdown, traced
-from reasonray.report.page import render
-from tests.report.test_page import DEGENERATE, Page, hostile_run, inputs_of, partial_run, resolve, shown_value
+from reasonray.reporting.markdown import render_markdown, traced
+from reasonray.reporting.page import render
+from tests.reporting.test_page import DEGENERATE, Page, hostile_run, inputs_of, partial_run, resolve, shown_value
 from tests.synthetic_run import synthetic_run
 
 NUMBER = re.compile(r'<data value="([^"]*)" data-from="([^"]*)">([^<]*)</data>')

@@ -8,12 +8,12 @@ import re
 import pytest
 
 from reasonray.records import Annotation, Span
-from reasonray.report.evidence import quotes
-from reasonray.report.page import render
-from reasonray.report.rollouts import BUDGET
+from reasonray.reporting.evidence import quotes
+from reasonray.reporting.page import render
+from reasonray.reporting.rollouts import BUDGET
 from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_rollout
-from tests.report.test_page import hostile_run, inputs_of
+from tests.reporting.test_page import hostile_run, inputs_of
 from tests.synthetic_run import synthetic_run
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from reasonray.report.evidence import quotes
-from reasonray.report.figures import OUTCOME_COLOURS, OUTCOME_SIGNS, marks, series
-from reasonray.report.markdown import shared_context
-from reasonray.report.numbers import Numbers
-from reasonray.report.panels import panels
-from reasonray.report.rollouts import BUDGET, RULE, choose, pack
-from reasonray.report.templates import inlined, template
+from reasonray.reporting.evidence import quotes
+from reasonray.reporting.figures import OUTCOME_COLOURS, OUTCOME_SIGNS, marks, series
+from reasonray.reporting.markdown import shared_context
+from reasonray.reporting.numbers import Numbers
+from reasonray.reporting.panels import panels
+from reasonray.reporting.rollouts import BUDGET, RULE, choose, pack
+from reasonray.reporting.templates import inlined, template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from reasonray.analysis.comparisons import pair_name, pairs
 from reasonray.records import BASE, STUDENT, Interval
-from reasonray.report.numbers import Form, Numbers
+from reasonray.reporting.numbers import Form, Numbers
 
 PAIR = pair_name(BASE, STUDENT)
 FEW_PROBLEMS = 30

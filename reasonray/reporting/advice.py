@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from reasonray.analysis.estimators import POWER
 from reasonray.records import STUDENT
-from reasonray.report.headline import PAIR, extreme_of
-from reasonray.report.numbers import Numbers
+from reasonray.reporting.headline import PAIR, extreme_of
+from reasonray.reporting.numbers import Numbers
 
 FREQUENT = 0.1
 """Above this share of samples, a failure is worth a change of settings."""

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 
 from reasonray.records import Annotation, Outcome, Span
-from reasonray.report.rollouts import changes, choose, pack
+from reasonray.reporting.rollouts import changes, choose, pack
 from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.synthetic_run import synthetic_run

@@ -11,14 +11,14 @@ from markupsafe import Markup
 
 from reasonray.analysis.estimators import CONFIDENCE
 from reasonray.records import STUDENT
-from reasonray.report import figures
-from reasonray.report.figures import marks
-from reasonray.report.headline import unfinished
-from reasonray.report.markdown import finished
-from reasonray.report.numbers import Form, Numbers, accuracies
-from reasonray.report.panels import Panel, interval_rows
-from reasonray.report.rollouts import BUDGET, RULE, choose, pack
-from reasonray.report.templates import inlined, template
+from reasonray.reporting import figures
+from reasonray.reporting.figures import marks
+from reasonray.reporting.headline import unfinished
+from reasonray.reporting.markdown import finished
+from reasonray.reporting.numbers import Form, Numbers, accuracies
+from reasonray.reporting.panels import Panel, interval_rows
+from reasonray.reporting.rollouts import BUDGET, RULE, choose, pack
+from reasonray.reporting.templates import inlined, template
 
 
 @dataclass(frozen=True, slots=True)
