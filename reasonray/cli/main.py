@@ -227,6 +227,12 @@ def _plan(options: Options) -> None:
     print(forecast(config))
 
 
+def _config(_: Options) -> None:
+    from reasonray.cli.config import describe_config
+
+    print(describe_config())
+
+
 def _status(options: Options) -> None:
     from reasonray.cli.status import describe
     from reasonray.store.run import find_run
@@ -260,6 +266,7 @@ COMMANDS = {
     "compare": Command("write a comparison of several runs", _compare_arguments, _compare),
     "submit": Command("run a job on a Ray cluster, follow its log, return its status", _submit_arguments, _submit),
     "plan": Command("check a configuration and forecast its cost, starting nothing", _config_arguments, _plan),
+    "config": Command("print every knob: default, type, whether it may change", _no_arguments, _config),
     "status": Command("print what a run holds so far", _run_argument, _status),
     "show": Command("print rollouts, or one problem's samples side by side", _show_arguments, _show),
     "push": Command("upload a data set, or a student, to the Hugging Face hub", _push_arguments, _push),

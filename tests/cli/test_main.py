@@ -145,3 +145,10 @@ def test_a_relative_root_becomes_absolute_for_a_job_here_and_is_refused_for_one_
     assert root_in_job("s3://bucket/runs", "http://head:8265") == "s3://bucket/runs"
     with pytest.raises(UserError, match="root = 'runs' is relative"):
         root_in_job("runs", "http://head:8265")
+
+
+def test_config_prints_every_knob_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config"]) == 0
+    printed = capsys.readouterr().out
+    assert "**`learning_rate`** = `1e-05`" in printed
+    assert "**`temperature`** = `1.0`" in printed
