@@ -1,7 +1,7 @@
-"""A driver on a cluster of pretended nodes with pretended GPUs; test_nodes.py runs it in a process of its own.
+"""A driver on a cluster of simulated nodes with simulated GPUs; test_nodes.py runs it in a separate process.
 
     python nodes.py pipeline ROOT      a replica that needs the GPUs of two nodes
-    python nodes.py drain ROOT         a node that is about to go, while a run is sampled
+    python nodes.py drain ROOT         a node that drains while a run is sampled
 
 Prints one line of JSON.
 """
@@ -37,14 +37,14 @@ def pipeline(root: Path) -> dict[str, Any]:
     run = open_run(config)
     with ReplicaPool(run) as pool:
         sample(run, pool)
-        during = [it["state"] for it in placement_group_table().values()]
+        groups = [group["state"] for group in placement_group_table().values()]
         free = ray.available_resources().get("GPU", 0)
     time.sleep(1)
     return {
         "rollouts": run.ledger.read(["id"]).num_rows,
-        "groups_during": during,
+        "groups_during": groups,
         "free_gpus_during": free,
-        "groups_after": [it["state"] for it in placement_group_table().values()],
+        "groups_after": [group["state"] for group in placement_group_table().values()],
         "free_gpus_after": ray.available_resources().get("GPU", 0),
     }
 
@@ -60,18 +60,18 @@ def drain(root: Path) -> dict[str, Any]:
     draining.join()
     return {
         "rollouts": run.ledger.read(["id"]).num_rows,
-        "left": [it["state"] for it in run.events.read("replica")].count("left"),
+        "left": [event["state"] for event in run.events.read("replica")].count("left"),
         "deaths": len(run.events.read("death")),
-        "gone": drained[0] not in {it["NodeID"] for it in ray.nodes() if it["Alive"]} - draining_nodes(),
+        "gone": drained[0] not in {node["NodeID"] for node in ray.nodes() if node["Alive"]} - draining_nodes(),
     }
 
 
 def drain_a_node_with_a_replica(run: Run, drained: list[str]) -> None:
-    while not any(it.get("replicas") == 2 for it in run.events.read("sample")):
+    while not any(event.get("replicas") == 2 for event in run.events.read("sample")):
         time.sleep(0.2)
-    node = next(it["NodeID"] for it in ray.nodes() if it["Resources"].get("GPU"))
-    tell = ["drain-node", "--address", ray.get_runtime_context().gcs_address, "--node-id", node]
-    why = [
+    node = next(node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU"))
+    drain = ["drain-node", "--address", ray.get_runtime_context().gcs_address, "--node-id", node]
+    reason = [
         "--reason",
         "DRAIN_NODE_REASON_PREEMPTION",
         "--reason-message",
@@ -79,7 +79,7 @@ def drain_a_node_with_a_replica(run: Run, drained: list[str]) -> None:
         "--deadline-remaining-seconds",
         "300",
     ]
-    subprocess.run([str(Path(sys.executable).parent / "ray"), *tell, *why], check=True, capture_output=True)
+    subprocess.run([str(Path(sys.executable).parent / "ray"), *drain, *reason], check=True, capture_output=True)
     drained.append(node)
 
 
@@ -88,10 +88,10 @@ def main() -> None:
     for _ in range(2):
         cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=100 << 20)
     ray.init(address=cluster.address, log_to_driver=False)
-    found = {"pipeline": pipeline, "drain": drain}[sys.argv[1]](Path(sys.argv[2]))
+    result = {"pipeline": pipeline, "drain": drain}[sys.argv[1]](Path(sys.argv[2]))
     ray.shutdown()
     cluster.shutdown()
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

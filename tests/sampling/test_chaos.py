@@ -1,4 +1,4 @@
-"""The chaos benchmark in a size for every day."""
+"""The chaos benchmark, small enough to run every day."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.ray
 
 
-def test_whatever_is_killed_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+def test_no_rollout_is_lost_or_duplicated_whatever_is_killed(tmp_path: Path) -> None:
     from tests.bench.chaos import chaos
 
     figures = chaos(tmp_path, rollouts=1000, kills=4, seed=3, pause=2.0)

@@ -1,4 +1,4 @@
-"""Models that are only measured: arms of a configuration, several problem sets, a run without teachers."""
+"""Evaluation: arms of a configuration, several problem sets, and a run without teachers."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def arm(name: str, correct: float, **changes: Any) -> dict[str, Any]:
 
 
 def raw(root: Path, **changes: Any) -> dict[str, Any]:
-    """Two models on two problem sets, and no teacher."""
+    """A configuration of two models on two problem sets, without teachers."""
     whole = a_scripted_config(root).model_dump(mode="json")
     sets = [{"kind": "generated", "name": name, "train": 0, "test": 9, "seed": i} for i, name in enumerate("ab")]
     arms = [arm("peer", 1.0), arm("warm", 0.5, sampling={"temperature": 1.5})]
@@ -35,7 +35,7 @@ def raw(root: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.ray
-def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tmp_path: Path) -> None:
+def test_models_are_measured_on_several_problem_sets_without_teachers(ray_cluster: None, tmp_path: Path) -> None:
     run = open_run(parse(raw(tmp_path)))
     load_problems(run)
     with ReplicaPool(run) as pool:
@@ -45,7 +45,7 @@ def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tm
         before = [run.evaluation(name).segments() for name in ("base", "peer", "warm")]
         assert evaluate(run, pool, ["peer"]) == {"peer": scores["peer"]}
         evaluate(run, pool)
-    assert [run.evaluation(name).segments() for name in ("base", "peer", "warm")] == before, "what is drawn is kept"
+    assert [run.evaluation(name).segments() for name in ("base", "peer", "warm")] == before, "finished samples are kept"
     report(run)
     place = Path(run.place.path)
     metrics = json.loads((place / "metrics.json").read_text())
@@ -55,7 +55,9 @@ def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tm
     assert {arm: asdict(score.pass_at[1]) for arm, score in scores.items()} == {
         arm: slices["all"]["pass@1"] for arm, slices in metrics["evaluation"].items()
     }, "evaluate returns the scores that the report shows"
-    assert {name: found["evaluation"]["peer"]["problems"] for name, found in metrics["sets"].items()} == {
+    assert {
+        name: metrics_of_set["evaluation"]["peer"]["problems"] for name, metrics_of_set in metrics["sets"].items()
+    } == {
         "a": 9,
         "b": 9,
     }
@@ -74,12 +76,12 @@ def test_models_are_measured_alone_on_several_problem_sets(ray_cluster: None, tm
         ([arm("x", 1.0), arm("x", 0.5)], "two arms are called 'x'"),
     ],
 )
-def test_an_arm_has_a_name_of_its_own(tmp_path: Path, arms: list[dict[str, Any]], message: str) -> None:
+def test_an_arm_needs_a_unique_valid_name(tmp_path: Path, arms: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(raw(tmp_path, evaluation={"samples": 2, "k": [1], "checkpoint_samples": 1, "arms": arms}))
 
 
-def test_arms_can_be_added_to_a_run_but_stay_what_they_are(tmp_path: Path) -> None:
+def test_arms_can_be_added_to_a_run_but_not_changed(tmp_path: Path) -> None:
     def plain(*arms: dict[str, Any]) -> dict[str, Any]:
         evaluation = {"samples": 2, "k": [1], "checkpoint_samples": 1, "arms": list(arms)}
         return parse(raw(tmp_path, evaluation=evaluation)).model_dump(mode="json")
@@ -87,6 +89,6 @@ def test_arms_can_be_added_to_a_run_but_stay_what_they_are(tmp_path: Path) -> No
     assert incompatibility(plain(), plain(arm("x", 1.0))) == ""
     assert incompatibility(plain(arm("x", 1.0)), plain(arm("x", 1.0, cpus=2), arm("y", 1.0))) == ""
     assert incompatibility(plain(arm("x", 1.0), arm("y", 1.0)), plain(arm("y", 1.0))) == ""
-    found = incompatibility(plain(arm("x", 1.0)), plain(arm("x", 1.0, sampling={"temperature": 0.5})))
-    assert "evaluation.arms.x.sampling.temperature" in found
-    assert "give the arm another name" in found
+    reason = incompatibility(plain(arm("x", 1.0)), plain(arm("x", 1.0, sampling={"temperature": 0.5})))
+    assert "evaluation.arms.x.sampling.temperature" in reason
+    assert "give the arm another name" in reason

@@ -1,6 +1,7 @@
-"""Extending a run, on Ray with the scripted engine: what is there stays, only what is owed is drawn."""
+"""Extending a run, on Ray with the scripted engine: rollouts stay, and only missing samples are generated."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ def sampled(config: Config) -> Run:
     return run
 
 
-def rollouts(run: Run) -> list[Rollout]:
+def read_rollouts(run: Run) -> list[Rollout]:
     return table_to_rollouts(run.ledger.read())
 
 
-def stored(run: Run) -> int:
-    """Rows on disk, superseded ones too."""
+def samples_per_problem(rollouts: Sequence[Rollout]) -> set[int]:
+    """Return the numbers of samples that occur; one number if all problems have as many."""
+    return set(Counter(rollout.problem.id for rollout in rollouts).values())
+
+
+def rows_on_disk(run: Run) -> int:
+    """Return the number of rows on disk, superseded ones included."""
     import pyarrow.parquet as pq
 
     return sum(pq.read_metadata(segment.path).num_rows for segment in run.ledger.segments())
@@ -43,54 +49,52 @@ def teacher(config: Config, **changes: Any) -> dict[str, Any]:
     return config.teachers[0].model_dump(mode="json") | changes
 
 
-def test_a_larger_k_draws_the_difference_and_more_problems_are_added(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_larger_k_or_more_problems_generate_only_the_missing_samples(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=12, samples=4)
-    before = {it.id for it in rollouts(sampled(config))}
+    before = {rollout.id for rollout in read_rollouts(sampled(config))}
     larger = changed(config, policy={"kind": "fixed", "samples": 6})
     run = sampled(larger)
     assert len(before) == 48
-    assert before < {it.id for it in rollouts(run)}
-    assert stored(run) == len(rollouts(run)) == 72
+    assert before < {rollout.id for rollout in read_rollouts(run)}
+    assert rows_on_disk(run) == len(read_rollouts(run)) == 72
     more = changed(larger, sources=[{"kind": "generated", "train": 18, "test": 12}])
     run = sampled(more)
-    assert Counter(it.problem.id for it in rollouts(run)) == Counter({it.problem.id: 6 for it in rollouts(run)})
-    assert stored(run) == 108
+    assert samples_per_problem(read_rollouts(run)) == {6}
+    assert rows_on_disk(run) == 108
     fewer = changed(more, sources=[{"kind": "generated", "train": 12, "test": 12}])
     with pytest.raises(UserError, match="the sources no longer hold a train problem"):
         sampled(fewer)
-    assert stored(run) == 108
+    assert rows_on_disk(run) == 108
 
 
-def test_a_larger_max_tokens_draws_only_what_was_cut_again(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_larger_max_tokens_generates_only_truncated_samples_again(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=12, samples=6, engine={"endless": 0.3})
     short = changed(config, teachers=[teacher(config, sampling={"max_tokens": 64})])
     run = sampled(short)
-    cut = {it.id for it in rollouts(run) if it.finish is Finish.LENGTH}
-    assert 5 < len(cut) < 60
+    truncated = {rollout.id for rollout in read_rollouts(run) if rollout.finish is Finish.LENGTH}
+    assert 5 < len(truncated) < 60
     run = sampled(changed(config, teachers=[teacher(config, sampling={"max_tokens": 128})]))
-    drawn = rollouts(run)
-    assert len(drawn) == 72
-    assert stored(run) == 72 + len(cut)
-    assert {it.id for it in drawn if it.resample == 1} == cut
-    assert {it.completion_tokens for it in drawn if it.finish is Finish.LENGTH} == {128}
+    rollouts = read_rollouts(run)
+    assert len(rollouts) == 72
+    assert rows_on_disk(run) == 72 + len(truncated)
+    assert {rollout.id for rollout in rollouts if rollout.resample == 1} == truncated
+    assert {rollout.completion_tokens for rollout in rollouts if rollout.finish is Finish.LENGTH} == {128}
     sampled(run.config)
-    assert stored(run) == 72 + len(cut), "a second call draws nothing again"
+    assert rows_on_disk(run) == 72 + len(truncated), "a second call generates nothing"
 
 
-def test_a_second_teacher_draws_its_own_and_leaves_the_firsts(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_second_teacher_adds_its_own_rollouts_and_leaves_the_firsts(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=12, samples=3)
     sampled(config)
     other = teacher(config, name="other", model="scripted too")
     run = sampled(changed(config, teachers=[teacher(config), other]))
-    drawn = rollouts(run)
-    assert Counter(it.teacher for it in drawn) == {"teacher": 36, "other": 36}
-    assert len({it.fingerprint for it in drawn}) == 2
-    assert stored(run) == 72
+    rollouts = read_rollouts(run)
+    assert Counter(rollout.teacher for rollout in rollouts) == {"teacher": 36, "other": 36}
+    assert len({rollout.fingerprint for rollout in rollouts}) == 2
+    assert rows_on_disk(run) == 72
 
 
-def test_teachers_with_shares_work_at_the_same_time_and_deal_out_the_problems(
-    ray_cluster: None, tmp_path: Path
-) -> None:
+def test_teachers_with_shares_work_at_the_same_time_on_different_problems(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=60, samples=2, engine={"seconds": 0.05})
     engine = config.teachers[0].engine.model_dump(mode="json")
     teachers = [
@@ -98,24 +102,28 @@ def test_teachers_with_shares_work_at_the_same_time_and_deal_out_the_problems(
         for name, share, size in (("small", 0.25, 8), ("large", 0.75, 9))
     ]
     run = sampled(changed(config, teachers=teachers))
-    drawn = rollouts(run)
-    asked = {name: {it.problem.id for it in drawn if it.teacher == name} for name in ("small", "large")}
-    assert not asked["small"] & asked["large"]
-    assert len(asked["small"] | asked["large"]) == 60
-    assert 5 <= len(asked["small"]) <= 26
+    rollouts = read_rollouts(run)
+    problems = {
+        name: {rollout.problem.id for rollout in rollouts if rollout.teacher == name} for name in ("small", "large")
+    }
+    assert not problems["small"] & problems["large"]
+    assert len(problems["small"] | problems["large"]) == 60
+    assert 5 <= len(problems["small"]) <= 26
     last = run.events.read("sample")[-1]
-    assert last["replicas"] == 2, "both crews were up together"
-    assert {name: it["rollouts"] for name, it in last["arms"].items()} == {name: 2 * len(asked[name]) for name in asked}
+    assert last["replicas"] == 2, "both teachers' replicas were up together"
+    assert {name: counts["rollouts"] for name, counts in last["arms"].items()} == {
+        name: 2 * len(problems[name]) for name in problems
+    }
 
 
-def test_a_spent_budget_ends_cleanly_and_a_larger_one_goes_on(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_spent_budget_ends_cleanly_and_a_larger_one_continues(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=60, samples=10, engine={"seconds": 0.2, "max_num_seqs": 8})
     run = sampled(changed(config, budget={"tokens": 1500}))
-    spent = sum(it.completion_tokens for it in rollouts(run))
+    spent = sum(rollout.completion_tokens for rollout in read_rollouts(run))
     assert 1500 <= spent < 6000
-    assert [it["limit"] for it in run.events.read("budget")] == ["tokens"]
-    halfway = stored(run)
+    assert [event["limit"] for event in run.events.read("budget")] == ["tokens"]
+    halfway = rows_on_disk(run)
     run = sampled(changed(config, budget={"tokens": 1500}))
-    assert stored(run) <= halfway + 40, "the budget is the run's, not the session's"
+    assert rows_on_disk(run) <= halfway + 40, "the budget is of the whole run, not of a session"
     run = sampled(config)
-    assert len(rollouts(run)) == stored(run) == 600
+    assert len(read_rollouts(run)) == rows_on_disk(run) == 600

@@ -1,4 +1,4 @@
-"""Sampling on Ray with the scripted engine: whatever dies, every rollout is there exactly once."""
+"""Sampling on Ray with the scripted engine: whatever is killed, every rollout is stored exactly once."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -30,8 +31,13 @@ def sampled(config: Config) -> Run:
     return run
 
 
-def rollouts(run: Run) -> list[Rollout]:
+def read_rollouts(run: Run) -> list[Rollout]:
     return table_to_rollouts(run.ledger.read())
+
+
+def samples_per_problem(rollouts: Sequence[Rollout]) -> set[int]:
+    """Return the numbers of samples that occur; one number if all problems have as many."""
+    return set(Counter(rollout.problem.id for rollout in rollouts).values())
 
 
 def committed_twice(run: Run) -> int:
@@ -41,47 +47,45 @@ def committed_twice(run: Run) -> int:
     return len(ids) - len(set(ids))
 
 
-def test_every_problem_gets_its_k_samples_with_seeds_and_verdicts_of_their_own(
-    ray_cluster: None, tmp_path: Path
-) -> None:
+def test_every_problem_gets_k_samples_each_with_its_own_seed_and_verdict(ray_cluster: None, tmp_path: Path) -> None:
     run = sampled(a_scripted_config(tmp_path, train=40, samples=6))
-    drawn = rollouts(run)
-    assert Counter(it.problem.id for it in drawn) == Counter({it.problem.id: 6 for it in drawn})
-    assert len(drawn) == 240
+    rollouts = read_rollouts(run)
+    assert samples_per_problem(rollouts) == {6}
+    assert len(rollouts) == 240
     assert committed_twice(run) == 0
-    assert len({it.seed for it in drawn}) == 240
-    outcomes = Counter(it.verdict.outcome for it in drawn)
+    assert len({rollout.seed for rollout in rollouts}) == 240
+    outcomes = Counter(rollout.verdict.outcome for rollout in rollouts)
     assert {Outcome.CORRECT, Outcome.WRONG, Outcome.TRUNCATED, Outcome.NO_ANSWER} <= outcomes.keys()
-    assert all(it.verdict.outcome is Outcome.TRUNCATED for it in drawn if it.finish is Finish.LENGTH)
+    assert all(rollout.verdict.outcome is Outcome.TRUNCATED for rollout in rollouts if rollout.finish is Finish.LENGTH)
 
 
-def test_sampling_starts_replicas_of_its_own_and_returns_what_it_added(ray_cluster: None, tmp_path: Path) -> None:
+def test_sampling_without_a_pool_starts_replicas_and_returns_what_it_added(ray_cluster: None, tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path, train=12, samples=2))
     result = sample(run)
     assert (result.total.rollouts, result.exhausted, result.counts_by_job.keys()) == (24, "", {"teacher"})
-    assert result.total.correct == sum(it.verdict.outcome is Outcome.CORRECT for it in rollouts(run))
+    assert result.total.correct == sum(rollout.verdict.outcome is Outcome.CORRECT for rollout in read_rollouts(run))
     assert sample(run).total.rollouts == 0
 
 
-def test_a_finished_run_draws_nothing_more(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_finished_run_samples_nothing_more(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=12, samples=2)
     before = [segment.name for segment in sampled(config).ledger.segments()]
     assert [segment.name for segment in sampled(config).ledger.segments()] == before
 
 
-def test_the_same_configuration_draws_the_same_rollouts_on_any_number_of_replicas(
-    ray_cluster: None, tmp_path: Path
-) -> None:
-    alone = rollouts(sampled(a_scripted_config(tmp_path / "one", train=12, samples=4)))
-    three = rollouts(sampled(a_scripted_config(tmp_path / "three", train=12, samples=4, replicas=3)))
-    assert {it.id: it.completion for it in alone} == {it.id: it.completion for it in three}
+def test_the_rollouts_do_not_depend_on_the_number_of_replicas(ray_cluster: None, tmp_path: Path) -> None:
+    alone = read_rollouts(sampled(a_scripted_config(tmp_path / "one", train=12, samples=4)))
+    three = read_rollouts(sampled(a_scripted_config(tmp_path / "three", train=12, samples=4, replicas=3)))
+    assert {rollout.id: rollout.completion for rollout in alone} == {
+        rollout.id: rollout.completion for rollout in three
+    }
 
 
 def test_until_correct_stops_a_problem_at_its_target(ray_cluster: None, tmp_path: Path) -> None:
     policy = {"kind": "until_correct", "target": 2, "max": 12, "wave": 2}
-    drawn = rollouts(sampled(a_scripted_config(tmp_path, train=30, policy=policy)))
-    by_problem = Counter(it.problem.id for it in drawn)
-    correct = Counter(it.problem.id for it in drawn if it.verdict.outcome is Outcome.CORRECT)
+    rollouts = read_rollouts(sampled(a_scripted_config(tmp_path, train=30, policy=policy)))
+    by_problem = Counter(rollout.problem.id for rollout in rollouts)
+    correct = Counter(rollout.problem.id for rollout in rollouts if rollout.verdict.outcome is Outcome.CORRECT)
     assert len(by_problem) == 30
     assert all(correct[problem] >= 2 or count == 12 for problem, count in by_problem.items())
     assert all(correct[problem] <= 3 for problem in by_problem)
@@ -89,26 +93,28 @@ def test_until_correct_stops_a_problem_at_its_target(ray_cluster: None, tmp_path
 
 
 def test_a_refused_request_is_a_rollout_with_its_reason(ray_cluster: None, tmp_path: Path) -> None:
-    drawn = rollouts(sampled(a_scripted_config(tmp_path, train=12, samples=4, engine={"error": 0.3})))
-    refused = [it for it in drawn if it.finish is Finish.ERROR]
-    assert len(drawn) == 48
+    rollouts = read_rollouts(sampled(a_scripted_config(tmp_path, train=12, samples=4, engine={"error": 0.3})))
+    refused = [rollout for rollout in rollouts if rollout.finish is Finish.ERROR]
+    assert len(rollouts) == 48
     assert refused
-    assert {(it.verdict.outcome, it.verdict.detail) for it in refused} == {
+    assert {(rollout.verdict.outcome, rollout.verdict.detail) for rollout in refused} == {
         (Outcome.FAILED, "scripted: the request was refused")
     }
 
 
-def test_a_poisonous_sample_is_singled_out_and_its_siblings_are_kept(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_sample_that_kills_its_engine_is_isolated_and_its_siblings_are_kept(
+    ray_cluster: None, tmp_path: Path
+) -> None:
     run = sampled(a_scripted_config(tmp_path, train=9, samples=4, engine={"crash": 0.06}))
-    drawn = rollouts(run)
-    poison = [it for it in drawn if it.finish is Finish.ERROR]
-    assert len(drawn) == 36
+    rollouts = read_rollouts(run)
+    poison = [rollout for rollout in rollouts if rollout.finish is Finish.ERROR]
+    assert len(rollouts) == 36
     assert committed_twice(run) == 0
     assert 0 < len(poison) < 8
-    assert all("the engine died" in it.verdict.detail for it in poison)
+    assert all("the engine died" in rollout.verdict.detail for rollout in poison)
 
 
-def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_killed_replica_loses_no_committed_rollout(ray_cluster: None, tmp_path: Path) -> None:
     from tests.bench.chaos import is_replica
 
     config = a_scripted_config(tmp_path, train=60, samples=10, replicas=2, engine={"seconds": 0.3, "max_num_seqs": 8})
@@ -117,8 +123,8 @@ def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tm
     def kill_some() -> None:
         while len(killed) < 3:
             time.sleep(2.5)
-            mine = psutil.Process().children(recursive=True)  # never another cluster's
-            alive = [it.pid for it in mine if is_replica(it)]
+            ours = psutil.Process().children(recursive=True)  # never another cluster's
+            alive = [process.pid for process in ours if is_replica(process)]
             if alive:
                 os.kill(alive[0], signal.SIGKILL)
                 killed.append(alive[0])
@@ -128,10 +134,12 @@ def test_a_killed_replica_costs_nothing_that_was_committed(ray_cluster: None, tm
     run = sampled(config)
     killer.join(30)
     assert len(killed) == 3
-    drawn = rollouts(run)
-    assert Counter(it.problem.id for it in drawn) == Counter({it.problem.id: 10 for it in drawn})
-    assert len(drawn) == 600
-    assert all(it.finish is not Finish.ERROR for it in drawn), "a kill from outside is not the problem's fault"
+    rollouts = read_rollouts(run)
+    assert samples_per_problem(rollouts) == {10}
+    assert len(rollouts) == 600
+    assert all(rollout.finish is not Finish.ERROR for rollout in rollouts), (
+        "a problem is not blamed for a kill from outside"
+    )
 
 
 def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
@@ -154,12 +162,12 @@ def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     halfway = run.ledger.read().num_rows
     assert 0 < halfway < 300
     subprocess.run(command, check=True, timeout=120)
-    drawn = rollouts(run)
-    assert Counter(it.problem.id for it in drawn) == Counter({it.problem.id: 10 for it in drawn})
-    assert len(drawn) == 300
+    rollouts = read_rollouts(run)
+    assert samples_per_problem(rollouts) == {10}
+    assert len(rollouts) == 300
 
 
-def test_more_gpus_than_the_cluster_has_is_one_line(ray_cluster: None, tmp_path: Path) -> None:
+def test_asking_for_more_gpus_than_the_cluster_has_is_a_one_line_error(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path)
     teacher = config.teachers[0].model_copy(update={"gpus": 2})
     with pytest.raises(UserError, match=r"ask for 2 GPUs each; the cluster has 0 .* lower gpus"):
@@ -174,27 +182,27 @@ def test_a_crash_loop_ends_with_its_cause(ray_cluster: None, tmp_path: Path) -> 
         sampled(config)
 
 
-def test_a_hung_engine_is_replaced_and_the_sample_that_hangs_it_is_told(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_hung_engine_is_replaced_and_the_sample_that_hangs_it_is_recorded(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(
         tmp_path, train=6, samples=4, engine={"hang": 0.05, "max_num_seqs": 8}, failures={"hang_seconds": 1.0}
     )
     run = sampled(config)
-    drawn = rollouts(run)
-    hung = [it for it in drawn if it.finish is Finish.ERROR]
-    assert len(drawn) == 24
+    rollouts = read_rollouts(run)
+    hung = [rollout for rollout in rollouts if rollout.finish is Finish.ERROR]
+    assert len(rollouts) == 24
     assert 0 < len(hung) < 5
-    assert all("EngineHung: no token for" in it.verdict.detail for it in hung)
+    assert all("EngineHung: no token for" in rollout.verdict.detail for rollout in hung)
 
 
-def test_storage_that_refuses_for_a_while_delays_and_loses_nothing(ray_cluster: None, tmp_path: Path) -> None:
+def test_storage_that_fails_for_a_while_delays_the_run_and_loses_nothing(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.3, "max_num_seqs": 12})
     run = open_run(config)
     run.ledger.append([])
     manifests = Path(run.place.path) / "rollouts" / "manifest"
 
-    def refuse_for_a_while() -> None:
-        begun = len(list(manifests.iterdir()))
-        while len(list(manifests.iterdir())) == begun:  # not before the first commit: the stage reads them at its start
+    def fail_for_a_while() -> None:
+        before = len(list(manifests.iterdir()))
+        while len(list(manifests.iterdir())) == before:  # the stage reads the manifests at its start: wait for a commit
             time.sleep(0.05)
         away = manifests.with_name("away")
         manifests.rename(away)
@@ -203,29 +211,29 @@ def test_storage_that_refuses_for_a_while_delays_and_loses_nothing(ray_cluster: 
         manifests.unlink()
         away.rename(manifests)
 
-    refusing = threading.Thread(target=refuse_for_a_while)
-    refusing.start()
+    failing = threading.Thread(target=fail_for_a_while)
+    failing.start()
     sampled(config)
-    refusing.join()
-    assert len(rollouts(run)) == 300
+    failing.join()
+    assert len(read_rollouts(run)) == 300
     assert committed_twice(run) == 0
 
 
-def test_replicas_join_while_there_is_work_and_room(ray_cluster: None, tmp_path: Path) -> None:
+def test_replicas_join_if_there_is_work_and_room(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(
         tmp_path, train=120, samples=10, replicas=[1, 3], engine={"seconds": 0.3, "max_num_seqs": 16}
     )
     run = sampled(config)
-    assert len(rollouts(run)) == 1200
-    replicas = [it["replicas"] for it in run.events.read("sample") if "replicas" in it]
+    assert len(read_rollouts(run)) == 1200
+    replicas = [event["replicas"] for event in run.events.read("sample") if "replicas" in event]
     assert 2 <= max(replicas) <= 3
-    assert [it["state"] for it in run.events.read("replica")] == ["joined"] * (max(replicas) - 1)
+    assert [event["state"] for event in run.events.read("replica")] == ["joined"] * (max(replicas) - 1)
 
 
-def test_a_busy_replica_hands_back_what_it_has_not_begun(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_busy_replica_releases_problems_that_it_has_not_started(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=4, replicas=2, engine={"seconds": 0.8, "max_num_seqs": 4})
     run = sampled(config)
-    assert len(rollouts(run)) == 120
+    assert len(read_rollouts(run)) == 120
     assert committed_twice(run) == 0
     last = run.events.read("sample")[-1]
-    assert last["idle_fraction"] < 0.25, "neither waits long for the other's problems"
+    assert last["idle_fraction"] < 0.25, "no replica waits long while the other has problems left"
