@@ -112,7 +112,7 @@ def _job(
 
 
 def _spread(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """Return `count` problems, the same number of each difficulty: round-robin in the order of the snapshot."""
+    """Return `count` problems, evenly over the difficulties: round-robin, in the order of the snapshot."""
     ranks: dict[str, int] = {}
     numbered = []
     for problem in problems:

@@ -1,9 +1,9 @@
-"""Kill everything, at random, while a run is sampled: replicas, nodes, the driver. Nothing may be lost or doubled.
+"""Random kills of replicas, nodes and the driver while a run is sampled: no rollout may be lost or duplicated.
 
     python tests/bench/chaos.py [--rollouts 20000] [--kills 50]
 
-A cluster of several nodes on this machine, jobs/sample.py as its driver, the scripted engine as the model. Every
-answer of an engine leaves a line in a journal, so that what was drawn and lost with a kill is counted too.
+A cluster of several nodes on this machine, jobs/sample.py as its driver, the scripted engine as the model. Every answer
+of an engine adds a line to a journal, so that rollouts lost in a kill are counted, too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def chaos(scratch: Path, rollouts: int, kills: int, *, seed: int = 0, pause: float = 4.0) -> dict[str, Any]:
-    """Sample so many rollouts under so many kills; return what was lost, doubled and wasted."""
+    """Sample rollouts under kills; return the numbers of lost, duplicated and wasted ones."""
     from ray.cluster_utils import Cluster
 
     os.environ |= {
@@ -52,20 +52,20 @@ def chaos(scratch: Path, rollouts: int, kills: int, *, seed: int = 0, pause: flo
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "3",
     }
-    begun = time.monotonic()
+    start = time.monotonic()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
-    arena = Arena(cluster, scratch, rollouts, kills, pause)
+    chaos_run = ChaosRun(cluster, scratch, rollouts, kills, pause)
     try:
-        arena.fight(random.Random(seed), kills, pause)
+        chaos_run.kill_until_done(random.Random(seed), kills, pause)
     finally:
-        arena.driver.kill()
+        chaos_run.driver.kill()
         cluster.shutdown()
-    return arena.figures() | {"seconds": round(time.monotonic() - begun, 1)}
+    return chaos_run.figures() | {"seconds": round(time.monotonic() - start, 1)}
 
 
 @dataclass
-class Arena:
-    """The cluster, the driver at work on it, and what has been killed so far."""
+class ChaosRun:
+    """The cluster, its driver, and the kills so far."""
 
     cluster: Any
     scratch: Path
@@ -74,20 +74,20 @@ class Arena:
     pause: float
     killed: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
-    """Drawn or being drawn and not committed, summed over the kills."""
+    """Rollouts generated or in flight but not committed, summed over the kills."""
 
     def __post_init__(self) -> None:
         self.journal = self.scratch / "journal"
         self.journal.mkdir()
         self.nodes = [self.add_node() for _ in range(3)]
-        self.driver = self.drive()
+        self.driver = self.start_driver()
 
     def add_node(self) -> Any:
         return self.cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
 
-    def drive(self) -> subprocess.Popen[bytes]:
-        """Start jobs/sample.py, or start it again after a kill: the same command."""
-        # Latency so that drawing lasts somewhat longer than the kills, with all slots of all replicas in use.
+    def start_driver(self) -> subprocess.Popen[bytes]:
+        """Start jobs/sample.py; after a kill the same command starts it again."""
+        # With this latency and all slots of all replicas in use, sampling lasts somewhat longer than the kills.
         seconds = 6 * 16 * self.kills * self.pause * 1.3 / self.rollouts
         rates = "kind='scripted', correct=0.4, endless=0.1, max_num_seqs=16"
         engine = f"{{{rates}, seconds={seconds:.4f}, journal='{self.journal}'}}"
@@ -105,9 +105,9 @@ class Arena:
                 [sys.executable, "jobs/sample.py", *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
 
-    def fight(self, dice: random.Random, kills: int, pause: float) -> None:
-        """Kill, wait, kill, until enough is dead; then let the run end."""
-        ways: list[Callable[[random.Random], bool]] = [
+    def kill_until_done(self, dice: random.Random, kills: int, pause: float) -> None:
+        """Kill and wait until there were enough kills; then let the run end."""
+        kinds: list[Callable[[random.Random], bool]] = [
             self.kill_replica,
             self.kill_replica,
             self.kill_node,
@@ -116,32 +116,32 @@ class Arena:
         self.wait_for_rollouts(1)
         while self.killed.total() < kills and self.committed() < self.rollouts:
             time.sleep(dice.uniform(0.2, 2) * pause)
-            way = dice.choice(ways)
-            waiting = max(0, self.answered() - self.committed()) + 6 * 16
-            if way(dice):
-                self.killed[way.__name__] += 1
-                self.in_flight += waiting
+            kill = dice.choice(kinds)
+            in_flight = max(0, self.answered() - self.committed()) + 6 * 16
+            if kill(dice):
+                self.killed[kill.__name__] += 1
+                self.in_flight += in_flight
         while self.driver.wait() != 0:
             log = (self.scratch / "driver.log").read_text()
             raise RuntimeError(f"the driver ended with {self.driver.returncode}:\n{log[-3000:]}")
 
     def kill_replica(self, dice: random.Random) -> bool:
         ours = psutil.Process().children(recursive=True)  # never another cluster's
-        replicas = [it for it in ours if is_replica(it)]
+        replicas = [process for process in ours if is_replica(process)]
         if replicas:
             dice.choice(replicas).send_signal(signal.SIGKILL)
         return bool(replicas)
 
     def kill_node(self, dice: random.Random) -> bool:
-        gone = self.nodes.pop(dice.randrange(len(self.nodes)))
-        self.cluster.remove_node(gone, allow_graceful=False)
+        node = self.nodes.pop(dice.randrange(len(self.nodes)))
+        self.cluster.remove_node(node, allow_graceful=False)
         self.nodes.append(self.add_node())
         return True
 
     def kill_driver(self, dice: random.Random) -> bool:
         self.driver.kill()
         self.driver.wait()
-        self.driver = self.drive()
+        self.driver = self.start_driver()
         self.wait_for_rollouts(self.committed() + 1)
         return True
 
@@ -150,7 +150,7 @@ class Arena:
             time.sleep(0.3)
 
     def committed(self) -> int:
-        """Return the rows that manifests name."""
+        """Return the number of committed rollouts."""
         return self.ledger().read(["id"]).num_rows
 
     def ledger(self) -> Any:
@@ -160,30 +160,30 @@ class Arena:
         return Ledger(place(self.scratch / "smoke" / "rollouts"))
 
     def answered(self) -> int:
-        """Return the answers that engines have given."""
+        """Return the number of answers that engines have generated."""
         return sum(file.read_bytes().count(b"\n") for file in self.journal.iterdir())
 
     def figures(self) -> dict[str, Any]:
-        """Return what became of every planned rollout."""
+        """Return the counts of planned, lost, duplicated and wasted rollouts."""
         import pyarrow.parquet as pq
 
         table = self.ledger().read(["id", "problem_id", "sample", "finish"])
         distinct = set(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
-        on_disk = sum(pq.read_metadata(it.path).num_rows for it in self.ledger().segments())
+        on_disk = sum(pq.read_metadata(segment.path).num_rows for segment in self.ledger().segments())
         return {
             "rollouts": self.rollouts,
             "kills": dict(self.killed),
             "lost": self.rollouts - len(distinct),
             "duplicated": table.num_rows - len(distinct),
             "blamed": table["finish"].to_pylist().count("error"),
-            "drawn_beyond_plan": self.answered() - self.rollouts,
+            "generated_beyond_plan": self.answered() - self.rollouts,
             "in_flight_at_kills": self.in_flight,
             "committed_twice": on_disk - table.num_rows,
         }
 
 
 def is_replica(process: psutil.Process) -> bool:
-    """Say whether a process holds a replica; one that has just ended does not."""
+    """Return whether a process holds a replica; a process that has just ended does not."""
     try:
         return "ray::Replica" in "".join(process.cmdline())
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""How much memory a block of code takes at most."""
+"""A measurement of the peak memory of a block of code."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import psutil
 
 
 class PeakMemory:
-    """The largest resident memory of this process while the block runs, or of any process below it."""
+    """The peak resident memory of this process while the block runs, or with `children` of any one process below it."""
 
     def __init__(self, *, children: bool = False) -> None:
         self._children = children
         self.mb = 0.0
 
     def __enter__(self) -> PeakMemory:
-        self._over = threading.Event()
-        self._watch = threading.Thread(target=self._look, daemon=True)
-        self._watch.start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._watch.join()
+        self._ended.set()
+        self._thread.join()
 
-    def _look(self) -> None:
-        me = psutil.Process()
-        while not self._over.wait(0.5 if self._children else 0.1):
-            for process in [me, *(me.children(recursive=True) if self._children else ())]:
+    def _sample(self) -> None:
+        own = psutil.Process()
+        while not self._ended.wait(0.5 if self._children else 0.1):
+            for process in [own, *(own.children(recursive=True) if self._children else ())]:
                 with suppress(psutil.NoSuchProcess):
                     self.mb = max(self.mb, process.memory_info().rss / 1e6)

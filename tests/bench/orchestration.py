@@ -1,8 +1,8 @@
-"""How fast is everything but the engine: 64 replicas with an engine that answers at once, through lease, check, commit.
+"""The speed of everything but the engine: 64 replicas whose engine answers at once lease, check and commit rollouts.
 
     python tests/bench/orchestration.py [--rollouts 120000] [--replicas 64] [--stored 1000000]
 
-Then a run that holds a million rollouts is opened again, to see what it owes.
+Then a run of a million rollouts is resumed, to find the samples that are missing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
-    """Sample on so many replicas that are up; the rate is of the time from the first lease to the last commit."""
+    """Sample on replicas that are up; measure the rate from the first lease to the last commit."""
     ray.init(address="local", num_cpus=replicas, include_dashboard=False, log_to_driver=False)
     run = open_run(config(root, "throughput", rollouts // 8, replicas))
     peak = PeakMemory()
@@ -71,21 +71,21 @@ def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
 
 
 def resume(root: Path, rollouts: int) -> dict[str, Any]:
-    """Store a run of so many rollouts, then ask what it owes; the median of three."""
+    """Store a run, then read which samples it has; return the median of three times."""
     ledger = store(Ledger(place(root / "stored")), rollouts)
     seconds = []
     peak = PeakMemory()
     with peak:
         for _ in range(3):
-            begun = time.perf_counter()
-            tallies = ledger.stored_samples()
-            seconds.append(time.perf_counter() - begun)
-    assert sum(len(it.samples) for it in tallies.values()) == rollouts
+            start = time.perf_counter()
+            stored = ledger.stored_samples()
+            seconds.append(time.perf_counter() - start)
+    assert sum(len(problem.samples) for problem in stored.values()) == rollouts
     return {"stored": rollouts, "resume_seconds": statistics.median(seconds), "resume_peak_rss_mb": peak.mb}
 
 
 def config(root: Path, name: str, problems: int, replicas: int) -> Config:
-    """Return a run on the scripted engine without latency."""
+    """Return the configuration of a run on the scripted engine without latency."""
     engine = {"kind": "scripted", "correct": 0.4, "endless": 0.05, "unparseable": 0.05}
     teacher = {"model": "scripted", "engine": engine, "gpus": 0, "cpus": 1, "replicas": replicas}
     return parse(
@@ -100,17 +100,17 @@ def config(root: Path, name: str, problems: int, replicas: int) -> Config:
     )
 
 
-def store(ledger: Ledger, rollouts: int, a_problem: int = 8, a_segment: int = 5000) -> Ledger:
-    """Commit rollouts of 300 characters, as wide as real ones, some thousand a segment."""
+def store(ledger: Ledger, rollouts: int, per_problem: int = 8, per_segment: int = 5000) -> Ledger:
+    """Commit rollouts of 300 characters, with all columns of real ones, some thousand per segment."""
     text = "Step 1: a plausible line of reasoning that goes on for a while. " * 5
     dice = np.random.default_rng(0)
-    for start in range(0, rollouts, a_segment):
-        numbers = range(start, min(start + a_segment, rollouts))
+    for start in range(0, rollouts, per_segment):
+        numbers = range(start, min(start + per_segment, rollouts))
         size = len(numbers)
-        problems = [content_hash("problem", number // a_problem) for number in numbers]
-        samples = [number % a_problem for number in numbers]
+        problems = [content_hash("problem", number // per_problem) for number in numbers]
+        samples = [number % per_problem for number in numbers]
         table = rollout_table(
-            id=[content_hash(problem, "f", it) for problem, it in zip(problems, samples, strict=True)],
+            id=[content_hash(problem, "f", sample) for problem, sample in zip(problems, samples, strict=True)],
             problem_id=problems,
             problem_question=[text[:120]] * size,
             sample=samples,

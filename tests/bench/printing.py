@@ -1,4 +1,4 @@
-"""What every benchmark prints: a table for people, then one JSON line for machines."""
+"""The output of every benchmark: a table for people, then one line of JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def machine() -> str:
-    """Return the processor and the cores that this process may use."""
+    """Return the processor's name and the number of cores that this process may use."""
     names = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -21,7 +21,7 @@ def machine() -> str:
 
 
 def print_figures(benchmark: str, figures: Mapping[str, Any]) -> None:
-    """Print the figures, aligned, and the same as one line of JSON, the last."""
+    """Print the figures as an aligned table, and then again as the last line, in JSON."""
     width = max(len(name) for name in figures)
     print(f"{benchmark}   {machine()}")
     for name, figure in figures.items():

@@ -1,4 +1,4 @@
-"""Rollouts that were never drawn, as wide as real ones, for benchmarks of what comes after."""
+"""Tables of made-up rollouts with all columns of real ones, for benchmarks of the later stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from reasonray.records import content_hash
 from reasonray.store.schema import ROLLOUT_SCHEMA
 
-_ALIKE = {
+_CONSTANT = {
     "problem_source": "made up",
     "problem_answer": "42",
     "problem_checker": "math_answer",
@@ -29,9 +29,9 @@ _ALIKE = {
 
 
 def rollout_table(**columns: Any) -> pa.Table:
-    """Return a table of ROLLOUT_SCHEMA: the columns given, those that are alike in all rows, and nulls for the rest."""
+    """Return a table of ROLLOUT_SCHEMA: the given columns, constants for some others, and nulls for the rest."""
     size = len(columns["id"])
-    alike = {name: [value] * size for name, value in _ALIKE.items()}
+    constant = {name: [value] * size for name, value in _CONSTANT.items()}
     missing = {name: pa.nulls(size) for name in ROLLOUT_SCHEMA.names}
-    known = missing | alike | columns
-    return pa.table({name: known[name] for name in ROLLOUT_SCHEMA.names}).cast(ROLLOUT_SCHEMA)
+    values = missing | constant | columns
+    return pa.table({name: values[name] for name in ROLLOUT_SCHEMA.names}).cast(ROLLOUT_SCHEMA)

@@ -1,4 +1,4 @@
-"""The real teacher that the engine benchmarks share: SmolLM2-135M on the CPU, as in the quickstart."""
+"""The teacher of the engine benchmarks: SmolLM2-135M on the CPU, as in the quickstart."""
 
 from __future__ import annotations
 

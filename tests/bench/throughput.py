@@ -1,10 +1,10 @@
-"""The sampler against the engine it runs: tokens a second of the same work by three ways.
+"""The sampler against the bare engine: tokens per second of the same work done in three ways.
 
     python tests/bench/throughput.py [--problems 100] [--samples 4] [--rounds 3]
 
-In alternation: vLLM's own `LLM.generate(n=K)`, `ray.data.llm` (K rows a prompt), and the path of jobs/sample.py with
-checking and commits. Same model, prompts, K and sampling parameters. Each is timed from its first to its last token;
-ray.data.llm starts a new engine in every round, which is not counted.
+In alternation: vLLM's own `LLM.generate(n=K)`, `ray.data.llm` (K rows per prompt), and the path of jobs/sample.py with
+checking and commits. Model, prompts, K and sampling parameters are the same. Each way is timed from its first to its
+last token. `ray.data.llm` starts a new engine in every round; that time is not counted.
 """
 
 from __future__ import annotations
@@ -49,45 +49,45 @@ def main() -> None:
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as scratch:
         rates = measure(Path(scratch), options.problems, options.samples, options.rounds)
-    medians = {f"{way}_tokens_per_second": statistics.median(them) for way, them in rates.items()}
+    medians = {f"{way}_tokens_per_second": statistics.median(values) for way, values in rates.items()}
     ratios = {
         f"reasonray_over_{way}": statistics.median(
-            ours / them for ours, them in zip(rates["reasonray"], rates[way], strict=True)
+            ours / other for ours, other in zip(rates["reasonray"], rates[way], strict=True)
         )
         for way in ("raw", "ray_data_llm")
     }
-    rounds = {f"{way}_rounds": [round(rate, 1) for rate in them] for way, them in rates.items()}
+    rounds = {f"{way}_rounds": [round(rate, 1) for rate in values] for way, values in rates.items()}
     print_figures("throughput", {"problems": options.problems, "samples": options.samples} | medians | ratios | rounds)
 
 
 def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, list[float]]:
-    """Return each way's tokens a second by round."""
+    """Return way → tokens per second of each round."""
     from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.sample import load_problems
     from reasonray.store.run import open_run
 
-    def numbered(name: str) -> Any:
+    def new_run(name: str) -> Any:
         run = open_run(teacher_config(root, name, problems, policy={"kind": "fixed", "samples": samples}))
         load_problems(run)
         return run
 
-    first = numbered("first")
-    asked = first.problems(Split.TRAIN)
+    first = new_run("first")
+    train = first.problems(Split.TRAIN)
     raw = Raw(first.config)
     rates: dict[str, list[float]] = {"raw": [], "ray_data_llm": [], "reasonray": []}
     with ReplicaPool(first) as pool:
-        ours(numbered("warm"), pool)
-        raw.rate(asked[: problems // 4], samples)
+        ours(new_run("warm"), pool)
+        raw.rate(train[: problems // 4], samples)
         for number in range(rounds):
-            rates["raw"].append(raw.rate(asked, samples))
-            rates["reasonray"].append(ours(numbered(f"round-{number}"), pool))
-            rates["ray_data_llm"].append(ray_data_llm(first.config, asked, samples))
-            print({way: round(them[-1], 1) for way, them in rates.items()}, flush=True)
+            rates["raw"].append(raw.rate(train, samples))
+            rates["reasonray"].append(ours(new_run(f"round-{number}"), pool))
+            rates["ray_data_llm"].append(ray_data_llm(first.config, train, samples))
+            print({way: round(values[-1], 1) for way, values in rates.items()}, flush=True)
     return rates
 
 
 def ours(run: Any, pool: Any) -> float:
-    """Sample a run on replicas that are up."""
+    """Sample a run on replicas that are up; return tokens per second."""
     from reasonray.stages.sample import sample
 
     sample(run, pool)
@@ -96,16 +96,16 @@ def ours(run: Any, pool: Any) -> float:
 
 
 class Raw:
-    """vLLM by itself, in a process of its own that stays up."""
+    """vLLM alone, in a separate process that stays up."""
 
     def __init__(self, configuration: Config) -> None:
         import ray
 
-        # An actor only to keep two engines out of one process; nothing of Ray is in the timed part.
+        # The actor only keeps two engines out of one process; the timed part does not involve Ray.
         self._engine = ray.remote(_Offline).options(num_cpus=1).remote(configuration)
 
     def rate(self, problems: Sequence[Problem], samples: int) -> float:
-        """Generate, and return tokens a second."""
+        """Generate, and return tokens per second."""
         import ray
 
         return float(ray.get(self._engine.rate.remote(list(problems), samples)))
@@ -128,20 +128,22 @@ class _Offline:
 
         sampling = self._teacher.sampling
         prompts = [
-            TokensPrompt(prompt_token_ids=prompt_ids(self._tokenizer, messages(self._teacher.prompt, it.question), {}))
-            for it in problems
+            TokensPrompt(
+                prompt_token_ids=prompt_ids(self._tokenizer, messages(self._teacher.prompt, problem.question), {})
+            )
+            for problem in problems
         ]
-        wanted = SamplingParams(
+        parameters = SamplingParams(
             n=samples, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=7
         )
-        begun = time.perf_counter()
-        outputs = self._llm.generate(prompts, wanted, use_tqdm=False)
-        seconds = time.perf_counter() - begun
-        return sum(len(it.token_ids) for output in outputs for it in output.outputs) / seconds
+        start = time.perf_counter()
+        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        seconds = time.perf_counter() - start
+        return sum(len(completion.token_ids) for output in outputs for completion in output.outputs) / seconds
 
 
 def ray_data_llm(configuration: Config, problems: Sequence[Problem], samples: int) -> float:
-    """Generate with Ray Data's own batch inference, K rows a prompt, and return tokens a second."""
+    """Generate with Ray Data's own batch inference, K rows per prompt, and return tokens per second."""
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     from transformers import AutoTokenizer
@@ -153,9 +155,9 @@ def ray_data_llm(configuration: Config, problems: Sequence[Problem], samples: in
     arguments = engine_arguments(directory, teacher.engine, gpus=0, seed=0)
     del arguments["model"]
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    prompts = [prompt_text(tokenizer, messages(teacher.prompt, it.question), {}) for it in problems]
+    prompts = [prompt_text(tokenizer, messages(teacher.prompt, problem.question), {}) for problem in problems]
     sampling = teacher.sampling
-    wanted = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    parameters = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
     processor = build_processor(
         vLLMEngineProcessorConfig(
             model_source=str(directory),
@@ -166,22 +168,22 @@ def ray_data_llm(configuration: Config, problems: Sequence[Problem], samples: in
             chat_template_stage=False,
             tokenize_stage=True,
             detokenize_stage=False,
-            log_engine_metrics=False,  # vLLM's exporter needs ray[serve]; ours goes without it, too
+            log_engine_metrics=False,  # vLLM's exporter needs ray[serve]; reasonray runs without it, too
             accelerator_type=None,
             placement_group_config={"bundles": [{"CPU": 1}]},
             runtime_env={"env_vars": ENVIRONMENT},
         ),
-        preprocess=lambda row: {"prompt": row["prompt"], "sampling_params": wanted | {"seed": row["seed"]}},
+        preprocess=lambda row: {"prompt": row["prompt"], "sampling_params": parameters | {"seed": row["seed"]}},
         postprocess=lambda row: {
             "tokens": row["num_generated_tokens"],
-            "ended": time.time(),
-            "begun": time.time() - row["time_taken_llm"],
+            "end": time.time(),
+            "start": time.time() - row["time_taken_llm"],
         },
     )
     rows = [{"prompt": prompt, "seed": seed} for prompt in prompts for seed in range(samples)]
-    done = processor(ray.data.from_items(rows, override_num_blocks=8)).take_all()
-    seconds = max(row["ended"] for row in done) - min(row["begun"] for row in done)
-    return sum(row["tokens"] for row in done) / seconds
+    outputs = processor(ray.data.from_items(rows, override_num_blocks=8)).take_all()
+    seconds = max(row["end"] for row in outputs) - min(row["start"] for row in outputs)
+    return sum(row["tokens"] for row in outputs) / seconds
 
 
 if __name__ == "__main__":

@@ -13,4 +13,4 @@ def test_no_rollout_is_lost_or_duplicated_whatever_is_killed(tmp_path: Path) -> 
     figures = chaos(tmp_path, rollouts=1000, kills=4, seed=3, pause=2.0)
     assert sum(figures["kills"].values()) >= 3
     assert (figures["lost"], figures["duplicated"], figures["blamed"]) == (0, 0, 0)
-    assert 0 <= figures["drawn_beyond_plan"] <= figures["in_flight_at_kills"]
+    assert 0 <= figures["generated_beyond_plan"] <= figures["in_flight_at_kills"]
