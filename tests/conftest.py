@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it, as do its children
-os.environ["SERVER_KEY"] = "right"  # of the endpoint tests' server; Ray's workers must have it from the start
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a background process ignores SIGINT, and its children inherit that
+os.environ["SERVER_KEY"] = "right"  # key of the endpoint tests' server; Ray's workers inherit it at their start
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0"}
 
 
@@ -13,7 +15,7 @@ os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY
 def ray_cluster() -> Iterator[None]:
     import ray
 
-    # More logical CPUs than cores: the tests wait far more than they compute.
+    # More logical CPUs than cores, because the tests wait far more than they compute.
     ray.init(
         address="local",
         num_cpus=8,

@@ -1,4 +1,4 @@
-"""Records for tests: one plausible value for every field, any of them changed by keyword."""
+"""Records and configurations for tests: a plausible value for every field, each changeable by keyword."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,10 @@ def a_rollout(
 
 
 def a_scripted_config(root: Path, *, train: int = 40, samples: int = 6, name: str = "a-run", **changes: Any) -> Config:
-    """A run on the scripted engine; `engine`, `replicas` and `policy` are the teacher's, the rest is top level."""
+    """Return the configuration of a run on the scripted engine.
+
+    `engine` and `replicas` belong to the teacher; other keywords are sections of the configuration.
+    """
     engine = {"kind": "scripted", "correct": 0.4, "endless": 0.1, "unparseable": 0.1} | changes.pop("engine", {})
     raw = {
         "name": name,

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def distilled(tiny_student: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """The smoke configuration run whole, and the arguments that did it."""
+    """Return the run of the whole smoke configuration, and the arguments of its job."""
     root = tmp_path_factory.mktemp("runs")
     arguments = [SMOKE, f"root={root}", f"student.model={tiny_student}"]
     done = run_job("distill", *arguments)
@@ -63,19 +63,19 @@ def test_the_data_set_loads_with_datasets(distilled: tuple[Path, list[str]]) -> 
 
 
 def written(run: Path) -> dict[Path, int]:
-    """What a run is made of, with times of writing; scores.json is part of the report, which is made anew."""
+    """Return the files of a run with their modification times, without scores.json, which every report rewrites."""
     parts = ("rollouts", "curated", "student", "evaluation", "problems")
     files = [file for part in parts for file in (run / part).rglob("*") if file.is_file()]
     return {file: file.stat().st_mtime_ns for file in files if file.name != "scores.json"}
 
 
-def test_a_second_distill_does_nothing(distilled: tuple[Path, list[str]]) -> None:
+def test_a_second_distill_writes_nothing_new(distilled: tuple[Path, list[str]]) -> None:
     run, arguments = distilled
-    before, begun = written(run), time.monotonic()
+    before, start = written(run), time.monotonic()
     again = run_job("distill", *arguments)
     assert again.returncode == 0, again.stderr[-3000:]
     assert written(run) == before
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - start < 60
 
 
 def test_single_jobs_find_their_stage_done_and_verify_agrees_with_itself(distilled: tuple[Path, list[str]]) -> None:
@@ -87,10 +87,10 @@ def test_single_jobs_find_their_stage_done_and_verify_agrees_with_itself(distill
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """A cluster of its own, as `ray start` makes one. Never `ray stop`: that would end every Ray of the machine."""
-    scratch = tempfile.mkdtemp(prefix="rr-", dir="/tmp")  # short: Ray keeps sockets below it
+    """Start a separate cluster with `ray start`. `ray stop` is never used: it would end every Ray of the machine."""
+    scratch = tempfile.mkdtemp(prefix="rr-", dir="/tmp")  # short, because Ray puts sockets into it
     ports = ["--port=6401", "--dashboard-port=8401", "--min-worker-port=20000", "--max-worker-port=20200"]
-    ports += ["--dashboard-agent-listen-port=8402"]  # the default is that of the cluster which other tests share
+    ports += ["--dashboard-agent-listen-port=8402"]  # the default port belongs to the cluster that other tests share
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats", f"--temp-dir={scratch}"]
     head = subprocess.Popen(
@@ -107,7 +107,7 @@ def address() -> Iterator[str]:
                 urllib.request.urlopen("http://127.0.0.1:8401/api/version", timeout=5)
                 break
             except (urllib.error.URLError, OSError):
-                assert time.monotonic() < deadline, "no dashboard came up"
+                assert time.monotonic() < deadline, "no dashboard started"
                 time.sleep(0.5)
         yield "http://127.0.0.1:8401"
     finally:
@@ -116,7 +116,7 @@ def address() -> Iterator[str]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def test_a_submitted_job_runs_and_hands_its_exit_status_on(distilled: tuple[Path, list[str]], address: str) -> None:
+def test_a_submitted_job_runs_and_its_exit_status_is_passed_on(distilled: tuple[Path, list[str]], address: str) -> None:
     _, arguments = distilled
     submit = [sys.executable, "-m", "reasonray.cli.main", "submit", "--address", address, "jobs/distill.py", *arguments]
 
@@ -176,6 +176,6 @@ def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     assert "the same command goes on from there" in errors
     done = run_job("sample", *arguments, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
-    drawn = re.search(r"([\d,]+) rollouts by", done.stdout)
-    assert drawn, done.stdout
-    assert 0 < int(drawn[1].replace(",", "")) < 192, "what was drawn before the interruption is not drawn again"
+    sampled = re.search(r"([\d,]+) rollouts by", done.stdout)
+    assert sampled, done.stdout
+    assert 0 < int(sampled[1].replace(",", "")) < 192, "rollouts from before the interruption are not sampled again"

@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> str:
     return run.place.path
 
 
-def test_plan_says_what_a_configuration_costs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_the_cost_of_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", SMOKE, "policy.samples=5"]) == 0
     printed = capsys.readouterr().out
     assert "24 to distil   12 held out" in printed
@@ -41,7 +41,7 @@ def test_plan_counts_shares_budget_checkpoints_judge_and_labeller(capsys: pytest
     ]
     assert main(["plan", SMOKE, *more]) == 0
     printed = capsys.readouterr().out
-    shares = [int(it) for it in re.findall(r"(\d+) rollouts at most by (?:large|small)", printed)]
+    shares = [int(count) for count in re.findall(r"(\d+) rollouts at most by (?:large|small)", printed)]
     assert sum(shares) == 24 * 8
     assert shares[0] < shares[1]
     assert "sampling ends at 5,000 tokens or 1.5 accelerator hours" in printed
@@ -61,14 +61,14 @@ def test_plan_counts_shares_budget_checkpoints_judge_and_labeller(capsys: pytest
         ("evaluation.cluster=templat", "evaluation.cluster = 'templat'"),
     ],
 )
-def test_plan_refuses_what_would_fail_after_sampling(
+def test_plan_refuses_settings_that_would_fail_after_sampling(
     override: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", SMOKE, override]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_job_and_a_submission_refuse_what_would_fail_later_before_a_run_or_a_cluster_is_there(
+def test_a_job_and_a_submission_refuse_such_settings_before_they_create_a_run_or_reach_a_cluster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = [SMOKE, f"root={tmp_path}", 'curation.rules=["duplicat"]']
@@ -79,21 +79,21 @@ def test_a_job_and_a_submission_refuse_what_would_fail_later_before_a_run_or_a_c
     assert capsys.readouterr().err.count("no rule 'duplicat'") == 2
 
 
-def test_a_rule_of_the_users_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_rule_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): ...")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert main(["plan", SMOKE, 'curation.rules=["rules_of_mine:polite"]']) == 0
 
 
-def test_status_says_what_a_run_holds(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_prints_what_a_run_holds(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", run]) == 0
     printed = capsys.readouterr().out
     assert "1 to distil   1 held out" in printed
     assert "2 rollouts by teacher   correct 1  wrong 1" in printed
 
 
-def test_show_prints_the_rollouts_that_match(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_matching_rollouts(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", run, "--outcome", "wrong"]) == 0
     printed = capsys.readouterr().out
     assert "The answer is 41." in printed
@@ -101,7 +101,9 @@ def test_show_prints_the_rollouts_that_match(run: str, capsys: pytest.CaptureFix
     assert main(["show", run, "--outcome", "timeout"]) == 2
 
 
-def test_no_run_and_no_cluster_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_missing_run_and_a_missing_cluster_are_one_line_each(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert main(["submit", "--address", "http://127.0.0.1:1", "jobs/nowhere.py", SMOKE]) == 2
     for address in ("http://127.0.0.1:1", "notaurl"):
@@ -111,7 +113,7 @@ def test_no_run_and_no_cluster_are_one_line(capsys: pytest.CaptureFixture[str], 
     assert all(line.startswith("error: ") for line in errors)
 
 
-def test_a_job_without_arguments_asks_for_its_configuration_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_without_arguments_asks_only_for_its_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["sample"])
     assert capsys.readouterr().err.endswith("the following arguments are required: CONFIG\n")
@@ -129,7 +131,7 @@ def test_overrides_may_follow_an_option(tmp_path: Path, capsys: pytest.CaptureFi
         assert f"unrecognized arguments: {wrong[0]}" in capsys.readouterr().err
 
 
-def test_what_is_submitted_is_named_as_the_cluster_finds_it(tmp_path: Path) -> None:
+def test_submitted_files_are_named_relative_to_the_shipped_directory(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "c.toml").touch()
     (tmp_path / "outside.toml").touch()
@@ -140,7 +142,7 @@ def test_what_is_submitted_is_named_as_the_cluster_finds_it(tmp_path: Path) -> N
             path_in_job(outside, tmp_path / "here")
 
 
-def test_a_relative_root_becomes_absolute_for_a_job_here_and_is_refused_for_one_elsewhere() -> None:
+def test_a_relative_root_becomes_absolute_on_a_local_cluster_and_is_refused_on_a_remote_one() -> None:
     assert root_in_job("runs", None) == str(Path.cwd() / "runs")
     assert root_in_job("s3://bucket/runs", "http://head:8265") == "s3://bucket/runs"
     with pytest.raises(UserError, match="root = 'runs' is relative"):

@@ -1,6 +1,6 @@
-"""A data set and a student go up to the hub as they are, and a refusal is one line.
+"""A data set and a student are uploaded to the hub unchanged, and a refusal is one line.
 
-The hub is a stand-in that speaks its protocol as far as the library lets it: files as part of the commit, not by xet.
+The hub is a stand-in with the part of its protocol that the library needs: files within the commit, not by xet.
 """
 
 import base64
@@ -37,7 +37,8 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(200, {"url": f"http://{self.headers['Host']}/{self.kind}me/traces"})
         if "/preupload/" in self.path:
             files = [
-                {"path": it["path"], "uploadMode": "regular", "shouldIgnore": False} for it in json.loads(body)["files"]
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(body)["files"]
             ]
             return self.answer(200, {"files": files})
         if self.path == "/api/validate-yaml":  # the card's header
@@ -81,9 +82,9 @@ def a_run(root: Path, store: str | None = None) -> Run:
     document = {"data": ["train-1.parquet"], "validation": []}
     (run.curated / "manifest.json").write(json.dumps(document).encode())
     for name in ("README.md", "data/train-1.parquet", "data/train-0-of-before.parquet", "rollouts/all.parquet"):
-        (run.curated / name).write(f"what {name} holds".encode())
+        (run.curated / name).write(f"content of {name}".encode())
     for name in ("config.json", "model.safetensors", "manifest.json"):
-        (run.student / "final" / name).write(f"what {name} holds".encode())
+        (run.student / "final" / name).write(f"content of {name}".encode())
     return run
 
 
@@ -95,14 +96,14 @@ def push(run: Run, endpoint: str, *arguments: str, token: str = Hub.token) -> su
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_data_set_goes_up_with_its_card_and_nothing_else(tmp_path: Path, hub: str) -> None:
+def test_the_data_set_is_uploaded_with_its_card_and_nothing_else(tmp_path: Path, hub: str) -> None:
     done = push(a_run(tmp_path), hub, "me/traces")
     assert (done.returncode, done.stdout.strip()) == (0, f"{hub}/datasets/me/traces"), done.stderr
     assert Hub.made["visibility"] == "private"
-    assert Hub.files == {it: f"what {it} holds".encode() for it in ("README.md", "data/train-1.parquet")}
+    assert Hub.files == {name: f"content of {name}".encode() for name in ("README.md", "data/train-1.parquet")}
 
 
-def test_from_an_object_store_only_what_goes_up_is_fetched(
+def test_from_an_object_store_only_uploaded_files_are_fetched(
     tmp_path: Path, hub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with s3_server() as url:
@@ -119,10 +120,10 @@ def test_from_an_object_store_only_what_goes_up_is_fetched(
             (run.curated / "rollouts" / "all.parquet").read()
         done = push(run, hub, "me/traces")
     assert done.returncode == 0, done.stderr
-    assert Hub.files == {it: f"what {it} holds".encode() for it in ("README.md", "data/train-1.parquet")}
+    assert Hub.files == {name: f"content of {name}".encode() for name in ("README.md", "data/train-1.parquet")}
 
 
-def test_the_student_goes_up_without_the_runs_own_files(tmp_path: Path, hub: str) -> None:
+def test_the_student_is_uploaded_without_the_runs_own_files(tmp_path: Path, hub: str) -> None:
     done = push(a_run(tmp_path), hub, "me/traces", "--student", "--public")
     assert (done.returncode, done.stdout.strip()) == (0, f"{hub}/me/traces"), done.stderr
     assert Hub.made["visibility"] == "public"
@@ -130,21 +131,21 @@ def test_the_student_goes_up_without_the_runs_own_files(tmp_path: Path, hub: str
 
 
 @pytest.mark.parametrize(
-    ("arguments", "token", "told"),
+    ("arguments", "token", "message"),
     [
         (("me/traces",), "hf_wrong", "a token that may write there"),
         (("not a name",), Hub.token, "check the name (owner/name)"),
     ],
 )
-def test_a_refusal_is_one_line(tmp_path: Path, hub: str, arguments: tuple[str, ...], token: str, told: str) -> None:
+def test_a_refusal_is_one_line(tmp_path: Path, hub: str, arguments: tuple[str, ...], token: str, message: str) -> None:
     done = push(a_run(tmp_path), hub, *arguments, token=token)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {arguments[0]} cannot be pushed to: ")
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_a_hub_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_one_line(tmp_path: Path) -> None:
     done = push(a_run(tmp_path), "http://127.0.0.1:9", "me/traces")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "the network" in done.stderr

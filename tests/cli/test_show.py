@@ -1,4 +1,4 @@
-"""Rollouts in the terminal: the ones asked for, safe to print, side by side where there is room."""
+"""Rollouts in the terminal: the requested ones, safe to print, side by side if there is room."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def _printed(run: Run, query: Query, *, width: int = 0, limit: int | None = None) -> str:
-    """Return what a terminal of that width gets; what a pipe gets if it has none."""
+    """Return the output for a terminal of this width, or for a pipe if the width is 0."""
     file = io.StringIO()
     console = Console(file=file, width=width or None, force_terminal=bool(width), highlight=False, markup=False)
     show(run, query, console, limit=limit)
@@ -76,13 +76,13 @@ def _printed(run: Run, query: Query, *, width: int = 0, limit: int | None = None
         (Query(problem=a_problem().id), "Alpha Beta Gamma"),
     ],
 )
-def test_what_matches_everything_asked_for_is_shown(run: Run, query: Query, names: str) -> None:
+def test_rollouts_that_match_every_filter_are_shown(run: Run, query: Query, names: str) -> None:
     printed = _printed(run, query)
     assert [name for name in ("Alpha", "Beta", "Gamma", "Delta") if name in printed] == names.split()
     assert f"{len(names.split())} of {len(names.split())}" in printed
 
 
-def test_no_more_than_the_limit_is_shown_of_all_that_match(run: Run) -> None:
+def test_no_more_rollouts_than_the_limit_are_shown(run: Run) -> None:
     printed = _printed(run, Query(), limit=3)
     assert printed.count("#") == 3
     assert "3 of 4" in printed
@@ -90,7 +90,7 @@ def test_no_more_than_the_limit_is_shown_of_all_that_match(run: Run) -> None:
         _printed(run, Query(), limit=0)
 
 
-def test_of_one_problem_every_sample_is_shown_of_all_rollouts_ten(tmp_path: Path) -> None:
+def test_every_sample_of_one_problem_is_shown_but_only_ten_of_all_rollouts(tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path))
     run.ledger.append([a_rollout(sample=n) for n in range(16)])
     assert "16 of 16" in _printed(run, Query(problem=a_problem().id))
@@ -98,7 +98,7 @@ def test_of_one_problem_every_sample_is_shown_of_all_rollouts_ten(tmp_path: Path
     assert "10 of 16" in _printed(run, Query())
 
 
-def test_what_was_drawn_since_the_run_was_curated_is_counted(run: Run) -> None:
+def test_rollouts_sampled_since_the_run_was_curated_are_counted(run: Run) -> None:
     manifest = run.curated / "manifest.json"
     run.ledger.append(ROLLOUTS)
     manifest.write(json.dumps(json.loads(manifest.read()) | {"committed": run.ledger.count()}).encode())
@@ -113,7 +113,7 @@ def test_what_was_drawn_since_the_run_was_curated_is_counted(run: Run) -> None:
     assert _printed(run, Query(arm="base")).endswith("1 of 1\n")
 
 
-def test_samples_stand_side_by_side_where_there_is_room_and_below_each_other_where_not(run: Run) -> None:
+def test_samples_are_side_by_side_if_there_is_room_and_below_each_other_if_not(run: Run) -> None:
     def in_one_line(printed: str) -> bool:
         return any("Alpha" in line and "Beta" in line and "Gamma" in line for line in printed.splitlines())
 
@@ -125,7 +125,7 @@ def test_samples_stand_side_by_side_where_there_is_room_and_below_each_other_whe
         assert printed.index("Gamma") < printed.index("Alpha") < printed.index("Beta")  # by teacher, then sample
 
 
-def test_evidence_is_coloured_and_the_answer_bold_on_a_terminal_alone(run: Run) -> None:
+def test_only_on_a_terminal_is_evidence_coloured_and_the_answer_bold(run: Run) -> None:
     query = Query(text="alpha")
     assert "\x1b[30;42mLet me check\x1b[0m" in _printed(run, query, width=80)
     assert "\x1b[1;4m42\x1b[0m" in _printed(run, query, width=80)
@@ -133,14 +133,14 @@ def test_evidence_is_coloured_and_the_answer_bold_on_a_terminal_alone(run: Run) 
     assert "Let me check: 42." in _printed(run, query)
 
 
-def test_lines_in_a_pipe_are_those_of_the_text(tmp_path: Path) -> None:
+def test_lines_of_the_text_are_not_wrapped_in_a_pipe(tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path))
     run.ledger.append([a_rollout("long " * 100 + "\nnext")])
     assert "long " * 99 in _printed(run, Query())
 
 
 @pytest.mark.parametrize("width", [0, 30, 100, 200])
-def test_hostile_text_is_neither_obeyed_nor_read_as_markup(tmp_path: Path, width: int) -> None:
+def test_hostile_text_is_neither_executed_nor_read_as_markup(tmp_path: Path, width: int) -> None:
     run = open_run(a_scripted_config(tmp_path))
     problem = a_problem(HOSTILE, HOSTILE, difficulty=HOSTILE)
     run.ledger.append([a_rollout(HOSTILE, sample=n, problem=problem, teacher=HOSTILE) for n in range(2)])
@@ -155,10 +155,10 @@ def test_hostile_text_is_neither_obeyed_nor_read_as_markup(tmp_path: Path, width
 
 
 @given(st.text())
-def test_what_is_printed_has_the_length_of_the_text_and_no_control_characters(text: str) -> None:
+def test_printed_text_has_the_length_of_the_original_and_no_control_characters(text: str) -> None:
     shown = plain(text)
     assert len(shown) == len(text)
-    assert not [it for it in shown if unicodedata.category(it) in {"Cc", "Cs"} and it not in "\n\t"]
+    assert not [sign for sign in shown if unicodedata.category(sign) in {"Cc", "Cs"} and sign not in "\n\t"]
     assert plain(shown) == shown
 
 
@@ -170,7 +170,7 @@ def test_rules_and_behaviours_need_a_curated_run(tmp_path: Path) -> None:
             _printed(run, query)
 
 
-def test_the_beginning_of_several_ids_is_refused_and_a_miss_says_what_was_asked(run: Run) -> None:
+def test_an_ambiguous_id_is_refused_and_an_empty_result_names_the_filters(run: Run) -> None:
     with pytest.raises(UserError, match="several ids"):
         _printed(run, Query(problem=""), limit=1)
     with pytest.raises(UserError, match="rollouts with rule nowhere, teacher nobody"):

@@ -20,7 +20,7 @@ MINIMAL = {
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configuration_of_the_repository_loads(path: Path) -> None:
+def test_every_configuration_in_the_repository_loads(path: Path) -> None:
     assert load_config(path).name == path.stem
 
 
@@ -63,7 +63,7 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
         ({"teachers": [{"model": "m", "name": "base"}]}, "all, base, student, train and step-…"),
         ({"evaluation": {"arms": [{"model": "m", "name": "step-000001"}]}}, "evaluation.arms.0.name"),
         (
-            {"evaluation": {"k": [1], "arms": [{"name": it, "model": "m"} for it in ("c", "b-c", "a", "a-b")]}},
+            {"evaluation": {"k": [1], "arms": [{"name": name, "model": "m"} for name in ("c", "b-c", "a", "a-b")]}},
             "two pairs of arms are called 'a-b-c'",
         ),
         ({"teachers": [{"model": "m", "engine": {"kind": "scripted", "correct": 0.9, "endless": 0.2}}]}, "sum to 1.1"),
@@ -117,13 +117,13 @@ def test_a_missing_file_and_a_broken_one_are_named(tmp_path: Path) -> None:
         load_config(tmp_path / "latin.toml")
 
 
-def test_a_mark_before_the_first_character_is_passed_over(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     smoke = (ROOT / "jobs" / "configs" / "smoke.toml").read_text()
     (tmp_path / "c.toml").write_text(smoke, encoding="utf-8-sig")
     assert load_config(tmp_path / "c.toml").name == "smoke"
 
 
-def test_worked_examples_are_read_in_from_a_file_and_a_torn_line_is_named(tmp_path: Path) -> None:
+def test_worked_examples_are_read_from_a_file_and_a_torn_line_is_named(tmp_path: Path) -> None:
     lines = [json.dumps({"question": "1 + 1?", "completion": "2"}), "{torn"]
     (tmp_path / "shots.jsonl").write_text("\n".join(lines))
     toml = (ROOT / "jobs" / "configs" / "smoke.toml").read_text() + '\n[student.prompt]\nexamples = "shots.jsonl"\n'
@@ -137,7 +137,7 @@ def test_worked_examples_are_read_in_from_a_file_and_a_torn_line_is_named(tmp_pa
     assert load_config(tmp_path / "c.toml").student.prompt.examples[0].completion == "2"
 
 
-def test_the_cluster_file_fits_the_schema_that_ray_ships() -> None:
+def test_the_cluster_file_is_valid_by_rays_schema() -> None:
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     jsonschema.validate(cluster, schema)

@@ -1,4 +1,4 @@
-"""The reference of knobs: complete, current, and made from the code."""
+"""The reference of knobs: complete, current, and generated from the code."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_the_readme_is_current() -> None:
     assert describe_config() == config_reference()
 
 
-def test_a_command_brings_the_readme_up_to_date() -> None:
+def test_a_command_updates_the_readme() -> None:
     before = README.read_text(encoding="utf-8")
     subprocess.run([sys.executable, "-m", "reasonray.config"], check=True)
     assert README.read_text(encoding="utf-8") == before

@@ -1,4 +1,4 @@
-"""Where the workers' checkpoints come together: whole by their manifest, whatever an earlier attempt left."""
+"""The store of the workers' checkpoints: complete by manifest, whatever remains of an earlier attempt."""
 
 import json
 import time
@@ -23,7 +23,7 @@ def a_store(
     reported: list[dict[str, float]] | None = None,
     is_preempted: Callable[[], bool] = lambda: False,
 ) -> CheckpointStore:
-    """One worker's store, with a list in place of Ray Train's report."""
+    """Return one worker's store, with a list in place of Ray Train's report."""
     report = [] if reported is None else reported
     return CheckpointStore(run, "data", rank, world, is_preempted=is_preempted, report=report.append)
 
@@ -39,7 +39,7 @@ def stored(tmp_path: Path) -> Iterator[Run]:
 
 
 def part(root: Path, step: int, rank: int, world: int) -> Path:
-    """What one of `world` workers has written of a state, on its own machine."""
+    """Write one of `world` workers' part of a state, as on its own machine, and return its directory."""
     directory = root / f"{rank} of {world}" / "states" / f"step-{step:06d}"
     (directory / "state").mkdir(parents=True)
     for name in (f"__{rank}_0.distcp", *([".metadata"] if rank == 0 else [])):
@@ -48,31 +48,31 @@ def part(root: Path, step: int, rank: int, world: int) -> Path:
 
 
 def contents(folder: Place) -> dict[str, str]:
-    return {it.name: it.read().decode() for it in folder.list()}
+    return {file.name: file.read().decode() for file in folder.list()}
 
 
-def test_what_a_dead_attempt_brought_is_no_part_of_the_next_ones_state(stored: Run, tmp_path: Path) -> None:
+def test_parts_of_a_dead_attempt_do_not_enter_the_state_of_the_next_one(stored: Run, tmp_path: Path) -> None:
     states = stored.student / "checkpoints" / "states"
     with a_store(stored, 0, 1) as store:
         store.save(2, part(tmp_path, 2, 0, 1), [{"step": 2}])
-    for rank in (1, 2):  # of three workers; the first one died before its own part was there
+    for rank in (1, 2):  # of three workers; the first died before it had written its own part
         place(part(tmp_path, 5, rank, 3)).copy(states / "step-000005")
         (states / "step-000005" / "parts" / str(rank)).write(b"")
     (stored.student / "checkpoints" / "step-000004" / "model" / "config.json").write(b"torn")
     first, second = a_store(stored, 0, 2), a_store(stored, 1, 2)
     with first:
         first.save(5, part(tmp_path, 5, 0, 2), [{"step": 5}])
-        time.sleep(1.0)  # it waits for the other's part
-        assert [it.name for it in stored.states()] == ["step-000002"]
+        time.sleep(1.0)  # the first worker waits for the second's part
+        assert [state.name for state in stored.states()] == ["step-000002"]
         with second:
             second.save(5, part(tmp_path, 5, 1, 2), [{"step": 5}])
-    assert [it.name for it in stored.states()] == ["step-000005"]
+    assert [state.name for state in stored.states()] == ["step-000005"]
     assert set(contents(states / "step-000005" / "state").values()) == {"of 2"}
     assert json.loads((states / "step-000005" / "steps.json").read()) == [{"step": 5}]
     assert not (stored.student / "checkpoints" / "step-000004").exists()
 
 
-def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
+def test_any_state_shows_whether_other_data_or_settings_made_it(
     tmp_path: Path,
 ) -> None:
     run = open_run(a_scripted_config(tmp_path))
@@ -93,16 +93,16 @@ def test_what_was_made_of_other_data_or_settings_is_known_from_any_state_of_it(
         assert bool(trained_on_other(changed, "data")) is other
 
 
-def test_a_state_is_saved_once_when_a_node_is_about_to_go(tmp_path: Path) -> None:
+def test_a_state_is_saved_once_when_a_node_is_about_to_be_preempted(tmp_path: Path) -> None:
     warnings = iter([False, True, True, False, True])
     store = a_store(open_run(a_scripted_config(tmp_path)), 1, 2, is_preempted=lambda: next(warnings))
     assert [store.is_due() for _ in range(5)] == [False, True, False, False, True]
 
 
-def test_a_state_is_saved_once_a_period_and_before_it_is_over(tmp_path: Path) -> None:
+def test_a_state_is_saved_once_per_period_and_before_the_period_ends(tmp_path: Path) -> None:
     run = open_run(a_scripted_config(tmp_path, training={"save_minutes": 3 / 60}))
     first, second = a_store(run, 0, 2), a_store(run, 1, 2)
     assert not first.is_due()
     time.sleep(2.7)
     assert [first.is_due(), first.is_due()] == [True, False]
-    assert not second.is_due(), "one of them is enough"
+    assert not second.is_due(), "one worker is enough"

@@ -1,4 +1,4 @@
-"""What may change in the configuration of a run that has begun."""
+"""Changes that the configuration of an existing run allows."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ def config(root: Path, **changes: Any) -> Config:
         {"training": {"checkpoints": 7, "keep": 2, "student": "best"}, "curation": {"validation": 0.1}},
     ],
 )
-def test_more_can_be_asked_of_a_run(changes: dict[str, Any]) -> None:
+def test_a_run_can_be_extended(changes: dict[str, Any]) -> None:
     assert incompatibility(plain(), plain(**changes)) == ""
     assert is_extension(plain(), plain(**changes))
 
@@ -54,7 +54,7 @@ def test_more_can_be_asked_of_a_run(changes: dict[str, Any]) -> None:
         {"training": {"activation_checkpointing": True, "cpu_offload": True, "zero_stage": 3}},
     ],
 )
-def test_other_places_and_budgets_are_free(changes: dict[str, Any]) -> None:
+def test_settings_of_placement_and_budget_are_free_to_change(changes: dict[str, Any]) -> None:
     assert incompatibility(plain(), plain(**changes)) == ""
     assert not is_extension(plain(), plain(**changes))
 
@@ -73,18 +73,18 @@ def test_other_places_and_budgets_are_free(changes: dict[str, Any]) -> None:
         ({"seed": 1}, "seed = 0, now it is 1"),
     ],
 )
-def test_what_identifies_rollouts_or_the_students_model_is_refused_by_name(
+def test_a_change_of_what_identifies_rollouts_or_the_students_model_is_refused_by_name(
     changes: dict[str, Any], message: str
 ) -> None:
     assert message in incompatibility(plain(), plain(**changes))
 
 
-def test_an_extended_run_remembers_what_it_was(tmp_path: Path) -> None:
+def test_an_extended_run_remembers_its_earlier_settings(tmp_path: Path) -> None:
     open_run(config(tmp_path))
     longer = config(tmp_path, teachers=[TEACHER | {"sampling": {"max_tokens": 128}}])
     run = open_run(longer)
     assert run.earlier_max_tokens(longer.teachers[0]) == {64}
-    assert open_run(longer).earlier_max_tokens(longer.teachers[0]) == {64}, "opening it again is no extension"
+    assert open_run(longer).earlier_max_tokens(longer.teachers[0]) == {64}, "opening the run again is not an extension"
     with pytest.raises(UserError, match="now it is 64"):
         open_run(config(tmp_path))
 

@@ -40,14 +40,14 @@ def test_what_is_appended_is_read_back_unchanged(ledger: Ledger) -> None:
     assert table_to_rollouts(ledger.read()) == rollouts
 
 
-def test_a_segment_that_no_manifest_names_does_not_exist(ledger: Ledger) -> None:
+def test_a_segment_without_a_manifest_is_not_read(ledger: Ledger) -> None:
     ledger.append([a_rollout(sample=0)])
     name = ledger.append([a_rollout(sample=1)])
     (ledger.place / "manifest" / f"{name}.json").delete()
-    assert [it.sample for it in table_to_rollouts(ledger.read())] == [0]
+    assert [rollout.sample for rollout in table_to_rollouts(ledger.read())] == [0]
 
 
-def test_a_torn_segment_without_its_manifest_does_no_harm(ledger: Ledger) -> None:
+def test_a_torn_segment_without_a_manifest_is_ignored(ledger: Ledger) -> None:
     ledger.append([a_rollout()])
     (ledger.place / "segments" / "99999-torn.parquet").write(b"PAR1 torn")
     assert ledger.read().num_rows == 1
@@ -57,26 +57,26 @@ def test_a_rollout_committed_twice_is_read_once(ledger: Ledger) -> None:
     ledger.append([a_rollout("first", sample=0), a_rollout(sample=1)])
     ledger.append([a_rollout("again", sample=0), a_rollout(sample=2)])
     read = table_to_rollouts(ledger.read())
-    assert sorted(it.sample for it in read) == [0, 1, 2]
-    assert [it.completion for it in read if it.sample == 0] == ["first"]
+    assert sorted(rollout.sample for rollout in read) == [0, 1, 2]
+    assert [rollout.completion for rollout in read if rollout.sample == 0] == ["first"]
     assert ledger.read(["sample"]).num_rows == 3
 
 
-def test_the_tally_counts_samples_and_correct_ones_by_problem_and_fingerprint(ledger: Ledger) -> None:
+def test_stored_samples_are_counted_by_problem_and_fingerprint(ledger: Ledger) -> None:
     other = a_problem("What is 2 + 2?", "4")
     ledger.append([a_rollout(sample=0), a_rollout(sample=3, outcome=Outcome.WRONG), a_rollout(problem=other)])
     ledger.append([a_rollout(sample=4, outcome=Outcome.FAILED)])
-    drawn = (a_problem().id, "fingerprint")
+    key = (a_problem().id, "fingerprint")
     assert ledger.stored_samples() == {
-        drawn: StoredSamples(frozenset({0, 3, 4}), correct=1, tokens=39, judged=2),
+        key: StoredSamples(frozenset({0, 3, 4}), correct=1, tokens=39, judged=2),
         (other.id, "fingerprint"): StoredSamples(frozenset({0}), correct=1, tokens=13, judged=1),
     }
-    assert ledger.stored_samples([a_problem().id, "of no rollout"]) == {drawn: ledger.stored_samples()[drawn]}
+    assert ledger.stored_samples([a_problem().id, "of no rollout"]) == {key: ledger.stored_samples()[key]}
     assert ledger.stored_samples([]) == {}
     assert pickle.loads(pickle.dumps(ledger.stored_samples())) == ledger.stored_samples()
 
 
-def test_the_newest_round_of_a_rollout_is_read_and_the_older_one_stays(ledger: Ledger) -> None:
+def test_the_newest_resample_of_a_rollout_is_read_and_the_older_one_stays_stored(ledger: Ledger) -> None:
     cut = {"outcome": Outcome.TRUNCATED, "finish": Finish.LENGTH}
     ledger.append([a_rollout("and so on", sample=0, **cut), a_rollout("and on", sample=1, **cut)])
     assert ledger.stored_samples()[a_problem().id, "fingerprint"].truncated == {0: (0, 3), 1: (0, 2)}
@@ -92,7 +92,7 @@ def test_the_newest_round_of_a_rollout_is_read_and_the_older_one_stays(ledger: L
     assert sum(pq.read_metadata(segment.path).num_rows for segment in ledger.segments()) == 4
 
 
-def test_a_manifest_says_how_many_rows_its_segment_holds(ledger: Ledger) -> None:
+def test_a_manifest_holds_the_number_of_rows_of_its_segment(ledger: Ledger) -> None:
     name = ledger.append([a_rollout(sample=sample) for sample in range(5)])
     manifest = json.loads((ledger.place / "manifest" / f"{name}.json").read())
     segment = ledger.segments()[0]
@@ -101,12 +101,12 @@ def test_a_manifest_says_how_many_rows_its_segment_holds(ledger: Ledger) -> None
 
 
 class Interrupted(Exception):
-    """The machine went away."""
+    """The machine stopped."""
 
 
 @dataclass(frozen=True)
 class DyingPlace(Place):
-    """A place whose machine goes away before its n-th change of storage."""
+    """A place whose machine stops before its n-th change of storage."""
 
     left: list[int] = field(default_factory=list, compare=False)
 
@@ -131,7 +131,7 @@ class DyingPlace(Place):
 
 
 def many_small_segments(ledger: Ledger) -> Ledger:
-    """Small segments around one that is too large to be merged, with doubles on both sides of it."""
+    """Append small segments before and after one that is too large to be merged, with duplicates on both sides."""
     for number in range(3):
         ledger.append([a_rollout(f"first {number}", sample=2 * number), a_rollout(sample=2 * number + 1)])
     noise = random.Random(0).randbytes(40_000).hex()
@@ -153,13 +153,15 @@ def names(ledger: Ledger, folder: str = "segments") -> set[str]:
 
 def test_segments_of_an_earlier_schema_are_read_and_compacted(ledger: Ledger) -> None:
     rollouts = [a_rollout(sample=sample) for sample in range(8)]
-    for one in rollouts:
-        table = rollouts_to_table([one])
+    for rollout in rollouts:
+        table = rollouts_to_table([rollout])
         ledger.append_table(table.drop_columns(["annotation_ngram_loop", "annotation_reasoning_format"]))
     assert table_to_rollouts(ledger.read()) == rollouts
     assert ledger.read(["annotation_ngram_loop"]).to_pylist() == [{"annotation_ngram_loop": None}] * 8
     assert ledger.compact(min_segments=2) == 8
-    assert sorted(it.id for it in table_to_rollouts(ledger.read())) == sorted(it.id for it in rollouts)
+    assert sorted(rollout.id for rollout in table_to_rollouts(ledger.read())) == sorted(
+        rollout.id for rollout in rollouts
+    )
     ledger.append_table(table.drop_columns(["completion"]))
     with pytest.raises(KeyError, match="completion"):
         ledger.read()
@@ -198,7 +200,7 @@ def test_compaction_keeps_every_rollout_in_few_segments(ledger: Ledger) -> None:
     assert len(content(ledger)) == 13
 
 
-def test_a_merged_segment_stands_where_the_first_of_its_parts_stood(ledger: Ledger) -> None:
+def test_a_merged_segment_takes_the_place_of_its_first_part(ledger: Ledger) -> None:
     before = content(many_small_segments(ledger))
     assert not {"too late", "later still"} & {text for *_, text in before}
     assert ledger.compact(min_segments=2, target_bytes=60_000) == 6
@@ -225,17 +227,17 @@ def test_compaction_may_be_killed_at_any_moment(tmp_path: Path, target: int) -> 
         assert len(names(ledger) - live) <= 1, "nothing is left lying about but what was being written"
         if left[0] >= 0:
             break
-    assert operations >= 14, "it was killed before every one of its changes"
+    assert operations >= 14, "compaction was killed before each of its changes"
 
 
-def test_what_is_appended_and_read_beside_a_compaction_is_all_there(ledger: Ledger) -> None:
+def test_rollouts_appended_and_read_during_a_compaction_are_all_there(ledger: Ledger) -> None:
     for sample in range(40):
         ledger.append([a_rollout(sample=sample)])
     with ThreadPoolExecutor(2) as pool:
-        writing = pool.submit(lambda: [ledger.append([a_rollout(sample=40 + it)]) for it in range(40)])
+        writing = pool.submit(lambda: [ledger.append([a_rollout(sample=40 + number)]) for number in range(40)])
         merging = pool.submit(lambda: [ledger.compact(min_segments=2) for _ in range(10)])
         while not (writing.done() and merging.done()):
-            assert {f"{it}" for it in range(40)} <= {f"{it}" for it in ledger.read(["sample"])["sample"].to_pylist()}
+            assert set(range(40)) <= set(ledger.read(["sample"])["sample"].to_pylist())
             assert ledger.count() >= 40
             assert next(iter(ledger.stored_samples().values())).samples >= set(range(40))
     assert writing.result()
@@ -272,7 +274,7 @@ ROLLOUTS = st.builds(
 )
 
 
-def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], StoredSamples]:
+def counted_one_by_one(segments: list[list[Rollout]]) -> dict[tuple[str, str], StoredSamples]:
     newest: dict[str, Rollout] = {}
     for rollout in chain(*segments):
         if rollout.id not in newest or rollout.resample > newest[rollout.id].resample:
@@ -283,28 +285,32 @@ def plain_tally(segments: list[list[Rollout]]) -> dict[tuple[str, str], StoredSa
     judged = {Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED}
     return {
         key: StoredSamples(
-            frozenset(it.sample for it in them),
-            sum(it.verdict.outcome is Outcome.CORRECT for it in them),
-            sum(it.completion_tokens for it in them),
-            {it.sample: (it.resample, it.completion_tokens) for it in them if it.finish is Finish.LENGTH},
-            sum(it.verdict.outcome in judged for it in them),
+            frozenset(rollout.sample for rollout in group),
+            sum(rollout.verdict.outcome is Outcome.CORRECT for rollout in group),
+            sum(rollout.completion_tokens for rollout in group),
+            {
+                rollout.sample: (rollout.resample, rollout.completion_tokens)
+                for rollout in group
+                if rollout.finish is Finish.LENGTH
+            },
+            sum(rollout.verdict.outcome in judged for rollout in group),
         )
-        for key, them in groups.items()
+        for key, group in groups.items()
     }
 
 
 @given(st.lists(st.lists(ROLLOUTS, max_size=8), max_size=5))
 @settings(max_examples=60, deadline=None)
-def test_the_tally_is_what_counting_one_by_one_gives(segments: list[list[Rollout]]) -> None:
+def test_stored_samples_equal_a_count_one_by_one(segments: list[list[Rollout]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(place(folder))
         for rollouts in segments:
             ledger.append(rollouts)
-        expected = plain_tally(segments)
+        expected = counted_one_by_one(segments)
         assert ledger.stored_samples() == expected
         read = ledger.read()
-        assert plain_tally([table_to_rollouts(read)]) == expected
-        assert read.num_rows == sum(len(it.samples) for it in expected.values())
+        assert counted_one_by_one([table_to_rollouts(read)]) == expected
+        assert read.num_rows == sum(len(stored.samples) for stored in expected.values())
         assert ledger.count() == sum(map(len, segments))
         ledger.compact(min_segments=1)
         assert ledger.stored_samples() == expected

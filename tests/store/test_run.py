@@ -23,7 +23,7 @@ def a_config(root: Path, **changes: Any) -> Config:
     return parse(raw | changes)
 
 
-def test_a_run_opens_again_with_the_same_configuration_and_finds_it(tmp_path: Path) -> None:
+def test_a_run_opens_again_with_the_same_configuration(tmp_path: Path) -> None:
     run = open_run(a_config(tmp_path))
     assert open_run(a_config(tmp_path)) == run
     assert find_run(str(tmp_path / "a-run")).config == run.config
@@ -37,19 +37,19 @@ def test_a_changed_configuration_is_refused_by_field_and_nothing_is_overwritten(
     assert (run.place / "config.json").read() == before
 
 
-def test_where_work_runs_may_change(tmp_path: Path) -> None:
+def test_the_placement_of_work_may_change(tmp_path: Path) -> None:
     open_run(a_config(tmp_path))
     teacher = {"model": "m", "engine": {"kind": "scripted"}, "replicas": 3, "gpus": 0, "cpus": 2}
     open_run(a_config(tmp_path, teachers=[teacher], training={"workers": 2}))
 
 
-def test_no_run_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run at"):
         find_run(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "{torn", "\xff"])
-def test_a_broken_document_is_one_line_for_whoever_opens_the_run(tmp_path: Path, content: str) -> None:
+def test_opening_a_run_with_a_broken_document_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "a-run").mkdir()
     (tmp_path / "a-run" / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"config\.json is broken"):
@@ -88,7 +88,7 @@ def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
     assert len(run.events.read()) == 2
 
 
-def test_a_second_driver_is_kept_off_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+def test_a_second_driver_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     run = open_run(a_config(tmp_path))
     hold = (
         "import sys, time; from reasonray.store.lease import exclusive; from reasonray.store.run import find_run\n"
@@ -105,7 +105,7 @@ def test_a_second_driver_is_kept_off_and_a_killed_one_leaves_no_lock(tmp_path: P
         pass
 
 
-def test_a_model_that_changed_under_its_name_is_noticed(tmp_path: Path) -> None:
+def test_a_model_that_changed_under_its_name_is_refused(tmp_path: Path) -> None:
     run = open_run(a_config(tmp_path))
     assert run.model_identity("m", None) is None
     run.record_model_identity("m", None, "abc")

@@ -23,7 +23,7 @@ from tests.factories import a_problem, a_rollout, a_scripted_config
 
 @contextmanager
 def s3_server(**environment: str) -> Iterator[str]:
-    """A server in a process of its own: what waits for it in this one may hold the interpreter's lock."""
+    """Start a server in a separate process, because a client in this one may hold the interpreter's lock."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,7 +69,7 @@ def on_s3(bucket: str, tmp_path: Path) -> Config:
     return a_scripted_config(tmp_path).model_copy(update={"root": f"s3://{bucket}/some/runs"})
 
 
-def test_a_run_is_begun_committed_and_resumed(bucket: str, tmp_path: Path) -> None:
+def test_a_run_is_opened_committed_to_and_resumed(bucket: str, tmp_path: Path) -> None:
     run = open_run(on_s3(bucket, tmp_path))
     assert str(run.place) == f"s3://{bucket}/some/runs/a-run"
     run.store_problems([a_problem(), a_problem("2 + 2?", "4", split=Split.TEST)])
@@ -79,17 +79,17 @@ def test_a_run_is_begun_committed_and_resumed(bucket: str, tmp_path: Path) -> No
     again = find_run(f"s3://{bucket}/some/runs/a-run")
     assert again.problems(Split.TRAIN) == [a_problem()]
     assert again.ledger.stored_samples()[a_problem().id, "fingerprint"].samples == {0, 1}
-    assert [it["rollouts"] for it in again.events.read("sample")] == [2, 3]
-    assert not list(tmp_path.rglob("*.parquet")), "nothing of it is here"
+    assert [event["rollouts"] for event in again.events.read("sample")] == [2, 3]
+    assert not list(tmp_path.rglob("*.parquet")), "no rollout is on the local disk"
 
 
-def test_what_no_manifest_names_is_not_read(bucket: str) -> None:
+def test_a_segment_without_a_manifest_is_not_read(bucket: str) -> None:
     ledger = Ledger(place(f"s3://{bucket}/ledger"))
     ledger.append([a_rollout(sample=0)])
     (ledger.place / "segments" / "torn.parquet").write(b"half of a segment")
     dying = (
-        "import os, sys; from reasonray.store.storage import place; it = place(sys.argv[1])\n"
-        "stream = it.filesystem.open_output_stream(it.path + '/manifest/never-closed.json')\n"
+        "import os, sys; from reasonray.store.storage import place; ledger = place(sys.argv[1])\n"
+        "stream = ledger.filesystem.open_output_stream(ledger.path + '/manifest/never-closed.json')\n"
         "stream.write(b'{' * (20 << 20)); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", dying, f"s3://{bucket}/ledger"]).returncode == 9
@@ -97,7 +97,7 @@ def test_what_no_manifest_names_is_not_read(bucket: str) -> None:
     assert len(ledger.stored_samples()) == 1
 
 
-def test_compaction_works_as_on_a_disk(bucket: str) -> None:
+def test_compaction_works_as_on_a_local_disk(bucket: str) -> None:
     ledger = Ledger(place(f"s3://{bucket}/ledger"))
     for sample in range(40):
         ledger.append([a_rollout(sample=sample)])

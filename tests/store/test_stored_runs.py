@@ -20,12 +20,12 @@ from tests.commands import ROOT, run_python
 
 ARCHIVES = sorted((Path(__file__).parent / "archives").glob("schema-*.tar.gz"))
 EXTENDED = "teachers.0.sampling.max_tokens=4096"
-"""What the run was extended by when it was stored."""
+"""Overrides that had extended the run before it was stored."""
 
 
 @pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.gz"))
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The unpacked archive."""
+    """Unpack an archive and return its directory."""
     with tarfile.open(request.param) as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path
@@ -36,14 +36,14 @@ def run_of(stored: Path) -> Run:
 
 
 def command(stored: Path, *arguments: str) -> str:
-    """Run a command of reasonray in the archive's directory, and return what it prints."""
+    """Run a command of reasonray in the archive's directory and return its output."""
     main = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from reasonray.cli.main import main; sys.exit(main())"
     done = run_python("-c", main, *arguments, cwd=stored)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout
 
 
-def test_there_is_a_stored_run_of_the_version_before_this_one() -> None:
+def test_there_is_a_stored_run_of_the_previous_version() -> None:
     names = {path.name for path in ARCHIVES}
     assert f"schema-{int(SCHEMA_VERSION) - 1}.tar.gz" in names
 
@@ -51,7 +51,7 @@ def test_there_is_a_stored_run_of_the_version_before_this_one() -> None:
 def test_the_rollouts_have_todays_columns_and_values(stored: Path) -> None:
     run = run_of(stored)
     segment = pq.read_schema(run.ledger.segments()[0].path).names
-    assert "round" in segment, "the archive is not of the version that it is named after"
+    assert "round" in segment, "the archive does not have the schema of its name"
     rollouts = run.ledger.read(["id", "resample", "sample", "completion_tokens"])
     assert rollouts.num_rows == 12 * 6
     assert set(rollouts["resample"].to_pylist()) == {0, 1}
@@ -63,7 +63,7 @@ def test_the_rollouts_have_todays_columns_and_values(stored: Path) -> None:
     assert all(row["annotation_num_steps"] is not None for row in rows)
 
 
-def test_status_and_show_read_it(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_and_show_read_the_run(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
     run = run_of(stored)
@@ -73,7 +73,7 @@ def test_status_and_show_read_it(stored: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.ray
-def test_it_is_reported_with_the_figures_that_it_had(stored: Path) -> None:
+def test_the_report_has_the_numbers_of_the_stored_one(stored: Path) -> None:
     before = json.loads((stored / "runs" / "stored" / "metrics.json").read_text())
     command(stored, "report", "runs/stored")
     after = json.loads((stored / "runs" / "stored" / "metrics.json").read_text())
@@ -86,7 +86,7 @@ def test_it_is_reported_with_the_figures_that_it_had(stored: Path) -> None:
 
 
 @pytest.mark.ray
-def test_it_is_done_for_the_command_that_made_it_and_then_extends_and_trains(stored: Path) -> None:
+def test_the_command_that_made_the_run_finds_it_done_and_then_the_run_extends_and_trains(stored: Path) -> None:
     run = stored / "runs" / "stored"
     final = run / "student" / "final" / "model.safetensors"
     weights = final.read_bytes()
