@@ -1,7 +1,7 @@
-"""The nouns of a run: what a problem, a rollout, a verdict, an annotation and a score are.
+"""The records of a run: problems, rollouts, verdicts, annotations and scores.
 
-Records are frozen and hold plain values, so that they pickle, hash and flatten into Arrow columns (tables.py).
-This room knows nothing of files, models or Ray.
+Records are frozen and hold plain values, so that they pickle, hash and flatten into Arrow columns (store/schema.py).
+This module knows nothing of files, models or Ray.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, Self
 
 
 class Split(StrEnum):
-    """Which half of the problems: TRAIN ones are sampled and distilled, TEST ones only measured."""
+    """The two sets of problems: TRAIN problems are distilled, TEST problems are only used for evaluation."""
 
     TRAIN = "train"
     TEST = "test"
 
 
 class Finish(StrEnum):
-    """Why a completion ended: a stop token or string, the token limit, or a fault of the engine."""
+    """Why a completion ended: a stop token or string, the token limit, or an engine error."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -29,10 +29,11 @@ class Finish(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What a checker found. Only CORRECT and WRONG speak of the answer; the rest are never counted as wrong.
+    """The outcome of a check. Only CORRECT and WRONG are about the answer; the others never count as wrong.
 
-    TRUNCATED: cut by the token limit before an answer. NO_ANSWER: ended without an answer that could be extracted.
-    UNVERIFIABLE: the gold answer cannot be judged. TIMEOUT: the checker hit its limit. FAILED: engine or checker fault.
+    TRUNCATED: the token limit was reached before an answer. NO_ANSWER: no answer could be extracted.
+    UNVERIFIABLE: the gold answer cannot be judged. TIMEOUT: the checker reached its time limit. FAILED: an error of the
+    engine or the checker.
     """
 
     CORRECT = "correct"
@@ -45,18 +46,18 @@ class Outcome(StrEnum):
 
 
 JUDGED = (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED)
-"""Outcomes that say something of the model: the denominator of a pass rate."""
+"""Outcomes that are about the model: the denominator of a pass rate."""
 UNJUDGED = tuple(outcome for outcome in Outcome if outcome not in JUDGED)
-"""Outcomes that say nothing of the answer: faults of the gold answer, the checker or the engine."""
+"""Outcomes that are not about the model, but about the gold answer, the checker or the engine."""
 
 BASE, STUDENT = "base", "student"
 """Names of two models under evaluation: the student before and after training."""
 OVER_QUOTA = "over_quota"
-"""What stands in `dropped_by` of a rollout that every rule would keep, but of which its problem has enough."""
+"""The value of `dropped_by` for a rollout that no rule drops, but whose problem has enough better ones."""
 
 
 def content_hash(*parts: str | int) -> str:
-    """Return 20 hex digits that identify the parts; each is length-prefixed, so no two lists run together."""
+    """Return a hash of the parts as 20 hex digits; parts are length-prefixed, so different lists never look alike."""
     hasher = blake2b(digest_size=10)
     for part in parts:
         encoded = str(part).encode()
@@ -66,13 +67,13 @@ def content_hash(*parts: str | int) -> str:
 
 
 def hash_fraction(identity: str) -> float:
-    """Return where a hash in hex lies among all, in [0, 1): a share s of all things lies below s."""
+    """Return a hash in hex as a number in [0, 1). A share s of all hashes is below s."""
     return int(identity[:12], 16) / 16**12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A question with a known answer. `id` is a content hash, so re-ordering a source changes nothing."""
+    """A question with a known answer. Its id is a hash of its content, so the order of a source does not matter."""
 
     id: str
     source: str
@@ -82,7 +83,7 @@ class Problem:
     difficulty: str = ""
     split: Split = Split.TRAIN
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever the checker needs beside the answer; must survive JSON."""
+    """What the checker needs besides the answer; must be serialisable as JSON."""
 
     @classmethod
     def of(cls, question: str, answer: str | None, *, checker: str = "math_answer", **fields: Any) -> Self:
@@ -100,21 +101,22 @@ class Problem:
 
     @staticmethod
     def identify(source: str, question: str, answer: str | None) -> str:
-        """Return the id of a problem: a hash of where it is from, what it asks and what it expects."""
+        """Return the id of a problem: a hash of its source's name, its question and its answer."""
         return content_hash(source, question, "" if answer is None else answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A checker's finding on one completion."""
+    """The result of checking one completion."""
 
     outcome: Outcome
     extracted: str | None = None
-    """The final answer as it stands in the completion."""
+    """The final answer, as written in the completion."""
     checker: str = ""
     detail: str = ""
-    """Which rule decided, or the reason of a fault."""
+    """The rule that decided, or the reason of an error."""
     seconds: float = 0.0
+    """Time that the check took."""
 
 
 BEHAVIOURS = ("verification", "backtracking", "subgoals", "backward_chaining")
@@ -125,7 +127,7 @@ Gandhi et al. 2025, Cognitive Behaviors that Enable Self-Improving Reasoners (ar
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Evidence of a behaviour: the characters [start, end) of the completion."""
+    """Evidence of a behaviour: characters [start, end) of the completion."""
 
     behaviour: str
     start: int
@@ -134,7 +136,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """What curation found in one rollout, and what it decided."""
+    """What curation measured in one rollout, and what it decided."""
 
     verification: int = 0
     backtracking: int = 0
@@ -144,40 +146,41 @@ class Annotation:
     """Reasoning steps: numbered ones, else sentences of the reasoning."""
     spans: tuple[Span, ...] = ()
     failed_branch_fraction: float | None = None
-    """Share of the reasoning's sentences that it takes back later."""
+    """Share of the reasoning's sentences that are taken back later."""
     foreign_share: float | None = None
-    """Share of letters that are not of the text's main script."""
+    """Share of letters outside the text's main script."""
     compression_ratio: float | None = None
-    """How many times smaller zlib makes the text: high where it repeats itself."""
+    """Size of the text divided by its size compressed by zlib; high for repetitive text."""
     ngram_loop: int | None = None
-    """How often the commonest run of words (curation.repetition_ngram of them) stands in it."""
+    """Occurrences of the most frequent n-gram of words (n = curation.repetition_ngram)."""
     code_share: float | None = None
     """Share of characters between code fences."""
     reasoning_format: str | None = None
-    """How the reasoning is set off: tags, lone close, none, broken."""
+    """How the reasoning is delimited: tags, lone close, none, broken."""
     pass_rate: float | None = None
     """Share of CORRECT among the problem's judged rollouts (CORRECT + WRONG + NO_ANSWER + TRUNCATED)."""
     dropped_by: str = ""
-    """The first rule that dropped it, OVER_QUOTA if its problem had better ones, "" if neither."""
+    """The first rule that drops the rollout, OVER_QUOTA if its problem has enough better ones, else ""."""
     selected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One completion of one problem. Identity = hash(problem id, fingerprint, sample), never a row position."""
+    """One completion of one problem. Its id is hash(problem id, fingerprint, sample), never a row's position."""
 
     id: str
     problem: Problem
     teacher: str
     model: str
     fingerprint: str
-    """Model and revision, prompt and sampling parameters (without max_tokens) that produced it."""
+    """Hash of the model's weights, the prompt and the sampling parameters (without max_tokens)."""
     sample: int
+    """Index among the samples of the problem under this fingerprint."""
     seed: int
     resample: int = 0
-    """How many times this sample was drawn again because a raised max_tokens made its first completion obsolete."""
+    """How many times this sample was generated again because max_tokens was raised after it was truncated."""
     completion: str
-    """The raw text, verbatim: it is never re-rendered, only judged, masked and trained on."""
+    """The raw text, verbatim. It is judged, masked and trained on, but never re-rendered."""
     finish: Finish
     prompt_tokens: int
     completion_tokens: int
@@ -201,18 +204,19 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How one arm did on one slice ("all" or a difficulty) of the test problems."""
+    """The score of one model under evaluation on one slice ("all" or a difficulty) of the test problems."""
 
     arm: str
     model: str
     difficulty: str
     problems: int
     samples: int
-    """Samples per problem; the same for every problem, or the score is refused."""
+    """Samples per problem; the same for every problem, otherwise there is no score."""
     pass_at: Mapping[int, Interval]
+    """k → pass@k: probability that at least one of k samples is correct."""
     majority_at: Mapping[int, Interval]
-    """Credit of a majority vote over k samples."""
+    """k → maj@k: credit of a majority vote over k samples."""
     outcomes: Mapping[Outcome, float]
-    """Share of each outcome among all samples; sums to 1."""
+    """Outcome → its share of all samples; the shares sum to 1."""
     completion_tokens: Interval
-    """Length of a completion."""
+    """Tokens per completion."""

@@ -1,4 +1,4 @@
-"""What a run made → a repository on the Hugging Face hub: the data set with its card, or the student."""
+"""Upload of a run's data set with its card, or of its student, to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ __all__ = ["push"]
 
 
 def push(run: Run, repository: str, *, student: bool = False, public: bool = False) -> str:
-    """Upload a run's data set, or its student, as one commit, and return the address.
+    """Upload a run's data set, or its student, as one commit, and return the repository's address.
 
-    Only what the manifest names goes: no rollout that was dropped, no checkpoint. A repository that is not there is
-    made, for its owner's eyes only unless it is to be public. The token is the one of `hf auth login`, or $HF_TOKEN.
+    Only files that the manifest names are uploaded: no dropped rollouts, no checkpoints. The token is that of
+    `hf auth login`, or $HF_TOKEN.
+
+    Args:
+        run: a curated run, or a trained one.
+        repository: `owner/name`; created if it does not exist.
+        student: upload the student instead of the data set.
+        public: create the repository for everybody to read; else it is private.
 
     Raises:
         UserError: there is nothing to upload yet, or the hub refuses.
@@ -42,9 +48,9 @@ def push(run: Run, repository: str, *, student: bool = False, public: bool = Fal
                 for name in files:
                     (source / name).copy(place(folder / name))
             hub = HfApi(library_name="reasonray")
-            made = hub.create_repo(repository, repo_type=kind, private=not public, exist_ok=True)
+            created = hub.create_repo(repository, repo_type=kind, private=not public, exist_ok=True)
             hub.upload_folder(
-                repo_id=made.repo_id,
+                repo_id=created.repo_id,
                 repo_type=kind,
                 folder_path=folder,
                 allow_patterns=files,
@@ -52,20 +58,24 @@ def push(run: Run, repository: str, *, student: bool = False, public: bool = Fal
             )
     except (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
         raise UserError(f"{repository} cannot be pushed to: {_reason(error)}") from None
-    return str(made)
+    return str(created)
 
 
 def _data_set(run: Run) -> tuple[Place, list[str]]:
+    """Return the folder of the data set, and the files in it to upload."""
     if not run.has_examples:
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
     document = (run.curated / "manifest.json").read_json()
     names = [*document["data"], *document["validation"]]
     lines = [f"{name.removesuffix('.parquet')}.jsonl" for name in names]
-    layouts = [f"{layout}/{it.name}" for layout in LAYOUTS for it in (run.curated / layout).list() if it.name in lines]
+    layouts = [
+        f"{layout}/{file.name}" for layout in LAYOUTS for file in (run.curated / layout).list() if file.name in lines
+    ]
     return run.curated, ["README.md", *(f"data/{name}" for name in names), *layouts]
 
 
 def _student(run: Run) -> tuple[Place, list[str]]:
+    """Return the folder of the student, and the files in it to upload."""
     final = run.student / "final"
     if not (final / "manifest.json").exists():
         raise UserError(f"run {run.name} has no student yet; run jobs/train.py first")
@@ -75,8 +85,8 @@ def _student(run: Run) -> tuple[Place, list[str]]:
 def _reason(error: Exception) -> str:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
-        return "the hub wants a token that may write there; log in with `hf auth login`, or set $HF_TOKEN"
+        return "the hub requires a token that may write there; log in with `hf auth login`, or set $HF_TOKEN"
     if isinstance(error, OfflineModeIsEnabled):
         return "$HF_HUB_OFFLINE is set; unset it"
-    told = " ".join(str(error).split())
-    return f"{told[:160]}; check the name (owner/name), the network and $HF_ENDPOINT"
+    reason = " ".join(str(error).split())
+    return f"{reason[:160]}; check the name (owner/name), the network and $HF_ENDPOINT"

@@ -1,14 +1,14 @@
-"""A look at rollouts in the terminal: those that match, whole, or one problem's samples side by side.
+"""Rollouts in the terminal: those that match a query, or one problem's samples side by side.
 
-Model text is hostile: control characters are made visible before they reach a terminal, and nothing is ever read as
-markup. Whatever is not a terminal gets plain text, one rollout below the other.
+Model text is hostile: control characters are replaced before they reach a terminal, and no text is read as markup.
+Output that is not a terminal is plain text, one rollout below the other.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,8 @@ from rich.text import Text
 from reasonray.errors import UserError
 from reasonray.records import BEHAVIOURS
 from reasonray.store.run import Run
-from reasonray.store.schema import read_rollouts
 
-__all__ = ["SELECTED", "Query", "plain", "show", "terminal"]
+__all__ = ["SELECTED", "Query", "printable", "show", "terminal"]
 
 _BEHAVIOUR_STYLES = {
     "verification": "black on green",
@@ -33,17 +32,17 @@ _BEHAVIOUR_STYLES = {
 }
 """The colour of each behaviour's evidence."""
 SELECTED = "selected"
-"""Asked for as a rule: the rollouts that curation kept."""
-_OUTCOMES = {"correct": "green", "wrong": "red"}
-_SHOWN = 10
-_NARROWEST = 40
-"""Columns of a terminal that one of several samples needs."""
-_HOSTILE = {
+"""The value of `rule` that stands for the rollouts that curation selected."""
+_OUTCOME_STYLES = {"correct": "green", "wrong": "red"}
+_DEFAULT_LIMIT = 10
+_MIN_COLUMNS = 40
+"""Width of one of several samples that are shown side by side."""
+_REPLACEMENTS = {
     code: "\ufffd"
     for codes in (
         range(0x20),
         range(0x7F, 0xA0),
-        range(0x200B, 0x2010),  # without width, and marks of direction
+        range(0x200B, 0x2010),  # characters without width, and marks of direction
         range(0x2028, 0x202F),
         range(0x2060, 0x2070),
         range(0xD800, 0xE000),
@@ -55,7 +54,7 @@ _HOSTILE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which rollouts to show: those that match everything that is given."""
+    """The values that rollouts must have; None accepts every value."""
 
     arm: str | None = None
     outcome: str | None = None
@@ -65,99 +64,93 @@ class Query:
     teacher: str | None = None
     text: str | None = None
     problem: str | None = None
-    """The id of a problem, or how it begins."""
+    """The beginning of a problem's id."""
 
     def __str__(self) -> str:
-        given = ((name, getattr(self, name)) for name in self.__slots__)
-        return ", ".join(f"{name} {value}" for name, value in given if value is not None)
+        values = ((name, getattr(self, name)) for name in self.__slots__)
+        return ", ".join(f"{name} {value}" for name, value in values if value is not None)
 
 
 def terminal() -> Console:
-    """Return standard output; with colour only where it is a terminal, whatever the environment asks for."""
+    """Return standard output; coloured only if it is a terminal, even if the environment forces colours."""
     return Console(highlight=False, markup=False, emoji=False, force_terminal=sys.stdout.isatty())
 
 
 def show(run: Run, query: Query, console: Console, *, limit: int | None = None, page: bool = False) -> None:
-    """Print the first rollouts that match, how many do, and how many are not among them for they came too late.
+    """Print the first rollouts that match, how many match, and how many were sampled too late to be curated.
 
     Args:
-        run: its curated rollouts if there are any, else the sampled ones; an arm's if the query names one.
-        query: what to look for.
+        run: its curated rollouts are searched if there are any, else its ledger; or the rollouts of the query's arm.
+        query: the values that rollouts must have.
         console: where to print.
-        limit: how many at most; None for ten, or for all of one problem.
-        page: through the reader's pager, if the console is a terminal.
+        limit: number of rollouts, at most; None for ten, or for all of one problem.
+        page: print through the user's pager, if the console is a terminal.
 
     Raises:
-        UserError: nothing matches, the query needs a curated run, or begins the ids of several problems.
+        UserError: nothing matches, the query needs a curated run, or its problem is the beginning of several ids.
     """
     if limit is None:
-        limit = sys.maxsize if query.problem is not None else _SHOWN
+        limit = sys.maxsize if query.problem is not None else _DEFAULT_LIMIT
     if limit < 1:
         raise UserError(f"--limit {limit}: give 1 or more")
-    (rows, total), late = _matching(run, query, limit), _late(run, query)
+    (rows, total), not_curated = _matching(run, query, limit), _count_not_curated(run, query)
     if not rows:
-        asked = f" with {query}" if str(query) else ""
-        cure = late or f"`reasonray status {run.place}` says what it holds"
-        raise UserError(f"run {run.name} holds no rollouts{asked}; {cure}")
+        condition = f" with {query}" if str(query) else ""
+        cure = not_curated or f"see `reasonray status {run.place}`"
+        raise UserError(f"run {run.name} holds no rollouts{condition}; {cure}")
     problems = sorted({row["problem_id"] for row in rows})
     one = query.problem is not None
     if one and len(problems) > 1:
         raise UserError(
-            f"--problem {query.problem} begins several ids, such as {' and '.join(problems[:2])}; give more"
+            f"--problem {query.problem} is the beginning of several ids, such as {' and '.join(problems[:2])}; "
+            "give more of the id"
         )
-    told = ", ".join(filter(None, [f"{len(rows):,} of {total:,}", late]))
+    footer = ", ".join(filter(None, [f"{len(rows):,} of {total:,}", not_curated]))
     if page and console.is_terminal:
-        os.environ.setdefault("LESS", "-R")  # else less shows colours as characters
+        os.environ.setdefault("LESS", "-R")  # without it less prints escape codes instead of colours
         with console.pager(styles=True):
-            _print(console, rows, told, one=one)
+            _print(console, rows, footer, one=one)
     else:
-        _print(console, rows, told, one=one)
+        _print(console, rows, footer, one=one)
 
 
-def plain(text: str | None) -> str:
-    """Return text that is safe to print: what a terminal might obey is made visible, character by character."""
-    return "None" if text is None else text.translate(_HOSTILE)
+def printable(text: str | None) -> str:
+    """Return text that is safe to print: each character that could control a terminal is replaced by one sign."""
+    return "None" if text is None else text.translate(_REPLACEMENTS)
 
 
 def _matching(run: Run, query: Query, limit: int) -> tuple[list[dict[str, Any]], int]:
-    found, total = [], 0
-    for table in _tables(run, query.arm):
+    """Return the first rows that match, and how many match."""
+    matches, total = [], 0
+    for table in run.evaluation(query.arm).tables() if query.arm else run.rollout_tables():
         if (query.rule or query.behaviour) and table.num_rows and table["annotation_dropped_by"].null_count:
             raise UserError("rules and behaviours are known once a run is curated; run jobs/curate.py first")
         matching = table.filter(_matches(table, query))
-        # Of a problem's samples the first ones are wanted, so all of them are sorted before any are cut.
-        found.append(matching if query.problem is not None else matching.slice(0, max(0, limit - total)))
+        # A problem's samples are shown in order of samples, so all of them are sorted before the limit applies.
+        matches.append(matching if query.problem is not None else matching.slice(0, max(0, limit - total)))
         total += matching.num_rows
     if not total:
         return [], 0
     order = [(name, "ascending") for name in ("problem_id", "teacher", "sample", "id")]
-    rows = pa.concat_tables(found).sort_by(order).to_pylist()
-    if query.problem is not None:  # an ambiguous beginning must not be hidden by the cut
-        several = {row["problem_id"]: row for row in rows}
-        rows = rows[:limit] if len(several) == 1 else list(several.values())
+    rows = pa.concat_tables(matches).sort_by(order).to_pylist()
+    if query.problem is not None:  # the limit must not hide that the beginning of the id is ambiguous
+        by_problem = {row["problem_id"]: row for row in rows}
+        rows = rows[:limit] if len(by_problem) == 1 else list(by_problem.values())
     return rows, total
 
 
-def _tables(run: Run, arm: str | None) -> Iterator[pa.Table]:
-    curated = None if arm else run.curated_rollouts()
-    if curated is None:
-        yield (run.evaluation(arm) if arm else run.ledger).read()
-        return
-    for file in curated:
-        yield read_rollouts(file)
-
-
-def _late(run: Run, query: Query) -> str:
-    """Say how many rollouts were drawn since the run was curated: they have no fate yet, and are not shown."""
+def _count_not_curated(run: Run, query: Query) -> str:
+    """Return a note on the rollouts that were sampled after curation, which are not shown; "" if there are none."""
     manifest = run.curated / "manifest.json"
     if query.arm or not manifest.exists():
         return ""
     committed = run.ledger.count()
     late = committed - manifest.read_json().get("committed", committed)
-    return f"{late:,} drawn since it was curated are not among them (jobs/curate.py)" if late > 0 else ""
+    return f"{late:,} sampled since it was curated are not among them (jobs/curate.py)" if late > 0 else ""
 
 
 def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
+    """Return for each row of a table of ROLLOUT_SCHEMA whether it matches."""
     kept = pc.is_valid(table["id"])
     for column, wanted in (
         ("verdict_outcome", query.outcome),
@@ -183,8 +176,8 @@ def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
     return kept
 
 
-def _print(console: Console, rows: Sequence[dict[str, Any]], told: str, *, one: bool) -> None:
-    across = max(1, console.width // _NARROWEST) if one and console.is_terminal else 1
+def _print(console: Console, rows: Sequence[dict[str, Any]], footer: str, *, one: bool) -> None:
+    across = max(1, console.width // _MIN_COLUMNS) if one and console.is_terminal else 1
     if one:
         _put(console, _question(rows[0]))
     for first in range(0, len(rows), across):
@@ -196,11 +189,11 @@ def _print(console: Console, rows: Sequence[dict[str, Any]], told: str, *, one: 
             parts = [_heading(row), _completion(row), _verdict(row), Text()]
             for part in parts if one else [_question(row), *parts]:
                 _put(console, part)
-    _put(console, Text(told))
+    _put(console, Text(footer))
 
 
 def _put(console: Console, text: Text) -> None:
-    # Lines are broken for the eye only: what reads a pipe gets them as they are.
+    # Lines are wrapped on a terminal only; a pipe gets them unchanged.
     console.print(text, soft_wrap=not console.is_terminal)
 
 
@@ -214,23 +207,24 @@ def _side_by_side(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _question(row: dict[str, Any]) -> Text:
-    text = Text(plain(row["problem_question"]), style="bold")
+    text = Text(printable(row["problem_question"]), style="bold")
     text.append("\n")
     facts = f"{row['problem_difficulty']} · problem {row['problem_id']} · answer "
-    text.append(plain(facts), "not bold dim")
-    return text.append(plain(row["problem_answer"]), "bold")
+    text.append(printable(facts), "not bold dim")
+    return text.append(printable(row["problem_answer"]), "bold")
 
 
 def _heading(row: dict[str, Any]) -> Text:
     outcome = row["verdict_outcome"]
     text = Text.assemble(
-        (plain(f"{row['teacher']} #{row['sample']} · "), "dim"), (outcome, _OUTCOMES.get(outcome, "yellow"))
+        (printable(f"{row['teacher']} #{row['sample']} · "), "dim"),
+        (outcome, _OUTCOME_STYLES.get(outcome, "yellow")),
     )
     text.append(f" · {row['finish']} · {row['completion_tokens']:,} tokens", "dim")
     if row["annotation_selected"]:
         text.append(f" · {SELECTED}", "green")
     elif row["annotation_dropped_by"]:
-        text.append(plain(f" · dropped by {row['annotation_dropped_by']}"), "yellow")
+        text.append(printable(f" · dropped by {row['annotation_dropped_by']}"), "yellow")
     for behaviour in BEHAVIOURS:
         if count := row[f"annotation_{behaviour}"]:
             text.append(" · ").append(f"{behaviour.replace('_', ' ')} {count}", _BEHAVIOUR_STYLES[behaviour])
@@ -238,8 +232,8 @@ def _heading(row: dict[str, Any]) -> Text:
 
 
 def _completion(row: dict[str, Any]) -> Text:
-    """Return the completion with its evidence in colour and its answer in bold; offsets are those of the raw text."""
-    text = Text(plain(row["completion"]))
+    """Return the completion with behaviours in colour and the answer in bold; `printable` keeps character offsets."""
+    text = Text(printable(row["completion"]))
     for span in row["annotation_spans"] or ():
         text.stylize(_BEHAVIOUR_STYLES.get(span["behaviour"], "reverse"), span["start"], span["end"])
     answer = row["verdict_extracted"]
@@ -250,5 +244,5 @@ def _completion(row: dict[str, Any]) -> Text:
 
 
 def _verdict(row: dict[str, Any]) -> Text:
-    text = Text("extracted ", style="dim").append(plain(row["verdict_extracted"]), "not dim bold")
-    return text.append(plain(f" · {row['verdict_checker']} {row['verdict_detail']}".rstrip()))
+    text = Text("extracted ", style="dim").append(printable(row["verdict_extracted"]), "not dim bold")
+    return text.append(printable(f" · {row['verdict_checker']} {row['verdict_detail']}".rstrip()))

@@ -1,4 +1,4 @@
-"""What a run holds so far, for a terminal; found by reading alone."""
+"""What a run holds so far, as text for a terminal. Reads the run and changes nothing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import Counter
 
 import pyarrow.compute as pc
 
-from reasonray.records import Split
+from reasonray.records import BASE, STUDENT, Split
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
 
 
 def describe(run: Run) -> str:
-    """Return a few lines: what each stage has brought so far."""
+    """Return a few lines: what each stage has finished so far."""
     lines = [f"{run.name}  {run.place}"]
     if run.has_problems:
         counts = {split: len(run.problems(split)) for split in Split}
@@ -21,22 +21,25 @@ def describe(run: Run) -> str:
         lines.append(_ledger_line("sample", teacher.name, run.ledger, teacher.name))
     done = {"curate": run.has_examples, "train": (run.student / "final" / "manifest.json").exists()}
     lines += [f"{stage:<10} {'done' if is_done else 'not done':>8}" for stage, is_done in done.items()]
-    arms = [
-        "base",
-        *(it.name for it in (*run.config.teachers, *run.config.evaluation.arms)),
-        *(it.name for it in run.checkpoints()),
-        "student",
+    models = [
+        BASE,
+        *(model.name for model in (*run.config.teachers, *run.config.evaluation.arms)),
+        *(checkpoint.name for checkpoint in run.checkpoints()),
+        STUDENT,
     ]
-    lines += [_ledger_line("evaluate", arm, run.evaluation(arm)) for arm in arms if run.evaluation(arm).segments()]
+    for model in models:
+        if run.evaluation(model).segments():
+            lines.append(_ledger_line("evaluate", model, run.evaluation(model)))
     report = run.place / "report.html"
     lines.append(f"report     {str(report) if report.exists() else 'not done':>8}")
     return "\n".join(lines)
 
 
-def _ledger_line(stage: str, arm: str, ledger: Ledger, teacher: str | None = None) -> str:
+def _ledger_line(stage: str, model: str, ledger: Ledger, teacher: str | None = None) -> str:
+    """Return how many rollouts a ledger holds, those of one teacher if given, and how many of each outcome."""
     table = ledger.read(["id", "teacher", "verdict_outcome"])
     if teacher:
         table = table.filter(pc.equal(table["teacher"], teacher))
-    outcomes = Counter(table["verdict_outcome"].to_pylist())
-    told = "  ".join(f"{name} {count:,}" for name, count in outcomes.most_common())
-    return f"{stage:<10} {table.num_rows:>8,} rollouts by {arm}   {told}".rstrip()
+    counts = Counter(table["verdict_outcome"].to_pylist()).most_common()
+    outcomes = "  ".join(f"{outcome} {count:,}" for outcome, count in counts)
+    return f"{stage:<10} {table.num_rows:>8,} rollouts by {model}   {outcomes}".rstrip()

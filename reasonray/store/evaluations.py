@@ -1,4 +1,4 @@
-"""Which models of a run are measured, and how completely."""
+"""The models of a run that have been evaluated, and how completely."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from reasonray.store.run import Run
 
 
 def evaluated_models(run: Run) -> list[str]:
-    """Return the arms that hold rollouts, in the order in which people read them."""
-    further = (*run.config.teachers, *run.config.evaluation.arms)
-    names = [BASE, *(it.name for it in further), STUDENT]
+    """Return the models under evaluation that have rollouts: base, teachers, arms, student."""
+    models = (*run.config.teachers, *run.config.evaluation.arms)
+    names = [BASE, *(model.name for model in models), STUDENT]
     return [name for name in names if run.evaluation(name).segments()]
 
 
 def missing_samples(run: Run, rollouts: pa.Table) -> dict[str, int] | None:
-    """Return how many samples of an arm are drawn, of how many; None where it is measured whole."""
+    """Return how many samples of a model there are, and of how many; None if none is missing.
+
+    Args:
+        run: the run that the model is evaluated in.
+        rollouts: the model's rollouts, with a column `problem_id`.
+    """
     problems, samples = len(run.problems(Split.TEST)), run.config.evaluation.samples
-    each = rollouts["problem_id"].value_counts().field("counts")
-    if len(each) == problems and pc.min(each).as_py() == samples:
+    counts = rollouts["problem_id"].value_counts().field("counts")
+    if len(counts) == problems and pc.min(counts).as_py() == samples:
         return None
     return {"samples": rollouts.num_rows, "of": problems * samples}
 
 
 def evaluated_checkpoints(run: Run) -> list[str]:
-    """Return the arms of the checkpoints that hold rollouts, in order of training steps."""
-    return [it.name for it in run.checkpoints() if run.evaluation(it.name).segments()]
+    """Return the checkpoints that have rollouts, in order of training steps."""
+    return [checkpoint.name for checkpoint in run.checkpoints() if run.evaluation(checkpoint.name).segments()]
 
 
 def checkpoint_step(checkpoint: str) -> int:
-    """Return the training step of a checkpoint."""
+    """Return the training step of a checkpoint, from its name."""
     return int(checkpoint.removeprefix("step-"))

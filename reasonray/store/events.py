@@ -1,4 +1,4 @@
-"""The log of a run: one JSON line for each event."""
+"""The log of a run, events.jsonl: one JSON object per event."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from reasonray.store.storage import Place
 
 
 class Events:
-    """What happened, as JSON Lines: one line per event, appended at once (rewritten whole in an object store)."""
+    """An append-only log of JSON Lines. In an object store each event writes the whole log again."""
 
     def __init__(self, target: Place) -> None:
         self._target = target
 
     def emit(self, stage: str, **figures: Any) -> None:
-        """Append one event."""
+        """Append one event, with the time."""
         line = json.dumps({"time": round(time.time(), 3), "stage": stage, **figures}, allow_nan=False, default=str)
         if self._target.is_local:
             with Path(self._target.path).open("a", encoding="utf-8") as file:
@@ -26,7 +26,11 @@ class Events:
             self._target.write((self._text() + line + "\n").encode())
 
     def read(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """Return the events in order, of one stage if named; a torn last line is passed over."""
+        """Return the events in order; a last line that a crash cut short is skipped.
+
+        Args:
+            stage: only events of this stage; None for all.
+        """
         events = []
         for line in self._text().splitlines():
             if line.endswith("}"):
@@ -36,7 +40,7 @@ class Events:
         return events
 
     def last_of_sessions(self, stage: str) -> list[dict[str, Any]]:
-        """Return the last event of every session of a stage; its figures are the session's totals."""
+        """Return the last event of each session of a stage; its figures are the session's totals."""
         return list({event["session"]: event for event in self.read(stage) if "session" in event}.values())
 
     def _text(self) -> str:

@@ -1,4 +1,4 @@
-"""A lease on a run, so that two drivers never work on one run directory at the same time."""
+"""A lock on a run, so that two drivers never work on one run directory at the same time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from reasonray.store.storage import storage_error
 
 @contextmanager
 def exclusive(run: Run) -> Iterator[None]:
-    """Hold a local run against a second driver; the lock goes with the process, however it dies.
+    """Lock a local run against a second driver; the lock ends with the process, however it ends.
+
+    Object stores have no locks: two drivers on one run there waste work, but rollouts sampled twice are read once.
 
     Raises:
-        UserError: another driver is at work on the run, or its directory cannot be written.
+        UserError: another driver is working on the run, or its directory cannot be written.
     """
-    if not run.place.is_local:  # object stores have no locks: rollouts drawn twice are dropped on reading
+    if not run.place.is_local:
         yield
         return
     try:

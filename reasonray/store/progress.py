@@ -1,6 +1,6 @@
-"""What a person sees while a stage works: one live line on a terminal, a plain line every few seconds elsewhere.
+"""Progress of a stage: one live line on a terminal, a plain line every few seconds elsewhere.
 
-The same figures go to the run's events, so that whoever reads the log of a job finds what the terminal showed.
+The same figures are written to the run's events, so the log of a job has what the terminal showed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """The progress of one stage; use as a context manager, call `show` as often as you like."""
+    """The progress of one stage: a context manager whose `show` may be called at any rate."""
 
     def __init__(self, stage: str, events: Events) -> None:
         self._stage = stage
         self._events = events
         self._begun = time.monotonic()
         self._session = time.time_ns()
-        self._shown = self._emitted = self._begun - _PLAIN_SECONDS
+        self._last_live = self._last_plain = self._begun - _PLAIN_SECONDS
         self._live = Live(console=_console, auto_refresh=False, transient=True) if _console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -57,25 +57,31 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the stage began in this process."""
+        """Time since the stage began in this process."""
         return time.monotonic() - self._begun
 
     def show(self, text: str, figures: Mapping[str, Any], *, now: bool = False) -> None:
-        """Show a line and record its figures; what comes too soon after the last is passed over unless `now`."""
+        """Show a line and record its figures.
+
+        Args:
+            text: the line.
+            figures: what to record in the run's events.
+            now: show and record even if the last line was shown a moment ago; else such a call does nothing.
+        """
         moment = time.monotonic()
-        if self._live and (now or moment - self._shown >= _LIVE_SECONDS):
-            self._shown = moment
+        if self._live and (now or moment - self._last_live >= _LIVE_SECONDS):
+            self._last_live = moment
             self._live.update(_line(self._stage, text), refresh=True)
-        if now or moment - self._emitted >= _PLAIN_SECONDS:
-            self._emitted = moment
+        if now or moment - self._last_plain >= _PLAIN_SECONDS:
+            self._last_plain = moment
             self.record(figures)
             if not self._live:
                 log_line(self._stage, text)
 
     def record(self, figures: Mapping[str, Any]) -> None:
-        """Write figures into the events without showing anything."""
-        whole = {"session": self._session, "seconds": round(self.seconds, 3)}
-        self._events.emit(self._stage, **(whole | dict(figures)))
+        """Write figures to the run's events without showing anything."""
+        session = {"session": self._session, "seconds": round(self.seconds, 3)}
+        self._events.emit(self._stage, **(session | dict(figures)))
 
 
 def _line(stage: str, text: str) -> Text:

@@ -1,7 +1,7 @@
-"""Records to Arrow and back: the one schema of everything on disk.
+"""The Arrow schema of everything on disk, and the conversion of records to rows and back.
 
-Nested records flatten with the field's name as prefix (`problem_id`, `verdict_outcome`, `annotation_num_steps`). A
-column that has no value yet (an annotation before curation) is null.
+Nested records are flattened with the field's name as prefix (`problem_id`, `verdict_outcome`, `annotation_num_steps`).
+A column that has no value yet (an annotation before curation) is null.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from reasonray.records import (
 from reasonray.store.storage import Place
 
 SCHEMA_VERSION = "3"
-"""2 added the columns of curation/measures.py, which are null in older files. 3 renamed two columns and a value."""
+"""Version 2 added the columns of curation/measures.py, which are null in older files. Version 3 renamed two columns and
+a value."""
 
 _FORMER_NAMES = {"resample": "round", "annotation_num_steps": "annotation_depth"}
-"""Column → its name up to schema 2."""
+"""Column → its name up to version 2."""
 _FORMER_OVER_QUOTA = "surplus"
-"""The value of dropped_by up to schema 2 for what is OVER_QUOTA now."""
+"""The value of OVER_QUOTA up to version 2."""
 
 _PROBLEM_FIELDS = [
     pa.field("id", pa.string(), nullable=False),
@@ -102,7 +103,7 @@ ROLLOUT_SCHEMA = pa.schema(
 
 
 def set_columns(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
-    """Return a table with columns of ROLLOUT_SCHEMA in place of its own, or at its end where it has none."""
+    """Return a table with other columns of ROLLOUT_SCHEMA: replaced where it has them, else appended."""
     for name, values in columns.items():
         index, field = table.schema.get_field_index(name), ROLLOUT_SCHEMA.field(name)
         table = table.append_column(field, values) if index < 0 else table.set_column(index, field, values)
@@ -110,33 +111,37 @@ def set_columns(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArra
 
 
 def rollout_keys(table: pa.Table) -> pa.ChunkedArray:
-    """Return what tells drawn rollouts apart: the id, and the round of those that were drawn again."""
+    """Return the key of each row: the id together with the resample number."""
     return pc.binary_join_element_wise(table["id"], table["resample"].cast(pa.string()), "/")
 
 
 def row_hashes(table: pa.Table) -> pa.Array:
-    """Return a hash of each rollout as it was committed: of everything but its annotations."""
+    """Return a hash of each rollout as it was committed, without its annotations."""
     committed = [name for name in ROLLOUT_SCHEMA.names if not name.startswith("annotation_")]
     columns = [table[name].cast(pa.large_string()) for name in committed]
-    between = pa.scalar("\x1f", pa.large_string())
-    joined = pc.binary_join_element_wise(*columns, between, null_handling="replace", null_replacement="\x00")
+    separator = pa.scalar("\x1f", pa.large_string())
+    joined = pc.binary_join_element_wise(*columns, separator, null_handling="replace", null_replacement="\x00")
     return pa.array([content_hash(row) for row in joined.to_pylist()], pa.string())
 
 
 def refuse_newer(version: str, segment: str) -> None:
-    """Refuse a segment that may hold columns which this version would pass over, or lose when it writes again.
+    """Refuse a segment with columns that this version would ignore, and lose when it writes the rows again.
 
     Raises:
-        UserError: it is of a newer version of the schema.
+        UserError: the segment has a newer schema version.
     """
     if int(version) > int(SCHEMA_VERSION):
         raise UserError(
-            f"segment {segment} is of schema {version}, and this version knows {SCHEMA_VERSION}; update reasonray"
+            f"segment {segment} is of schema {version}, and this version reads up to {SCHEMA_VERSION}; update reasonray"
         )
 
 
 def select_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Return the columns named, as this version names them; null where an older version of the schema had none yet.
+    """Return columns of ROLLOUT_SCHEMA; nulls for those that the table's older schema version did not have.
+
+    Args:
+        table: rows of this schema version or an older one.
+        names: of this version's columns.
 
     Raises:
         KeyError: a column is missing that must have values.
@@ -144,27 +149,31 @@ def select_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
     table = upgrade(table)
     columns = []
     for field in (ROLLOUT_SCHEMA.field(name) for name in names):
-        later = field.nullable and field.name not in table.column_names
-        columns.append(pa.nulls(table.num_rows, field.type) if later else table[field.name])
+        is_newer = field.nullable and field.name not in table.column_names
+        columns.append(pa.nulls(table.num_rows, field.type) if is_newer else table[field.name])
     return pa.table(columns, names=list(names))
 
 
 def stored_columns(names: Sequence[str], stored: pa.Schema) -> list[str]:
-    """Return the columns of a file that hold the columns named; those that it does not have are left out."""
-    there = set(stored.names)
-    former = (_FORMER_NAMES.get(name, name) for name in names)
-    return list(dict.fromkeys(it for pair in zip(names, former, strict=True) for it in pair if it in there))
+    """Return the columns of a file that hold the named columns, under their present or former names.
+
+    Args:
+        names: of this version's columns; those that the file does not have are left out.
+        stored: the file's schema.
+    """
+    present_and_former = ((name, _FORMER_NAMES.get(name, name)) for name in names)
+    return list(dict.fromkeys(name for pair in present_and_former for name in pair if name in stored.names))
 
 
 def read_rollouts(file: Place, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the rollouts of a parquet file of this version of the schema or an older one.
+    """Return the rollouts of a parquet file of this schema version or an older one.
 
     Args:
         file: a segment, or a part of curated/rollouts.
         columns: of ROLLOUT_SCHEMA; None for all.
 
     Raises:
-        UserError: the file is of a newer version of the schema.
+        UserError: the file has a newer schema version.
     """
     names = ROLLOUT_SCHEMA.names if columns is None else list(columns)
     with pq.ParquetFile(file.path, filesystem=file.filesystem, pre_buffer=True) as stored:
@@ -173,31 +182,30 @@ def read_rollouts(file: Place, columns: Sequence[str] | None = None) -> pa.Table
 
 
 def schema_version(stored: pa.Schema) -> str:
-    """Return the version of the schema that a file was written with."""
+    """Return the schema version that a file was written with."""
     return bytes((stored.metadata or {}).get(b"reasonray.schema", b"0")).decode()
 
 
 def upgrade(table: pa.Table) -> pa.Table:
-    """Return a table of an older version with this version's column names and values."""
+    """Return a table of any older schema version with this version's column names and values."""
     for name, former in _FORMER_NAMES.items():
         if former not in table.column_names:
             continue
         values = table[former]
-        if name in table.column_names:  # rows of several versions were put together
+        if name in table.column_names:  # the table was concatenated from rows of several versions
             values = pc.coalesce(table[name], values)
             table = table.drop_columns([name])
-        at = table.schema.get_field_index(former)
-        table = table.set_column(at, name, values)
+        table = table.set_column(table.schema.get_field_index(former), name, values)
     if "annotation_dropped_by" in table.column_names and table.num_rows:
-        at, fates = table.schema.get_field_index("annotation_dropped_by"), table["annotation_dropped_by"]
-        was = pc.fill_null(pc.equal(fates, _FORMER_OVER_QUOTA), False)
-        if pc.any(was).as_py():
-            table = table.set_column(at, table.schema.field(at), pc.if_else(was, OVER_QUOTA, fates))
+        index, rules = table.schema.get_field_index("annotation_dropped_by"), table["annotation_dropped_by"]
+        is_former = pc.fill_null(pc.equal(rules, _FORMER_OVER_QUOTA), False)
+        if pc.any(is_former).as_py():
+            table = table.set_column(index, table.schema.field(index), pc.if_else(is_former, OVER_QUOTA, rules))
     return table
 
 
 def problems_to_table(problems: Iterable[Problem]) -> pa.Table:
-    """Return one row per problem, of PROBLEM_SCHEMA."""
+    """Return a table of PROBLEM_SCHEMA with one row per problem."""
     return pa.Table.from_pylist([_problem_row(problem) for problem in problems], schema=PROBLEM_SCHEMA)
 
 
@@ -207,7 +215,7 @@ def table_to_problems(table: pa.Table) -> list[Problem]:
 
 
 def rollouts_to_table(rollouts: Iterable[Rollout]) -> pa.Table:
-    """Return one row per rollout, of ROLLOUT_SCHEMA."""
+    """Return a table of ROLLOUT_SCHEMA with one row per rollout."""
     return pa.Table.from_pylist([_rollout_row(rollout) for rollout in rollouts], schema=ROLLOUT_SCHEMA)
 
 

@@ -1,7 +1,7 @@
-"""Where bytes live: a place in a local directory or an object store, behind one small interface.
+"""Storage: a place in a local directory or in an object store, behind one small interface.
 
-`place("runs/x")` and `place("s3://bucket/x")` behave alike. `write` is atomic: a reader sees the old bytes, the new
-ones, or none. Nothing here knows what the bytes mean, or the rows of a table.
+`place("runs/x")` and `place("s3://bucket/x")` behave alike. `write` is atomic: a reader sees the old content, the new
+content or no file. This module knows nothing of what the bytes mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reasonray.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """A path on a file system; pickles, so that it can be handed to Ray tasks."""
+    """A path on a file system. Pickles, so that it can be passed to Ray tasks."""
 
     filesystem: fs.FileSystem
     path: str
@@ -33,7 +33,7 @@ class Place:
         return Place(self.filesystem, f"{self.path.rstrip('/')}/{part}")
 
     def __hash__(self) -> int:
-        return hash((self.filesystem.type_name, self.path))  # file systems compare, but do not hash
+        return hash((self.filesystem.type_name, self.path))  # Arrow's file systems have equality, but no hash
 
     def __str__(self) -> str:
         return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
@@ -45,15 +45,19 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether the path is one that other programs on this machine can open."""
+        """Whether other programs on this machine can open the path."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def exists(self) -> bool:
-        """Say whether a file or a directory is there."""
+        """Return whether there is a file or a directory."""
         return self.filesystem.get_file_info(self.path).type is not fs.FileType.NotFound
 
     def list(self, suffix: str = "") -> list[Place]:
-        """Return the files directly below, sorted by name; none if the directory is not there."""
+        """Return the entries of a directory, sorted by name; none if there is no directory.
+
+        Args:
+            suffix: only entries whose name ends like this.
+        """
         infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         return [Place(self.filesystem, path) for path in sorted(info.path for info in infos) if path.endswith(suffix)]
 
@@ -63,46 +67,46 @@ class Place:
             return bytes(stream.read())
 
     def read_json(self) -> dict[str, Any]:
-        """Return the object of a JSON file."""
+        """Return the object in a JSON file."""
         return dict(json.loads(self.read()))
 
     def read_json_or_none(self) -> dict[str, Any] | None:
-        """Return the object of a JSON file, None where no file is."""
+        """Return the object in a JSON file, None if there is no file."""
         return self.read_json() if self.exists() else None
 
     def write(self, content: bytes | pa.Buffer) -> None:
-        """Put the content there in one step."""
+        """Write the content as a whole: no reader ever sees a part of it."""
         if not self.is_local:  # an object store shows an object only when its upload is complete
             with self.filesystem.open_output_stream(self.path) as stream:
                 stream.write(content)
             return
         target = Path(self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        torn = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        with torn.open("wb") as file:
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        with scratch.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        torn.replace(target)
+        scratch.replace(target)
 
     def read_table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the table of a parquet file, or some columns of it."""
+        """Return the table in a parquet file, or some of its columns."""
         return pq.read_table(self.path, columns=columns and list(columns), filesystem=self.filesystem)
 
     def write_table(self, table: pa.Table) -> None:
-        """Put a table there as a parquet file, in one step."""
+        """Write a table as a parquet file, as a whole."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self.write(sink.getvalue())
 
     def copy(self, target: Place) -> None:
-        """Copy a file, or a directory with all that is in it; what the target has already is replaced file by file."""
+        """Copy a file, or a directory with everything in it; existing files of the target are replaced one by one."""
         is_directory = self.filesystem.get_file_info(self.path).type is fs.FileType.Directory
         target.filesystem.create_dir(target.path if is_directory else target.path.rpartition("/")[0])
         fs.copy_files(self.path, target.path, self.filesystem, target.filesystem)
 
     def delete(self) -> None:
-        """Remove the file or the directory with all that is in it; nothing happens where nothing is."""
+        """Delete the file, or the directory with everything in it, if there is one."""
         kind = self.filesystem.get_file_info(self.path).type
         if kind is fs.FileType.Directory:
             self.filesystem.delete_dir(self.path)
@@ -114,14 +118,14 @@ def place(uri: str | Path) -> Place:
     """Return the place that a local path or a URI names; local paths become absolute.
 
     Raises:
-        UserError: there is no such kind of place, or the store does not answer.
+        UserError: there is no such kind of storage, or the object store does not answer.
     """
     text = str(uri)
     if re.match(r"[a-z][a-z0-9+.-]+://", text):
         try:
             return Place(*fs.FileSystem.from_uri(text))
         except pa.ArrowInvalid as error:
-            raise UserError(f"{text} is no place that can be read ({error}); give a path or s3://…") from None
+            raise UserError(f"{text} is not a place that can be read ({error}); give a path or s3://…") from None
         except OSError as error:
             raise storage_error(text, error) from None
     return Place(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
@@ -130,34 +134,32 @@ def place(uri: str | Path) -> Place:
 def check_reachable(where: Place) -> None:
     """Check that an object store answers and has the bucket, before anything is computed for it.
 
-    The endpoint of a store other than Amazon's is told by $AWS_ENDPOINT_URL (or `?endpoint_override=` in the URI).
+    The endpoint of a store other than Amazon's comes from $AWS_ENDPOINT_URL (or `?endpoint_override=` in the URI).
 
     Raises:
-        UserError: no such bucket, refused credentials, or no answer.
+        UserError: there is no such bucket, the credentials are refused, or the store does not answer.
     """
     if where.is_local:
         return
     bucket = where.path.partition("/")[0]
     try:
-        found = where.filesystem.get_file_info(bucket).type
+        kind = where.filesystem.get_file_info(bucket).type
         where.filesystem.get_file_info(fs.FileSelector(where.path, allow_not_found=True))
     except OSError as error:
         raise storage_error(where, error) from None
-    if found is fs.FileType.NotFound:
+    if kind is fs.FileType.NotFound:
         raise UserError(f"there is no bucket {bucket!r} for {where}; create it, or correct root")
 
 
 def storage_error(where: Place | str, error: OSError) -> UserError:
-    """Return what a user can do about a place that cannot be read or written."""
+    """Return the error to raise for a place that cannot be read or written, with the cure in its message."""
     if isinstance(where, Place) and where.is_local:
-        return UserError(
-            f"cannot use {where} ({error.strerror or error}); check the path and who may read and write it"
-        )
+        return UserError(f"cannot use {where} ({error.strerror or error}); check the path and its permissions")
     reason = str(error).partition("AWS Error ")[2].partition(" during ")[0] or str(error).partition("\n")[0]
-    denied = any(word in str(error) for word in ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "403"))
+    is_denied = any(word in str(error) for word in ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "403"))
     cure = (
         "check the credentials ($AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile, on every node)"
-        if denied
+        if is_denied
         else "check the address ($AWS_ENDPOINT_URL) and the network"
     )
     return UserError(f"the object store of {where} refuses ({reason[:120]}); {cure}")

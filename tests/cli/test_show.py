@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from reasonray.cli.main import main
-from reasonray.cli.show import Query, plain, show
+from reasonray.cli.show import Query, printable, show
 from reasonray.curation.behaviours import annotate
 from reasonray.errors import UserError
 from reasonray.records import Annotation, Outcome, Rollout
@@ -106,8 +106,8 @@ def test_rollouts_sampled_since_the_run_was_curated_are_counted(run: Run) -> Non
     run.ledger.append([a_rollout("<think>Epsilon.</think> 42", sample=n) for n in range(7, 9)])
     printed = _printed(run, Query())
     assert "Epsilon" not in printed
-    assert printed.endswith("4 of 4, 2 drawn since it was curated are not among them (jobs/curate.py)\n")
-    with pytest.raises(UserError, match="2 drawn since it was curated"):
+    assert printed.endswith("4 of 4, 2 sampled since it was curated are not among them (jobs/curate.py)\n")
+    with pytest.raises(UserError, match="2 sampled since it was curated"):
         _printed(run, Query(text="Epsilon"))
     run.evaluation("base").append([a_rollout()])
     assert _printed(run, Query(arm="base")).endswith("1 of 1\n")
@@ -156,10 +156,10 @@ def test_hostile_text_is_neither_executed_nor_read_as_markup(tmp_path: Path, wid
 
 @given(st.text())
 def test_printed_text_has_the_length_of_the_original_and_no_control_characters(text: str) -> None:
-    shown = plain(text)
+    shown = printable(text)
     assert len(shown) == len(text)
     assert not [sign for sign in shown if unicodedata.category(sign) in {"Cc", "Cs"} and sign not in "\n\t"]
-    assert plain(shown) == shown
+    assert printable(shown) == shown
 
 
 def test_rules_and_behaviours_need_a_curated_run(tmp_path: Path) -> None:

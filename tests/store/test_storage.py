@@ -56,7 +56,7 @@ def test_a_write_replaces_the_whole_file_and_leaves_no_temporary_one(tmp_path: P
 
 @pytest.mark.parametrize("uri", ["foo://bucket/x", "https://example.org/x"])
 def test_a_uri_of_another_kind_is_one_line(uri: str) -> None:
-    with pytest.raises(UserError, match=f"{uri} is no place"):
+    with pytest.raises(UserError, match=f"{uri} is not a place"):
         place(uri)
 
 
