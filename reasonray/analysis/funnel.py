@@ -1,8 +1,8 @@
-"""Where every rollout went: from problems over sampled, correct, kept and selected rollouts to trained tokens.
+"""The funnel: counts from problems over sampled, correct, kept and selected rollouts to trained tokens.
 
-Every rollout has exactly one fate (dropped by a rule, kept but surplus, selected) and the fates must sum to what was
-sampled; every selected one is trained on or left out for a reason. A sum that does not balance is refused, since
-then a number of the report would be false.
+Every rollout has exactly one fate: dropped by a rule, kept but over its problem's quota, or selected. The fates sum to
+the number of sampled rollouts. Every selected rollout is trained on or left out for a stated reason. A sum that does
+not balance is an error, because then a number of the report would be wrong.
 """
 
 from __future__ import annotations
@@ -16,45 +16,50 @@ import pyarrow.compute as pc
 from reasonray.records import OVER_QUOTA, Outcome
 
 _KEPT = ("", OVER_QUOTA)
-"""What annotation_dropped_by says of rollouts that no rule dropped."""
+"""Values of annotation_dropped_by of rollouts that no rule dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What the student learned from."""
+    """The data that the student was trained on."""
 
     examples: int
-    """Distinct examples: an epoch's, not times the epochs."""
+    """Distinct examples: those of one epoch, not times the epochs."""
     tokens: int
     """Tokens with a loss in one epoch: the completions and their stop tokens."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Selected rollouts that were not, by reason: overlong (longer than training.max_tokens), refused (a stop token in
-    the text), validation (set aside to measure the loss on)."""
+    """Selected rollouts that were not trained on, by reason: overlong (longer than training.max_tokens), refused (a
+    stop token in the text), validation (set aside to measure the loss on)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """Counts from problems to trained tokens. What a stage that has not run would count is None."""
+    """Counts from problems to trained tokens; the counts of a stage that has not run are None."""
 
     problems: int
+    """Train problems, including those without a rollout."""
     rollouts: int
+    """Rollouts of the teachers on them."""
     correct: int
+    """Rollouts that the checker found correct."""
     kept: int | None
     """Rollouts that no rule dropped."""
     selected: int | None
-    """Kept ones that selection took."""
+    """Kept rollouts that selection took."""
     over_quota: int | None
-    """Kept ones that it did not, their problems having enough without them; `kept` = `selected` + these."""
+    """Kept rollouts that selection did not take, because their problems have enough; `kept` = `selected` + these."""
     trained_examples: int | None
+    """Distinct examples that the student was trained on."""
     trained_tokens: int | None
+    """Tokens with a loss in one epoch."""
     left_out: Mapping[str, int] | None
     """Selected rollouts that were not trained on, by reason; `selected` = `trained_examples` + these."""
     outcomes: Mapping[str, int]
-    """Rollouts by the checker's outcome; sums to `rollouts`."""
+    """Rollouts by the checker's outcome; they sum to `rollouts`."""
     dropped: Mapping[str, int]
-    """Rollouts by the rule that dropped them, most first; `rollouts` = `kept` + these."""
+    """Rollouts by the rule that dropped them, the most first; `rollouts` = `kept` + these."""
     tokens: Mapping[str, int]
-    """Completion tokens of the rollouts, and of the correct, kept and selected ones."""
+    """Completion tokens of all rollouts, and of the correct, kept and selected ones."""
     shares: Mapping[str, float]
     """Each count of rollouts as a share of all rollouts."""
 
@@ -65,8 +70,8 @@ def count_funnel(rollouts: pa.Table, problems: int, trained: Trained | None = No
     Args:
         rollouts: columns problem_id, verdict_outcome, completion_tokens and, once curated, annotation_dropped_by and
             annotation_selected.
-        problems: train problems, with those that no rollout was drawn for.
-        trained: what training reports, once it has run.
+        problems: the number of train problems, including those without a rollout.
+        trained: the data that was trained on, once training has run.
 
     Raises:
         ValueError: a sum does not balance.
@@ -89,17 +94,17 @@ def count_funnel(rollouts: pa.Table, problems: int, trained: Trained | None = No
         trained_examples=trained.examples if trained else None,
         trained_tokens=trained.tokens if trained else None,
         left_out=dict(trained.left_out) if trained else None,
-        outcomes=_tally(rollouts["verdict_outcome"]),
+        outcomes=_count_values(rollouts["verdict_outcome"]),
         dropped=_dropped(rollouts) if "kept" in counts else {},
         tokens=tokens,
         shares={name: count / rollouts.num_rows for name, count in counts.items()} if rollouts.num_rows else {},
     )
-    _check_balance(funnel, reached=pc.count_distinct(rollouts["problem_id"]).as_py())
+    _check_balance(funnel, problems_with_rollouts=pc.count_distinct(rollouts["problem_id"]).as_py())
     return funnel
 
 
 def is_annotated(rollouts: pa.Table) -> bool:
-    """Say whether the rollouts carry annotations.
+    """Return whether the rollouts carry annotations.
 
     Raises:
         ValueError: some of them do and others do not.
@@ -125,14 +130,15 @@ def _curated_stages(rollouts: pa.Table) -> dict[str, pa.ChunkedArray]:
 
 
 def _dropped(rollouts: pa.Table) -> dict[str, int]:
-    return {rule: count for rule, count in _tally(rollouts["annotation_dropped_by"]).items() if rule not in _KEPT}
+    by_rule = _count_values(rollouts["annotation_dropped_by"])
+    return {rule: count for rule, count in by_rule.items() if rule not in _KEPT}
 
 
-def _check_balance(funnel: Funnel, reached: int) -> None:
+def _check_balance(funnel: Funnel, problems_with_rollouts: int) -> None:
     if funnel.rollouts != sum(funnel.outcomes.values()):
         raise ValueError(f"{funnel.rollouts} rollouts, but their outcomes sum to {sum(funnel.outcomes.values())}")
-    if reached > funnel.problems:
-        raise ValueError(f"rollouts of {reached} problems, but there are only {funnel.problems}")
+    if problems_with_rollouts > funnel.problems:
+        raise ValueError(f"rollouts of {problems_with_rollouts} problems, but there are only {funnel.problems}")
     if funnel.kept is None or funnel.selected is None:
         if funnel.trained_examples:
             raise ValueError(f"{funnel.trained_examples} examples were trained on, but the rollouts are not curated")
@@ -149,8 +155,8 @@ def _check_balance(funnel: Funnel, reached: int) -> None:
         )
 
 
-def _tally(column: pa.ChunkedArray) -> dict[str, int]:
-    """Count each value, the most frequent first, equal ones by name."""
+def _count_values(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each value occurs, the most frequent first, equally frequent ones by name."""
     counted = ((entry["values"], entry["counts"]) for entry in pc.value_counts(column).to_pylist())
     return dict(sorted(counted, key=lambda entry: (-entry[1], entry[0] or "")))
 

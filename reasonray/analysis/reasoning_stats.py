@@ -1,12 +1,13 @@
-"""How an arm reasons: behaviours, depth and length, against difficulty, correctness and measured pass rate.
+"""How an arm reasons: behaviours, steps and length, by difficulty, by correctness and by measured pass rate.
 
-Works on columns of tables.ROLLOUT_SCHEMA, never on text. Long answers hold more of everything: compare within a slice,
-and with its length.
+The functions read columns of schema.ROLLOUT_SCHEMA and never text. Long responses hold more of everything, so compare
+within a slice and look at its length.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any
 
@@ -17,39 +18,90 @@ from numpy.typing import NDArray
 
 from reasonray.analysis.estimators import mean_interval, ratio_interval, share_interval
 from reasonray.analysis.funnel import is_annotated
-from reasonray.analysis.scores import DIFFERENCE, Clusters, by_difficulty, difficulties, units_of
-from reasonray.records import BEHAVIOURS, JUDGED, Outcome
+from reasonray.analysis.json_records import OMITTED_IF_NONE
+from reasonray.analysis.scores import (
+    COUNT_BOUNDS,
+    DIFFERENCE_BOUNDS,
+    Clusters,
+    by_difficulty,
+    difficulties,
+    units_of,
+)
+from reasonray.records import BEHAVIOURS, JUDGED, Interval, Outcome
 
-COUNT = (0.0, inf)
 LENGTHS = {"num_steps": "annotation_num_steps", "completion_tokens": "completion_tokens"}
-"""What a response has some number of, by the column that holds it."""
+"""Lengths of a response, each with the column that holds it."""
 PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))
 """Bands of measured pass rates: never, (0, ¼], (¼, ½], (½, ¾], (¾, 1), always."""
 
 
-def behaviours(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Any]:
-    """Measure how an arm reasons: per response, by difficulty, and apart for correct and other responses.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningStats:
+    """How the responses of a slice reason. Without annotated responses only `responses` is there, or nothing."""
 
-    Each slice holds `responses`, the share of responses with at least one of each behaviour, how many of each there are
-    `per_1000_tokens`, the mean `depth` (steps) and the mean `completion_tokens`, with intervals over problems, or over
-    clusters where some are variants of one another. Each difficulty holds `correct` and `not_correct` slices as well.
-    Empty when the rollouts are not annotated.
+    responses: int | None = field(default=None, metadata=OMITTED_IF_NONE)
+    verification: Interval | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """Share of responses with at least one; the other behaviours likewise."""
+    backtracking: Interval | None = field(default=None, metadata=OMITTED_IF_NONE)
+    subgoals: Interval | None = field(default=None, metadata=OMITTED_IF_NONE)
+    backward_chaining: Interval | None = field(default=None, metadata=OMITTED_IF_NONE)
+    per_1000_tokens: Mapping[str, Interval] | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """Occurrences of each behaviour for every 1,000 completion tokens; empty if the responses have no tokens."""
+    num_steps: Interval | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """Reasoning steps of a response."""
+    completion_tokens: Interval | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """Length of a response."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningByCorrectness(ReasoningStats):
+    """How the responses of a slice reason, and its correct and other responses apart."""
+
+    correct: ReasoningStats | None = field(default=None, metadata=OMITTED_IF_NONE)
+    not_correct: ReasoningStats | None = field(default=None, metadata=OMITTED_IF_NONE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BehaviourMetrics(ReasoningByCorrectness):
+    """How an arm reasons. Every field is None if its rollouts are not annotated."""
+
+    by_difficulty: Mapping[str, ReasoningByCorrectness] | None = field(default=None, metadata=OMITTED_IF_NONE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassRateBand(ReasoningStats):
+    """How the responses to the problems of one band of pass rates reason."""
+
+    above: float
+    """Lower end of the band, not included; equal to `up_to` where the band is a point."""
+    up_to: float
+    """Upper end, included unless it is 1."""
+    problems: int
+
+
+def behaviours(rollouts: pa.Table, clusters: Clusters | None = None) -> BehaviourMetrics:
+    """Measure how an arm reasons, overall and by difficulty, with correct and other responses apart.
+
+    Intervals are over problems, or over clusters where some problems are variants of one another.
+
+    Args:
+        rollouts: the arm's rollouts; without annotations the result has no values.
+        clusters: which problems are variants of one another.
     """
     if not is_annotated(rollouts):
-        return {}
-    named = by_difficulty(rollouts, difficulties(rollouts))
-    return _by_correctness(rollouts, clusters) | {
-        "by_difficulty": {name: _by_correctness(part, clusters) for name, part in named}
-    }
+        return BehaviourMetrics()
+    slices = by_difficulty(rollouts, difficulties(rollouts))
+    return BehaviourMetrics(
+        **_by_correctness(rollouts, clusters),
+        by_difficulty={name: ReasoningByCorrectness(**_by_correctness(part, clusters)) for name, part in slices},
+    )
 
 
-def behaviour_difference(
-    before: pa.Table, after: pa.Table, clusters: Clusters | None = None
-) -> dict[str, dict[str, float]]:
-    """Measure how reasoning differs between two arms of the same problems, paired by problem: after - before.
+def behaviour_difference(before: pa.Table, after: pa.Table, clusters: Clusters | None = None) -> dict[str, Interval]:
+    """Measure how reasoning differs between two arms on the same problems, paired by problem: after - before.
 
-    Of each behaviour the share of responses with at least one, the depth and the completion tokens, with intervals over
-    problems as metrics.paired_difference has them. Empty unless both arms are annotated.
+    Returns the difference in the share of responses with each behaviour, in steps and in completion tokens, with
+    intervals over problems as scores.paired_difference has them. Empty unless both arms are annotated.
 
     Raises:
         ValueError: the arms have other problems.
@@ -61,74 +113,71 @@ def behaviour_difference(
         raise ValueError("reasoning can be paired on the same problems only")
     units = np.zeros(len(ids[0]), np.int64)
     units[units_of(before)] = units_of(before, clusters)
-    old, new = _by_problem(before), _by_problem(after)
+    old, new = _means_by_problem(before), _means_by_problem(after)
+    bounds = dict.fromkeys(BEHAVIOURS, DIFFERENCE_BOUNDS) | dict.fromkeys(LENGTHS, (-inf, inf))
     return {
-        name: asdict(mean_interval(new[name] - old[name], clusters=units, bounds=bounds))
-        for name, bounds in [*((it, DIFFERENCE) for it in BEHAVIOURS), *((it, (-inf, inf)) for it in LENGTHS)]
+        name: mean_interval(new[name] - old[name], clusters=units, bounds=possible) for name, possible in bounds.items()
     }
 
 
-def _by_problem(rollouts: pa.Table) -> dict[str, NDArray[np.float64]]:
+def _means_by_problem(rollouts: pa.Table) -> dict[str, NDArray[np.float64]]:
     """Return for each problem the share of responses with each behaviour and the mean of each length."""
-    owner = units_of(rollouts)
+    problems = units_of(rollouts)
     columns = {name: rollouts[f"annotation_{name}"].to_numpy() > 0 for name in BEHAVIOURS}
     columns |= {name: rollouts[column].to_numpy() for name, column in LENGTHS.items()}
-    return {name: np.bincount(owner, column) / np.bincount(owner) for name, column in columns.items()}
+    return {name: np.bincount(problems, column) / np.bincount(problems) for name, column in columns.items()}
 
 
-def _by_correctness(rollouts: pa.Table, clusters: Clusters | None) -> dict[str, Any]:
-    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
-    return _slice(rollouts, clusters) | {
-        "correct": _slice(rollouts.filter(correct), clusters),
-        "not_correct": _slice(rollouts.filter(pc.invert(correct)), clusters),
-    }
+def by_pass_rate(rollouts: pa.Table) -> tuple[PassRateBand, ...]:
+    """Measure how an arm reasons on problems that it solves never, seldom, …, always: one slice for each of PASS_RATES.
 
-
-def by_pass_rate(rollouts: pa.Table) -> list[dict[str, Any]]:
-    """Measure how an arm reasons on problems that it solves never, seldom, …, always: one slice a band of PASS_RATES.
-
-    The pass rate is the share of CORRECT among a problem's judged rollouts, over the very rollouts that are described:
-    a band says how these went, it does not predict. Each slice holds `above` and `up_to` (both ends of the band; equal
-    for a point), `problems` and what `behaviours` measures. Empty when the rollouts are not annotated.
+    The pass rate is the share of CORRECT among a problem's judged rollouts. It is computed from the very rollouts that
+    are described, so a band describes them and predicts nothing. Empty when the rollouts are not annotated.
     """
     if not is_annotated(rollouts):
-        return []
+        return ()
     codes = rollouts["problem_id"].combine_chunks().dictionary_encode()
-    owner = codes.indices.to_numpy()
-    judged = pc.is_in(rollouts["verdict_outcome"], value_set=pa.array([it.value for it in JUDGED])).to_numpy()
+    row_problems = codes.indices.to_numpy()
+    judged = pc.is_in(rollouts["verdict_outcome"], value_set=pa.array([outcome.value for outcome in JUDGED])).to_numpy()
     correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value).to_numpy()
-    tried = np.bincount(owner, judged.astype(np.float64), len(codes.dictionary))
-    solved = np.bincount(owner, correct.astype(np.float64), len(codes.dictionary))
+    tried = np.bincount(row_problems, judged.astype(np.float64), len(codes.dictionary))
+    solved = np.bincount(row_problems, correct.astype(np.float64), len(codes.dictionary))
     rate = np.divide(solved, tried, out=np.full(tried.size, np.nan), where=tried > 0)
-    found = []
+    bands = []
     for above, up_to in PASS_RATES:
         inside = rate == above if above == up_to else (rate > above) & (rate <= up_to) & (rate < 1)
         if inside.any():
-            part = rollouts.filter(pa.array(inside[owner]))
-            found.append({"above": above, "up_to": up_to, "problems": int(inside.sum())} | _slice(part))
-    return found
+            part = rollouts.filter(pa.array(inside[row_problems]))
+            bands.append(PassRateBand(above=above, up_to=up_to, problems=int(inside.sum()), **values_of(_stats(part))))
+    return tuple(bands)
 
 
-def _slice(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Any]:
+def _by_correctness(rollouts: pa.Table, clusters: Clusters | None) -> dict[str, Any]:
+    """Return the fields of a ReasoningByCorrectness."""
+    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
+    return values_of(_stats(rollouts, clusters)) | {
+        "correct": _stats(rollouts.filter(correct), clusters),
+        "not_correct": _stats(rollouts.filter(pc.invert(correct)), clusters),
+    }
+
+
+def values_of(stats: ReasoningStats) -> dict[str, Any]:
+    """Return the fields of a record by name, to extend it to a larger one."""
+    return {field.name: getattr(stats, field.name) for field in fields(stats)}
+
+
+def _stats(rollouts: pa.Table, clusters: Clusters | None = None) -> ReasoningStats:
     if rollouts.num_rows == 0:
-        return {"responses": 0}
+        return ReasoningStats(responses=0)
     units = units_of(rollouts, clusters)
-
-    def share(column: NDArray[Any]) -> dict[str, float]:
-        return asdict(share_interval(column.astype(np.float64), clusters=units))
-
-    def mean(column: NDArray[Any]) -> dict[str, float]:
-        return asdict(mean_interval(column.astype(np.float64), clusters=units, bounds=COUNT))
-
+    counts = {name: rollouts[f"annotation_{name}"].to_numpy() for name in BEHAVIOURS}
+    lengths = {name: rollouts[column].to_numpy().astype(np.float64) for name, column in LENGTHS.items()}
     thousands = rollouts["completion_tokens"].to_numpy() / 1000
-
-    def rate(counts: NDArray[Any]) -> dict[str, float]:
-        return asdict(ratio_interval(counts.astype(np.float64), thousands, clusters=units))
-
-    counted = {name: rollouts[f"annotation_{name}"].to_numpy() for name in BEHAVIOURS}
-    return (
-        {"responses": rollouts.num_rows}
-        | {name: share(counts > 0) for name, counts in counted.items()}
-        | {"per_1000_tokens": {name: rate(counts) for name, counts in counted.items()} if thousands.any() else {}}
-        | {name: mean(rollouts[column].to_numpy()) for name, column in LENGTHS.items()}
-    )
+    rates = {
+        name: ratio_interval(count.astype(np.float64), thousands, clusters=units)
+        for name, count in counts.items()
+        if thousands.any()
+    }
+    shares = {name: share_interval((count > 0).astype(np.float64), clusters=units) for name, count in counts.items()}
+    means = {name: mean_interval(length, clusters=units, bounds=COUNT_BOUNDS) for name, length in lengths.items()}
+    return ReasoningStats(responses=rollouts.num_rows, per_1000_tokens=rates, **shares, **means)

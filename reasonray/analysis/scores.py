@@ -1,15 +1,16 @@
-"""What rollouts say: scores of an arm, paired differences, and what fewer samples would have given.
+"""Scores of an arm, paired differences between two arms, and the scores that fewer samples would have given.
 
-Works on columns of tables.ROLLOUT_SCHEMA, never on text. Accuracy is strict: CORRECT over all samples. A truncated
-sample, one without an answer and one that could not be judged are not correct, but each is a rate of its own beside it.
+An arm is a model under a prompt and sampling parameters, measured on the test problems. The functions read columns of
+schema.ROLLOUT_SCHEMA and never text. Accuracy is strict: CORRECT rollouts over all rollouts. Truncated, unanswered and
+unjudged rollouts are not correct; the share of each is reported next to the accuracy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from math import inf
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,19 +29,77 @@ from reasonray.analysis.estimators import (
     share_interval,
 )
 from reasonray.analysis.funnel import is_annotated
-from reasonray.records import OVER_QUOTA, Interval, Outcome, Score
+from reasonray.analysis.json_records import OMITTED_IF_NONE, keyed
+from reasonray.records import OVER_QUOTA, UNJUDGED, Interval, Outcome, Score
 
-COUNT = (0.0, inf)
-DIFFERENCE = (-1.0, 1.0)
+COUNT_BOUNDS = (0.0, inf)
+DIFFERENCE_BOUNDS = (-1.0, 1.0)
 ALL = "all"
+"""Name of the slice that holds all problems; the other slices are difficulties."""
 _EASY_TO_HARD = ("easy", "medium", "hard")
+
+Clusters = Mapping[str, str]
+"""Problem id → its cluster, such as a template. A problem that is missing here is a cluster of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A paired comparison of two arms on the same problems: after - before in pass@1."""
+class ScoreMetrics:
+    """The scores of one arm on one slice of the test problems."""
 
-    interval: Interval
+    pass_at: Mapping[int, Interval] = field(metadata=keyed("pass@"))
+    """pass@k: the share of problems that k samples solve at least once, in expectation over all k-subsets."""
+    majority_at: Mapping[int, Interval] = field(metadata=keyed("maj@"))
+    """maj@k: the expected credit of a majority vote over k samples, for k above 1."""
+    truncated: float
+    """Share of rollouts cut by the token limit."""
+    no_answer: float
+    """Share of rollouts that ended without an answer."""
+    unjudged: float
+    """Share of rollouts that could not be judged, because of the gold answer, the checker or the engine."""
+    outcomes: Mapping[str, float]
+    """Share of each outcome; they sum to 1."""
+    completion_tokens: Interval
+    """Mean length of a completion."""
+    problems: int
+    samples: int
+    """Samples of each problem."""
+    model: str
+    rates: Mapping[str, Interval]
+    """Share of each outcome with its interval."""
+
+    @staticmethod
+    def of(score: Score, outcome_rates: Mapping[str, Interval]) -> ScoreMetrics:
+        """Return the metrics of a score."""
+        return ScoreMetrics(
+            pass_at=score.pass_at,
+            majority_at=score.majority_at,
+            truncated=score.outcomes[Outcome.TRUNCATED],
+            no_answer=score.outcomes[Outcome.NO_ANSWER],
+            unjudged=sum(score.outcomes[outcome] for outcome in UNJUDGED),
+            outcomes={outcome.value: share for outcome, share in score.outcomes.items()},
+            completion_tokens=score.completion_tokens,
+            problems=score.problems,
+            samples=score.samples,
+            model=score.model,
+            rates=outcome_rates,
+        )
+
+
+class Advice(StrEnum):
+    """What would narrow the interval of a difference that includes 0."""
+
+    ENOUGH = "enough"
+    """Nothing is needed: the interval excludes 0."""
+    SAMPLES = "samples"
+    """More samples of each problem: most of the variance is within problems."""
+    PROBLEMS = "problems"
+    """More test problems."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference(Interval):
+    """A paired comparison of two arms on the same problems: after - before in pass@1, with its 95 % interval."""
+
     problems: int
     gained: int
     """Problems with more correct samples after than before."""
@@ -49,45 +108,60 @@ class Difference:
     transitions: tuple[tuple[int, ...], ...]
     """transitions[b][a]: problems with b correct samples before and a after."""
     p: float
-    """Of the two-sided t test that the difference is 0."""
+    """p-value of the two-sided t test that the difference is 0."""
     power: Power
+    advice: Advice
+    p_holm: float | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """p, adjusted for the number of differences that are tested (Holm); only where several are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesPoint:
+    """The expected result of sampling k completions of each problem."""
+
+    k: int
+    acceptance: Interval
+    """Share of rollouts that are correct; the same for every k, because samples are independent."""
+    coverage: Interval
+    """Share of problems with a correct rollout: pass@k."""
+    kept: Interval
+    """Size of the data set with at most curation.keep_per_problem usable rollouts of a problem."""
+    tokens_per_kept: float | None
+    """Tokens sampled for each rollout of the data set."""
 
 
 @dataclass(frozen=True, slots=True)
-class _ByProblem:
+class _ProblemCounts:
     """Rollouts counted by problem; problems in order of their id, so that no order of rows changes a digit."""
 
     ids: list[str]
     difficulties: NDArray[np.str_]
-    owner: NDArray[np.int64]
-    """For each row the number of its problem."""
+    row_problems: NDArray[np.int64]
+    """Shape (rows,): the index of each row's problem in `ids`."""
     samples: NDArray[np.int64]
     correct: NDArray[np.int64]
     clusters: NDArray[np.int64] | None = None
-    """For each problem the number of its cluster, from 0; None if problems are independent."""
+    """Shape (problems,): the index of each problem's cluster, from 0; None if problems are independent."""
 
-    def of_rows(self) -> NDArray[np.int64]:
-        """Return the unit of every row: its problem's cluster, or the problem."""
-        return self.owner if self.clusters is None else self.clusters[self.owner]
-
-
-Clusters = Mapping[str, str]
-"""Problem id → what it is a variant of. Problems that are not named are clusters of their own."""
+    def row_units(self) -> NDArray[np.int64]:
+        """Return the independent unit of every row: the cluster of its problem, or the problem."""
+        return self.row_problems if self.clusters is None else self.clusters[self.row_problems]
 
 
 def difficulties(rollouts: pa.Table) -> list[str]:
-    """Return the difficulties that occur, easy to hard, then by name; unnamed ones are left out."""
-    found = {name for name in pc.unique(rollouts["problem_difficulty"]).to_pylist() if name}
-    return [name for name in _EASY_TO_HARD if name in found] + sorted(found - set(_EASY_TO_HARD))
+    """Return the difficulties that occur, easy to hard, then others by name; an empty name is left out."""
+    names = {name for name in pc.unique(rollouts["problem_difficulty"]).to_pylist() if name}
+    return [name for name in _EASY_TO_HARD if name in names] + sorted(names - set(_EASY_TO_HARD))
 
 
 def score(rollouts: pa.Table, arm: str, ks: Sequence[int] = (1,), clusters: Clusters | None = None) -> list[Score]:
-    """Measure one arm: on all its problems, then on each difficulty.
+    """Score one arm on all its problems, then on each difficulty.
 
     Args:
-        rollouts: the arm's rollouts of the test problems; equal answers have equal text (ballots.alike).
+        rollouts: the arm's rollouts of the test problems; equal answers must have equal text
+            (answer_groups.group_equal_answers).
         arm: name of the arm, such as "base" or "student".
-        ks: for pass@k and maj@k.
+        ks: the k of pass@k and maj@k.
         clusters: which problems are variants of one another.
 
     Raises:
@@ -96,85 +170,91 @@ def score(rollouts: pa.Table, arm: str, ks: Sequence[int] = (1,), clusters: Clus
     if rollouts.num_rows == 0:
         raise ValueError(f"arm {arm!r} has no rollouts")
     model = ", ".join(sorted(pc.unique(rollouts["model"]).to_pylist())) if "model" in rollouts.column_names else ""
-    named = difficulties(rollouts)
     return [
         _score_slice(part, arm, model, name, ks, clusters)
-        for name, part in [(ALL, rollouts), *by_difficulty(rollouts, named)]
+        for name, part in [(ALL, rollouts), *by_difficulty(rollouts, difficulties(rollouts))]
     ]
 
 
-def by_difficulty(rollouts: pa.Table, named: Sequence[str]) -> list[tuple[str, pa.Table]]:
-    """Return the rollouts of each difficulty."""
-    return [(name, rollouts.filter(pc.equal(rollouts["problem_difficulty"], name))) for name in named]
+def by_difficulty(rollouts: pa.Table, names: Sequence[str]) -> list[tuple[str, pa.Table]]:
+    """Return (name, rollouts) of each of the named difficulties."""
+    return [(name, rollouts.filter(pc.equal(rollouts["problem_difficulty"], name))) for name in names]
 
 
 def _score_slice(
     rollouts: pa.Table, arm: str, model: str, difficulty: str, ks: Sequence[int], clusters: Clusters | None
 ) -> Score:
-    counted = _count(rollouts, clusters)
-    samples, units = _same_samples(counted, arm), counted.clusters
+    counts = _count_by_problem(rollouts, clusters)
+    samples, units = _samples_per_problem(counts, arm), counts.clusters
     outcomes = {entry["values"]: entry["counts"] for entry in pc.value_counts(rollouts["verdict_outcome"]).to_pylist()}
     tokens = rollouts["completion_tokens"].to_numpy().astype(np.float64)
     return Score(
         arm=arm,
         model=model,
         difficulty=difficulty,
-        problems=len(counted.ids),
+        problems=len(counts.ids),
         samples=samples,
-        pass_at={k: share_interval(pass_at_k(counted.correct, samples, k), clusters=units) for k in ks},
-        majority_at={k: share_interval(_majority(rollouts, counted, k), clusters=units) for k in ks if k > 1},
+        pass_at={k: share_interval(pass_at_k(counts.correct, samples, k), clusters=units) for k in ks},
+        majority_at={k: share_interval(_majority(rollouts, counts, k), clusters=units) for k in ks if k > 1},
         outcomes={outcome: outcomes.get(outcome.value, 0) / rollouts.num_rows for outcome in Outcome},
-        completion_tokens=mean_interval(tokens, clusters=counted.of_rows(), bounds=COUNT),
+        completion_tokens=mean_interval(tokens, clusters=counts.row_units(), bounds=COUNT_BOUNDS),
     )
 
 
-def _count(rollouts: pa.Table, clusters: Clusters | None = None) -> _ByProblem:
+def _count_by_problem(rollouts: pa.Table, clusters: Clusters | None = None) -> _ProblemCounts:
     encoded = pa.chunked_array([rollouts["problem_id"].combine_chunks()]).combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty_like(order, dtype=np.int64)
     rank[order] = np.arange(order.size)
-    owner = rank[encoded.indices.to_numpy()]
-    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value).to_numpy().astype(np.float64)
+    row_problems = rank[encoded.indices.to_numpy()]
+    correct = _is_correct(rollouts).astype(np.float64)
     names = np.empty(order.size, dtype=object)
-    names[owner] = rollouts["problem_difficulty"].to_numpy()
+    names[row_problems] = rollouts["problem_difficulty"].to_numpy()
     ids = encoded.dictionary.take(pa.array(order)).to_pylist()
-    return _ByProblem(
+    return _ProblemCounts(
         ids=ids,
         difficulties=names.astype(np.str_),
-        owner=owner,
-        samples=np.bincount(owner, minlength=order.size),
-        correct=np.bincount(owner, correct, order.size).astype(np.int64),
-        clusters=np.unique([clusters.get(it, it) for it in ids], return_inverse=True)[1] if clusters else None,
+        row_problems=row_problems,
+        samples=np.bincount(row_problems, minlength=order.size),
+        correct=np.bincount(row_problems, correct, order.size).astype(np.int64),
+        clusters=np.unique([clusters.get(id, id) for id in ids], return_inverse=True)[1] if clusters else None,
     )
 
 
-def _same_samples(counted: _ByProblem, arm: str) -> int:
-    least, most = int(counted.samples.min()), int(counted.samples.max())
-    if least != most:
-        problem = counted.ids[int(counted.samples.argmin())]
+def _is_correct(rollouts: pa.Table) -> NDArray[np.bool_]:
+    return np.asarray(pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value).to_numpy())
+
+
+def _samples_per_problem(counts: _ProblemCounts, arm: str) -> int:
+    fewest, most = int(counts.samples.min()), int(counts.samples.max())
+    if fewest != most:
+        problem = counts.ids[int(counts.samples.argmin())]
         raise ValueError(
-            f"arm {arm!r}: problem {problem} has {least} samples and another {most}; every problem must have as many"
+            f"arm {arm!r}: problem {problem} has {fewest} samples and another {most}; every problem must have as many"
         )
     return most
 
 
-def _majority(rollouts: pa.Table, counted: _ByProblem, k: int) -> NDArray[np.float64]:
-    """Return maj@k of each problem. Correct samples are one answer (the checker found them equal), wrong ones are told
-    apart by their text, in which equal answers are alike (ballots.alike); whatever has none abstains."""
-    wrong = pc.and_(
+def _majority(rollouts: pa.Table, counts: _ProblemCounts, k: int) -> NDArray[np.float64]:
+    """Return maj@k of each problem.
+
+    Correct samples are one answer, because the checker found them equal to the gold answer. Wrong ones are
+    distinguished by their text, in which equal answers are spelled alike (answer_groups.group_equal_answers). A sample
+    without an answer abstains.
+    """
+    is_wrong = pc.and_(
         pc.not_equal(rollouts["verdict_outcome"], Outcome.CORRECT.value), pc.is_valid(rollouts["verdict_extracted"])
     )
-    votes = pa.table({"owner": counted.owner, "answer": pc.utf8_trim_whitespace(rollouts["verdict_extracted"])}).filter(
-        wrong
-    )
-    grouped = votes.group_by(["owner", "answer"]).aggregate([([], "count_all")])
-    sizes: list[list[int]] = [[] for _ in counted.ids]
-    for owner, size in zip(grouped["owner"].to_pylist(), grouped["count_all"].to_pylist(), strict=True):
-        sizes[owner].append(size)
+    answers = pc.utf8_trim_whitespace(rollouts["verdict_extracted"])
+    votes = pa.table({"problem": counts.row_problems, "answer": answers}).filter(is_wrong)
+    grouped = votes.group_by(["problem", "answer"]).aggregate([([], "count_all")])
+    wrong_votes: list[list[int]] = [[] for _ in counts.ids]
+    for problem, size in zip(grouped["problem"].to_pylist(), grouped["count_all"].to_pylist(), strict=True):
+        wrong_votes[problem].append(size)
     return np.array(
         [
             majority_at_k(int(correct), tuple(sorted(wrong)), int(samples - correct - sum(wrong)), k)
-            for correct, samples, wrong in zip(counted.correct, counted.samples, sizes, strict=True)
+            for correct, samples, wrong in zip(counts.correct, counts.samples, wrong_votes, strict=True)
         ]
     )
 
@@ -185,14 +265,12 @@ def acceptance(rollouts: pa.Table) -> Interval:
     Raises:
         ValueError: there are no rollouts.
     """
-    counted = _count(rollouts)
-    correct = pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value).to_numpy().astype(np.float64)
-    return share_interval(correct, clusters=counted.owner)
+    return share_interval(_is_correct(rollouts).astype(np.float64), clusters=_count_by_problem(rollouts).row_problems)
 
 
 def units_of(rollouts: pa.Table, clusters: Clusters | None = None) -> NDArray[np.int64]:
-    """Return for each rollout the number of what is independent of others: its problem, or the problem's cluster."""
-    return _count(rollouts, clusters).of_rows()
+    """Return the index of each rollout's independent unit: its problem, or the problem's cluster."""
+    return _count_by_problem(rollouts, clusters).row_units()
 
 
 def rates(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Interval]:
@@ -202,24 +280,25 @@ def rates(rollouts: pa.Table, clusters: Clusters | None = None) -> dict[str, Int
         ValueError: there are no rollouts.
     """
     units = units_of(rollouts, clusters)
-    found = {it: pc.equal(rollouts["verdict_outcome"], it.value).to_numpy().astype(np.float64) for it in Outcome}
-    return {it.value: share_interval(column, clusters=units) for it, column in found.items()}
+    outcomes = rollouts["verdict_outcome"]
+    masks = {outcome.value: pc.equal(outcomes, outcome.value).to_numpy().astype(np.float64) for outcome in Outcome}
+    return {name: share_interval(mask, clusters=units) for name, mask in masks.items()}
 
 
 def paired_difference(before: pa.Table, after: pa.Table, clusters: Clusters | None = None) -> dict[str, Difference]:
-    """Compare two arms problem by problem, on all of them and on each difficulty.
+    """Compare two arms problem by problem, on all problems and on each difficulty.
 
-    The interval is Student's t over the problems' differences. When every difference is 0 it is the point 0: then no
-    problem changed, which is all that is claimed.
+    The interval is Student's t over the problems' differences. When every difference is 0 it is the point 0: it then
+    claims only that no problem changed.
 
     Raises:
         ValueError: the arms have other problems, or other numbers of samples.
     """
-    old, new = _count(before, clusters), _count(after, clusters)
+    old, new = _count_by_problem(before, clusters), _count_by_problem(after, clusters)
     if old.ids != new.ids:
         only = sorted(set(old.ids) ^ set(new.ids))
         raise ValueError(f"a paired difference needs the same problems; {len(only)} are in one arm only: {only[0]}")
-    samples, samples_after = _same_samples(old, "before"), _same_samples(new, "after")
+    samples, samples_after = _samples_per_problem(old, "before"), _samples_per_problem(new, "after")
     if samples != samples_after:
         raise ValueError(f"a paired difference needs as many samples: {samples} before, {samples_after} after")
     everywhere = np.ones(len(old.ids), dtype=bool)
@@ -236,62 +315,79 @@ def _difference(
     before: NDArray[np.int64], after: NDArray[np.int64], samples: int, clusters: NDArray[np.int64] | None
 ) -> Difference:
     change = after - before
-    unchanged = Interval(0.0, 0.0, 0.0)
-    noise = [sample_variance(counts, samples) for counts in (before, after)]
-    within = noise[0] + noise[1] if noise[0] is not None and noise[1] is not None else None
+    variances = [sample_variance(counts, samples) for counts in (before, after)]
+    within = variances[0] + variances[1] if variances[0] is not None and variances[1] is not None else None
     cells = np.bincount(before * (samples + 1) + after, minlength=(samples + 1) ** 2).reshape(samples + 1, samples + 1)
+    interval = Interval(0.0, 0.0, 0.0)
+    if change.any():
+        interval = mean_interval(change / samples, clusters=clusters, bounds=DIFFERENCE_BOUNDS)
+    split = power(change / samples, within, samples, clusters=clusters)
     return Difference(
-        interval=mean_interval(change / samples, clusters=clusters, bounds=DIFFERENCE) if change.any() else unchanged,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
         problems=change.size,
         gained=int((change > 0).sum()),
         lost=int((change < 0).sum()),
         transitions=tuple(tuple(row) for row in cells.tolist()),
         p=p_value(change / samples, clusters=clusters),
-        power=power(change / samples, within, samples, clusters=clusters),
+        power=split,
+        advice=_advice(interval, split),
     )
 
 
-def k_curve(rollouts: pa.Table, keep_per_problem: int) -> list[dict[str, Any]]:
-    """Say what K samples a problem would have given, for K = 1, 2, 4, … up to what was drawn, by subsampling.
+def _advice(interval: Interval, split: Power) -> Advice:
+    """Return what would narrow an interval.
 
-    Each row is an expectation over all K-subsets of the samples of each problem: `acceptance` (share correct; the same
-    for every K, since attempts are independent), `coverage` (share of problems with a correct one: pass@K), `kept`
-    (size of the data set when at most keep_per_problem usable rollouts of a problem are taken) and `tokens_per_kept`.
-    Usable are those that no rule dropped, before curation the correct ones; a duplicate counts as dropped even where
-    its original is not in the subset, so `kept` is a little low for small K.
+    Twice the problems always narrow an interval at least as much as twice the samples, at the same cost. Samples are
+    the advice where they do nearly as well, because problems are what people run out of.
+    """
+    if not interval.low <= 0 <= interval.high:
+        return Advice.ENOUGH
+    return Advice.SAMPLES if split.within_share is not None and split.within_share > 0.5 else Advice.PROBLEMS
 
-    Only for samples that were drawn whatever their verdicts (policy "fixed"): a run that stops at success is biased.
+
+def k_curve(rollouts: pa.Table, keep_per_problem: int) -> tuple[SamplesPoint, ...]:
+    """Return what k samples of each problem would have given, for k = 1, 2, 4, … up to all samples, by subsampling.
+
+    Each point is an expectation over all k-subsets of the samples of each problem. Usable are the rollouts that no rule
+    dropped, before curation the correct ones. A duplicate counts as dropped even where its original is not in the
+    subset, so `kept` is a little low for small k.
+
+    Valid only where the number of samples does not depend on their verdicts (policy "fixed"): a run that stops at
+    success is biased.
     """
     if rollouts.num_rows == 0:
-        return []
-    counted = _count(rollouts)
-    usable_rows = (
-        pc.is_in(rollouts["annotation_dropped_by"], value_set=pa.array(["", OVER_QUOTA]))
+        return ()
+    counts = _count_by_problem(rollouts)
+    is_usable = (
+        pc.is_in(rollouts["annotation_dropped_by"], value_set=pa.array(["", OVER_QUOTA])).to_numpy()
         if is_annotated(rollouts)
-        else pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)
+        else _is_correct(rollouts)
     )
-    problems = len(counted.ids)
-    usable = np.bincount(counted.owner, usable_rows.to_numpy().astype(np.float64), problems).astype(np.int64)
-    tokens = np.bincount(counted.owner, rollouts["completion_tokens"].to_numpy(), problems) / counted.samples
-    most = int(counted.samples.min())
-    steps = sorted({2**power for power in range(most.bit_length())} | {most})
-    return [_k_row(k, counted, usable, float(tokens.sum()), keep_per_problem) for k in steps]
+    problems = len(counts.ids)
+    usable = np.bincount(counts.row_problems, is_usable.astype(np.float64), problems).astype(np.int64)
+    tokens = np.bincount(counts.row_problems, rollouts["completion_tokens"].to_numpy(), problems) / counts.samples
+    fewest = int(counts.samples.min())
+    ks = sorted({2**power for power in range(fewest.bit_length())} | {fewest})
+    return tuple(_samples_point(k, counts, usable, float(tokens.sum()), keep_per_problem) for k in ks)
 
 
-def _k_row(
-    k: int, counted: _ByProblem, usable: NDArray[np.int64], tokens: float, keep_per_problem: int
-) -> dict[str, Any]:
-    covered, kept = np.empty(len(counted.ids)), np.empty(len(counted.ids))
-    for samples in np.unique(counted.samples):  # one value, unless the run is unfinished
-        rows = counted.samples == samples
-        covered[rows] = pass_at_k(counted.correct[rows], int(samples), k)
+def _samples_point(
+    k: int, counts: _ProblemCounts, usable: NDArray[np.int64], tokens: float, keep_per_problem: int
+) -> SamplesPoint:
+    covered, kept = np.empty(len(counts.ids)), np.empty(len(counts.ids))
+    for samples in np.unique(counts.samples):  # one value, unless the run is unfinished
+        rows = counts.samples == samples
+        covered[rows] = pass_at_k(counts.correct[rows], int(samples), k)
         kept[rows] = expected_kept(usable[rows], int(samples), k, keep_per_problem)
     most = min(k, keep_per_problem)
-    total = {name: share * most * kept.size for name, share in asdict(share_interval(kept / most)).items()}
-    return {
-        "k": k,
-        "acceptance": asdict(share_interval(counted.correct / counted.samples)),
-        "coverage": asdict(share_interval(covered)),
-        "kept": total,
-        "tokens_per_kept": k * tokens / total["mean"] if total["mean"] else None,
-    }
+    share = share_interval(kept / most)
+    total = Interval(*(end * most * kept.size for end in (share.mean, share.low, share.high)))
+    return SamplesPoint(
+        k=k,
+        acceptance=share_interval(counts.correct / counts.samples),
+        coverage=share_interval(covered),
+        kept=total,
+        tokens_per_kept=k * tokens / total.mean if total.mean else None,
+    )

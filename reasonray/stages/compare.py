@@ -1,4 +1,4 @@
-"""Runs side by side: what each reported, and their students paired where the problems are the same."""
+"""Runs compared: what each reported, and their students paired on the problems that both hold out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from reasonray.analysis.comparisons import across_runs, clusters_of
-from reasonray.analysis.metrics_json import plain
+from reasonray.analysis.comparisons import clusters_of, compare_runs
+from reasonray.analysis.json_records import to_json
+from reasonray.analysis.metrics import Metrics
 from reasonray.analysis.scores import Clusters
 from reasonray.config import UserError
 from reasonray.curation.annotations import drawn
@@ -24,12 +25,18 @@ from reasonray.store.progress import log_line
 from reasonray.store.run import Run, find_run
 from reasonray.store.storage import place
 
-_COMPARED = ("funnel", "sampling", "training", "evaluation", "difference", "behaviours", "stages", "config_sha256")
-_NOT_COMPARED = ("name", "root")
+_SECTIONS = ("funnel", "sampling", "training", "evaluation", "difference", "behaviours", "stages", "config_sha256")
+"""Sections of each run's metrics.json that comparison.json holds."""
+_IGNORED_KEYS = ("name", "root")
+"""Keys of a configuration in which runs always differ."""
 
 
 def compare(paths: Sequence[str], out: str) -> None:
     """Write comparison.json, comparison.md and comparison.html of runs that have been reported.
+
+    Args:
+        paths: the runs' directories, two or more.
+        out: the directory to write to.
 
     Raises:
         UserError: a path holds no run, or one that was not reported yet.
@@ -38,18 +45,18 @@ def compare(paths: Sequence[str], out: str) -> None:
     students = {name: drawn(run, STUDENT, in_tasks) for name, run in runs.items() if run.evaluation(STUDENT).segments()}
     unfinished = {name: lack for name, table in students.items() if (lack := missing_samples(runs[name], table))}
     students = {name: table for name, table in students.items() if name not in unfinished}
-    metrics = plain(
+    comparison = to_json(
         {
             "runs": {name: _reported(run) for name, run in runs.items()},
-            "pairs": across_runs(students, _clusters(runs.values())),
+            "pairs": compare_runs(students, _clusters(runs.values())),
             "unfinished": unfinished,
             "config": _differing({name: run.config.model_dump(mode="json") for name, run in runs.items()}),
         }
     )
     target = place(out)
-    (target / "comparison.json").write(json.dumps(metrics, indent=2, allow_nan=False).encode())
-    (target / "comparison.md").write(render_markdown(metrics).encode())
-    inputs = ComparisonInputs(metrics, _shown(runs, students))
+    (target / "comparison.json").write(json.dumps(comparison, indent=2, allow_nan=False).encode())
+    (target / "comparison.md").write(render_markdown(comparison).encode())
+    inputs = ComparisonInputs(comparison, _with_text(runs, students))
     (target / "comparison.html").write(render(inputs).encode())
     log_line("report", str(target / "comparison.html"))
 
@@ -61,23 +68,31 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
 
 
 def _clusters(runs: Iterable[Run]) -> Clusters:
-    """Return which test problems are variants of one another, by any run's word."""
-    found = [clusters_of(run.problems(Split.TEST), run.config.evaluation.cluster) for run in runs]
-    return {problem: cluster for each in found if each for problem, cluster in each.items()}
+    """Return the clusters of the test problems of all runs; each run's configuration names its own."""
+    by_run = [clusters_of(run.problems(Split.TEST), run.config.evaluation.cluster) for run in runs]
+    return {problem: cluster for clusters in by_run if clusters for problem, cluster in clusters.items()}
 
 
 def _reported(run: Run) -> dict[str, Any]:
+    """Return the sections of a run's metrics.json, under the names of this version.
+
+    Raises:
+        UserError: there is no metrics.json, or none that this version can read.
+    """
     stored = run.place / "metrics.json"
     if not stored.exists():
         raise UserError(f"run {run.name} has no metrics.json yet; run jobs/report.py with its configuration first")
-    metrics = stored.read_json()
-    return {name: metrics[name] for name in _COMPARED}
+    try:
+        metrics = Metrics.from_json(stored.read_json())
+    except ValueError as error:
+        raise UserError(f"{stored} cannot be read: {error}; run jobs/report.py with its configuration again") from error
+    return {section: getattr(metrics, section) for section in _SECTIONS}
 
 
 def _differing(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Return key → run → value, of the keys in which configurations differ; a run without the key has a dash."""
+    """Return {key: {run: value}} of the keys in which configurations differ; a run without the key has a dash."""
     flattened = {name: flatten(config) for name, config in configs.items()}
-    keys = sorted({key for values in flattened.values() for key in values} - set(_NOT_COMPARED))
+    keys = sorted({key for values in flattened.values() for key in values} - set(_IGNORED_KEYS))
     shown = {
         key: {name: _short(values[key]) if key in values else "–" for name, values in flattened.items()} for key in keys
     }
@@ -89,6 +104,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _shown(runs: Mapping[str, Run], students: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+def _with_text(runs: Mapping[str, Run], students: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     chosen = rollouts.choose(None, students, MARGIN * rollouts.BUDGET)
     return {name: with_columns(rows, runs[name].evaluation(STUDENT).segments(), TEXT) for name, rows in chosen.items()}

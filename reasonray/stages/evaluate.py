@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 
-from reasonray.analysis.answer_groups import alike
+from reasonray.analysis.answer_groups import group_equal_answers
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.analysis.scores import score
 from reasonray.config import Arm, Fixed, PromptedModel, Teacher
@@ -64,7 +64,7 @@ def _scores(run: Run, rollouts: Mapping[str, pa.Table]) -> dict[str, Score]:
     scores = {}
     for arm in evaluated_models(run):
         if arm in rollouts and missing_samples(run, rollouts[arm]) is None:
-            votes = alike(rollouts[arm], problems) if max(ks) > 1 else rollouts[arm]
+            votes = group_equal_answers(rollouts[arm], problems) if max(ks) > 1 else rollouts[arm]
             scores[arm] = score(votes, arm, ks, clusters)[0]
     return scores
 

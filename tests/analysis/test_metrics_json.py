@@ -1,13 +1,13 @@
-"""metrics.json: its shape, and that it holds what JSON can hold."""
+"""The producer of metrics.json: which numbers are there, and that all are values of JSON."""
 
 import json
 
 import pytest
 
-from reasonray.analysis.metrics_json import COLUMNS, summarise
+from reasonray.analysis.metrics_json import COLUMNS
 from reasonray.records import Split
 from reasonray.store.schema import ROLLOUT_SCHEMA
-from tests.synthetic_run import VERSIONS, a_config, curated, problems, synthetic_run
+from tests.synthetic_run import VERSIONS, a_config, curated, metrics_json_of, problems, synthetic_run
 
 INTERVAL = {"mean", "low", "high"}
 
@@ -50,24 +50,24 @@ def test_the_k_curve_ends_at_the_funnel(run):
     assert last["coverage"]["mean"] == pytest.approx(run.metrics["sampling"]["coverage"]["mean"])
 
 
-def test_the_cost_of_a_correct_rollout_counts_what_was_aborted(run):
+def test_the_cost_of_a_correct_rollout_includes_aborted_requests(run):
     cost, correct = run.metrics["sampling"]["cost"], run.metrics["funnel"]["correct"]
     assert cost["tokens_per_correct"] == pytest.approx(1_400_000 / correct)
     assert cost["idle_fraction"] == pytest.approx(7.5 / 331)
-    assert sum(it["rollouts"] for it in run.metrics["sampling"]["by_teacher"].values()) == 30 * 16
+    assert sum(teacher["rollouts"] for teacher in run.metrics["sampling"]["by_teacher"].values()) == 30 * 16
 
 
 def test_text_is_not_needed(run):
     narrow = {arm: table.select(COLUMNS) for arm, table in run.arms.items()}
-    found = summarise(
+    found = metrics_json_of(
         config=run.config, versions=VERSIONS, problems=30, sampled=run.sampled.select(COLUMNS), arms=narrow
     )
     assert found["evaluation"] == run.metrics["evaluation"]
     assert found["behaviours"] == run.metrics["behaviours"]
 
 
-def test_a_run_that_has_only_begun_has_metrics():
-    found = summarise(config=a_config(), versions={}, problems=3, sampled=ROLLOUT_SCHEMA.empty_table())
+def test_a_run_without_rollouts_has_metrics():
+    found = metrics_json_of(config=a_config(), versions={}, problems=3, sampled=ROLLOUT_SCHEMA.empty_table())
     assert found["funnel"]["rollouts"] == 0
     assert found["sampling"]["acceptance_rate"] is None
     assert (found["evaluation"], found["difference"], found["k_curve"]) == ({}, {}, [])
@@ -76,18 +76,18 @@ def test_a_run_that_has_only_begun_has_metrics():
 
 def test_a_loss_that_is_not_finite_is_null_and_its_step_named(run):
     rows = [{"step": step, "loss": loss, "tokens_per_second": 9.0} for step, loss in ((1, 2.0), (2, float("nan")))]
-    found = summarise(config=run.config, versions={}, problems=30, sampled=run.sampled, training=rows)
+    found = metrics_json_of(config=run.config, versions={}, problems=30, sampled=run.sampled, training=rows)
     assert (found["training"]["last_loss"], found["training"]["non_finite_step"]) == (None, 2)
     json.dumps(found, allow_nan=False)
 
 
 def test_an_arm_that_lacks_problems_is_refused(run):
-    asked = problems(25, Split.TEST)
+    test = problems(25, Split.TEST)
     with pytest.raises(ValueError, match="'base' has 24 problems instead of 25"):
-        summarise(config=run.config, versions={}, problems=30, sampled=run.sampled, arms=run.arms, test=asked)
+        metrics_json_of(config=run.config, versions={}, problems=30, sampled=run.sampled, arms=run.arms, test=test)
 
 
 def test_a_run_that_stops_at_success_has_no_k_curve(run):
     adaptive = a_config(policy={"kind": "until_correct"})
-    found = summarise(config=adaptive, versions={}, problems=30, sampled=curated(run.sampled, 2))
+    found = metrics_json_of(config=adaptive, versions={}, problems=30, sampled=curated(run.sampled, 2))
     assert found["k_curve"] == []

@@ -1,4 +1,4 @@
-"""Scores, paired differences, behaviours and the K-curve of tables (training-eval.md §8, E1, E2, E4, E6)."""
+"""Scores, paired differences, behaviours and the k-curve of tables."""
 
 import random
 from dataclasses import asdict
@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasonray.analysis.estimators import mean_interval
+from reasonray.analysis.json_records import to_json
 from reasonray.analysis.reasoning_stats import behaviour_difference, behaviours, by_pass_rate
 from reasonray.analysis.scores import acceptance, difficulties, k_curve, paired_difference, rates, score
-from reasonray.records import Annotation, Interval, Outcome, Verdict
+from reasonray.records import BEHAVIOURS, Annotation, Outcome, Verdict
 from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
 
@@ -35,15 +36,7 @@ def table(*problems, difficulty="easy", seed=None):
 
 
 def with_annotations(rollouts, annotations):
-    for name in (
-        "verification",
-        "backtracking",
-        "subgoals",
-        "backward_chaining",
-        "num_steps",
-        "dropped_by",
-        "selected",
-    ):
+    for name in (*BEHAVIOURS, "num_steps", "dropped_by", "selected"):
         column = f"annotation_{name}"
         values = pa.array([getattr(a, name) for a in annotations], ROLLOUT_SCHEMA.field(column).type)
         rollouts = rollouts.set_column(rollouts.column_names.index(column), column, values)
@@ -58,7 +51,7 @@ def test_a_score_is_the_mean_over_problems_of_pass_at_k():
     assert easy.pass_at == everything.pass_at
 
 
-def test_each_difficulty_is_scored_apart_from_easy_to_hard():
+def test_each_difficulty_is_scored_separately_from_easy_to_hard():
     parts = [
         table([outcome], difficulty=name) for name, outcome in (("hard", WRONG), ("olympiad", WRONG), ("easy", RIGHT))
     ]
@@ -80,7 +73,7 @@ def test_a_vote_counts_equal_wrong_answers_together_and_no_answer_not_at_all():
     assert found.majority_at[4].mean == 1
 
 
-def test_faults_are_rates_of_their_own_and_shorten_nothing():
+def test_faults_have_rates_of_their_own_and_stay_in_the_denominator():
     attempts = [RIGHT, WRONG, NONE, Outcome.TRUNCATED, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED, RIGHT]
     (found, _) = score(table(attempts), "base")
     assert found.samples == 8
@@ -126,21 +119,21 @@ def test_the_order_of_rows_changes_nothing(arm, seed):
 
 @settings(max_examples=30, deadline=None)
 @given(arms)
-def test_the_same_arm_twice_differs_by_exactly_nothing(arm):
+def test_an_arm_differs_from_itself_by_exactly_0(arm):
     found = paired_difference(table(*arm), table(*arm))["all"]
-    assert found.interval == Interval(0, 0, 0)
+    assert (found.mean, found.low, found.high) == (0, 0, 0)
     assert (found.gained, found.lost) == (0, 0)
 
 
 @settings(max_examples=30, deadline=None)
 @given(arms, st.data())
-def test_a_difference_is_that_of_the_scores_and_turns_its_sign(arm, data):
+def test_a_difference_is_that_of_the_scores_and_changes_its_sign_when_arms_are_swapped(arm, data):
     other = data.draw(st.lists(st.lists(outcomes, min_size=3, max_size=3), min_size=len(arm), max_size=len(arm)))
     before, after = table(*arm), table(*other)
     there, back = paired_difference(before, after)["all"], paired_difference(after, before)["all"]
     means = [score(t, "x")[0].pass_at[1].mean for t in (before, after)]
-    assert there.interval.mean == pytest.approx(means[1] - means[0])
-    assert (there.interval.low, there.interval.high) == pytest.approx((-back.interval.high, -back.interval.low))
+    assert there.mean == pytest.approx(means[1] - means[0])
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
     assert (there.gained, there.lost) == (back.lost, back.gained)
     assert np.array_equal(there.transitions, np.transpose(back.transitions))
     assert sum(map(sum, there.transitions)) == there.problems
@@ -150,13 +143,15 @@ def test_pairing_narrows_the_interval_of_arms_that_move_together():
     before = table(*[[RIGHT] * 4] * 10, *[[WRONG] * 4] * 10)
     after = table(*[[RIGHT] * 4] * 10, *[[WRONG] * 3 + [RIGHT]] * 8, *[[WRONG] * 4] * 2)
     paired = paired_difference(before, after)["all"]
-    assert paired.interval.low > 0
+    assert paired.low > 0
     assert (paired.gained, paired.lost) == (8, 0)
-    assert score(before, "x")[0].pass_at[1].high > score(after, "x")[0].pass_at[1].low  # unpaired: not told apart
+    assert (
+        score(before, "x")[0].pass_at[1].high > score(after, "x")[0].pass_at[1].low
+    )  # unpaired, the intervals overlap
 
 
 def test_a_constant_gain_is_not_certainty():
-    found = paired_difference(table(*[[WRONG]] * 5), table(*[[RIGHT]] * 5))["all"].interval
+    found = paired_difference(table(*[[WRONG]] * 5), table(*[[RIGHT]] * 5))["all"]
     assert found.mean == 1
     assert found.low < 0
 
@@ -168,22 +163,22 @@ def test_arms_with_other_problems_or_sample_counts_are_not_compared():
         paired_difference(table([RIGHT]), table([RIGHT, RIGHT]))
 
 
-def test_behaviours_are_shares_of_responses_apart_by_correctness():
+def test_behaviours_are_shares_of_responses_by_correctness():
     annotations = [Annotation(verification=v, num_steps=d) for v, d in ((2, 4), (0, 2), (1, 3), (0, 1))]
     found = behaviours(with_annotations(table([RIGHT, WRONG], [RIGHT, WRONG]), annotations))
-    assert found["verification"]["mean"] == 0.5
-    assert found["num_steps"]["mean"] == 2.5
-    assert found["correct"]["verification"]["mean"] == 1
-    assert found["not_correct"]["num_steps"]["mean"] == 1.5
-    assert found["by_difficulty"]["easy"]["responses"] == 4
+    assert found.verification.mean == 0.5
+    assert found.num_steps.mean == 2.5
+    assert found.correct.verification.mean == 1
+    assert found.not_correct.num_steps.mean == 1.5
+    assert found.by_difficulty["easy"].responses == 4
 
 
-def test_behaviours_are_counted_by_the_thousand_tokens():
+def test_behaviours_are_counted_per_thousand_tokens():
     rollouts = table([RIGHT, WRONG], [RIGHT, WRONG])
     annotations = [Annotation(verification=v) for v in (2, 0, 1, 0)]
-    found = behaviours(with_annotations(rollouts, annotations))["per_1000_tokens"]
-    assert found["verification"]["mean"] == pytest.approx(3000 / sum(rollouts["completion_tokens"].to_pylist()))
-    assert found["backtracking"]["mean"] == 0 < found["backtracking"]["high"]
+    found = behaviours(with_annotations(rollouts, annotations)).per_1000_tokens
+    assert found["verification"].mean == pytest.approx(3000 / sum(rollouts["completion_tokens"].to_pylist()))
+    assert found["backtracking"].mean == 0 < found["backtracking"].high
 
 
 def test_reasoning_is_compared_problem_by_problem():
@@ -199,12 +194,12 @@ def test_reasoning_is_compared_problem_by_problem():
     found = behaviour_difference(arms[0], arms[1].take(pa.array(generator.permutation(40))))
     old, new = (np.array(arm["annotation_verification"]).reshape(20, 2).mean(axis=1) for arm in arms)
     low, high = scipy.stats.ttest_rel(new, old).confidence_interval()
-    assert found["verification"] == pytest.approx({"mean": (new - old).mean(), "low": low, "high": high})
-    assert found["num_steps"] == pytest.approx({"mean": 1, "low": 1, "high": 1}), "however much the problems differ"
-    assert found["backtracking"]["low"] == -found["backtracking"]["high"] < 0, "what was never seen may change yet"
+    assert asdict(found["verification"]) == pytest.approx({"mean": (new - old).mean(), "low": low, "high": high})
+    assert asdict(found["num_steps"]) == pytest.approx({"mean": 1, "low": 1, "high": 1}), "however the problems differ"
+    assert found["backtracking"].low == -found["backtracking"].high < 0, "a behaviour never seen can still change"
     template = {problem: str(i // 4) for i, problem in enumerate(arms[0]["problem_id"].to_pylist()[::2])}
     clustered = mean_interval(new - old, clusters=np.arange(20) // 4)
-    assert behaviour_difference(*arms, template)["verification"] == pytest.approx(asdict(clustered))
+    assert asdict(behaviour_difference(*arms, template)["verification"]) == pytest.approx(asdict(clustered))
 
 
 def test_reasoning_is_compared_on_the_same_problems_only():
@@ -215,7 +210,7 @@ def test_reasoning_is_compared_on_the_same_problems_only():
 
 
 def test_rollouts_without_annotations_have_no_behaviours():
-    assert behaviours(table([RIGHT])) == {}
+    assert to_json(behaviours(table([RIGHT]))) == {}
 
 
 def test_a_half_annotated_table_is_refused():
@@ -225,26 +220,26 @@ def test_a_half_annotated_table_is_refused():
         behaviours(half)
 
 
-def test_the_k_curve_ends_at_what_was_measured():
+def test_the_k_curve_ends_at_the_measured_figures():
     rollouts = table([RIGHT] * 3 + [WRONG] * 3, [WRONG] * 6, [RIGHT] + [WRONG] * 5)
     curve = k_curve(rollouts, keep_per_problem=2)
-    assert [row["k"] for row in curve] == [1, 2, 4, 6]
-    assert all(row["acceptance"]["mean"] == pytest.approx(4 / 18) for row in curve)
-    assert curve[-1]["coverage"]["mean"] == pytest.approx(2 / 3)
-    assert curve[-1]["kept"]["mean"] == pytest.approx(3)
-    assert curve[0]["kept"]["mean"] == pytest.approx(4 / 6)
+    assert [point.k for point in curve] == [1, 2, 4, 6]
+    assert all(point.acceptance.mean == pytest.approx(4 / 18) for point in curve)
+    assert curve[-1].coverage.mean == pytest.approx(2 / 3)
+    assert curve[-1].kept.mean == pytest.approx(3)
+    assert curve[0].kept.mean == pytest.approx(4 / 6)
     assert acceptance(rollouts).mean == pytest.approx(4 / 18)
 
 
-def test_the_k_curve_of_curated_rollouts_counts_those_that_no_rule_dropped():
+def test_the_k_curve_of_curated_rollouts_counts_the_kept_ones():
     rollouts = table([RIGHT, RIGHT, WRONG, WRONG])
     annotations = [Annotation(dropped_by=rule) for rule in ("", "duplicate", "incorrect", "incorrect")]
-    assert k_curve(with_annotations(rollouts, annotations), 4)[-1]["kept"]["mean"] == 1
+    assert k_curve(with_annotations(rollouts, annotations), 4)[-1].kept.mean == 1
 
 
 def test_an_unfinished_run_has_a_curve_up_to_its_least_samples():
-    assert [row["k"] for row in k_curve(table([RIGHT, WRONG, RIGHT], [WRONG, WRONG]), 1)] == [1, 2]
-    assert k_curve(ROLLOUT_SCHEMA.empty_table(), 1) == []
+    assert [point.k for point in k_curve(table([RIGHT, WRONG, RIGHT], [WRONG, WRONG]), 1)] == [1, 2]
+    assert k_curve(ROLLOUT_SCHEMA.empty_table(), 1) == ()
 
 
 def test_pass_rate_bands_hold_every_judged_problem_once():
@@ -253,16 +248,16 @@ def test_pass_rate_bands_hold_every_judged_problem_once():
     )
     notes = [Annotation(num_steps=depth) for depth in (5, 4, 3, 2, 1) for _ in range(4)]
     found = by_pass_rate(with_annotations(rollouts, notes))
-    assert [(it["above"], it["up_to"], it["problems"], it["num_steps"]["mean"]) for it in found] == [
+    assert [(band.above, band.up_to, band.problems, band.num_steps.mean) for band in found] == [
         (0, 0, 1, 2),
         (0, 0.25, 1, 3),
         (0.5, 0.75, 1, 4),
         (1, 1, 1, 5),
     ]
-    assert by_pass_rate(rollouts) == []
+    assert by_pass_rate(rollouts) == ()
 
 
-def test_each_outcome_is_a_rate_with_an_interval_over_problems():
+def test_each_outcome_has_a_rate_with_an_interval_over_problems():
     rollouts = table([RIGHT, Outcome.TIMEOUT], [WRONG, Outcome.TIMEOUT], [RIGHT, RIGHT], [NONE, NONE])
     found = rates(rollouts)
     assert {name: it.mean for name, it in found.items() if it.mean} == {
@@ -272,4 +267,4 @@ def test_each_outcome_is_a_rate_with_an_interval_over_problems():
         "timeout": 2 / 8,
     }
     assert found["correct"] == score(rollouts, "base")[0].pass_at[1]
-    assert 0 < found["failed"].high < 0.6, "none of four problems is not never"
+    assert 0 < found["failed"].high < 0.6, "0 of four problems does not mean never"

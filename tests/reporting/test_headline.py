@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from reasonray.analysis.comparisons import evaluation
+from reasonray.analysis.comparisons import compare_arms
+from reasonray.analysis.json_records import to_json
 from reasonray.records import Split
 from reasonray.reporting.advice import next_steps
 from reasonray.reporting.headline import headline, remarks

@@ -9,13 +9,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reasonray.analysis.metrics_json import summarise
 from reasonray.records import Annotation, Outcome, Span, Split
 from reasonray.reporting.page import ReportInputs, render
 from reasonray.reporting.rollouts import changes
 from reasonray.store.schema import ROLLOUT_SCHEMA, rollouts_to_table
 from tests.factories import a_problem, a_rollout
-from tests.synthetic_run import VERSIONS, a_config, arm_table, problems, synthetic_run
+from tests.synthetic_run import VERSIONS, a_config, arm_table, metrics_json_of, problems, synthetic_run
 
 HOSTILE = (
     "</script><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & \u2028 {{ 7*7 }}"
@@ -171,7 +170,7 @@ def hostile_run():
     )
     config = a_config(teachers=[{"model": HOSTILE}])
     arms = {"base": table, HOSTILE: table, "student": table}
-    metrics = summarise(config=config, versions={HOSTILE: HOSTILE}, problems=1, sampled=table, arms=arms)
+    metrics = metrics_json_of(config=config, versions={HOSTILE: HOSTILE}, problems=1, sampled=table, arms=arms)
     return ReportInputs(metrics=metrics, config=config.model_dump(mode="json"), sampled=table, arms=arms)
 
 
@@ -194,7 +193,7 @@ def test_the_only_script_is_the_one_that_the_content_security_policy_allows(html
 def partial_run(**changes):
     config = a_config()
     values = {"config": config, "versions": VERSIONS, "problems": 5, "sampled": ROLLOUT_SCHEMA.empty_table()} | changes
-    metrics = json.loads(json.dumps(summarise(**values), allow_nan=False))
+    metrics = json.loads(json.dumps(metrics_json_of(**values), allow_nan=False))
     return ReportInputs(
         metrics=metrics,
         config=config.model_dump(mode="json"),
