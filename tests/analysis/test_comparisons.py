@@ -160,9 +160,7 @@ def test_the_advice_follows_the_source_of_the_variance(before, after, advice):
 
 
 def test_problem_sets_are_scored_separately():
-    test = [
-        a_problem(f"{name} {i}?", source=name, split=Split.TEST) for i in range(6) for name in ("algebra", "words")
-    ]
+    test = [a_problem(f"{name} {i}?", source=name, split=Split.TEST) for i in range(6) for name in ("algebra", "words")]
     arms = {
         name: an_arm(test, lambda problem, _, name=name: problem.source == "words" and name == "student")
         for name in ("base", "student")

@@ -134,7 +134,7 @@ def test_another_model_is_compared_by_its_interval():
 def test_no_pair_without_the_student_is_remarked_on():
     held_out = problems(24, Split.TEST)
     names = ("base", "peer", "student-base-cold", "student")
-    values = evaluation({name: arm_table(name, held_out, 4) for name in names}, [1], held_out)
+    values = to_json(compare_arms({name: arm_table(name, held_out, 4) for name in names}, [1], held_out))
     against = re.findall(r"Against ([^,]*),", remarks_of(values))
     assert against == ["peer", "student-base-cold"]
     assert "student-base-cold-base" in values["difference"]
