@@ -7,15 +7,17 @@ max_tokens; a judge and a labeller; curation with a quota and validation; a stud
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from reasonray.cli.show import Query, show
 from reasonray.cli.status import describe
-from reasonray.records import OVER_QUOTA
+from reasonray.records import OVER_QUOTA, Split
 from reasonray.store.run import Run, find_run
 from reasonray.store.schema import SCHEMA_VERSION, read_rollouts
+from reasonray.store.verdicts import newer_verdicts, with_verdicts
 from tests.commands import ROOT, run_python
 
 ARCHIVES = sorted((Path(__file__).parent / "archives").glob("schema-*.tar.gz"))
@@ -70,6 +72,60 @@ def test_status_and_show_read_the_run(stored: Path, capsys: pytest.CaptureFixtur
     assert "42 rollouts by one" in describe(run).replace("      ", " ") or "rollouts by one" in describe(run)
     show(run, Query(rule=OVER_QUOTA), Console(force_terminal=False), limit=3)
     assert f"dropped by {OVER_QUOTA}" in capsys.readouterr().out
+
+
+def test_stored_samples_are_counted_as_in_the_segments(stored: Path) -> None:
+    run = run_of(stored)
+    rows = [row for segment in run.ledger.segments() for row in pq.read_table(segment.path).to_pylist()]
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["id"] not in newest or row["round"] > newest[row["id"]]["round"]:
+            newest[row["id"]] = row
+    expected = {
+        (row["problem_id"], row["fingerprint"], row["sample"]): (row["round"], row["completion_tokens"])
+        for row in newest.values()
+        if row["finish"] == "length"
+    }
+    stored_samples = run.ledger.stored_samples()
+    assert sum(len(samples.samples) for samples in stored_samples.values()) == len(newest) == 12 * 6
+    truncated = {
+        (*key, sample): facts for key, samples in stored_samples.items() for sample, facts in samples.truncated.items()
+    }
+    assert truncated == expected != {}
+
+
+def test_rollouts_are_records_of_this_version(stored: Path) -> None:
+    run = run_of(stored)
+    rollouts = list(run.rollouts())
+    assert len(rollouts) == 12 * 6
+    over_quota = [rollout for rollout in rollouts if rollout.annotation and rollout.annotation.dropped_by == OVER_QUOTA]
+    assert list(run.rollouts(dropped_by=OVER_QUOTA)) == over_quota != []
+    assert len(list(run.rollouts(selected=True))) == 24
+    assert {rollout.resample for rollout in rollouts} == {0, 1}
+    assert all(rollout.annotation and rollout.annotation.num_steps >= 0 for rollout in rollouts)
+    (run.curated / "manifest.json").delete()
+    committed = {rollout.id: rollout.completion for rollout in run.rollouts()}
+    assert committed == {rollout.id: rollout.completion for rollout in rollouts}
+    samples = run.config.evaluation.samples
+    assert len(list(run.evaluation_rollouts("student"))) == len(run.problems(Split.TEST)) * samples
+
+
+def test_verdicts_judgements_and_labels_are_read(stored: Path) -> None:
+    run = run_of(stored)
+    verdicts = newer_verdicts(run)
+    assert verdicts.column_names[:2] == ["id", "resample"]
+    rollouts = run.ledger.read()
+    assert with_verdicts(rollouts, verdicts).num_rows == rollouts.num_rows
+    assert run.judgements.read(["resample", "verdict_outcome"]).num_rows > 0
+    assert run.labels.read(["resample"]).num_rows > 0
+
+
+def test_segments_are_compacted_into_segments_of_this_version(stored: Path) -> None:
+    run = run_of(stored)
+    before = run.ledger.read().sort_by("id")
+    assert run.ledger.compact(min_segments=2) > 1
+    assert run.ledger.read().sort_by("id") == before
+    assert all("round" not in pq.read_schema(segment.path).names for segment in run.ledger.segments())
 
 
 @pytest.mark.ray
