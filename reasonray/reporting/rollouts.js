@@ -14,10 +14,10 @@ const state = { problems: {}, rollouts: [], shown: [], current: null, byId: new 
 const $ = (selector) => document.querySelector(selector);
 
 function element(tag, className, ...children) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.append(...children.filter((child) => child !== null).map((child) => (child instanceof Node ? child : String(child))));
-  return made;
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children.filter((child) => child !== null).map((child) => (child instanceof Node ? child : String(child))));
+  return node;
 }
 
 async function unpack() {
