@@ -66,7 +66,7 @@ def a_config(**changes: Any) -> Config:
 
 
 def problems(count: int, split: Split, seed: int = 0) -> list[Problem]:
-    """Problems dealt evenly to the difficulties."""
+    """Problems spread evenly over the difficulties."""
     generator = random.Random(f"{seed}{split}")
     made = []
     for i in range(count):
@@ -81,17 +81,14 @@ def problems(count: int, split: Split, seed: int = 0) -> list[Problem]:
 
 
 def rollout(problem: Problem, arm: str, sample: int, rate: float, generator: random.Random, care: float) -> Rollout:
-    """One attempt that is right at a rate and checks itself at another."""
-    draw = generator.random()
-    outcome = (
-        Outcome.CORRECT
-        if draw < rate
-        else generator.choices((Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED, Outcome.TIMEOUT), (70, 15, 14, 1))[
-            0
-        ]
-    )
-    said = problem.answer if outcome is Outcome.CORRECT else str(int(problem.answer) + generator.choice((1, 2, -1, 10)))
-    text = _trace(problem, str(said), outcome, generator, care)
+    """One rollout that is correct with probability `rate` and checks itself with probability `care`."""
+    outcome = Outcome.CORRECT
+    if generator.random() >= rate:
+        failures = (Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TRUNCATED, Outcome.TIMEOUT)
+        outcome = generator.choices(failures, (70, 15, 14, 1))[0]
+    correct = str(problem.answer)
+    answer = correct if outcome is Outcome.CORRECT else str(int(correct) + generator.choice((1, 2, -1, 10)))
+    text = _trace(problem, answer, outcome, generator, care)
     answered = outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.TIMEOUT)
     return a_rollout(
         text,
@@ -104,22 +101,22 @@ def rollout(problem: Problem, arm: str, sample: int, rate: float, generator: ran
         fingerprint=arm,
         finish=Finish.LENGTH if outcome is Outcome.TRUNCATED else Finish.STOP,
         completion_tokens=len(text) // 3,
-        verdict=Verdict(outcome=outcome, extracted=str(said) if answered else None, checker="math_answer"),
+        verdict=Verdict(outcome=outcome, extracted=answer if answered else None, checker="math_answer"),
         annotation=_annotation(text, outcome),
     )
 
 
-def _trace(problem: Problem, said: str, outcome: Outcome, generator: random.Random, care: float) -> str:
+def _trace(problem: Problem, answer: str, outcome: Outcome, generator: random.Random, care: float) -> str:
     lines = [f"Step 1: First, read the numbers of the question: {problem.question}"]
     steps = generator.randrange(1, 3) + DIFFICULTIES.index(problem.difficulty)
-    lines += [f"Step {step}: Work out part {step} of it, which gives {said}." for step in range(2, steps + 2)]
+    lines += [f"Step {step}: Work out part {step} of it, which gives {answer}." for step in range(2, steps + 2)]
     if generator.random() < care:
-        lines.append(f"Let me check: {said} fits the question.")
+        lines.append(f"Let me check: {answer} fits the question.")
     if generator.random() < care / 3:
         lines.append("Wait, that's wrong. Let me recalculate.")
     if outcome is Outcome.TRUNCATED:
         return "<think>\n" + "\n".join(lines * 8)
-    ending = "I cannot tell." if outcome is Outcome.NO_ANSWER else f"The answer is {said}."
+    ending = "I cannot tell." if outcome is Outcome.NO_ANSWER else f"The answer is {answer}."
     return "<think>\n" + "\n".join(lines) + "\n</think>\n" + ending
 
 
@@ -147,23 +144,23 @@ def _aptitude(problem: Problem) -> float:
 
 def curated(rollouts: pa.Table, keep_per_problem: int) -> pa.Table:
     """Drop every eleventh correct rollout as a duplicate and select the first others of each problem."""
-    taken: dict[str, int] = {}
+    selected: dict[str, int] = {}
     rules, selections = [], []
     for i, (problem, rule) in enumerate(
         zip(rollouts["problem_id"].to_pylist(), rollouts["annotation_dropped_by"].to_pylist(), strict=True)
     ):
-        fate = rule or ("duplicate" if i % 11 == 0 else "")
-        is_taken = not fate and taken.get(problem, 0) < keep_per_problem
-        taken[problem] = taken.get(problem, 0) + is_taken
-        selections.append(is_taken)
-        rules.append(OVER_QUOTA if not fate and not is_taken else fate)
+        dropped_by = rule or ("duplicate" if i % 11 == 0 else "")
+        is_selected = not dropped_by and selected.get(problem, 0) < keep_per_problem
+        selected[problem] = selected.get(problem, 0) + is_selected
+        selections.append(is_selected)
+        rules.append(OVER_QUOTA if not dropped_by and not is_selected else dropped_by)
     names = rollouts.column_names
     rollouts = rollouts.set_column(names.index("annotation_dropped_by"), "annotation_dropped_by", pa.array(rules))
     return rollouts.set_column(names.index("annotation_selected"), "annotation_selected", pa.array(selections))
 
 
 def training_rows(steps: int) -> list[dict[str, float]]:
-    """A loss that falls, with noise."""
+    """Rows of a training whose loss falls, with noise."""
     generator = random.Random("training")
     return [
         {
@@ -180,7 +177,7 @@ def training_rows(steps: int) -> list[dict[str, float]]:
 def synthetic_run(
     train: int = 300, test: int = 120, steps: int = 45, gain: float = 1.0, care: float = 0.6
 ) -> SyntheticRun:
-    """A run as the quickstart's would be."""
+    """A run that resembles the quickstart's."""
     config = a_config()
     test_problems = problems(test, Split.TEST)
     generator = random.Random("sampled")

@@ -1,7 +1,7 @@
-"""Unbiased estimates and their intervals, from numbers alone: pass@k, maj@k, means over problems, proportions.
+"""Unbiased estimates and their intervals, from arrays of numbers: pass@k, maj@k, means over problems, proportions.
 
-The unit is the problem: samples of one problem are never counted as independent. Nothing here knows of rollouts or
-tables (that is metrics.py).
+The unit is the problem: samples of one problem are never counted as independent. Rollouts and tables are read in
+scores.py and reasoning_stats.py.
 """
 
 from __future__ import annotations
@@ -9,32 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import atan, comb, cos, inf, isfinite, nan, pi, sin, sqrt
+from math import atan, comb, inf, isfinite, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonray.analysis.student_t import central_probability, t_quantile
 from reasonray.records import Interval
 
 CONFIDENCE = 0.95
+"""Of every interval."""
 POWER = 0.8
+"""Of the test whose least detectable difference is reported."""
 
 
 def pass_at_k(correct: NDArray[np.int64], samples: int, k: int) -> NDArray[np.float64]:
-    """Return for each problem the chance that k of its samples, drawn without replacement, hold a correct one.
+    """Return for each problem the probability that k of its samples, drawn without replacement, hold a correct one.
 
     1 - C(n - c, k) / C(n, k), the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
 
     Args:
-        correct: c, correct samples of each problem.
+        correct: c, shape (problems,): correct samples of each problem.
         samples: n, samples of every problem.
-        k: how many are drawn.
+        k: size of the subset.
 
     Raises:
         ValueError: k is not within 1…n, or a count not within 0…n.
     """
-    _check_draw(samples, k)
+    _check_k(samples, k)
     if correct.size and (correct.min() < 0 or correct.max() > samples):
         raise ValueError(f"correct counts must lie within 0…{samples}")
     by_count = [1 - comb(samples - c, k) / comb(samples, k) for c in range(samples + 1)]
@@ -43,10 +46,10 @@ def pass_at_k(correct: NDArray[np.int64], samples: int, k: int) -> NDArray[np.fl
 
 @lru_cache(maxsize=65536)
 def majority_at_k(correct: int, wrong: tuple[int, ...], abstained: int, k: int) -> float:
-    """Return the expected credit of a majority vote over k samples of one problem, over all k-subsets, exactly.
+    """Return the expected credit of a majority vote over k samples of one problem: exactly, over all k-subsets.
 
-    A tie earns the share that the correct answer has of the tied ones. Samples without an answer do not vote, so they
-    never win against an answer; a subset of nothing else earns 0. Hence k = 1 is pass@1.
+    In a tie between answers, one of them correct, the credit is 1 / (number of tied answers). Samples without an answer
+    do not vote, so they never win against an answer; a subset of nothing else earns 0. Hence k = 1 is pass@1.
 
     Args:
         correct: samples with the correct answer.
@@ -58,45 +61,59 @@ def majority_at_k(correct: int, wrong: tuple[int, ...], abstained: int, k: int) 
         ValueError: k is not within 1…n.
     """
     samples = correct + sum(wrong) + abstained
-    _check_draw(samples, k)
+    _check_k(samples, k)
     credit = 0.0
-    for votes in range(1, min(correct, k) + 1):
-        rivals = tuple(size for size in wrong if size >= votes)
-        pool = abstained + sum(size for size in wrong if size < votes)  # cannot reach `votes`: drawn freely
-        by_ties = _ways(rivals, votes, pool, k - votes)
-        credit += comb(correct, votes) * sum(ways / (1 + ties) for ties, ways in enumerate(by_ties))
+    for votes in range(1, min(correct, k) + 1):  # votes for the correct answer
+        contenders = tuple(size for size in wrong if size >= votes)
+        others = abstained + sum(size for size in wrong if size < votes)  # cannot reach `votes`, so any number may vote
+        by_ties = _subsets_by_ties(contenders, votes, others, k - votes)
+        credit += comb(correct, votes) * sum(subsets / (1 + ties) for ties, subsets in enumerate(by_ties))
     return credit / comb(samples, k)
 
 
-def _ways(rivals: Sequence[int], votes: int, pool: int, draws: int) -> list[int]:
-    """Return, by number of ties, the ways to draw from rivals and pool with no rival above `votes`."""
-    # ways[drawn][ties]; each rival gives i ≤ votes of its samples, and ties when it gives exactly `votes`.
-    most_ties = draws // votes
-    ways = [[0] * (most_ties + 1) for _ in range(draws + 1)]
-    for drawn in range(min(pool, draws) + 1):
-        ways[drawn][0] = comb(pool, drawn)
-    for size in rivals:
-        grown = [[0] * (most_ties + 1) for _ in range(draws + 1)]
-        for drawn in range(draws + 1):
-            for given in range(min(size, votes, drawn) + 1):
-                tie = int(given == votes)
-                choices = comb(size, given)
+def _subsets_by_ties(contenders: Sequence[int], votes: int, others: int, size: int) -> list[int]:
+    """Return the number of subsets in which no contender has more than `votes` votes, by the number that have exactly
+    so.
+
+    Args:
+        contenders: samples of each answer that can reach `votes`.
+        votes: votes of the correct answer.
+        others: samples that cannot change the result.
+        size: of the subsets, taken from contenders and others.
+    """
+    # subsets[taken][ties]; each contender has i ≤ votes of its samples taken, and ties if it has exactly `votes`.
+    most_ties = size // votes
+    subsets = [[0] * (most_ties + 1) for _ in range(size + 1)]
+    for taken in range(min(others, size) + 1):
+        subsets[taken][0] = comb(others, taken)
+    for available in contenders:
+        extended = [[0] * (most_ties + 1) for _ in range(size + 1)]
+        for taken in range(size + 1):
+            for added in range(min(available, votes, taken) + 1):
+                tie = int(added == votes)
+                choices = comb(available, added)
                 for ties in range(tie, most_ties + 1):
-                    grown[drawn][ties] += choices * ways[drawn - given][ties - tie]
-        ways = grown
-    return ways[draws]
+                    extended[taken][ties] += choices * subsets[taken - added][ties - tie]
+        subsets = extended
+    return subsets[size]
 
 
 def expected_kept(usable: NDArray[np.int64], samples: int, k: int, limit: int) -> NDArray[np.float64]:
-    """Return for each problem E[min(X, limit)], X the usable ones among k samples drawn without replacement.
+    """Return for each problem E[min(X, limit)], X being the usable ones among k samples drawn without replacement.
 
-    X is hypergeometric. This is the size of a data set that keeps at most `limit` rollouts a problem, had only k been
-    sampled.
+    X is hypergeometric. The sum over problems is the expected size of a data set that keeps at most `limit` rollouts of
+    a problem, had only k been sampled.
+
+    Args:
+        usable: shape (problems,): usable samples of each problem.
+        samples: n, samples of every problem.
+        k: size of the subset.
+        limit: most rollouts that are kept of a problem.
 
     Raises:
         ValueError: k is not within 1…n.
     """
-    _check_draw(samples, k)
+    _check_k(samples, k)
     by_count = [
         sum(min(x, limit) * comb(u, x) * comb(samples - u, k - x) for x in range(min(u, k) + 1)) / comb(samples, k)
         for u in range(samples + 1)
@@ -110,20 +127,20 @@ def mean_interval(
     clusters: NDArray[np.int64] | None = None,
     bounds: tuple[float, float] = (-inf, inf),
 ) -> Interval:
-    """Return the mean of the values with its Student-t 95 % interval, cut to what is possible.
+    """Return the mean of the values with its Student-t 95 % interval, cut to the possible values.
 
-    Without clusters the values are independent (one a problem): SE = sd / √N, N - 1 degrees of freedom. With clusters
-    (several values of one problem, variants of one template) SE = √(C/(C-1) · Σ_c (Σ_{i∈c} (s_i - s̄))²) / N, C - 1
-    degrees of freedom (Miller 2024, arXiv 2411.00640); the mean stays that over values.
+    Without clusters the values are independent (one for each problem): SE = sd / √N, N - 1 degrees of freedom. With
+    clusters (several values of one problem, variants of one template) SE = √(C/(C-1) · Σ_c (Σ_{i∈c} (s_i - s̄))²) / N,
+    C - 1 degrees of freedom (Miller 2024, arXiv 2411.00640); the mean is still that over values.
 
-    When nothing varies t would claim certainty. With finite bounds the interval then says: of N units that all agreed,
-    the share that would not is at most the exact 1 - 0.025^(1/N) (Clopper & Pearson 1934, Biometrika 26, for 0 of N),
-    and those could lie anywhere within the bounds. Without finite bounds the interval is the point, and for a single
-    unit NaN: nothing can be said.
+    When nothing varies, t would claim certainty. With finite bounds the interval then assumes: of N units that all
+    agree, the share of units that would differ is at most the exact 1 - 0.025^(1/N) (Clopper & Pearson 1934, Biometrika
+    26, for 0 of N), and those could lie anywhere within the bounds. Without finite bounds the interval is the point;
+    for a single unit it is NaN, because nothing is known.
 
     Args:
-        values: one value a unit.
-        clusters: for each value the number of its cluster, from 0.
+        values: shape (values,).
+        clusters: shape (values,): the index of each value's cluster, from 0; None if values are independent.
         bounds: least and greatest possible value.
 
     Raises:
@@ -136,25 +153,25 @@ def mean_interval(
     lowest, highest = bounds
     if not error:
         return _interval_of_constant(mean, units, lowest, highest)
-    reach = t_quantile((1 + CONFIDENCE) / 2, units - 1) * error
-    return Interval(mean, max(lowest, mean - reach), min(highest, mean + reach))
+    half_width = t_quantile((1 + CONFIDENCE) / 2, units - 1) * error
+    return Interval(mean, max(lowest, mean - half_width), min(highest, mean + half_width))
 
 
 def share_interval(values: NDArray[np.float64], *, clusters: NDArray[np.int64] | None = None) -> Interval:
     """Return the mean of shares with its 95 % interval, which is honest near 0 and 1 as well, where t is not.
 
-    Wilson's score interval for as many independent tries as would be as uncertain, n* = m (1 - m) / SE², with t's
-    quantile in place of the normal one; mean, SE and degrees of freedom are those of mean_interval (Korn & Graubard
-    1998, Survey Methodology 24, for the tries; Franco, Little, Louis & Slud 2019, J. Survey Statistics and Methodology
-    7, for Wilson's interval with them).
+    Wilson's score interval for the effective number of independent trials, n* = m (1 - m) / SE², with t's quantile in
+    place of the normal one. Mean, SE and degrees of freedom are those of mean_interval (Korn & Graubard 1998, Survey
+    Methodology 24, for the trials; Franco, Little, Louis & Slud 2019, J. Survey Statistics and Methodology 7, for
+    Wilson's interval with them).
 
-    Of N units that all agreed, the share that would not is at most Wilson's upper bound for 0 of N, and those could be
-    anything within 0…1. All 0 gives [0, z²/(N + z²)], which is Wilson's interval for problems; and what was seen
-    seldom is bounded no closer than what was never seen.
+    Of N units that all agree, the share of units that would differ is at most Wilson's upper bound for 0 of N, and
+    those could be anything within 0…1. All 0 gives [0, z²/(N + z²)], which is Wilson's interval for problems. A rare
+    event is bounded no closer than one that was never seen.
 
     Args:
-        values: one value a unit, within 0…1.
-        clusters: for each value the number of its cluster, from 0.
+        values: shape (values,), within 0…1.
+        clusters: as for mean_interval.
 
     Raises:
         ValueError: there are no values.
@@ -176,13 +193,13 @@ def ratio_interval(
     """Return events per unit of size, Σ counts / Σ sizes, with its Student-t 95 % interval.
 
     The error of a ratio of sums is that of the mean of (count - ratio · size) / mean size (linearisation; Cochran,
-    Sampling Techniques, 1977, 6.3), over units as mean_interval has them. Where nothing was counted, no more units than
-    Wilson's upper bound for 0 of N would show it, once each.
+    Sampling Techniques, 1977, 6.3), over the units of mean_interval. Where no event was counted, the upper bound is
+    Wilson's for 0 of N units, with one event in each of those units.
 
     Args:
-        counts: events of each value, 0 or more.
-        sizes: size of each value, 0 or more.
-        clusters: for each value the number of its cluster, from 0.
+        counts: shape (values,): events, 0 or more.
+        sizes: shape (values,): sizes, 0 or more.
+        clusters: as for mean_interval.
 
     Raises:
         ValueError: the sizes sum to 0.
@@ -199,7 +216,7 @@ def ratio_interval(
 
 
 def _error(values: NDArray[np.float64], clusters: NDArray[np.int64] | None) -> tuple[int, float]:
-    """Return how many units are independent and the standard error of the mean, 0 where they do not vary."""
+    """Return the number of independent units and the standard error of the mean, 0 where they do not vary."""
     totals = values - values.mean()
     if clusters is not None:
         totals = np.bincount(clusters, totals)[np.bincount(clusters) > 0]
@@ -217,20 +234,22 @@ def _interval_of_constant(mean: float, units: int, lowest: float, highest: float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """Where the uncertainty of a mean over problems is from, and what could be seen with this much data."""
+    """The sources of the uncertainty of a mean over problems, and the least difference that this much data can show."""
 
     between: float
-    """Variance between problems: what more samples of each do not lower."""
+    """Variance between problems, which more samples of each problem do not lower."""
     within: float | None
     """Variance of one sample (of the pair, for a difference) about its problem's mean; None for one sample each."""
     within_share: float | None
-    """Share of the variance of the mean that is within problems: the most that samples without end could save."""
+    """Share of the variance of the mean that is within problems: the most that infinitely many samples could remove."""
     detectable: float | None
     """The least true value that a two-sided 5 % test finds in 80 of 100 runs of this size.
 
     None where units do not vary, or there is one: then nothing is known of the noise."""
     detectable_twice_problems: float | None
+    """The same with twice the problems."""
     detectable_twice_samples: float | None
+    """The same with twice the samples of each problem; None for one sample each."""
 
 
 def power(
@@ -243,34 +262,34 @@ def power(
     """Split the variance of a mean over problems: Var = (between + within / n) / N (Miller 2024, arXiv 2411.00640).
 
     Args:
-        values: a value a problem, each the mean of n samples, or the difference of two such means.
-        within: for each problem an unbiased estimate of the variance of one sample; None where n = 1 hides it.
+        values: shape (problems,): each the mean of n samples, or the difference of two such means.
+        within: shape (problems,): an unbiased estimate of the variance of one sample; None where n = 1 hides it.
         samples: n.
         clusters: as for mean_interval; a mean over clusters is as certain as C of them allow.
     """
     size = values.size
     units, error = _error(values, clusters)
-    one = None if within is None else float(within.mean())
+    mean_within = None if within is None else float(within.mean())
     if not error:
         return Power(
             between=0.0,
-            within=one,
+            within=mean_within,
             within_share=None,
             detectable=None,
             detectable_twice_problems=None,
             detectable_twice_samples=None,
         )
     variance = error**2 * size
-    noise = 0.0 if one is None else min(variance, one / samples)
-    steps = [t_quantile(probability, units - 1) for probability in ((1 + CONFIDENCE) / 2, POWER)]
-    reach = sum(steps)
+    noise = 0.0 if mean_within is None else min(variance, mean_within / samples)
+    quantiles = [t_quantile(probability, units - 1) for probability in ((1 + CONFIDENCE) / 2, POWER)]
+    factor = sum(quantiles)
     return Power(
         between=variance - noise,
-        within=one,
-        within_share=None if one is None else noise / variance,
-        detectable=reach * sqrt(variance / size),
-        detectable_twice_problems=reach * sqrt(variance / (2 * size)),
-        detectable_twice_samples=None if one is None else reach * sqrt((variance - noise / 2) / size),
+        within=mean_within,
+        within_share=None if mean_within is None else noise / variance,
+        detectable=factor * sqrt(variance / size),
+        detectable_twice_problems=factor * sqrt(variance / (2 * size)),
+        detectable_twice_samples=None if mean_within is None else factor * sqrt((variance - noise / 2) / size),
     )
 
 
@@ -284,12 +303,12 @@ def sample_variance(correct: NDArray[np.int64], samples: int) -> NDArray[np.floa
 def p_value(values: NDArray[np.float64], *, clusters: NDArray[np.int64] | None = None) -> float:
     """Return the two-sided p-value of the mean being 0, by the test that belongs to mean_interval with bounds -1, 1.
 
-    That is t's. Where nothing varies t has nothing to say: all 0 gives 1. Any other constant d could, the mean being 0,
-    be the value of at most 1 / (1 + |d|) of the units, the others at the far bound; so 2 / (1 + |d|)^units, which for
-    d = 1 is the sign test's.
+    That is the t test, except where nothing varies. Then all 0 gives 1. If the mean is 0, any other constant d can be
+    the value of at most 1 / (1 + |d|) of the units, with the others at the far bound; so the p-value is 2 / (1 +
+    |d|)^units, which for d = 1 is the sign test's.
 
     Args:
-        values: differences within -1…1, one a unit.
+        values: shape (values,): differences within -1…1.
         clusters: as for mean_interval.
     """
     units, error = _error(values, clusters)
@@ -297,11 +316,12 @@ def p_value(values: NDArray[np.float64], *, clusters: NDArray[np.int64] | None =
         return 1.0
     if not error:
         return float(min(1.0, 2 / (1 + abs(float(values.mean()))) ** units))
-    return max(0.0, 1 - _t_central(atan(abs(float(values.mean())) / error / sqrt(units - 1)), units - 1))
+    return max(0.0, 1 - central_probability(atan(abs(float(values.mean())) / error / sqrt(units - 1)), units - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for being several (Holm 1979): the chance of any false find stays below the level."""
+    """Return p-values adjusted for their number (Holm 1979): the probability of any false positive stays below the
+    level."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -311,7 +331,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """Return a raw proportion with its Wilson 95 % score interval, honest near 0 and 1 and for few trials.
+    """Return a proportion with its Wilson 95 % score interval, which is honest near 0 and 1 and for few trials.
 
     Raises:
         ValueError: there are no trials, or more successes than trials.
@@ -325,71 +345,30 @@ def wilson(successes: int, trials: int) -> Interval:
 def _wilson(share: float, trials: float, quantile: float) -> tuple[float, float]:
     square = quantile * quantile
     centre = (share + square / (2 * trials)) / (1 + square / trials)
-    reach = quantile / (1 + square / trials) * sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
-    return centre - reach, centre + reach
+    half_width = quantile / (1 + square / trials) * sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
+    return centre - half_width, centre + half_width
 
 
-@lru_cache(maxsize=4096)
-def t_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t distribution with a whole number of degrees of freedom.
-
-    Bisection on the closed form of the distribution (Abramowitz & Stegun 26.7.3, 26.7.4); above 400 degrees the
-    expansion around the normal quantile (26.7.5), whose error is there below 1e-11.
-
-    Raises:
-        ValueError: the probability is not within (0.5, 1), or there is no degree of freedom.
-    """
-    if not 0.5 < probability < 1 or freedom < 1:
-        raise ValueError(f"no quantile of t at {probability} with {freedom} degrees of freedom")
-    if freedom > 400:
-        return _t_quantile_expanded(probability, freedom)
-    low, high = 0.0, pi / 2  # bisect the angle θ = atan(t/√ν): t itself has no upper end
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = (1 + _t_central(middle, freedom)) / 2 < probability
-        low, high = (middle, high) if below else (low, middle)
-    return sqrt(freedom) * sin(low) / cos(low)
-
-
-def _t_central(angle: float, freedom: int) -> float:
-    """Return P(|T| < t) for t = √ν · tan(angle)."""
-    odd = freedom % 2
-    term = cos(angle) if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for i in range(2 + odd, freedom, 2):
-        term *= cos(angle) ** 2 * (i - 1) / i
-        total += term
-    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
-
-
-def _t_quantile_expanded(probability: float, freedom: int) -> float:
-    z = NormalDist().inv_cdf(probability)
-    corrections = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(correction / float(freedom) ** power for power, correction in enumerate(corrections, 1))
-
-
-def _check_draw(samples: int, k: int) -> None:
+def _check_k(samples: int, k: int) -> None:
     if not 1 <= k <= samples:
         raise ValueError(f"k = {k} is not within 1…{samples}, the samples of a problem")
 
 
 def kappa(pairs: Sequence[tuple[bool, bool]]) -> Interval | None:
-    """Return Cohen's kappa of two labellers of the same things; None where chance alone would have them agree on all.
+    """Return Cohen's kappa of two labellers of the same items; None where chance alone would have them agree on all.
 
     The interval is from the large-sample standard error sqrt(p (1 - p) / n) / (1 - e), p being the share of agreement
     and e that of chance (Cohen, "A coefficient of agreement for nominal scales", 1960).
+
+    Args:
+        pairs: for each item whether the first labeller found it, and whether the second did.
     """
     size = len(pairs)
     if not size:
         return None
-    one, other = (sum(column) / size for column in zip(*pairs, strict=True))
+    first_share, second_share = (sum(column) / size for column in zip(*pairs, strict=True))
     agreed = sum(first == second for first, second in pairs) / size
-    chance = one * other + (1 - one) * (1 - other)
+    chance = first_share * second_share + (1 - first_share) * (1 - second_share)
     if chance > 1 - 1e-12:
         return None
     mean = (agreed - chance) / (1 - chance)

@@ -1,4 +1,4 @@
-"""The estimators against brute force, scipy and simulation (training-eval.md §8, E1–E3)."""
+"""The estimators against brute force, scipy and simulation."""
 
 import random
 from itertools import combinations
@@ -23,9 +23,9 @@ from reasonray.analysis.estimators import (
     ratio_interval,
     sample_variance,
     share_interval,
-    t_quantile,
     wilson,
 )
+from reasonray.analysis.student_t import t_quantile
 
 
 def mean(values):
@@ -34,7 +34,7 @@ def mean(values):
 
 
 def vote(subset):
-    """Credit of one majority vote: None abstains, 0 is the correct answer, others are wrong ones."""
+    """The credit of one majority vote: None abstains, 0 is the correct answer, other numbers are wrong answers."""
     votes = [answer for answer in subset if answer is not None]
     if not votes:
         return 0.0
@@ -82,7 +82,7 @@ def test_majority_at_k_is_the_mean_over_all_k_subsets(correct, wrong, abstained,
 
 
 @given(st.integers(0, 20), st.lists(st.integers(1, 9), max_size=4), st.integers(1, 9))
-def test_a_majority_of_one_is_pass_at_one(correct, wrong, abstained):
+def test_a_majority_vote_of_one_sample_is_pass_at_1(correct, wrong, abstained):
     samples = correct + sum(wrong) + abstained
     expected = pass_at_k(np.array([correct]), samples, 1)[0]
     assert majority_at_k(correct, tuple(wrong), abstained, 1) == pytest.approx(expected, abs=1e-12)
@@ -92,8 +92,8 @@ def test_majority_over_many_samples_agrees_with_simulation():
     answers = [0] * 9 + [1] * 8 + [2] * 6 + [3] * 3 + [4] * 2 + list(range(5, 12)) + [None] * 5
     exact = majority_at_k(9, (8, 6, 3, 2, 1, 1, 1, 1, 1, 1, 1), 5, 16)
     generator = random.Random(0)
-    draws = np.array([vote(generator.sample(answers, 16)) for _ in range(4000)])
-    assert abs(draws.mean() - exact) < 4 * draws.std() / sqrt(draws.size)
+    credits = np.array([vote(generator.sample(answers, 16)) for _ in range(4000)])
+    assert abs(credits.mean() - exact) < 4 * credits.std() / sqrt(credits.size)
 
 
 @pytest.mark.parametrize("n", range(1, 8))
@@ -135,10 +135,12 @@ def test_equal_clusters_give_the_interval_of_their_means():
     of_means = mean_interval(values.mean(axis=1))
     assert (clustered.low, clustered.high) == pytest.approx((of_means.low, of_means.high), rel=1e-12)
     naive = mean_interval(values.ravel())
-    assert naive.high - naive.low < 0.7 * (clustered.high - clustered.low)  # what independence would have claimed
+    assert naive.high - naive.low < 0.7 * (
+        clustered.high - clustered.low
+    )  # the width under a false assumption of independence
 
 
-def test_the_paired_error_is_that_of_both_less_twice_their_covariance():
+def test_the_paired_variance_is_the_sum_of_both_minus_twice_their_covariance():
     generator = np.random.default_rng(1)
     before = generator.random(50)
     after = 0.5 * before + generator.random(50)
@@ -159,7 +161,7 @@ def test_intervals_cover_the_truth_in_95_of_100_runs(problems, samples):
     assert 0.93 <= mean(it.low <= 0.4 <= it.high for it in map(mean_interval, correct / samples)) <= 0.97
 
 
-def alike(generator, rate, size):
+def equal(generator, rate, size):
     return np.full(size, rate)
 
 
@@ -171,12 +173,12 @@ def all_or_nothing(generator, rate, size):
     return (generator.random(size) < rate).astype(float)
 
 
-def half_by_few(generator, rate, size):
+def half_from_few(generator, rate, size):
     return np.where(generator.random(size) < rate / 2, 1, rate / 2 / (1 - rate / 2))
 
 
 @pytest.mark.parametrize(("problems", "samples", "rate"), [(120, 4, 0.01), (40, 4, 0.02), (20, 8, 0.02), (20, 4, 0.1)])
-@pytest.mark.parametrize("spread", [alike, skewed, all_or_nothing, half_by_few])
+@pytest.mark.parametrize("spread", [equal, skewed, all_or_nothing, half_from_few])
 def test_intervals_of_rare_and_of_near_certain_shares_cover_the_truth_as_well(problems, samples, rate, spread):
     generator = np.random.default_rng(6)
     shares = generator.binomial(samples, spread(generator, rate, (2000, problems))) / samples
@@ -185,26 +187,26 @@ def test_intervals_of_rare_and_of_near_certain_shares_cover_the_truth_as_well(pr
     certain = [share_interval(1 - row) for row in shares[:20]]
     assert [it.low for it in certain] == pytest.approx([1 - it.high for it in rare[:20]])
     if spread is not all_or_nothing:
-        assert mean(it.low <= rate <= it.high for it in map(mean_interval, shares)) < 0.93, "as t alone does"
+        assert mean(it.low <= rate <= it.high for it in map(mean_interval, shares)) < 0.93, "t alone does not"
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0)), min_size=2, max_size=40).filter(lambda it: np.ptp(it) > 0)
 )
-def test_the_interval_of_a_share_holds_what_the_score_test_would_not_refuse(values):
+def test_the_interval_of_a_share_contains_exactly_the_shares_that_the_score_test_does_not_reject(values):
     array = np.array(values)
     found = share_interval(array)
     share, error, quantile = array.mean(), scipy.stats.sem(array), scipy.stats.t.ppf(0.975, array.size - 1)
-    tries, unseen = share * (1 - share) / error**2, wilson(0, array.size).high
+    trials, unseen = share * (1 - share) / error**2, wilson(0, array.size).high
     truths = np.linspace(0, 1, 100_001)
-    held = truths[np.abs(share - truths) <= quantile * np.sqrt(truths * (1 - truths) / tries)]
+    accepted = truths[np.abs(share - truths) <= quantile * np.sqrt(truths * (1 - truths) / trials)]
     assert found.mean == share
-    assert found.low == pytest.approx(min(held[0], 1 - unseen), abs=2e-5)
-    assert found.high == pytest.approx(max(held[-1], unseen), abs=2e-5)
+    assert found.low == pytest.approx(min(accepted[0], 1 - unseen), abs=2e-5)
+    assert found.high == pytest.approx(max(accepted[-1], unseen), abs=2e-5)
 
 
-def test_more_that_is_right_never_lowers_the_interval_of_a_rare_share():
+def test_another_correct_sample_never_lowers_the_interval_of_a_rare_share():
     found = [share_interval(np.repeat([0.25, 0.0], [right, 120 - right])) for right in range(13)]
     assert [it.low for it in found] == sorted(it.low for it in found)
     assert [it.high for it in found] == sorted(it.high for it in found)
@@ -215,7 +217,7 @@ def test_a_ratio_of_sums_covers_the_truth_in_95_of_100_runs():
     generator = np.random.default_rng(4)
     covered = []
     for _ in range(2000):
-        rates = generator.gamma(4, 0.25, 120)  # of a problem; 1 on average, and longer where it is higher
+        rates = generator.gamma(4, 0.25, 120)  # one for each problem, 1 on average; problems with high rates are longer
         sizes = generator.gamma(4, 0.25 + 0.25 * rates[:, None], (120, 3))
         events = generator.poisson(sizes * rates[:, None])
         found = ratio_interval(events.ravel().astype(float), sizes.ravel(), clusters=np.repeat(np.arange(120), 3))
@@ -223,7 +225,7 @@ def test_a_ratio_of_sums_covers_the_truth_in_95_of_100_runs():
     assert 0.93 <= mean(covered) <= 0.97
 
 
-def test_what_was_never_seen_has_a_rate_of_nothing_to_a_few_in_all():
+def test_an_event_that_was_never_seen_has_a_rate_of_0_to_a_few_events():
     found = ratio_interval(np.zeros(200), np.full(200, 0.5))
     assert (found.mean, found.low) == (0, 0)
     assert found.high * 100 == pytest.approx(3.77, abs=0.01)  # Poisson's exact bound is 3.69 events
@@ -247,11 +249,11 @@ def test_paired_and_clustered_intervals_cover_the_truth_in_95_of_100_runs(proble
     paired = [mean_interval(row, bounds=(-1, 1)) for row in change]
     assert 0.93 <= mean(it.low <= truth <= it.high for it in paired) <= 0.97
     variants = np.repeat(np.arange(problems), 6)
-    tries = generator.binomial(1, np.repeat(rates, 6, axis=1)).astype(float)
-    clustered = [share_interval(row, clusters=variants) for row in tries]
+    trials = generator.binomial(1, np.repeat(rates, 6, axis=1)).astype(float)
+    clustered = [share_interval(row, clusters=variants) for row in trials]
     assert 0.93 <= mean(it.low <= 0.4 <= it.high for it in clustered) <= 0.97
-    naive = [share_interval(row) for row in tries]
-    assert mean(it.low <= 0.4 <= it.high for it in naive) < 0.92  # what independence would have claimed
+    naive = [share_interval(row) for row in trials]
+    assert mean(it.low <= 0.4 <= it.high for it in naive) < 0.92  # the width under a false assumption of independence
 
 
 @pytest.mark.parametrize("samples", [2, 8])
@@ -296,7 +298,7 @@ def test_the_p_value_agrees_with_scipy_and_with_the_interval(values):
         assert (p_value(array) < 0.05) == (not interval.low <= 0 <= interval.high)
 
 
-def test_where_nothing_varies_the_sign_test_speaks():
+def test_where_nothing_varies_the_p_value_is_the_sign_tests():
     assert p_value(np.zeros(9)) == 1
     assert p_value(np.ones(1)) == 1
     assert p_value(np.full(5, 1.0)) == scipy.stats.binomtest(0, 5).pvalue == 2 / 2**5
@@ -304,9 +306,9 @@ def test_where_nothing_varies_the_sign_test_speaks():
 
 
 @pytest.mark.parametrize("constant", [0.25, 0.5, 1.0])
-def test_a_constant_difference_is_as_likely_as_the_worst_distribution_without_one_makes_it(constant):
+def test_the_p_value_of_a_constant_difference_is_that_under_the_worst_distribution_with_mean_0(constant):
     support = np.linspace(-1, 1, 81)
-    weights = {"A_eq": [support, np.ones(81)], "b_eq": [0, 1], "bounds": (0, 1)}  # of any distribution with mean 0
+    weights = {"A_eq": [support, np.ones(81)], "b_eq": [0, 1], "bounds": (0, 1)}  # any distribution with mean 0
     most = -scipy.optimize.linprog(-np.isclose(support, constant).astype(float), **weights).fun
     for units in range(1, 40):
         assert p_value(np.full(units, constant)) == pytest.approx(min(1, 2 * most**units))
@@ -321,17 +323,17 @@ def test_a_constant_difference_excludes_0_where_its_p_value_says_so(constant):
     assert mean_interval(np.ones(5), bounds=(-1, 1)).low < 0 < mean_interval(np.ones(6), bounds=(-1, 1)).low
 
 
-def test_where_nothing_varies_no_difference_can_be_said_to_be_detectable():
+def test_where_nothing_varies_no_detectable_difference_is_claimed():
     for changes in (np.zeros(30), np.ones(3)):
         found = power(changes, np.zeros(changes.size), 4)
         assert (found.detectable, found.detectable_twice_problems, found.detectable_twice_samples) == (None,) * 3
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_rejects_what_its_steps_reject(ps):
+def test_holm_rejects_the_hypotheses_that_its_step_down_procedure_rejects(ps):
     for level in (0.01, 0.05, 0.3):
         rejected = set()
-        for rank, index in enumerate(sorted(range(len(ps)), key=lambda it: ps[it])):
+        for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
             if ps[index] * (len(ps) - rank) > level:
                 break
             rejected.add(index)
@@ -346,14 +348,14 @@ def test_all_wrong_or_all_right_is_not_certainty():
     assert (everything.low, everything.high) == pytest.approx((1 - bound, 1))
 
 
-def test_one_problem_says_little_and_an_unbounded_one_nothing():
+def test_the_interval_of_one_problem_is_wide_and_without_bounds_unknown():
     assert share_interval(np.array([1.0])).low < 0.25
     alone = mean_interval(np.array([7.0]), bounds=(0, inf))
     assert isnan(alone.low)
     assert isnan(alone.high)
 
 
-def test_an_interval_stays_within_what_is_possible():
+def test_an_interval_stays_within_the_possible_values():
     rare = np.zeros(30)
     rare[0] = 0.25
     assert mean_interval(rare, bounds=(0, inf)).low == 0
@@ -380,14 +382,14 @@ def test_a_proportion_of_nothing_is_refused():
         wilson(0, 0)
 
 
-def test_kappa_is_that_of_the_textbook() -> None:
+def test_kappa_agrees_with_the_textbook() -> None:
     pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
     found = kappa(pairs)
     assert found is not None
     assert found.mean == pytest.approx(0.4)
     assert found.low < 0.4 < found.high
     assert kappa([]) is None
-    assert kappa([(True, True)] * 9) is None, "chance alone would do that"
+    assert kappa([(True, True)] * 9) is None, "chance alone gives that agreement"
     perfect = kappa([(True, True), (False, False)])
     assert perfect is not None
     assert perfect.mean == 1

@@ -1,4 +1,4 @@
-"""The funnel's counts, and that a sum which does not balance is refused."""
+"""The counts of the funnel, and sums that do not balance."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_stages_that_have_not_run_are_unknown_not_zero():
     assert (funnel.correct, funnel.kept, funnel.selected, funnel.trained_examples) == (1, None, None, None)
 
 
-def test_no_rollouts_at_all_are_counted():
+def test_a_funnel_without_rollouts_counts_0():
     funnel = count_funnel(ROLLOUT_SCHEMA.empty_table(), 3)
     assert (funnel.rollouts, funnel.correct, funnel.tokens["rollouts"], funnel.shares) == (0, 0, 0, {})
 
