@@ -83,7 +83,7 @@ class Problem:
     difficulty: str = ""
     split: Split = Split.TRAIN
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What the checker needs besides the answer; must be serialisable as JSON."""
+    """Further values for the checker, and for clustering; must be serialisable as JSON."""
 
     @classmethod
     def of(cls, question: str, answer: str | None, *, checker: str = "math_answer", **fields: Any) -> Self:
@@ -136,7 +136,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """What curation measured in one rollout, and what it decided."""
+    """Curation's measurements of one rollout, and its decision."""
 
     verification: int = 0
     backtracking: int = 0
@@ -156,7 +156,7 @@ class Annotation:
     code_share: float | None = None
     """Share of characters between code fences."""
     reasoning_format: str | None = None
-    """How the reasoning is delimited: tags, lone close, none, broken."""
+    """Delimiters of the reasoning: tags, lone close, none, broken."""
     pass_rate: float | None = None
     """Share of CORRECT among the problem's judged rollouts (CORRECT + WRONG + NO_ANSWER + TRUNCATED)."""
     dropped_by: str = ""
@@ -178,7 +178,7 @@ class Rollout:
     """Index among the samples of the problem under this fingerprint."""
     seed: int
     resample: int = 0
-    """How many times this sample was generated again because max_tokens was raised after it was truncated."""
+    """Times that this sample was generated again, because max_tokens was raised after it was truncated."""
     completion: str
     """The raw text, verbatim. It is judged, masked and trained on, but never re-rendered."""
     finish: Finish

@@ -32,7 +32,7 @@ _BEHAVIOUR_STYLES = {
 }
 """The colour of each behaviour's evidence."""
 SELECTED = "selected"
-"""The value of `rule` that stands for the rollouts that curation selected."""
+"""The value of `rule` for the rollouts that curation selected."""
 _OUTCOME_STYLES = {"correct": "green", "wrong": "red"}
 _DEFAULT_LIMIT = 10
 _MIN_COLUMNS = 40

@@ -1,4 +1,4 @@
-"""What a run holds so far, as text for a terminal. Reads the run and changes nothing."""
+"""The state of a run, as text for a terminal. Reads the run and changes nothing."""
 
 from __future__ import annotations
 

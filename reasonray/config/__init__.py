@@ -84,25 +84,25 @@ class Config(Section):
     seed: Annotated[int, Change.FIXED] = 0
     """Seed of the run: of every sample's seed, and of the order of training."""
     sources: Annotated[tuple[Source, ...], Change.EXTENDS] = Field(min_length=1)
-    """Where problems come from; at least one. Problems may be added to a run, but not taken away."""
+    """Sources of problems, at least one. Problems may be added to a run, but not taken away."""
     teachers: Annotated[tuple[Teacher, ...], Change.EXTENDS] = ()
     """Models that write solutions; none are needed to evaluate models only."""
     policy: Annotated[Policy, Change.EXTENDS] = Fixed()
-    """How many samples each problem gets."""
+    """Number of samples per problem."""
     budget: Budget = Budget()
-    """What sampling may cost."""
+    """Limits on what sampling costs."""
     failures: Failures = Failures()
-    """How many failures sampling tolerates."""
+    """Limits on failures."""
     checking: Checking = Checking()
-    """How verdicts come about."""
+    """Checks of rollouts."""
     curation: Curation = Curation()
-    """Which rollouts become examples."""
+    """Selection of examples."""
     student: Student
     """The model that learns."""
     training: Training = Training()
-    """How it learns."""
+    """Training of the student."""
     evaluation: Evaluation = Evaluation()
-    """How models are measured."""
+    """Evaluation of models."""
 
     @field_validator("name")
     @classmethod

@@ -1,4 +1,4 @@
-"""Which marks the fields of a section carry: whether a value may change once a run has begun."""
+"""The marks of fields: whether a value may change once a run has begun."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Example(Section):
 
 
 class Prompt(Section):
-    """How a problem becomes chat messages."""
+    """The chat messages of a problem."""
 
     system: str = ""
     """The system message; "" for none."""
@@ -175,7 +175,7 @@ def _refuse_empty_range(count: _Count) -> _Count:
 
 
 CountRange = Annotated[_Count, AfterValidator(_refuse_empty_range)]
-"""A number, or [least, most]: more start as the cluster has room for them, and stop with their nodes."""
+"""A number, or [least, most]: within the range they start as the cluster has room, and stop with their nodes."""
 
 
 def bounds(count: CountRange) -> tuple[int, int]:
@@ -195,7 +195,7 @@ class PromptedModel(Section):
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     engine: Engine = VLLMEngine()
-    """What runs the model."""
+    """Engine that runs the model."""
     replicas: Annotated[CountRange, Change.FREE] = 1
     """Number of engines, or [least, most]: replicas start as the cluster has room, and stop with their nodes."""
     gpus: Annotated[int, Change.FREE] = Field(1, ge=0)
@@ -206,7 +206,7 @@ class PromptedModel(Section):
     cpus: Annotated[float, Change.FREE] = Field(1.0, ge=0)
     """CPUs per replica, checker processes included."""
     prompt: Prompt = Prompt()
-    """How a problem becomes chat messages."""
+    """Chat messages of a problem."""
     sampling: Sampling = Sampling()
     """Sampling parameters."""
 

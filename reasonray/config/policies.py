@@ -1,4 +1,4 @@
-"""How many samples each problem gets, what sampling may cost, and how many failures it tolerates."""
+"""The number of samples per problem, and the limits on cost and failures of sampling."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Budget(Section):
 
 
 class Failures(Section):
-    """When an engine counts as hung, and when replica deaths end the stage."""
+    """Limits after which an engine counts as hung, or replica deaths end the stage."""
 
     CHANGE: ClassVar[Change | None] = Change.FREE
 

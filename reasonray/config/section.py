@@ -1,7 +1,8 @@
 """The base of every part of the configuration, and the marks that its fields carry.
 
-A mark says whether a field may change once a run has begun. It is given per field (`gpus: Annotated[int, Change.FREE]`)
-or per section (`CHANGE = Change.EXTENDS`); a section without one has the mark of the field that holds it.
+A mark is a Change: whether a field may change once a run has begun. It is given per field (`gpus: Annotated[int,
+Change.FREE]`) or per section (`CHANGE = Change.EXTENDS`). A section without one has the mark of the field that holds
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Change(Enum):
     """Whether a field may change in the configuration of a run that has begun."""
 
     FREE = "free"
-    """Where work runs, what it may cost and how it is labelled: any value at any time."""
+    """Placement, cost and labels: any value at any time."""
     EXTENDS = "extends"
     """More, or other work is asked of the run: what is missing is done, what is finished and still asked for stays."""
     RAISES = "may be raised"

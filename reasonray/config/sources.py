@@ -1,4 +1,4 @@
-"""Where problems come from."""
+"""Sources of problems."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GeneratedSource(Section):
 
 
 class Columns(Section):
-    """Which column of a table holds what."""
+    """The columns of a table."""
 
     question: str = "question"
     """Column of the question."""
@@ -69,8 +69,8 @@ class FilesSource(_Licensed):
     limit_test: int | None = Field(None, ge=0)
     """Test problems to take, from the start; by default all."""
     on_duplicate: Literal["error", "drop"] = "error"
-    """What to do with a problem that repeats another one. Of a train and a test problem with the same question, the
-    train problem is dropped."""
+    """error: refuse a problem that repeats another one. drop: leave it out; of a train and a test problem with the same
+    question, leave out the train problem."""
 
 
 class HubSource(_Licensed):
@@ -91,7 +91,7 @@ class HubSource(_Licensed):
     columns: Columns = Columns()
     """Names of the columns."""
     gold: Literal["verbatim", "gsm8k", "boxed"] = "verbatim"
-    """Where the gold answer is in its column: all of it, after `####`, or in the last `\\boxed{}`."""
+    """Part of its column that is the gold answer: all of it, after `####`, or in the last `\\boxed{}`."""
     checker: str = "math_answer"
     """Checker of every problem that names no other."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
@@ -104,8 +104,8 @@ class HubSource(_Licensed):
     limit_test: int | None = Field(None, ge=0)
     """Test problems to take, from the start; by default all."""
     on_duplicate: Literal["error", "drop"] = "error"
-    """What to do with a problem that repeats another one. Of a train and a test problem with the same question, the
-    train problem is dropped."""
+    """error: refuse a problem that repeats another one. drop: leave it out; of a train and a test problem with the same
+    question, leave out the train problem."""
 
 
 class GymSource(Section):

@@ -20,7 +20,7 @@ class Judge(PromptedModel):
 
 
 class Checking(Section):
-    """How verdicts come about: the checker processes next to each engine, and the judge."""
+    """Checks of rollouts: the checker processes next to each engine, and the judge."""
 
     CHANGE: ClassVar[Change | None] = Change.EXTENDS
 
@@ -58,7 +58,7 @@ class Checking(Section):
 
 
 class Curation(Section):
-    """Which rollouts become examples."""
+    """Selection of rollouts as examples."""
 
     CHANGE: ClassVar[Change | None] = Change.EXTENDS
 
@@ -112,8 +112,8 @@ class Curation(Section):
     keep_per_problem: PositiveInt = 4
     """Examples of one problem, at most; further good rollouts are `over_quota`."""
     prefer: Literal["shortest", "longest", "diverse", "random", "score"] = "shortest"
-    """Which good rollouts of a problem are taken first. diverse takes the one that shares the fewest n-grams with those
-    already taken."""
+    """Order in which the good rollouts of a problem are taken. diverse takes the one that shares the fewest n-grams
+    with those already taken."""
     score: str | None = None
     """`package.module:function` that returns a number for each row of a table of rollouts; the highest are taken
     first. Goes with prefer = "score"."""
@@ -169,7 +169,7 @@ class Training(Section):
     CHANGE: ClassVar[Change | None] = Change.EXTENDS
 
     PATIENCE: ClassVar = timedelta(hours=2)
-    """How long workers wait for one another: meanwhile the first writes a whole model, reads it back and runs it."""
+    """Time that workers wait for one another: meanwhile the first writes a whole model, reads it back and runs it."""
 
     workers: Annotated[CountRange, Change.FREE] = 1
     """Number of workers, or [least, most] as the cluster has room for them. The steps stay the same."""
@@ -186,7 +186,7 @@ class Training(Section):
     learning_rate: float = Field(1e-5, gt=0)
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warmup."""
+    """Shape of the learning rate after the warmup."""
     warmup: Share = 0.03
     """Share of the steps in which the learning rate rises to its peak."""
     floor: Share = 0.1
@@ -203,7 +203,7 @@ class Training(Section):
     cpu_offload: Annotated[bool, Change.FREE] = False
     """Keep weights, gradients and optimiser states in main memory, and move a layer to the GPU while it is computed."""
     zero_stage: Annotated[Literal[1, 3] | None, Change.FREE] = None
-    """What is sharded over workers (ZeRO, Rajbhandari et al. 2020). 3: everything; weights are gathered one layer at a
+    """Sharding over workers (ZeRO, Rajbhandari et al. 2020). 3: everything; weights are gathered one layer at a
     time. 1: master weights and optimiser states; each worker holds all weights and gradients through a step, and
     workers communicate once per step. That suits a slow network, and costs 6 more bytes per weight in bf16. By default
     1 on CPUs and 3 on GPUs."""
@@ -219,7 +219,8 @@ class Training(Section):
     """Checkpoints whose models are kept: this many of the newest, and the one with the lowest loss on the held-out
     examples. By default all. A checkpoint that is gone cannot be evaluated later."""
     student: Literal["last", "best"] = "last"
-    """Which checkpoint becomes the student; best has the lowest loss on the held-out examples (curation.validation)."""
+    """Checkpoint that becomes the student: the last, or the one with the lowest loss on the held-out examples
+    (curation.validation)."""
     save_minutes: Annotated[float, Change.FREE] = Field(30.0, gt=0)
     """Time between saved states, and so the most that a failure costs. Where the number of workers may vary, new nodes
     are also taken in at this interval."""

@@ -1,4 +1,4 @@
-"""A TOML file and `key.sub=value` overrides → one plain dictionary, before anything is known of its meaning."""
+"""Reading of a TOML file and `key.sub=value` overrides into one plain dictionary, without knowing any key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reasonray.errors import ConfigError
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a file, apply overrides in order, and put the content of files of worked examples in their place.
+    """Read a file, apply overrides in order, and replace names of example files by their content.
 
     Raises:
         ConfigError: a file is missing or cannot be read, or an override does not fit.
@@ -28,7 +28,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _read_examples(node: Any, folder: Path) -> None:
-    """Replace each `examples = "file.jsonl"` by the file's content: a configuration stands alone on any node."""
+    """Replace each `examples = "file.jsonl"` by the file's content, so that other nodes need no such file."""
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
         _read_examples(child, folder)
@@ -40,8 +40,9 @@ def _read_examples(node: Any, folder: Path) -> None:
 
 
 def _text(file: Path, missing: str) -> str:
+    """Return a file's text; `missing` is the message if there is no file."""
     try:
-        return file.read_text(encoding="utf-8-sig")  # some editors put a mark before the first character
+        return file.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         raise ConfigError(missing) from None
     except OSError as error:
@@ -58,6 +59,7 @@ def _json_line(file: Path, number: int, line: str) -> Any:
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
+    """Set the value of one override."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"override {override!r} is not of the form key.sub=value")
@@ -76,6 +78,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _child(node: Any, part: str, path: str) -> Any:
+    """Return an entry of a list, or a section, which is added if there is none."""
     if isinstance(node, list):
         return node[_index(node, part, path)]
     child = node.setdefault(part, {})

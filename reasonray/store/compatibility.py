@@ -1,4 +1,4 @@
-"""Which changes to the configuration of a run that has begun are allowed. Pure.
+"""The changes that the configuration of a run that has begun may undergo. Pure.
 
 Each field of the configuration carries a mark (config/section.py): placement and cost are free, more work extends the
 run, and what is part of a rollout's identity cannot change. Teachers and arms may come and go. One that stays keeps
