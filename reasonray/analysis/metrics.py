@@ -300,7 +300,7 @@ class Metrics:
         """
         version = document.get("schema", 1)
         if version > SCHEMA:
-            raise ValueError(f"metrics.json has schema {version}, this version reads up to {SCHEMA}; update reasonray")
+            raise ValueError(f"it has schema {version}, and this version of reasonray reads up to {SCHEMA}")
         if version == 1:
             document = dict(_renamed(document)) | {"schema": SCHEMA}
         return from_json(Metrics, document)

@@ -85,7 +85,9 @@ def _reported(run: Run) -> dict[str, Any]:
     try:
         metrics = Metrics.from_json(stored.read_json())
     except ValueError as error:
-        raise UserError(f"{stored} cannot be read: {error}; run jobs/report.py with its configuration again") from error
+        raise UserError(
+            f"{stored} cannot be read ({error}); run jobs/report.py with its configuration again"
+        ) from error
     return {section: getattr(metrics, section) for section in _SECTIONS}
 
 

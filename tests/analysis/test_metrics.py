@@ -111,5 +111,5 @@ def test_an_arm_that_has_the_former_name_of_a_figure_keeps_its_name(of_version_1
 
 
 def test_a_file_of_a_later_version_is_refused(of_a_run):
-    with pytest.raises(ValueError, match=f"schema {SCHEMA + 1}, this version reads up to {SCHEMA}"):
+    with pytest.raises(ValueError, match=f"schema {SCHEMA + 1}, and this version of reasonray reads up to {SCHEMA}"):
         Metrics.from_json(of_a_run | {"schema": SCHEMA + 1})

@@ -1,4 +1,4 @@
-"""Reports of runs on disk: what is written, what is left out, and runs side by side."""
+"""Reports of runs on disk: which files are written, what is left out, and the comparison of runs."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from reasonray.records import Split
 from reasonray.reporting.compared import traced
 from reasonray.stages.compare import compare
 from reasonray.stages.report import report
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, find_run, open_run
 from tests.reporting.test_markdown import NUMBER
 from tests.reporting.test_page import Page, resolve, shown_value
 from tests.synthetic_run import a_config, arm_table, problems
 
 ROOT = Path(__file__).parent.parent.parent
+ARCHIVE = ROOT / "tests/store/archives/schema-2.tar.gz"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
@@ -40,7 +42,7 @@ def a_run(
 
 
 def bare(table: pa.Table) -> pa.Table:
-    """As sampling leaves rollouts: not annotated."""
+    """Rollouts as sampling leaves them: not annotated."""
     for field in table.schema:
         if field.name.startswith("annotation_"):
             at = table.schema.get_field_index(field.name)
@@ -52,7 +54,7 @@ def read(run: Run, name: str) -> str:
     return (Path(run.place.path) / name).read_text()
 
 
-def test_a_run_is_reported_in_three_files_that_say_the_same(tmp_path: Path) -> None:
+def test_a_run_is_reported_in_three_files_with_the_same_numbers(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     written = report(run)
     metrics = json.loads(read(run, "metrics.json"))
@@ -68,7 +70,7 @@ def test_a_run_is_reported_in_three_files_that_say_the_same(tmp_path: Path) -> N
     assert Path(written.path).read_text() == page
 
 
-def test_accelerator_hours_are_those_of_all_sessions_of_every_stage_that_holds_some(tmp_path: Path) -> None:
+def test_accelerator_hours_sum_all_sessions_of_every_stage_that_uses_accelerators(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     for stage, session, seconds in (
         ("sample", 1, 1800.0),
@@ -96,7 +98,7 @@ def test_a_run_without_rollouts_and_one_of_a_single_problem_are_reported(tmp_pat
     assert "measure on more" in read(single, "report.md")
 
 
-def test_an_arm_that_is_not_finished_is_left_out_and_told(tmp_path: Path) -> None:
+def test_an_arm_that_is_not_finished_is_left_out_and_named(tmp_path: Path) -> None:
     run = a_run(tmp_path, evaluation={"samples": 4, "k": [1]})
     held_out = run.problems(Split.TEST)
     student = Path(run.evaluation("student").place.path)
@@ -109,14 +111,14 @@ def test_an_arm_that_is_not_finished_is_left_out_and_told(tmp_path: Path) -> Non
     assert "Model student is left out: only 30 of its 48 samples exist" in read(run, "report.md")
 
 
-def test_fewer_samples_than_were_drawn_can_be_reported(tmp_path: Path) -> None:
+def test_fewer_samples_than_are_stored_can_be_reported(tmp_path: Path) -> None:
     a_run(tmp_path)
     run = open_run(a_config(root=str(tmp_path), name="a-run", evaluation={"samples": 2, "k": [1]}))
     report(run)
     assert json.loads(read(run, "metrics.json"))["evaluation"]["student"]["all"]["samples"] == 2
 
 
-def test_what_the_page_cannot_hold_is_left_out_by_its_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollouts_that_the_page_cannot_hold_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run(tmp_path, test=60)
     monkeypatch.setattr("reasonray.stages.report.BUDGET", 60_000)
     report(run)
@@ -142,7 +144,7 @@ def test_runs_are_paired_on_the_problems_that_both_hold_out(tmp_path: Path) -> N
     numbers = Page(page).numbers
     assert len(numbers) > 40
     assert all(float(value) == resolve(found, pointer) for pointer, value, _ in numbers)
-    assert [it for it in Page(page).loads if not it.startswith("#")] == ["data:,"]
+    assert [address for address in Page(page).loads if not address.startswith("#")] == ["data:,"]
     assert "default-src 'none'" in page
     printed = {pointer: text for pointer, _, text in numbers}
     in_markdown = NUMBER.findall(traced(found))
@@ -155,14 +157,14 @@ def test_runs_are_paired_on_the_problems_that_both_hold_out(tmp_path: Path) -> N
     assert "## Student against student" in (out / "comparison.md").read_text()
 
 
-def test_runs_compared_are_as_uncertain_as_their_templates_make_them(tmp_path: Path) -> None:
-    asked = [replace(it, metadata={"template": i // 6}) for i, it in enumerate(problems(24, Split.TEST))]
-    before, after = (bare(arm_table(arm, asked, 4)) for arm in ("base", "student"))
+def test_the_comparison_of_runs_has_the_intervals_of_their_templates(tmp_path: Path) -> None:
+    test = [replace(problem, metadata={"template": i // 6}) for i, problem in enumerate(problems(24, Split.TEST))]
+    before, after = (bare(arm_table(arm, test, 4)) for arm in ("base", "student"))
     runs = []
     for name, arms in (("one", {"student": before}), ("two", {"base": before, "student": after})):
         evaluation = {"samples": 4, "k": [1], "cluster": "template"}
         run = open_run(a_config(root=str(tmp_path), name=name, evaluation=evaluation))
-        run.store_problems([*problems(3, Split.TRAIN), *asked])
+        run.store_problems([*problems(3, Split.TRAIN), *test])
         for arm, table in arms.items():
             run.evaluation(arm).append_table(table)
         report(run)
@@ -173,7 +175,7 @@ def test_runs_compared_are_as_uncertain_as_their_templates_make_them(tmp_path: P
     assert compared == reported | {"p_holm": reported["p"]}
 
 
-def test_a_student_that_is_not_measured_whole_is_in_no_pair_and_told(tmp_path: Path) -> None:
+def test_a_student_that_is_not_measured_whole_is_in_no_pair_and_named(tmp_path: Path) -> None:
     runs = [a_run(tmp_path, name) for name in ("one", "two", "three")]
     shutil.rmtree(Path(runs[1].evaluation("student").place.path))
     part = arm_table("student", runs[1].problems(Split.TEST), 4).slice(0, 46)
@@ -188,19 +190,19 @@ def test_a_student_that_is_not_measured_whole_is_in_no_pair_and_told(tmp_path: P
     assert sentence in (tmp_path / "out" / "comparison.md").read_text()
 
 
-def test_several_runs_have_a_sentence_a_pair(tmp_path: Path) -> None:
+def test_several_runs_have_a_sentence_for_each_pair(tmp_path: Path) -> None:
     runs = [a_run(tmp_path, name, gain) for name, gain in (("one", 0.3), ("two", 1.5), ("three", 0.9))]
     for run in runs:
         report(run)
     compare([str(run.place) for run in runs], str(tmp_path / "out"))
-    page, text = ((tmp_path / "out" / f"comparison.{it}").read_text() for it in ("html", "md"))
+    page, text = ((tmp_path / "out" / f"comparison.{suffix}").read_text() for suffix in ("html", "md"))
     pairs = ["two against one: ", "three against one: ", "three against two: "]
     assert re.findall("^- (.*?: )", text, flags=re.MULTILINE) == pairs
     assert re.findall("<li>([^<]*: )", page) == pairs
     assert "<h1>The runs’ students, pair by pair</h1>" in page
 
 
-def test_runs_without_a_problem_in_common_stand_side_by_side(tmp_path: Path) -> None:
+def test_runs_without_a_common_problem_are_shown_side_by_side(tmp_path: Path) -> None:
     one, two = a_run(tmp_path, "one"), open_run(a_config(root=str(tmp_path), name="two"))
     other = problems(6, Split.TEST, seed=9)
     two.store_problems([*problems(3, Split.TRAIN), *other])
@@ -212,13 +214,34 @@ def test_runs_without_a_problem_in_common_stand_side_by_side(tmp_path: Path) -> 
     assert "nothing can be paired" in (tmp_path / "out" / "comparison.html").read_text()
 
 
-def test_a_run_that_was_not_reported_is_told(tmp_path: Path) -> None:
+def test_a_run_without_metrics_or_with_those_of_a_later_version_is_not_compared(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     with pytest.raises(UserError, match="no metrics"):
         compare([str(run.place), str(run.place)], str(tmp_path / "out"))
+    report(run)
+    (run.place / "metrics.json").write(json.dumps(json.loads(read(run, "metrics.json")) | {"schema": 99}).encode())
+    with pytest.raises(UserError, match=r"metrics.json cannot be read \(it has schema 99"):
+        compare([str(run.place), str(run.place)], str(tmp_path / "out"))
 
 
-def test_the_job_reports_a_run_by_its_place_and_refuses_what_is_none(tmp_path: Path) -> None:
+def test_a_run_that_an_earlier_version_reported_is_compared_under_todays_names(tmp_path: Path) -> None:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    old = find_run(str(tmp_path / "runs" / "stored"))
+    stored = json.loads(read(old, "metrics.json"))
+    new = a_run(tmp_path)
+    report(new)
+    compare([str(old.place), str(new.place)], str(tmp_path / "out"))
+    compared = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]["stored"]
+    assert compared["funnel"]["over_quota"] == stored["funnel"]["surplus"]
+    assert compared["behaviours"]["student"]["num_steps"] == stored["behaviours"]["student"]["depth"]
+    assert compared["evaluation"] == stored["evaluation"]
+    row = re.search(r"Depth, steps.*", (tmp_path / "out" / "comparison.md").read_text())
+    assert row is not None
+    assert f"{stored['behaviours']['student']['depth']['mean']:.2f}" in row.group()
+
+
+def test_the_job_reports_a_run_by_its_directory_and_refuses_one_that_holds_no_run(tmp_path: Path) -> None:
     run = a_run(tmp_path)
 
     def job(*arguments: str) -> subprocess.CompletedProcess[str]:
