@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from reasonray.answers import ExtractedAnswer, final_answer
 from reasonray.records import Outcome, Problem
@@ -21,6 +21,7 @@ class Finding:
     """The answer could not be read: WRONG is the default here, and a language model may know better."""
 
 
+@runtime_checkable
 class Checker(Protocol):
     """Judges the answers to a problem. Stateless: one instance serves a process.
 

@@ -1,10 +1,9 @@
-"""How far do the lexical detectors agree with a language model on which behaviours a reasoning shows?
+"""Agreement of the lexical behaviour detectors with a language model, on a sample of the curated rollouts.
 
-A sample of the curated rollouts is labelled by a model, through the machinery that draws rollouts; the agreement is
-Cohen's kappa (Cohen, "A coefficient of agreement for nominal scales", 1960), which is 0 where two labellers agree no
-more than chance would have them.
+The model's labels are sampled like solutions. The agreement is Cohen's kappa (Cohen, "A coefficient of agreement for
+nominal scales", 1960), which is 0 where two labellers agree no more often than by chance.
 
-    <run>/labels/            what the labeller was asked and said: a ledger
+    <run>/labels/            the labeller's questions and replies: a ledger
     <run>/labels.json        kappa by behaviour
 """
 
@@ -31,7 +30,7 @@ from reasonray.store.schema import read_rollouts
 
 
 def label(run: Run, pool: ReplicaPool | None = None) -> None:
-    """Have the labeller of the configuration, if there is one, label its sample, and compare.
+    """Have the configuration's labeller label its sample, and write the agreement. Without a labeller, do nothing.
 
     Args:
         run: the run.
@@ -43,51 +42,61 @@ def label(run: Run, pool: ReplicaPool | None = None) -> None:
     labeller = run.config.curation.labeller
     if labeller is None:
         return
-    sampled = _sample(run, run.config.curation.labelled)
-    problems = {it["id"]: labels.question(split_reasoning(it["completion"])[0]) for it in sampled}
-    asked = list({problem.id: problem for problem in problems.values()}.values())
-    spec, policy = EngineSpec.of(run, labeller), Fixed(samples=1)
+    rows = _sample(run, run.config.curation.labelled)
+    questions = {row["id"]: labels.question(split_reasoning(row["completion"])[0]) for row in rows}
     job = SamplingJob(
-        "labeller", asked, labeller.prompt, labeller.sampling, policy, run.labels, spec, labeller.replica_bounds
+        "labeller",
+        list({problem.id: problem for problem in questions.values()}.values()),
+        labeller.prompt,
+        labeller.sampling,
+        Fixed(samples=1),
+        run.labels,
+        EngineSpec.of(run, labeller),
+        labeller.replica_bounds,
     )
     with pool_for(run, pool) as replicas:
         run_jobs(run, "label", [job], replicas)
-    said = run.labels.read(["problem_id", "verdict_outcome", "verdict_extracted", "model"])
-    found = {
-        it["problem_id"]: labels.read(it["verdict_extracted"])
-        for it in said.to_pylist()
-        if it["verdict_outcome"] == Outcome.CORRECT.value and it["model"] == labeller.model
+    replies = run.labels.read(["problem_id", "verdict_outcome", "verdict_extracted", "model"])
+    labels_of = {
+        reply["problem_id"]: labels.read(reply["verdict_extracted"])
+        for reply in replies.to_pylist()
+        if reply["verdict_outcome"] == Outcome.CORRECT.value and reply["model"] == labeller.model
     }
-    pairs = [(it, found[problems[it["id"]].id]) for it in sampled if problems[it["id"]].id in found]
+    pairs = [(row, labels_of[questions[row["id"]].id]) for row in rows if questions[row["id"]].id in labels_of]
     document: dict[str, Any] = {
         "model": labeller.model,
-        "asked": len(sampled),
+        "asked": len(rows),
         "labelled": len(pairs),
         "kappa": _agreement(pairs),
     }
     (run.place / "labels.json").write(json.dumps(document, indent=2).encode())
-    known = {name: it["mean"] for name, it in document["kappa"].items() if it["mean"] is not None}
-    told = "   ".join(f"{name} {mean:.2f}" for name, mean in known.items())
-    log_line("label", f"{len(pairs):>7,} of {len(sampled):,} labelled   kappa: {told or 'none'}")
+    means = {name: behaviour["mean"] for name, behaviour in document["kappa"].items() if behaviour["mean"] is not None}
+    listed = "   ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    log_line("label", f"{len(pairs):>7,} of {len(rows):,} labelled   kappa: {listed or 'none'}")
 
 
 def _agreement(pairs: list[tuple[dict[str, Any], dict[str, bool]]]) -> dict[str, Any]:
-    found = {}
+    """Return behaviour → kappa and the number of rollouts with it, by the detectors and by the model.
+
+    Args:
+        pairs: of each labelled rollout its row with annotations, and the model's labels.
+    """
+    behaviours = {}
     for name in BEHAVIOURS:
-        both = [(row[f"annotation_{name}"] > 0, said[name]) for row, said in pairs]
+        both = [(row[f"annotation_{name}"] > 0, model_labels[name]) for row, model_labels in pairs]
         interval = kappa(both)
-        counts = {"lexical": sum(one for one, _ in both), "model": sum(other for _, other in both)}
-        found[name] = (asdict(interval) if interval else {"mean": None}) | counts
-    return found
+        counts = {"lexical": sum(lexical for lexical, _ in both), "model": sum(model for _, model in both)}
+        behaviours[name] = (asdict(interval) if interval else {"mean": None}) | counts
+    return behaviours
 
 
 def _sample(run: Run, size: int) -> list[dict[str, Any]]:
-    """Return the rollouts whose hashed ids are lowest: a larger sample holds a smaller one."""
+    """Return the rollouts whose hashed ids are lowest, so that a larger sample contains a smaller one."""
     files = run.curated_rollouts()
     if files is None:
         raise UserError(f"run {run.name} has nothing curated to label; run jobs/curate.py first")
     ids = pa.concat_tables([read_rollouts(file, ["id"]) for file in files])["id"].to_pylist()
-    chosen = pa.array(sorted(ids, key=lambda it: content_hash("label", it))[:size], pa.string())
+    chosen = pa.array(sorted(ids, key=lambda rollout_id: content_hash("label", rollout_id))[:size], pa.string())
     columns = ["id", "completion", *(f"annotation_{name}" for name in BEHAVIOURS)]
     tables = (read_rollouts(file, columns) for file in files)
     return [row for table in tables for row in table.filter(pc.is_in(table["id"], value_set=chosen)).to_pylist()]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from math_verify import parse, verify
 
 from reasonray.answers import final_answer
-from reasonray.checkers import CHECKERS, check, check_fast, find_checker, unverifiable
+from reasonray.checkers import CHECKERS, PendingCheck, begin, check, check_fast, complete, find_checker, unverifiable
+from reasonray.checkers.checker import Checker
 from reasonray.checkers.numbers import read
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking, GymSource, UserError
@@ -237,8 +238,25 @@ def test_extraction_takes_time_in_proportion_to_length() -> None:
 
 
 def test_a_checker_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UserError, match="no checker is called 'vibes'"):
+    with pytest.raises(UserError, match="no checker is called 'vibes'; there are math_answer, numeric, choice, "):
         find_checker("vibes")
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_a_checker_is_one_object_with_every_member(name: str) -> None:
+    checker = find_checker(name)
+    assert isinstance(checker, Checker)
+    assert checker is find_checker(name)
+
+
+def test_an_answer_that_math_verify_cannot_read_is_undecided() -> None:
+    problem = a_problem(answer="7" * 2000)
+    unread, wrong = (begin(problem, rf"\boxed{{{answer}}}", Finish.STOP) for answer in ("8" * 5000, r"\sqrt{2}"))
+    assert isinstance(unread, PendingCheck)
+    assert isinstance(wrong, PendingCheck)
+    assert complete(unread).verdict.outcome is complete(wrong).verdict.outcome is Outcome.WRONG
+    assert complete(unread).is_undecided
+    assert not complete(wrong).is_undecided
 
 
 def test_a_checkers_own_fault_is_not_the_models() -> None:

@@ -1,7 +1,8 @@
-"""Verifying stored rollouts on Ray: rules, a scripted judge, majorities; the old verdicts stay."""
+"""Verification of stored rollouts on Ray: rules, a scripted judge, majorities. The committed verdicts stay."""
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,18 @@ import pytest
 
 from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, hash_fraction
-from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
 from reasonray.stages.verify import agreement, controlled, verify
 from reasonray.store.run import Run, open_run
+from reasonray.store.schema import rollouts_to_table
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
 pytestmark = pytest.mark.ray
 
 JUDGE = {"model": "judge", "engine": {"kind": "scripted", "correct": 1.0}, "cpus": 0.1}
-"""It says yes to all but its controls, which it knows."""
+"""It accepts every answer except on its control questions, whose answers the scripted engine knows."""
 
 
 def a_config(root: Path, **checking: Any) -> Config:
@@ -31,7 +32,7 @@ def a_config(root: Path, **checking: Any) -> Config:
 
 def a_run(config: Config, rollouts: list[Rollout]) -> Run:
     run = open_run(config)
-    problems = {it.problem.id: it.problem for it in rollouts}
+    problems = {rollout.problem.id: rollout.problem for rollout in rollouts}
     run.store_problems([*problems.values(), a_problem("held out?", split=Split.TEST)])
     run.ledger.append(rollouts)
     return run
@@ -44,19 +45,18 @@ def answers(problem: Problem, *texts: str, **changes: Any) -> list[Rollout]:
     ]
 
 
-def verified(run: Run, **options: Any) -> pa.Table:
-    with ReplicaPool(run) as pool:
-        document = verify(run, pool, **options)
+def verified(run: Run) -> pa.Table:
+    document = verify(run)
     return pa.concat_tables(pq.read_table((run.verified / name).path) for name in document["files"])
 
 
-def test_the_verdict_of_today_stands_beside_that_of_the_commit(ray_cluster: None, tmp_path: Path) -> None:
+def test_the_new_verdict_is_stored_next_to_the_committed_one(ray_cluster: None, tmp_path: Path) -> None:
     stale = answers(a_problem(), "42", "41", outcome=Outcome.WRONG)
     failed = [a_rollout("", Outcome.FAILED, sample=9, finish=Finish.ERROR)]
     run = a_run(a_config(tmp_path), stale + failed)
     before = run.ledger.read()
     table = verified(run).sort_by("id")
-    assert run.ledger.read().equals(before), "what was committed is not touched"
+    assert run.ledger.read().equals(before), "the committed rollouts are unchanged"
     assert Counter(zip(table["outcome_before"].to_pylist(), table["verdict_outcome"].to_pylist(), strict=True)) == {
         ("wrong", "correct"): 1,
         ("wrong", "wrong"): 1,
@@ -69,12 +69,49 @@ def test_the_verdict_of_today_stands_beside_that_of_the_commit(ray_cluster: None
     assert Counter(fates["annotation_dropped_by"].to_pylist()) == {"": 1, "incorrect": 1, "failed": 1}
 
 
-def test_a_rollout_that_was_drawn_again_keeps_a_verdict_of_its_own(ray_cluster: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [7.5, 8.0])
+def test_it_ends_although_other_actors_hold_the_cluster_cpus(ray_cluster: None, tmp_path: Path, held: float) -> None:
+    import ray
+
+    class Replica:
+        def ready(self) -> bool:
+            return True
+
+    replica = ray.remote(Replica).options(num_cpus=held).remote()
+    ray.get(replica.ready.remote(), timeout=60)
+    run = a_run(a_config(tmp_path), answers(a_problem(), "42", "41", outcome=Outcome.WRONG))
+    with ThreadPoolExecutor(1) as executor:
+        verifying = executor.submit(verify, run)
+        try:
+            document = verifying.result(timeout=60)
+        finally:
+            ray.kill(replica)  # frees the CPUs, so that a verification that hangs can end, too
+    assert document["counts"] == {"wrong>correct": 1, "wrong>wrong": 1}
+
+
+def test_segments_of_an_older_schema_are_verified_next_to_newer_ones(ray_cluster: None, tmp_path: Path) -> None:
+    run = a_run(a_config(tmp_path), answers(a_problem(), "42", outcome=Outcome.WRONG))
+    former_names = {"resample": "round", "annotation_num_steps": "annotation_depth"}
+    for number in range(2):
+        rollouts = answers(a_problem(f"older {number}?"), "42", "41", outcome=Outcome.WRONG, resample=number)
+        table = rollouts_to_table(rollouts)
+        older = table.rename_columns([former_names.get(name, name) for name in table.column_names])
+        run.ledger.append_table(older.replace_schema_metadata({"reasonray.schema": "2"}))
+    columns = ("resample", "verdict_outcome")
+    assert Counter(tuple(row[name] for name in columns) for row in verified(run).to_pylist()) == {
+        (0, "correct"): 2,
+        (0, "wrong"): 1,
+        (1, "correct"): 1,
+        (1, "wrong"): 1,
+    }
+
+
+def test_a_rollout_and_its_resample_have_a_verdict_each(ray_cluster: None, tmp_path: Path) -> None:
     first = answers(a_problem(), "41", "42", outcome=Outcome.WRONG)
     run = a_run(a_config(tmp_path), first)
     run.ledger.append(answers(a_problem(), "42", "41", outcome=Outcome.WRONG, resample=1))
     assert verified(run).num_rows == 4
-    committed = pa.concat_tables([it.read_table() for it in run.ledger.segments()])
+    committed = pa.concat_tables([segment.read_table() for segment in run.ledger.segments()])
     newer = with_verdicts(committed, newer_verdicts(run)).select(["sample", "resample", "verdict_outcome"])
     assert {tuple(row.values()) for row in newer.to_pylist()} == {
         *((0, 0, "wrong"), (1, 0, "correct")),
@@ -84,66 +121,69 @@ def test_a_rollout_that_was_drawn_again_keeps_a_verdict_of_its_own(ray_cluster: 
 
 def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: None, tmp_path: Path) -> None:
     problems = [a_problem(f"{number} + 1?", str(number + 1)) for number in range(40)]
-    drawn = [it for number, problem in enumerate(problems) for it in answers(problem, str(number + 1), "7000")]
-    drawn += [
+    rollouts = [
+        rollout for number, problem in enumerate(problems) for rollout in answers(problem, str(number + 1), "7000")
+    ]
+    (unreadable,) = answers(a_problem("7…7?", "7" * 2000), "8" * 5000, outcome=Outcome.WRONG)
+    rollouts.append(unreadable)
+    rollouts += [
         a_rollout("<think> Hm. </think> It is what it is", Outcome.NO_ANSWER, problem=problem, sample=5)
         for problem in problems
     ]
-    drawn += [a_rollout("<think> and so", Outcome.TRUNCATED, problem=problems[0], sample=6, finish=Finish.LENGTH)]
-    run = a_run(a_config(tmp_path, judge=JUDGE, audit=0.5), drawn)
+    cut = a_rollout("<think> and so", Outcome.TRUNCATED, problem=problems[0], sample=6, finish=Finish.LENGTH)
+    rollouts.append(cut)
+    run = a_run(a_config(tmp_path, judge=JUDGE, audit=0.5), rollouts)
     table = verified(run)
     rows = table.to_pylist()
-    undecided = [it for it in rows if it["judged_for"] == "undecided"]
-    assert len(undecided) == 40
-    assert {it["rules_outcome"] for it in undecided} == {"no_answer"}
-    assert {(it["verdict_outcome"], it["verdict_checker"]) for it in undecided} == {("correct", "judge")}
-    audited = [it for it in rows if it["judged_for"] == "audit"]
-    assert {it["id"] for it in audited} == {it.id for it in drawn if hash_fraction(it.id) < 0.5} - {
-        it["id"] for it in undecided
-    } - {drawn[-1].id}
-    assert all(it["verdict_outcome"] == it["rules_outcome"] for it in audited), "an audit changes nothing"
-    assert not [it for it in rows if it["rules_outcome"] == "truncated" and it["judged_for"]]
+    undecided = [row for row in rows if row["judged_for"] == "undecided"]
+    assert Counter(row["rules_outcome"] for row in undecided) == {"no_answer": 40, "wrong": 1}
+    assert [row["id"] for row in undecided if row["rules_outcome"] == "wrong"] == [unreadable.id]
+    assert {(row["verdict_outcome"], row["verdict_checker"]) for row in undecided} == {("correct", "judge")}
+    audited = [row for row in rows if row["judged_for"] == "audit"]
+    assert {row["id"] for row in audited} == {rollout.id for rollout in rollouts if hash_fraction(rollout.id) < 0.5} - {
+        row["id"] for row in undecided
+    } - {cut.id}
+    assert all(row["verdict_outcome"] == row["rules_outcome"] for row in audited), "an audit changes nothing"
+    assert not [row for row in rows if row["rules_outcome"] == "truncated" and row["judged_for"]]
 
-    found = agreement(table)
-    assert sum(it["rollouts"] for it in found["judge"]) == sum(it["judge_outcome"] is not None for it in rows)
-    accepted = [it for it in rows if it["audited"] and it["rules_outcome"] != "correct" and it["judge_outcome"]]
-    said = [it["judge_outcome"] == "correct" for it in accepted if it["judge_outcome"] in ("correct", "wrong")]
-    assert found["missed"]["of"] == len(said) > 0
-    assert found["missed"]["mean"] == sum(said) / len(said)
-    assert {it["first"] for it in found["rules"]} <= {"correct", "wrong"}
+    agreed = agreement(table)
+    assert sum(pair["rollouts"] for pair in agreed["judge"]) == sum(row["judge_outcome"] is not None for row in rows)
+    refused = [row for row in rows if row["audited"] and row["rules_outcome"] != "correct" and row["judge_outcome"]]
+    accepted = [row["judge_outcome"] == "correct" for row in refused if row["judge_outcome"] in ("correct", "wrong")]
+    assert agreed["missed"]["of"] == len(accepted) > 0
+    assert agreed["missed"]["mean"] == sum(accepted) / len(accepted)
+    assert {pair["first"] for pair in agreed["rules"]} <= {"correct", "wrong", None}
 
-    asked = run.judgements.count()
-    assert verify(run, ReplicaPool(run), again=False)["rows"] == len(drawn)
+    num_questions = run.judgements.count()
+    assert verify(run, again=False)["rows"] == len(rollouts)
     assert verified(run).drop("verdict_seconds").equals(table.drop("verdict_seconds"))
-    assert run.judgements.count() == asked, "what was asked is not asked again"
+    assert run.judgements.count() == num_questions, "no question is asked twice"
     assert json.loads((run.verified / "manifest.json").read())["controls"]["trusted"]
     report(run)
     metrics = json.loads((run.place / "metrics.json").read())
-    assert metrics["verdicts"]["agreement"] == json.loads(json.dumps(found))
+    assert metrics["verdicts"]["agreement"] == json.loads(json.dumps(agreed))
 
 
 def test_a_judge_is_trusted_only_if_it_does_better_on_its_controls_than_chance() -> None:
     right, wrong = ["correct"] * 50, ["wrong"] * 50
     assert controlled(right, wrong)["trusted"]
-    assert not controlled(right, right)["trusted"], "it says yes to everything"
-    assert not controlled(wrong, wrong)["trusted"], "it says no to everything"
+    assert not controlled(right, right)["trusted"], "it accepts everything"
+    assert not controlled(wrong, wrong)["trusted"], "it refuses everything"
     assert not controlled(right[:30] + wrong[:20], right[:20] + wrong[:30])["trusted"], "six of ten may be luck"
-    assert controlled(right[:25] + [None] * 25, [*wrong[:49], None])["trusted"], "it says little, and that is right"
-    assert controlled([], [])["trusted"], "there is nothing to ask it"
+    assert controlled(right[:25] + [None] * 25, [*wrong[:49], None])["trusted"], "it decides seldom, and correctly"
+    assert controlled([], [])["trusted"], "there is no control question"
 
 
 def test_a_majority_stands_in_for_a_missing_gold_answer_and_another_checker_for_the_first(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     open_problem, torn, known = a_problem("open?", None), a_problem("torn?", None), a_problem(checker="text_answer")
-    drawn = answers(open_problem, "7", "7.0", "8", "7", outcome=Outcome.UNVERIFIABLE)
-    drawn += answers(torn, "1", "2", "3", "4", outcome=Outcome.UNVERIFIABLE)
-    drawn += answers(known, "42.0", outcome=Outcome.WRONG)
-    run = a_run(a_config(tmp_path, majority=0.6, instead={"text_answer": "math_answer"}), drawn)
-    found = Counter(
-        (it["problem_id"], it["verdict_outcome"], it["verdict_checker"]) for it in verified(run).to_pylist()
-    )
-    assert found == {
+    rollouts = answers(open_problem, "7", "7.0", "8", "7", outcome=Outcome.UNVERIFIABLE)
+    rollouts += answers(torn, "1", "2", "3", "4", outcome=Outcome.UNVERIFIABLE)
+    rollouts += answers(known, "42.0", outcome=Outcome.WRONG)
+    run = a_run(a_config(tmp_path, majority=0.6, instead={"text_answer": "math_answer"}), rollouts)
+    columns = ("problem_id", "verdict_outcome", "verdict_checker")
+    assert Counter(tuple(row[name] for name in columns) for row in verified(run).to_pylist()) == {
         (open_problem.id, "correct", "majority"): 3,
         (open_problem.id, "wrong", "majority"): 1,
         (torn.id, "unverifiable", "math_answer"): 4,
