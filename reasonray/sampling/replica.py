@@ -21,7 +21,6 @@ from typing import Any
 import ray
 
 from reasonray import engines, models
-from reasonray.checkers import check_fast
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
 from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung, SampleRequest
@@ -243,8 +242,7 @@ class Replica:
     async def _check(self, problem: Problem, completion: Completion) -> Verdict:
         if completion.finish is Finish.ERROR:
             return Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail=completion.error)
-        fast = check_fast(problem, completion.text, completion.finish)
-        return fast or await self._checkers.check(problem, completion.text, completion.finish)
+        return await self._checkers.check(problem, completion.text, completion.finish)
 
     def _request_started(self) -> None:
         if self._in_flight == 0:
