@@ -55,7 +55,7 @@ class ArmComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSlice(ReasoningByCorrectness):
-    """How a checkpoint did and reasoned on one difficulty."""
+    """Accuracy and reasoning of a checkpoint on one difficulty."""
 
     pass_at: Mapping[int, Interval] = field(metadata=keyed("pass@"))
     """pass@1 alone."""
@@ -63,7 +63,7 @@ class CheckpointSlice(ReasoningByCorrectness):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointMetrics(CheckpointSlice):
-    """How a checkpoint did and reasoned on all its problems."""
+    """Accuracy and reasoning of a checkpoint on all its problems."""
 
     step: int
     """Training step; 0 is the base."""
@@ -78,7 +78,7 @@ class CheckpointMetrics(CheckpointSlice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPair:
-    """How the students of two runs differ on the problems that both runs hold out."""
+    """The difference between the students of two runs, on the problems that both runs hold out."""
 
     after: str
     before: str
@@ -155,7 +155,7 @@ def pair_name(before: str, after: str) -> str:
 
 def _scores(rollouts: pa.Table, arm: str, ks: Sequence[int], clusters: Clusters | None) -> dict[str, ScoreMetrics]:
     scores = score(rollouts, arm, ks, clusters)
-    parts = [rollouts, *(part for _, part in by_difficulty(rollouts, [it.difficulty for it in scores[1:]]))]
+    parts = [rollouts, *(part for _, part in by_difficulty(rollouts, [scored.difficulty for scored in scores[1:]]))]
     return {
         scored.difficulty: ScoreMetrics.of(scored, rates(part, clusters))
         for scored, part in zip(scores, parts, strict=True)
@@ -186,7 +186,7 @@ def _problem_sets(
 def compare_checkpoints(
     checkpoints: Mapping[int, pa.Table], clusters: Clusters | None = None
 ) -> tuple[CheckpointMetrics, ...]:
-    """Measure how each checkpoint did and reasoned, and how it differs from step 0 if step 0 is there.
+    """Measure the accuracy and the reasoning of each checkpoint, and its difference to step 0 if step 0 is there.
 
     The difference to step 0 is tested once for each checkpoint, so each has `p_holm`, its p-value adjusted for that.
 
@@ -208,19 +208,19 @@ def compare_checkpoints(
 
 
 def _checkpoint(step: int, rollouts: pa.Table, clusters: Clusters | None) -> CheckpointMetrics:
-    scores = {it.difficulty: it for it in score(rollouts, f"checkpoint at step {step}", clusters=clusters)}
+    by_name = {scored.difficulty: scored for scored in score(rollouts, f"checkpoint at step {step}", clusters=clusters)}
     reasoning = values_of(behaviours(rollouts, clusters))
     by_slice = reasoning.pop("by_difficulty") or {}
     return CheckpointMetrics(
-        **reasoning | {"completion_tokens": scores[ALL].completion_tokens},
+        **reasoning | {"completion_tokens": by_name[ALL].completion_tokens},
         step=step,
         arm=rollouts["teacher"][0].as_py(),
-        pass_at=scores[ALL].pass_at,
-        problems=scores[ALL].problems,
-        samples=scores[ALL].samples,
+        pass_at=by_name[ALL].pass_at,
+        problems=by_name[ALL].problems,
+        samples=by_name[ALL].samples,
         by_difficulty={
             name: CheckpointSlice(**values_of(by_slice.get(name, ReasoningByCorrectness())), pass_at=scored.pass_at)
-            for name, scored in scores.items()
+            for name, scored in by_name.items()
             if name != ALL
         },
     )

@@ -188,7 +188,7 @@ def _hinted_fields(kind: type) -> tuple[tuple[Field[Any], Any], ...]:
 
 def _field_docstrings(kind: type) -> dict[str, str]:
     """Return the string below each field, of a record and of those that it extends."""
-    found: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
         if not is_dataclass(owner):
             continue
@@ -197,5 +197,5 @@ def _field_docstrings(kind: type) -> dict[str, str]:
         for statement, following in pairwise(statements):
             if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
                 name, text = cast(ast.Name, statement.target).id, ast.literal_eval(following.value)
-                found[name] = " ".join(text.split())
-    return found
+                docstrings[name] = " ".join(text.split())
+    return docstrings

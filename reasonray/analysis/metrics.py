@@ -33,7 +33,7 @@ class SliceAcceptance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherMetrics:
-    """What one teacher sampled."""
+    """The rollouts of one teacher."""
 
     rollouts: int
     acceptance: Interval
@@ -43,7 +43,7 @@ class TeacherMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What sampling took, over all its sessions."""
+    """The resources that sampling used, over all its sessions."""
 
     generated_tokens: int
     """Generated tokens, including those of aborted requests."""
@@ -58,7 +58,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostMetrics(Cost):
-    """What sampling took, in all and for each correct rollout."""
+    """The resources that sampling used, in total and for each correct rollout."""
 
     tokens_per_correct: float | None
     """Generated tokens, including those of aborted requests."""
@@ -69,7 +69,7 @@ class CostMetrics(Cost):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingMetrics:
-    """What the teachers sampled of the train problems."""
+    """The teachers' rollouts of the train problems, and what they cost."""
 
     generated_tokens: int
     """Completion tokens of the rollouts."""
@@ -115,14 +115,14 @@ class Share(Interval):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeControls:
-    """How a judge did on questions whose answers are known."""
+    """The results of a judge on questions whose answers are known."""
 
     accepts_gold: Share | None
     """Share of right answers that it accepts."""
     refuses_others: Share | None
     """Share of wrong answers that it refuses."""
     trusted: bool
-    """Whether it does better than chance; otherwise its verdicts decide nothing."""
+    """Whether the judge does better than chance; otherwise its verdicts decide nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class OutcomePair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckerAgreement:
-    """How far the checkers agree on the rollouts that several of them judged."""
+    """The agreement of the checkers on the rollouts that several of them judged."""
 
     rules: tuple[OutcomePair, ...]
     """The fast path against algebra."""
@@ -150,7 +150,7 @@ class CheckerAgreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What a verification of stored rollouts found (stages/verify.py)."""
+    """The result of judging stored rollouts again (stages/verify.py)."""
 
     judge: str | None
     """Model of the judge."""
@@ -188,7 +188,7 @@ class GoldAudit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictMetrics:
-    """What is known of how good the verdicts are."""
+    """The evidence of how reliable the verdicts are."""
 
     checkers: Mapping[str, int]
     """Rollouts by the checker whose verdict counts, the most first."""
@@ -215,7 +215,7 @@ class LabelAgreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelMetrics:
-    """How far a model's labels of behaviours agree with the detectors' (stages/label.py)."""
+    """The agreement of a model's labels of behaviours with the detectors (stages/label.py)."""
 
     model: str
     asked: int
@@ -228,7 +228,7 @@ class LabelMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What else decided the figures."""
+    """The seed, models, data and machines behind the figures."""
 
     seed: int
     models: Mapping[str, str] = field(default_factory=dict)
@@ -243,7 +243,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """How much of an arm is there that is left out, because it is not measured whole."""
+    """The size of an arm that is left out, because it is not measured whole."""
 
     samples: int
     """Rollouts that are there."""
@@ -273,7 +273,7 @@ class Metrics:
     by_pass_rate: tuple[PassRateBand, ...]
     """Train rollouts by the pass rate of their problems."""
     k_curve: tuple[SamplesPoint, ...]
-    """What fewer samples would have given; only with policy "fixed"."""
+    """Expected results with fewer samples; only with policy "fixed"."""
     checkpoints: tuple[CheckpointMetrics, ...]
     """By training step."""
     labels: LabelMetrics | None

@@ -1,4 +1,4 @@
-"""How an arm reasons: behaviours, steps and length, by difficulty, by correctness and by measured pass rate.
+"""Statistics of reasoning: behaviours, steps and length, by difficulty, by correctness and by measured pass rate.
 
 The functions read columns of schema.ROLLOUT_SCHEMA and never text. Long responses hold more of everything, so compare
 within a slice and look at its length.
@@ -37,7 +37,10 @@ PASS_RATES = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasoningStats:
-    """How the responses of a slice reason. Without annotated responses only `responses` is there, or nothing."""
+    """Behaviours, steps and length of the responses of a slice; intervals are over problems or clusters.
+
+    Without responses only `responses` is there; without annotations nothing is.
+    """
 
     responses: int | None = field(default=None, metadata=OMITTED_IF_NONE)
     verification: Interval | None = field(default=None, metadata=OMITTED_IF_NONE)
@@ -55,7 +58,7 @@ class ReasoningStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasoningByCorrectness(ReasoningStats):
-    """How the responses of a slice reason, and its correct and other responses apart."""
+    """The statistics of all responses of a slice, of the correct ones, and of the others."""
 
     correct: ReasoningStats | None = field(default=None, metadata=OMITTED_IF_NONE)
     not_correct: ReasoningStats | None = field(default=None, metadata=OMITTED_IF_NONE)
@@ -63,14 +66,15 @@ class ReasoningByCorrectness(ReasoningStats):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BehaviourMetrics(ReasoningByCorrectness):
-    """How an arm reasons. Every field is None if its rollouts are not annotated."""
+    """The statistics of an arm, on all problems and by difficulty; no field is there if its rollouts are not
+    annotated."""
 
     by_difficulty: Mapping[str, ReasoningByCorrectness] | None = field(default=None, metadata=OMITTED_IF_NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassRateBand(ReasoningStats):
-    """How the responses to the problems of one band of pass rates reason."""
+    """The statistics of the responses to the problems within one band of pass rates."""
 
     above: float
     """Lower end of the band, not included; equal to `up_to` where the band is a point."""
@@ -80,7 +84,7 @@ class PassRateBand(ReasoningStats):
 
 
 def behaviours(rollouts: pa.Table, clusters: Clusters | None = None) -> BehaviourMetrics:
-    """Measure how an arm reasons, overall and by difficulty, with correct and other responses apart.
+    """Measure the reasoning of an arm, on all problems and by difficulty, with correct and other responses apart.
 
     Intervals are over problems, or over clusters where some problems are variants of one another.
 
@@ -98,7 +102,7 @@ def behaviours(rollouts: pa.Table, clusters: Clusters | None = None) -> Behaviou
 
 
 def behaviour_difference(before: pa.Table, after: pa.Table, clusters: Clusters | None = None) -> dict[str, Interval]:
-    """Measure how reasoning differs between two arms on the same problems, paired by problem: after - before.
+    """Measure the difference in reasoning between two arms on the same problems, paired by problem: after - before.
 
     Returns the difference in the share of responses with each behaviour, in steps and in completion tokens, with
     intervals over problems as scores.paired_difference has them. Empty unless both arms are annotated.
@@ -129,7 +133,7 @@ def _means_by_problem(rollouts: pa.Table) -> dict[str, NDArray[np.float64]]:
 
 
 def by_pass_rate(rollouts: pa.Table) -> tuple[PassRateBand, ...]:
-    """Measure how an arm reasons on problems that it solves never, seldom, …, always: one slice for each of PASS_RATES.
+    """Measure the reasoning on problems that are solved never, seldom, …, always: one slice for each of PASS_RATES.
 
     The pass rate is the share of CORRECT among a problem's judged rollouts. It is computed from the very rollouts that
     are described, so a band describes them and predicts nothing. Empty when the rollouts are not annotated.

@@ -86,7 +86,7 @@ class ScoreMetrics:
 
 
 class Advice(StrEnum):
-    """What would narrow the interval of a difference that includes 0."""
+    """The way to narrow the interval of a difference, if it includes 0."""
 
     ENOUGH = "enough"
     """Nothing is needed: the interval excludes 0."""
@@ -337,7 +337,7 @@ def _difference(
 
 
 def _advice(interval: Interval, split: Power) -> Advice:
-    """Return what would narrow an interval.
+    """Return the way to narrow an interval.
 
     Twice the problems always narrow an interval at least as much as twice the samples, at the same cost. Samples are
     the advice where they do nearly as well, because problems are what people run out of.
@@ -348,7 +348,7 @@ def _advice(interval: Interval, split: Power) -> Advice:
 
 
 def k_curve(rollouts: pa.Table, keep_per_problem: int) -> tuple[SamplesPoint, ...]:
-    """Return what k samples of each problem would have given, for k = 1, 2, 4, … up to all samples, by subsampling.
+    """Return the expected results of k samples of each problem, for k = 1, 2, 4, … up to all samples, by subsampling.
 
     Each point is an expectation over all k-subsets of the samples of each problem. Usable are the rollouts that no rule
     dropped, before curation the correct ones. A duplicate counts as dropped even where its original is not in the

@@ -50,7 +50,7 @@ class Report:
     headline: str
     """The sentence that the page opens with, as plain text."""
     path: str
-    """Where report.html is; metrics.json and report.md are next to it."""
+    """Path of report.html; metrics.json and report.md are next to it."""
     metrics: Metrics
     """The content of metrics.json."""
 
@@ -231,7 +231,7 @@ def _training_rows(run: Run) -> list[dict[str, float]]:
 
 
 def _cost(run: Run) -> Cost | None:
-    sessions = [event for event in run.events.last_of_sessions("sample") if "replica_seconds" in event]
+    sessions = _sessions_with(run, "sample", "replica_seconds")
     if not sessions:
         return None
     return Cost(**{field.name: sum(event.get(field.name, 0) for event in sessions) for field in fields(Cost)})
@@ -244,7 +244,7 @@ def _provenance(run: Run) -> Provenance:
     hours = {
         stage: sum(event["accelerator_seconds"] for event in sessions) / 3600
         for stage in _STAGES_WITH_ACCELERATORS
-        if (sessions := [it for it in run.events.last_of_sessions(stage) if "accelerator_seconds" in it])
+        if (sessions := _sessions_with(run, stage, "accelerator_seconds"))
     }
     return Provenance(
         seed=run.config.seed,
@@ -258,6 +258,11 @@ def _provenance(run: Run) -> Provenance:
 def _without_place(run: Run, reference: str) -> str:
     """Return a model's reference (reference@revision) without its run's place and without an empty revision."""
     return reference.removesuffix("@").rpartition(f"/{run.name}/")[2]
+
+
+def _sessions_with(run: Run, stage: str, key: str) -> list[dict[str, Any]]:
+    """Return the last event of every session of a stage that has a key; events of earlier versions may lack it."""
+    return [event for event in run.events.last_of_sessions(stage) if key in event]
 
 
 def _seconds(run: Run, stage: str, key: str = "seconds") -> float | None:

@@ -118,8 +118,8 @@ def test_the_t_quantile_agrees_with_scipy(probability, freedom):
 def test_the_mean_interval_agrees_with_scipy(values):
     array = np.array(values)
     low, high = scipy.stats.t.interval(0.95, array.size - 1, loc=array.mean(), scale=scipy.stats.sem(array))
-    found = mean_interval(array)
-    assert (found.mean, found.low, found.high) == pytest.approx((array.mean(), low, high), rel=1e-8, abs=1e-8)
+    interval = mean_interval(array)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((array.mean(), low, high), rel=1e-8, abs=1e-8)
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=40).filter(lambda values: np.ptp(values) > 1e-3))
@@ -144,10 +144,10 @@ def test_the_paired_variance_is_the_sum_of_both_minus_twice_their_covariance():
     generator = np.random.default_rng(1)
     before = generator.random(50)
     after = 0.5 * before + generator.random(50)
-    found = mean_interval(after - before)
+    interval = mean_interval(after - before)
     covariance = np.cov(before, after)
     error = sqrt((covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) / 50)
-    assert found.high - found.mean == pytest.approx(t_quantile(0.975, 49) * error, rel=1e-12)
+    assert interval.high - interval.mean == pytest.approx(t_quantile(0.975, 49) * error, rel=1e-12)
 
 
 @pytest.mark.parametrize(("problems", "samples"), [(20, 4), (120, 4), (60, 1)])
@@ -158,7 +158,9 @@ def test_intervals_cover_the_truth_in_95_of_100_runs(problems, samples):
     intervals = [share_interval(row / samples) for row in correct]
     covered = mean(interval.low <= 0.4 <= interval.high for interval in intervals)
     assert 0.93 <= covered <= 0.97
-    assert 0.93 <= mean(it.low <= 0.4 <= it.high for it in map(mean_interval, correct / samples)) <= 0.97
+    assert (
+        0.93 <= mean(interval.low <= 0.4 <= interval.high for interval in map(mean_interval, correct / samples)) <= 0.97
+    )
 
 
 def equal(generator, rate, size):
@@ -183,34 +185,38 @@ def test_intervals_of_rare_and_of_near_certain_shares_cover_the_truth_as_well(pr
     generator = np.random.default_rng(6)
     shares = generator.binomial(samples, spread(generator, rate, (2000, problems))) / samples
     rare = [share_interval(row) for row in shares]
-    assert mean(it.low <= rate <= it.high for it in rare) >= 0.93
+    assert mean(interval.low <= rate <= interval.high for interval in rare) >= 0.93
     certain = [share_interval(1 - row) for row in shares[:20]]
-    assert [it.low for it in certain] == pytest.approx([1 - it.high for it in rare[:20]])
+    assert [interval.low for interval in certain] == pytest.approx([1 - interval.high for interval in rare[:20]])
     if spread is not all_or_nothing:
-        assert mean(it.low <= rate <= it.high for it in map(mean_interval, shares)) < 0.93, "t alone does not"
+        assert mean(interval.low <= rate <= interval.high for interval in map(mean_interval, shares)) < 0.93, (
+            "t alone does not"
+        )
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0)), min_size=2, max_size=40).filter(lambda it: np.ptp(it) > 0)
+    st.lists(st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0)), min_size=2, max_size=40).filter(
+        lambda values: np.ptp(values) > 0
+    )
 )
 def test_the_interval_of_a_share_contains_exactly_the_shares_that_the_score_test_does_not_reject(values):
     array = np.array(values)
-    found = share_interval(array)
+    interval = share_interval(array)
     share, error, quantile = array.mean(), scipy.stats.sem(array), scipy.stats.t.ppf(0.975, array.size - 1)
     trials, unseen = share * (1 - share) / error**2, wilson(0, array.size).high
     truths = np.linspace(0, 1, 100_001)
     accepted = truths[np.abs(share - truths) <= quantile * np.sqrt(truths * (1 - truths) / trials)]
-    assert found.mean == share
-    assert found.low == pytest.approx(min(accepted[0], 1 - unseen), abs=2e-5)
-    assert found.high == pytest.approx(max(accepted[-1], unseen), abs=2e-5)
+    assert interval.mean == share
+    assert interval.low == pytest.approx(min(accepted[0], 1 - unseen), abs=2e-5)
+    assert interval.high == pytest.approx(max(accepted[-1], unseen), abs=2e-5)
 
 
 def test_another_correct_sample_never_lowers_the_interval_of_a_rare_share():
-    found = [share_interval(np.repeat([0.25, 0.0], [right, 120 - right])) for right in range(13)]
-    assert [it.low for it in found] == sorted(it.low for it in found)
-    assert [it.high for it in found] == sorted(it.high for it in found)
-    assert found[3].low > 0
+    intervals = [share_interval(np.repeat([0.25, 0.0], [right, 120 - right])) for right in range(13)]
+    assert [interval.low for interval in intervals] == sorted(interval.low for interval in intervals)
+    assert [interval.high for interval in intervals] == sorted(interval.high for interval in intervals)
+    assert intervals[3].low > 0
 
 
 def test_a_ratio_of_sums_covers_the_truth_in_95_of_100_runs():
@@ -220,23 +226,23 @@ def test_a_ratio_of_sums_covers_the_truth_in_95_of_100_runs():
         rates = generator.gamma(4, 0.25, 120)  # one for each problem, 1 on average; problems with high rates are longer
         sizes = generator.gamma(4, 0.25 + 0.25 * rates[:, None], (120, 3))
         events = generator.poisson(sizes * rates[:, None])
-        found = ratio_interval(events.ravel().astype(float), sizes.ravel(), clusters=np.repeat(np.arange(120), 3))
-        covered.append(found.low <= 1.125 <= found.high)  # E[rate · size] / E[size] = (1 + E[rate²]) / 2
+        interval = ratio_interval(events.ravel().astype(float), sizes.ravel(), clusters=np.repeat(np.arange(120), 3))
+        covered.append(interval.low <= 1.125 <= interval.high)  # E[rate · size] / E[size] = (1 + E[rate²]) / 2
     assert 0.93 <= mean(covered) <= 0.97
 
 
 def test_an_event_that_was_never_seen_has_a_rate_of_0_to_a_few_events():
-    found = ratio_interval(np.zeros(200), np.full(200, 0.5))
-    assert (found.mean, found.low) == (0, 0)
-    assert found.high * 100 == pytest.approx(3.77, abs=0.01)  # Poisson's exact bound is 3.69 events
+    interval = ratio_interval(np.zeros(200), np.full(200, 0.5))
+    assert (interval.mean, interval.low) == (0, 0)
+    assert interval.high * 100 == pytest.approx(3.77, abs=0.01)  # Poisson's exact bound is 3.69 events
     with pytest.raises(ValueError, match="ratio to nothing"):
         ratio_interval(np.zeros(3), np.zeros(3))
 
 
 def test_a_ratio_to_equal_sizes_is_the_mean():
     values = np.random.default_rng(5).poisson(2, 40).astype(float)
-    found, wanted = ratio_interval(values, np.full(40, 2.0)), mean_interval(values / 2)
-    assert (found.mean, found.low, found.high) == pytest.approx((wanted.mean, wanted.low, wanted.high))
+    ratio, wanted = ratio_interval(values, np.full(40, 2.0)), mean_interval(values / 2)
+    assert (ratio.mean, ratio.low, ratio.high) == pytest.approx((wanted.mean, wanted.low, wanted.high))
 
 
 @pytest.mark.parametrize("problems", [20, 100])
@@ -247,13 +253,15 @@ def test_paired_and_clustered_intervals_cover_the_truth_in_95_of_100_runs(proble
     change = (generator.binomial(4, rates + gains) - generator.binomial(4, rates)) / 4
     truth = gains.mean()
     paired = [mean_interval(row, bounds=(-1, 1)) for row in change]
-    assert 0.93 <= mean(it.low <= truth <= it.high for it in paired) <= 0.97
+    assert 0.93 <= mean(interval.low <= truth <= interval.high for interval in paired) <= 0.97
     variants = np.repeat(np.arange(problems), 6)
     trials = generator.binomial(1, np.repeat(rates, 6, axis=1)).astype(float)
     clustered = [share_interval(row, clusters=variants) for row in trials]
-    assert 0.93 <= mean(it.low <= 0.4 <= it.high for it in clustered) <= 0.97
+    assert 0.93 <= mean(interval.low <= 0.4 <= interval.high for interval in clustered) <= 0.97
     naive = [share_interval(row) for row in trials]
-    assert mean(it.low <= 0.4 <= it.high for it in naive) < 0.92  # the width under a false assumption of independence
+    assert (
+        mean(interval.low <= 0.4 <= interval.high for interval in naive) < 0.92
+    )  # the width under a false assumption of independence
 
 
 @pytest.mark.parametrize("samples", [2, 8])
@@ -261,11 +269,11 @@ def test_the_variance_splits_into_that_between_and_that_within_problems(samples)
     generator = np.random.default_rng(4)
     rates = generator.beta(2, 3, size=400_000)
     correct = generator.binomial(samples, rates)
-    found = power(correct / samples, sample_variance(correct, samples), samples)
-    assert found.between == pytest.approx(rates.var(), rel=0.05)
-    assert found.within == pytest.approx((rates * (1 - rates)).mean(), rel=0.05)
-    assert found.within_share == pytest.approx(found.within / samples / (correct / samples).var(), rel=1e-3)
-    assert found.detectable_twice_problems < found.detectable_twice_samples < found.detectable
+    split = power(correct / samples, sample_variance(correct, samples), samples)
+    assert split.between == pytest.approx(rates.var(), rel=0.05)
+    assert split.within == pytest.approx((rates * (1 - rates)).mean(), rel=0.05)
+    assert split.within_share == pytest.approx(split.within / samples / (correct / samples).var(), rel=1e-3)
+    assert split.detectable_twice_problems < split.detectable_twice_samples < split.detectable
 
 
 def test_the_detectable_difference_is_found_in_80_of_100_runs():
@@ -275,8 +283,8 @@ def test_the_detectable_difference_is_found_in_80_of_100_runs():
     noise = generator.normal(0, spread, (4000, size))
     exact = (t_quantile(0.975, size - 1) + t_quantile(0.8, size - 1)) * spread / sqrt(size)
     assert detectable == pytest.approx(exact, rel=0.25)  # its own spread is estimated
-    found = mean(p_value(row + exact) < 0.05 for row in noise)
-    assert 0.77 <= found <= 0.83
+    rejected = mean(p_value(row + exact) < 0.05 for row in noise)
+    assert 0.77 <= rejected <= 0.83
     assert 0.035 <= mean(p_value(row) < 0.05 for row in noise) <= 0.065
 
 
@@ -315,18 +323,18 @@ def test_the_p_value_of_a_constant_difference_is_that_under_the_worst_distributi
 
 
 @pytest.mark.parametrize("constant", [-1.0, 0.25, 0.5, 1.0])
-def test_a_constant_difference_excludes_0_where_its_p_value_says_so(constant):
+def test_the_interval_of_a_constant_difference_excludes_0_exactly_where_its_p_value_is_below_5_percent(constant):
     for units in range(1, 40):
         values = np.full(units, constant)
-        found = mean_interval(values, bounds=(-1, 1))
-        assert (found.low > 0 or found.high < 0) == (p_value(values) < 0.05)
+        interval = mean_interval(values, bounds=(-1, 1))
+        assert (interval.low > 0 or interval.high < 0) == (p_value(values) < 0.05)
     assert mean_interval(np.ones(5), bounds=(-1, 1)).low < 0 < mean_interval(np.ones(6), bounds=(-1, 1)).low
 
 
 def test_where_nothing_varies_no_detectable_difference_is_claimed():
     for changes in (np.zeros(30), np.ones(3)):
-        found = power(changes, np.zeros(changes.size), 4)
-        assert (found.detectable, found.detectable_twice_problems, found.detectable_twice_samples) == (None,) * 3
+        split = power(changes, np.zeros(changes.size), 4)
+        assert (split.detectable, split.detectable_twice_problems, split.detectable_twice_samples) == (None,) * 3
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -373,8 +381,8 @@ def test_no_values_have_no_mean():
 def test_wilson_agrees_with_scipy(trials, data):
     successes = data.draw(st.integers(0, trials))
     oracle = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    found = wilson(successes, trials)
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
+    interval = wilson(successes, trials)
+    assert (interval.low, interval.high) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
 
 
 def test_a_proportion_of_nothing_is_refused():
@@ -384,10 +392,10 @@ def test_a_proportion_of_nothing_is_refused():
 
 def test_kappa_agrees_with_the_textbook() -> None:
     pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
-    found = kappa(pairs)
-    assert found is not None
-    assert found.mean == pytest.approx(0.4)
-    assert found.low < 0.4 < found.high
+    interval = kappa(pairs)
+    assert interval is not None
+    assert interval.mean == pytest.approx(0.4)
+    assert interval.low < 0.4 < interval.high
     assert kappa([]) is None
     assert kappa([(True, True)] * 9) is None, "chance alone gives that agreement"
     perfect = kappa([(True, True), (False, False)])

@@ -31,9 +31,9 @@ def test_every_promised_number_is_there(run):
         assert None not in [metrics[section][name] for name in names]
     for arm in ("base", "teacher", "student"):
         for difficulty in ("all", "easy", "medium", "hard"):
-            found = metrics["evaluation"][arm][difficulty]
-            assert {"pass@1", "pass@4", "maj@4", "truncated", "no_answer", "problems", "samples"} <= found.keys()
-            assert found["pass@1"].keys() == INTERVAL
+            scores = metrics["evaluation"][arm][difficulty]
+            assert {"pass@1", "pass@4", "maj@4", "truncated", "no_answer", "problems", "samples"} <= scores.keys()
+            assert scores["pass@1"].keys() == INTERVAL
         for name in ("verification", "backtracking", "num_steps"):
             assert metrics["behaviours"][arm][name].keys() == INTERVAL
     assert metrics["difference"]["student-base"]["hard"].keys() >= INTERVAL | {"gained", "lost"}
@@ -59,26 +59,26 @@ def test_the_cost_of_a_correct_rollout_includes_aborted_requests(run):
 
 def test_text_is_not_needed(run):
     narrow = {arm: table.select(COLUMNS) for arm, table in run.arms.items()}
-    found = metrics_json_of(
+    metrics = metrics_json_of(
         config=run.config, versions=VERSIONS, problems=30, sampled=run.sampled.select(COLUMNS), arms=narrow
     )
-    assert found["evaluation"] == run.metrics["evaluation"]
-    assert found["behaviours"] == run.metrics["behaviours"]
+    assert metrics["evaluation"] == run.metrics["evaluation"]
+    assert metrics["behaviours"] == run.metrics["behaviours"]
 
 
 def test_a_run_without_rollouts_has_metrics():
-    found = metrics_json_of(config=a_config(), versions={}, problems=3, sampled=ROLLOUT_SCHEMA.empty_table())
-    assert found["funnel"]["rollouts"] == 0
-    assert found["sampling"]["acceptance_rate"] is None
-    assert (found["evaluation"], found["difference"], found["k_curve"]) == ({}, {}, [])
-    json.dumps(found, allow_nan=False)
+    metrics = metrics_json_of(config=a_config(), versions={}, problems=3, sampled=ROLLOUT_SCHEMA.empty_table())
+    assert metrics["funnel"]["rollouts"] == 0
+    assert metrics["sampling"]["acceptance_rate"] is None
+    assert (metrics["evaluation"], metrics["difference"], metrics["k_curve"]) == ({}, {}, [])
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_a_loss_that_is_not_finite_is_null_and_its_step_named(run):
     rows = [{"step": step, "loss": loss, "tokens_per_second": 9.0} for step, loss in ((1, 2.0), (2, float("nan")))]
-    found = metrics_json_of(config=run.config, versions={}, problems=30, sampled=run.sampled, training=rows)
-    assert (found["training"]["last_loss"], found["training"]["non_finite_step"]) == (None, 2)
-    json.dumps(found, allow_nan=False)
+    metrics = metrics_json_of(config=run.config, versions={}, problems=30, sampled=run.sampled, training=rows)
+    assert (metrics["training"]["last_loss"], metrics["training"]["non_finite_step"]) == (None, 2)
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_an_arm_that_lacks_problems_is_refused(run):
@@ -89,5 +89,5 @@ def test_an_arm_that_lacks_problems_is_refused(run):
 
 def test_a_run_that_stops_at_success_has_no_k_curve(run):
     adaptive = a_config(policy={"kind": "until_correct"})
-    found = metrics_json_of(config=adaptive, versions={}, problems=30, sampled=curated(run.sampled, 2))
-    assert found["k_curve"] == []
+    metrics = metrics_json_of(config=adaptive, versions={}, problems=30, sampled=curated(run.sampled, 2))
+    assert metrics["k_curve"] == []

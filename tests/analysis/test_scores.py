@@ -65,21 +65,21 @@ def test_unnamed_difficulties_are_only_in_all():
 
 
 def test_a_vote_counts_equal_wrong_answers_together_and_no_answer_not_at_all():
-    (found, _) = score(table([RIGHT, (WRONG, "7"), (WRONG, " 7"), NONE]), "base", (4,))
-    assert found.majority_at[4].mean == 0  # "7" has two votes
-    (found, _) = score(table([RIGHT, (WRONG, "7"), NONE, NONE]), "base", (4,))
-    assert found.majority_at[4].mean == 0.5  # a tie of two
-    (found, _) = score(table([RIGHT, NONE, NONE, NONE]), "base", (4,))
-    assert found.majority_at[4].mean == 1
+    (overall, _) = score(table([RIGHT, (WRONG, "7"), (WRONG, " 7"), NONE]), "base", (4,))
+    assert overall.majority_at[4].mean == 0  # "7" has two votes
+    (overall, _) = score(table([RIGHT, (WRONG, "7"), NONE, NONE]), "base", (4,))
+    assert overall.majority_at[4].mean == 0.5  # a tie of two
+    (overall, _) = score(table([RIGHT, NONE, NONE, NONE]), "base", (4,))
+    assert overall.majority_at[4].mean == 1
 
 
 def test_faults_have_rates_of_their_own_and_stay_in_the_denominator():
     attempts = [RIGHT, WRONG, NONE, Outcome.TRUNCATED, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED, RIGHT]
-    (found, _) = score(table(attempts), "base")
-    assert found.samples == 8
-    assert found.outcomes[RIGHT] == 0.25
-    assert all(found.outcomes[o] == 0.125 for o in Outcome if o is not RIGHT)
-    assert sum(found.outcomes.values()) == pytest.approx(1)
+    (overall, _) = score(table(attempts), "base")
+    assert overall.samples == 8
+    assert overall.outcomes[RIGHT] == 0.25
+    assert all(overall.outcomes[o] == 0.125 for o in Outcome if o is not RIGHT)
+    assert sum(overall.outcomes.values()) == pytest.approx(1)
 
 
 def test_problems_with_unlike_sample_counts_are_refused():
@@ -98,9 +98,9 @@ def test_an_arm_without_rollouts_is_refused():
 
 
 def test_an_arm_that_is_always_wrong_is_not_certainly_so():
-    (found, _) = score(table(*[[WRONG, WRONG]] * 30), "base", (1, 2))
-    assert found.pass_at[1].low == 0
-    assert 0.05 < found.pass_at[1].high < 0.2
+    (overall, _) = score(table(*[[WRONG, WRONG]] * 30), "base", (1, 2))
+    assert overall.pass_at[1].low == 0
+    assert 0.05 < overall.pass_at[1].high < 0.2
 
 
 outcomes = st.sampled_from([RIGHT, WRONG, NONE])
@@ -120,9 +120,9 @@ def test_the_order_of_rows_changes_nothing(arm, seed):
 @settings(max_examples=30, deadline=None)
 @given(arms)
 def test_an_arm_differs_from_itself_by_exactly_0(arm):
-    found = paired_difference(table(*arm), table(*arm))["all"]
-    assert (found.mean, found.low, found.high) == (0, 0, 0)
-    assert (found.gained, found.lost) == (0, 0)
+    difference = paired_difference(table(*arm), table(*arm))["all"]
+    assert (difference.mean, difference.low, difference.high) == (0, 0, 0)
+    assert (difference.gained, difference.lost) == (0, 0)
 
 
 @settings(max_examples=30, deadline=None)
@@ -151,9 +151,9 @@ def test_pairing_narrows_the_interval_of_arms_that_move_together():
 
 
 def test_a_constant_gain_is_not_certainty():
-    found = paired_difference(table(*[[WRONG]] * 5), table(*[[RIGHT]] * 5))["all"]
-    assert found.mean == 1
-    assert found.low < 0
+    difference = paired_difference(table(*[[WRONG]] * 5), table(*[[RIGHT]] * 5))["all"]
+    assert difference.mean == 1
+    assert difference.low < 0
 
 
 def test_arms_with_other_problems_or_sample_counts_are_not_compared():
@@ -165,20 +165,22 @@ def test_arms_with_other_problems_or_sample_counts_are_not_compared():
 
 def test_behaviours_are_shares_of_responses_by_correctness():
     annotations = [Annotation(verification=v, num_steps=d) for v, d in ((2, 4), (0, 2), (1, 3), (0, 1))]
-    found = behaviours(with_annotations(table([RIGHT, WRONG], [RIGHT, WRONG]), annotations))
-    assert found.verification.mean == 0.5
-    assert found.num_steps.mean == 2.5
-    assert found.correct.verification.mean == 1
-    assert found.not_correct.num_steps.mean == 1.5
-    assert found.by_difficulty["easy"].responses == 4
+    metrics = behaviours(with_annotations(table([RIGHT, WRONG], [RIGHT, WRONG]), annotations))
+    assert metrics.verification.mean == 0.5
+    assert metrics.num_steps.mean == 2.5
+    assert metrics.correct.verification.mean == 1
+    assert metrics.not_correct.num_steps.mean == 1.5
+    assert metrics.by_difficulty["easy"].responses == 4
 
 
 def test_behaviours_are_counted_per_thousand_tokens():
     rollouts = table([RIGHT, WRONG], [RIGHT, WRONG])
     annotations = [Annotation(verification=v) for v in (2, 0, 1, 0)]
-    found = behaviours(with_annotations(rollouts, annotations)).per_1000_tokens
-    assert found["verification"].mean == pytest.approx(3000 / sum(rollouts["completion_tokens"].to_pylist()))
-    assert found["backtracking"].mean == 0 < found["backtracking"].high
+    rates_by_behaviour = behaviours(with_annotations(rollouts, annotations)).per_1000_tokens
+    assert rates_by_behaviour["verification"].mean == pytest.approx(
+        3000 / sum(rollouts["completion_tokens"].to_pylist())
+    )
+    assert rates_by_behaviour["backtracking"].mean == 0 < rates_by_behaviour["backtracking"].high
 
 
 def test_reasoning_is_compared_problem_by_problem():
@@ -187,16 +189,23 @@ def test_reasoning_is_compared_problem_by_problem():
     arms = [
         with_annotations(
             table(*[[RIGHT, WRONG]] * 20),
-            [Annotation(verification=int(generator.random() < care), num_steps=int(depth + it)) for it in hardness],
+            [
+                Annotation(verification=int(generator.random() < care), num_steps=int(depth + extra))
+                for extra in hardness
+            ],
         )
         for care, depth in ((0.2, 3), (0.6, 4))
     ]
-    found = behaviour_difference(arms[0], arms[1].take(pa.array(generator.permutation(40))))
+    difference = behaviour_difference(arms[0], arms[1].take(pa.array(generator.permutation(40))))
     old, new = (np.array(arm["annotation_verification"]).reshape(20, 2).mean(axis=1) for arm in arms)
     low, high = scipy.stats.ttest_rel(new, old).confidence_interval()
-    assert asdict(found["verification"]) == pytest.approx({"mean": (new - old).mean(), "low": low, "high": high})
-    assert asdict(found["num_steps"]) == pytest.approx({"mean": 1, "low": 1, "high": 1}), "however the problems differ"
-    assert found["backtracking"].low == -found["backtracking"].high < 0, "a behaviour never seen can still change"
+    assert asdict(difference["verification"]) == pytest.approx({"mean": (new - old).mean(), "low": low, "high": high})
+    assert asdict(difference["num_steps"]) == pytest.approx({"mean": 1, "low": 1, "high": 1}), (
+        "however the problems differ"
+    )
+    assert difference["backtracking"].low == -difference["backtracking"].high < 0, (
+        "a behaviour never seen can still change"
+    )
     template = {problem: str(i // 4) for i, problem in enumerate(arms[0]["problem_id"].to_pylist()[::2])}
     clustered = mean_interval(new - old, clusters=np.arange(20) // 4)
     assert asdict(behaviour_difference(*arms, template)["verification"]) == pytest.approx(asdict(clustered))
@@ -247,8 +256,8 @@ def test_pass_rate_bands_hold_every_judged_problem_once():
         [RIGHT] * 4, [RIGHT] * 3 + [WRONG], [RIGHT, WRONG, WRONG, NONE], [WRONG] * 4, [Outcome.TIMEOUT] * 4
     )
     notes = [Annotation(num_steps=depth) for depth in (5, 4, 3, 2, 1) for _ in range(4)]
-    found = by_pass_rate(with_annotations(rollouts, notes))
-    assert [(band.above, band.up_to, band.problems, band.num_steps.mean) for band in found] == [
+    bands = by_pass_rate(with_annotations(rollouts, notes))
+    assert [(band.above, band.up_to, band.problems, band.num_steps.mean) for band in bands] == [
         (0, 0, 1, 2),
         (0, 0.25, 1, 3),
         (0.5, 0.75, 1, 4),
@@ -259,12 +268,12 @@ def test_pass_rate_bands_hold_every_judged_problem_once():
 
 def test_each_outcome_has_a_rate_with_an_interval_over_problems():
     rollouts = table([RIGHT, Outcome.TIMEOUT], [WRONG, Outcome.TIMEOUT], [RIGHT, RIGHT], [NONE, NONE])
-    found = rates(rollouts)
-    assert {name: it.mean for name, it in found.items() if it.mean} == {
+    by_outcome = rates(rollouts)
+    assert {name: rate.mean for name, rate in by_outcome.items() if rate.mean} == {
         "correct": 3 / 8,
         "wrong": 1 / 8,
         "no_answer": 2 / 8,
         "timeout": 2 / 8,
     }
-    assert found["correct"] == score(rollouts, "base")[0].pass_at[1]
-    assert 0 < found["failed"].high < 0.6, "0 of four problems does not mean never"
+    assert by_outcome["correct"] == score(rollouts, "base")[0].pass_at[1]
+    assert 0 < by_outcome["failed"].high < 0.6, "0 of four problems does not mean never"

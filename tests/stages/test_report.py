@@ -59,9 +59,9 @@ def test_a_run_is_reported_in_three_files_with_the_same_numbers(tmp_path: Path) 
     written = report(run)
     metrics = json.loads(read(run, "metrics.json"))
     page = read(run, "report.html")
-    found = Page(page).numbers
-    assert len(found) > 100
-    assert all(float(value) == resolve(metrics, pointer) for pointer, value, _ in found)
+    numbers = Page(page).numbers
+    assert len(numbers) > 100
+    assert all(float(value) == resolve(metrics, pointer) for pointer, value, _ in numbers)
     assert re.sub("<[^>]+>", "", page.split("<h1>")[1].split("</h1>")[0]) in read(run, "report.md")
     assert json.loads(read(run, "evaluation/student/scores.json")) == metrics["evaluation"]["student"]
     assert "Every rollout of the run is here" in page
@@ -133,21 +133,21 @@ def test_runs_are_paired_on_the_problems_that_both_hold_out(tmp_path: Path) -> N
         report(run)
     out = tmp_path / "out"
     compare([str(run.place) for run in runs], str(out))
-    found = json.loads((out / "comparison.json").read_text())
-    pair = found["pairs"]["two-one"]["slices"]
+    comparison = json.loads((out / "comparison.json").read_text())
+    pair = comparison["pairs"]["two-one"]["slices"]
     assert pair["all"]["problems"] == 12
     assert pair["all"]["p_holm"] == pair["all"]["p"]
-    assert found["config"]["seed"] == {"one": "0", "two": "3"}
-    assert "evaluation.samples" in found["config"]
-    assert "root" not in found["config"]
+    assert comparison["config"]["seed"] == {"one": "0", "two": "3"}
+    assert "evaluation.samples" in comparison["config"]
+    assert "root" not in comparison["config"]
     page = (out / "comparison.html").read_text()
     numbers = Page(page).numbers
     assert len(numbers) > 40
-    assert all(float(value) == resolve(found, pointer) for pointer, value, _ in numbers)
+    assert all(float(value) == resolve(comparison, pointer) for pointer, value, _ in numbers)
     assert [address for address in Page(page).loads if not address.startswith("#")] == ["data:,"]
     assert "default-src 'none'" in page
     printed = {pointer: text for pointer, _, text in numbers}
-    in_markdown = NUMBER.findall(traced(found))
+    in_markdown = NUMBER.findall(traced(comparison))
     assert printed.keys() == {pointer for _, pointer, _ in in_markdown}
     for value, pointer, text in in_markdown:
         assert printed[pointer] == text
@@ -183,9 +183,9 @@ def test_a_student_that_is_not_measured_whole_is_in_no_pair_and_named(tmp_path: 
     for run in runs:
         report(run)
     compare([str(run.place) for run in runs], str(tmp_path / "out"))
-    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert list(found["pairs"]) == ["three-one"]
-    assert found["unfinished"] == {"two": {"samples": 46, "of": 48}}
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(comparison["pairs"]) == ["three-one"]
+    assert comparison["unfinished"] == {"two": {"samples": 46, "of": 48}}
     sentence = "The student of two is left out: only 46 of its 48 samples exist"
     assert sentence in (tmp_path / "out" / "comparison.md").read_text()
 
