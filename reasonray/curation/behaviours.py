@@ -1,8 +1,8 @@
-"""What reasoning looks like from outside: phrases that betray a behaviour, with the characters that show it.
+"""Lexical detectors of reasoning behaviours, with the characters of the completion that are the evidence.
 
-The detectors are lexical. They read first-person frames ("let me check", "Wait, that's wrong") and not bare words, so
-that a waiter, a bank check or an answer that is "incorrect." does not count. Code blocks, text quoted from the problem
-and what others say are passed over. Every pattern has bounded repeats only: the time is linear in the text.
+The phrases (lexicon.py) are first-person frames ("let me check", "Wait, that's wrong") and not bare words, so that a
+waiter, a bank check or an answer that is "incorrect." does not count. Code blocks, text quoted from the problem and
+reported speech do not count either. Every pattern has bounded repeats only, so that the time is linear in the text.
 """
 
 from __future__ import annotations
@@ -18,104 +18,112 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENERS, OPENING
-from reasonray.curation.phrase_matcher import Phrases
+from reasonray.curation.phrase_matcher import PhraseMatcher
 from reasonray.prompts import REASONING_CLOSE, split_reasoning
 from reasonray.records import BEHAVIOURS, Annotation, Span
 from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, set_columns
 
-__all__ = ["annotate", "annotate_table", "sentences"]
+__all__ = ["DETECTORS_VERSION", "annotate", "annotate_table", "sentences"]
+
+DETECTORS_VERSION = "1"
+"""Raise it with every change of what the detectors find: stored annotations of another version are made again."""
 
 _Evidence = tuple[str, int, int]
-"""Behaviour, start and end: a Span, of which a long text has hundreds."""
+"""Behaviour, start and end. Lighter than a Span, because a long text has hundreds."""
 _LONGEST_OPENING = 40
+"""Characters before a phrase in which OPENED is looked for."""
 
 
 @cache
-def _phrases() -> Phrases[tuple[str, bool]]:
-    """Return the lexicon by behaviour, and whether a phrase counts at an opening only."""
+def _matcher() -> PhraseMatcher[tuple[str, bool]]:
+    """Return the matcher of the lexicon; a phrase's kind is its behaviour, and whether it counts at an opening only."""
     opening = {(behaviour, True): phrases for behaviour, phrases in OPENING.items()}
-    return Phrases(opening | {(behaviour, False): phrases for behaviour, phrases in ANYWHERE.items()})
+    return PhraseMatcher(opening | {(behaviour, False): phrases for behaviour, phrases in ANYWHERE.items()})
 
 
-_DENIALS = ("no need", "no reason", "without", "not", "never", "cannot")
-_BETWEEN = ("need", "have", "to", "even", "for", "bother")
-_SAYS = ("claims", "says", "thinks", "believes", "argues", "insists", "claimed", "said", "thought")
-_DENIED = re.compile(rf"(?:\b(?:{'|'.join(_DENIALS)})|n[’']t)(?:\s+(?:{'|'.join(_BETWEEN)})){{0,3}}\s+\Z")
-_SAID = re.compile(
+_NEGATIONS = ("no need", "no reason", "without", "not", "never", "cannot")
+_LINKS = ("need", "have", "to", "even", "for", "bother")
+_REPORTING_VERBS = ("claims", "says", "thinks", "believes", "argues", "insists", "claimed", "said", "thought")
+_NEGATED = re.compile(rf"(?:\b(?:{'|'.join(_NEGATIONS)})|n[’']t)(?:\s+(?:{'|'.join(_LINKS)})){{0,3}}\s+\Z")
+_SPEAKER_BEFORE = re.compile(
     r"\b(?:said|says|shout(?:s|ed)|ask(?:s|ed)|tells?|told|repl(?:ies|ied)|yell(?:s|ed)|wrote|writes|reads)"
     r"[^.!?\n\"“]{0,16}[\"“‘']\s?\Z",
 )
-_REPORTED = re.compile(rf"\b(?:{'|'.join(_SAYS)})(?: that)?\s\Z")
-_SAID_AFTER = re.compile(
+_REPORTED = re.compile(rf"\b(?:{'|'.join(_REPORTING_VERBS)})(?: that)?\s\Z")
+_SPEAKER_AFTER = re.compile(
     r"[^\"”\n]{0,40}[\"”]\s?(?:\w+ ){0,2}(?:said|says|ask(?:s|ed)|repl(?:ies|ied)|shout(?:s|ed)|yell(?:s|ed))\b"
 )
-_BEFORE = (_SAID, _REPORTED, _DENIED)
-_TURNING = frozenset(word for words in (*_DENIALS, *_BETWEEN, *_SAYS, "that") for word in words.split())
-_TURNED = ("n't", "n’t", '"', "“", "‘", "'")
-"""What one of _BEFORE ends in, by which most places are cleared without a look at what stands before."""
+_DISCOUNTING = (_SPEAKER_BEFORE, _REPORTED, _NEGATED)
+"""Contexts before a phrase in which it does not count: quoted or reported speech, and negation."""
+_DISCOUNTING_WORDS = frozenset(" ".join((*_NEGATIONS, *_LINKS, *_REPORTING_VERBS, "that")).split())
+_DISCOUNTING_ENDINGS = ("n't", "n’t", '"', "“", "‘", "'")
+"""The words and endings with which every match of _DISCOUNTING ends. Without one, no expression needs to be tried."""
 _LOOK_BACK = 40
-_WIDEST_JOINT = 4
-_JOINED = re.compile(rf"[\s,—–-]{{1,{_WIDEST_JOINT}}}")
-_PLAINLY_OPEN = frozenset(OPENERS)
-"""Where one of these stands before a phrase, a space between, it is OPENED without a look further back."""
-_PLAINLY_CLEAR = frozenset(".,!?:;)>*")
-"""What ends no word of _TURNING and nothing of _TURNED."""
+"""Characters before and after a phrase that can discount it."""
+_WIDEST_GAP = 4
+"""Characters between two phrases that are one event."""
+_GAP = re.compile(rf"[\s,—–-]{{1,{_WIDEST_GAP}}}")
+_CERTAIN_OPENERS = frozenset(OPENERS)
+"""One of these right before a phrase, or with one space between, makes an opening without a search for OPENED."""
+_NEVER_DISCOUNTING = frozenset(".,!?:;)>*")
+"""Characters that end nothing of _DISCOUNTING_WORDS and _DISCOUNTING_ENDINGS."""
 
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-# Fenced and inline code, and comments outside fences: `#` only where indented, for at a margin it is a heading.
+# Fenced and inline code, and comments outside fences: `#` only where indented, because at the margin it is a heading.
 _CODE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]{1,200}`|^[ \t]{2,40}#[^\n]{0,400}|^[ \t]{0,40}//[^\n]{0,400}", re.DOTALL | re.MULTILINE
 )
 _CODE_MARKS = ("`", "#", "//")
 _WORD = re.compile(r"\w[\w'’]*")
-# Its literal comes first, for which Python looks much faster than for a border of words.
+# The literal comes first, because Python searches for it much faster than for a border of words.
 _STEP = re.compile(r"step(?<!\wstep)\s{1,3}#?(\d{1,4})\b")
 _NUMBER = re.compile(r"[ \t]{0,8}\d{1,3}")
 _LONGEST_MARKER = 11
+"""Characters before the full stop that numbers an item of a list."""
 _ABBREVIATIONS = ("e.g", "i.e", "etc", "vs", "cf", "approx", "dr", "mr", "mrs", "ms", "eq", "fig")
 _ABBREVIATION = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _ABBREVIATIONS))})\Z", re.IGNORECASE)
-_ABBREVIATED = frozenset(it[-2:] for it in _ABBREVIATIONS)
-"""How one ends, which few words do."""
+_ABBREVIATION_ENDINGS = frozenset(abbreviation[-2:] for abbreviation in _ABBREVIATIONS)
+"""Their last two characters, with which few other words end."""
 _LONGEST_ABBREVIATION = 1 + max(map(len, _ABBREVIATIONS))
 """With the character before it."""
 _SENTENCE_END = re.compile(r"[.!?…\n](?:(?<=\n)|[.!?…]{0,7}(?=[\s\"'”’)*_]|\Z))")
 
-_QUOTED_WORDS = 5
-"""So many words in a row that also stand in the question are a quotation."""
+_QUOTED_NGRAM = 5
+"""Words in a row that are a quotation where the question holds them too."""
 
 
 def annotate(completion: str, question: str) -> Annotation:
-    """Return the behaviours of one completion, with evidence, and its depth."""
-    depth, spans = _read(completion, question)
+    """Return the behaviours of one completion, with their evidence, and its number of reasoning steps."""
+    num_steps, spans = _detect(completion, question)
     counts = Counter(behaviour for behaviour, _, _ in spans)
     return Annotation(
         verification=counts["verification"],
         backtracking=counts["backtracking"],
         subgoals=counts["subgoals"],
         backward_chaining=counts["backward_chaining"],
-        num_steps=depth,
-        spans=tuple(Span(*it) for it in spans),
+        num_steps=num_steps,
+        spans=tuple(Span(*span) for span in spans),
     )
 
 
 def annotate_table(table: pa.Table) -> pa.Table:
-    """Return rollouts with behaviours and depth filled in; what selection decides is kept where it is known.
+    """Return rollouts with behaviours and reasoning steps filled in; what selection decided is kept where it is known.
 
     Args:
-        table: columns of tables.ROLLOUT_SCHEMA, at least completion and problem_question.
+        table: columns of schema.ROLLOUT_SCHEMA, at least completion and problem_question.
     """
     pairs = zip(table["completion"].to_pylist(), table["problem_question"].to_pylist(), strict=True)
-    found = [_read(completion, question) for completion, question in pairs]
-    spans = [span for _, spans in found for span in spans]
-    ends = np.cumsum([0, *(len(spans) for _, spans in found)], dtype=np.int32)
-    owners = np.repeat(np.arange(len(found)), np.diff(ends))
+    detected = [_detect(completion, question) for completion, question in pairs]
+    spans = [span for _, evidence in detected for span in evidence]
+    ends = np.cumsum([0, *(len(evidence) for _, evidence in detected)], dtype=np.int32)
+    owners = np.repeat(np.arange(len(detected)), np.diff(ends))
     behaviours = np.array([behaviour for behaviour, _, _ in spans], dtype=object)
     columns: dict[str, pa.Array] = {
-        f"annotation_{name}": pa.array(np.bincount(owners[behaviours == name], minlength=len(found)), pa.int32())
+        f"annotation_{name}": pa.array(np.bincount(owners[behaviours == name], minlength=len(detected)), pa.int32())
         for name in BEHAVIOURS
     }
-    columns["annotation_num_steps"] = pa.array([depth for depth, _ in found], pa.int32())
-    parts = [pa.array([span[at] for span in spans], SPANS.value_type[at].type) for at in range(3)]
+    columns["annotation_num_steps"] = pa.array([num_steps for num_steps, _ in detected], pa.int32())
+    parts = [pa.array([span[part] for span in spans], SPANS.value_type[part].type) for part in range(3)]
     columns["annotation_spans"] = pa.ListArray.from_arrays(
         pa.array(ends), pa.StructArray.from_arrays(parts, fields=list(SPANS.value_type)), type=SPANS
     )
@@ -126,110 +134,110 @@ def annotate_table(table: pa.Table) -> pa.Table:
     return set_columns(table, columns)
 
 
-def _read(completion: str, question: str) -> tuple[int, list[_Evidence]]:
-    """Return the depth of a completion and its behaviours, in the order of the text."""
-    text = _lower(_hide(completion, question))
-    return _depth(text), sorted(_found(text), key=itemgetter(1, 2))
+def _detect(completion: str, question: str) -> tuple[int, list[_Evidence]]:
+    """Return the reasoning steps of a completion and the evidence of its behaviours, in the order of the text."""
+    text = _lowered(_blank_code_and_quotations(completion, question))
+    return _count_steps(text), sorted(_find_behaviours(text), key=itemgetter(1, 2))
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each sentence that has a word begins and ends; code in fences has none, a list's marker is none."""
-    prose = _FENCED.sub(_blank, text) if "```" in text else text
-    begun = 0
+    """Yield the start and end of each sentence; fenced code, list markers and what has no word are no sentences."""
+    prose = _FENCED.sub(_as_nulls, text) if "```" in text else text
+    begin = 0
     for end in _SENTENCE_END.finditer(prose):
         start, stop = end.span()
-        if prose[start] == "." and _ends_no_sentence(prose, begun, start):
+        if prose[start] == "." and _ends_no_sentence(prose, begin, start):
             continue
-        if word := _WORD.search(prose, begun, start):
+        if word := _WORD.search(prose, begin, start):
             yield word.start(), stop
-        begun = stop
-    if word := _WORD.search(prose, begun):
+        begin = stop
+    if word := _WORD.search(prose, begin):
         yield word.start(), len(prose)
 
 
-def _ends_no_sentence(text: str, begun: int, stop: int) -> bool:
-    """Tell whether a full stop belongs to an abbreviation, or to the number of a list's item."""
+def _ends_no_sentence(text: str, begin: int, stop: int) -> bool:
+    """Return whether a full stop belongs to an abbreviation, or to the number of a list's item."""
     if text[stop - 1].isalpha():
-        likely = text[stop - 2 : stop].lower() in _ABBREVIATED
-        return likely and bool(_ABBREVIATION.search(text, max(begun, stop - _LONGEST_ABBREVIATION), stop))
-    short = stop - begun <= _LONGEST_MARKER and (not begun or text[begun - 1] == "\n")
-    return short and text[stop + 1 : stop + 2] in {" ", "\t"} and bool(_NUMBER.fullmatch(text, begun, stop))
+        likely = text[stop - 2 : stop].lower() in _ABBREVIATION_ENDINGS
+        return likely and bool(_ABBREVIATION.search(text, max(begin, stop - _LONGEST_ABBREVIATION), stop))
+    short = stop - begin <= _LONGEST_MARKER and (not begin or text[begin - 1] == "\n")
+    return short and text[stop + 1 : stop + 2] in {" ", "\t"} and bool(_NUMBER.fullmatch(text, begin, stop))
 
 
-def _found(text: str) -> list[_Evidence]:
-    """Return every behaviour in a text of lower case, with where it begins and ends."""
+def _find_behaviours(text: str) -> list[_Evidence]:
+    """Return the evidence of every behaviour in a text of lower case, behaviour by behaviour."""
     places: dict[str, list[tuple[int, int]]] = {}
-    for (behaviour, opening), start, end in _phrases().find(text):
-        if not opening or _opens(text, start):
+    for (behaviour, opening), start, end in _matcher().find(text):
+        if not opening or _is_opening(text, start):
             places.setdefault(behaviour, []).append((start, end))
     quotes = '"' in text or "”" in text
     return [
         (behaviour, start, end)
         for behaviour, hits in places.items()
-        for start, end in _joined(text, sorted(hits))
-        if not _is_denied(text, start) and not (quotes and _is_said(text, end))
+        for start, end in _merged(text, sorted(hits))
+        if not _is_discounted(text, start) and not (quotes and _is_quoted_speech(text, end))
     ]
 
 
-def _opens(text: str, start: int) -> bool:
-    """Say whether a sentence or clause opens at a place."""
+def _is_opening(text: str, start: int) -> bool:
+    """Return whether a sentence or clause opens at a place."""
     before = text[max(0, start - 2) : start]
-    if before[-1:] in _PLAINLY_OPEN or (before[-1:].isspace() and before[0] in _PLAINLY_OPEN):
+    if before[-1:] in _CERTAIN_OPENERS or (before[-1:].isspace() and before[0] in _CERTAIN_OPENERS):
         return True
     return bool(OPENED.search(text, max(0, start - _LONGEST_OPENING), start))
 
 
-def _lower(text: str) -> str:
+def _lowered(text: str) -> str:
     lowered = text.lower()
-    # One letter has two in lower case, and offsets must stay.
+    # "İ" alone becomes two characters in lower case, and offsets must stay.
     return lowered if len(lowered) == len(text) else text.replace("İ", "i").lower()
 
 
-def _is_denied(text: str, start: int) -> bool:
-    """Say whether what stands before a phrase denies it, or gives it to somebody else."""
-    if text[max(0, start - 2) : start].rstrip()[-1:] in _PLAINLY_CLEAR:
+def _is_discounted(text: str, start: int) -> bool:
+    """Return whether the text before a phrase negates it, or attributes it to somebody else."""
+    if text[max(0, start - 2) : start].rstrip()[-1:] in _NEVER_DISCOUNTING:
         return False
     before = text[max(0, start - _LOOK_BACK) : start]
     last = before.split()[-1:]
-    turns = bool(last) and (last[0] in _TURNING or last[0].endswith(_TURNED))
-    return turns and any(it.search(before) for it in _BEFORE)
+    possible = bool(last) and (last[0] in _DISCOUNTING_WORDS or last[0].endswith(_DISCOUNTING_ENDINGS))
+    return possible and any(context.search(before) for context in _DISCOUNTING)
 
 
-def _is_said(text: str, end: int) -> bool:
-    """Say whether a quotation ends soon after a phrase, and somebody said it."""
+def _is_quoted_speech(text: str, end: int) -> bool:
+    """Return whether a quotation ends soon after a phrase and a speaker is named after it."""
     quoted = any(text.find(mark, end, end + _LOOK_BACK + 2) >= 0 for mark in '"”')
-    return quoted and bool(_SAID_AFTER.match(text, end))
+    return quoted and bool(_SPEAKER_AFTER.match(text, end))
 
 
-def _joined(text: str, hits: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return hits, in order, as events: "Wait, that's wrong" is one change of mind, not two."""
+def _merged(text: str, hits: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return sorted matches as events: "Wait, that's wrong" is one change of mind, not two."""
     events: list[tuple[int, int]] = []
     for start, end in hits:
-        begun, ended = events[-1] if events else (0, -1)
-        near = start - ended <= _WIDEST_JOINT
-        if events and near and (start <= ended or _JOINED.fullmatch(text, ended, start)):
-            events[-1] = begun, max(ended, end)
+        first, last = events[-1] if events else (0, -1)
+        near = start - last <= _WIDEST_GAP
+        if events and near and (start <= last or _GAP.fullmatch(text, last, start)):
+            events[-1] = first, max(last, end)
         else:
             events.append((start, end))
     return events
 
 
-def _hide(completion: str, question: str) -> str:
+def _blank_code_and_quotations(completion: str, question: str) -> str:
     """Blank code and quotations, character by character, so that offsets stay those of the raw completion."""
-    text = _CODE.sub(_blank, completion) if any(mark in completion for mark in _CODE_MARKS) else completion
-    phrases = _quotable(question)
-    if not phrases:
+    text = _CODE.sub(_as_nulls, completion) if any(mark in completion for mark in _CODE_MARKS) else completion
+    ngrams = _question_ngrams(question)
+    if not ngrams:
         return text
-    size = len(next(iter(phrases)))
+    size = len(next(iter(ngrams)))
     words = list(_WORD.finditer(text))
     lowered = [match.group().lower() for match in words]
     pieces, done, index = [], 0, 0
     while index + size <= len(words):
-        if tuple(lowered[index : index + size]) not in phrases:
+        if tuple(lowered[index : index + size]) not in ngrams:
             index += 1
             continue
         first = index
-        while index + size <= len(words) and tuple(lowered[index : index + size]) in phrases:
+        while index + size <= len(words) and tuple(lowered[index : index + size]) in ngrams:
             index += 1
         start, end = words[first].start(), words[index + size - 2].end()
         pieces += [text[done:start], "\0" * (end - start)]
@@ -238,21 +246,22 @@ def _hide(completion: str, question: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _quotable(question: str) -> frozenset[tuple[str, ...]]:
-    """Return the runs of words by which a quotation is known; none if the question holds nothing to be fooled by."""
-    lowered = _lower(question)
-    if not (_STEP.search(lowered) or _found(lowered)):
+def _question_ngrams(question: str) -> frozenset[tuple[str, ...]]:
+    """Return the n-grams of a question that identify a quotation; none if the detectors find nothing in it."""
+    lowered = _lowered(question)
+    if not (_STEP.search(lowered) or _find_behaviours(lowered)):
         return frozenset()
     words = [match.group().lower() for match in _WORD.finditer(question)]
-    size = min(_QUOTED_WORDS, len(words))
+    size = min(_QUOTED_NGRAM, len(words))
     return frozenset(tuple(words[index : index + size]) for index in range(len(words) - size + 1))
 
 
-def _blank(match: re.Match[str]) -> str:
+def _as_nulls(match: re.Match[str]) -> str:
     return "\0" * len(match.group())
 
 
-def _depth(text: str) -> int:
+def _count_steps(text: str) -> int:
+    """Return the number of reasoning steps: of numbered ones, else of the sentences of the reasoning."""
     reasoning, response = split_reasoning(text)
     tagged = REASONING_CLOSE in text or bool(reasoning)
     steps = {match.group(1).lstrip("0") for match in _STEP.finditer(reasoning if tagged else response)}

@@ -1,4 +1,4 @@
-"""The data-set card: a README.md that says how the examples came about, for people, the hub and `datasets`."""
+"""The data-set card: a README.md on how the examples were made, for people, the Hugging Face hub and `datasets`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CARD_COLUMNS = (
     "pass_rate",
     "checker",
 )
-"""What of the examples the card is made from; no text."""
+"""Columns of the examples that the card is made from; no text."""
 _QUANTIFIED = (
     ("completion_tokens", "completion tokens", ".0f"),
     ("num_steps", "reasoning steps", ".0f"),
@@ -54,19 +54,20 @@ def card(
     *,
     splits: Sequence[str] = ("train",),
 ) -> str:
-    """Return the data-set card, a README.md that the Hugging Face hub and `datasets` understand.
+    """Return the data-set card, a README.md that the Hugging Face hub and `datasets` read.
 
     Args:
-        config: of the run; where it, its files and its servers are is left out.
+        config: of the run; addresses of the run, of its files and of its servers are left out.
         funnel: of the run's rollouts, curated.
         exported: the examples, at least CARD_COLUMNS.
-        overlaps: train problems that overlap with held-out ones, None if that was not looked at.
-        splits: those that there are files of; `datasets` loads nothing where one has none.
+        overlaps: train problems that overlap with held-out ones (decontamination.CONTAMINATION_SCHEMA), None if they
+            were not looked for.
+        splits: those that have files; `datasets` loads nothing if a named split has none.
     """
     sections = [
         _header(config, exported, splits),
         _recipe(config),
-        "## Teachers\n\n" + "\n\n".join(f"### {it.name}\n\n{_json(_asked(it))}" for it in config.teachers),
+        _teachers(config),
         _funnel(funnel),
         _drops(funnel),
         _checkers(exported),
@@ -79,9 +80,10 @@ def card(
 
 
 def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
-    rows, by = exported.num_rows, ", ".join(sorted({models.public_name(it.model) for it in config.teachers}))
-    correct = "incorrect" in config.curation.rules
-    found = ", each with an answer that a checker found correct" if correct else ", right and wrong ones"
+    rows = exported.num_rows
+    teachers = ", ".join(sorted({models.public_name(teacher.model) for teacher in config.teachers}))
+    only_correct = "incorrect" in config.curation.rules
+    verdicts = ", each with an answer that a checker found correct" if only_correct else ", right and wrong ones"
     return "\n".join(
         [
             "---",
@@ -100,12 +102,12 @@ def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
             "configs:",
             "- config_name: default",
             "  data_files:",
-            *(line for it in splits for line in (f"  - split: {it}", f"    path: data/{it}-*.parquet")),
+            *(line for split in splits for line in (f"  - split: {split}", f"    path: data/{split}-*.parquet")),
             "---",
             "",
             f"# {config.name}",
             "",
-            f"{rows:,} reasoning traces by {by}{found}. Made with reasonray by rejection sampling.",
+            f"{rows:,} reasoning traces by {teachers}{verdicts}. Made with reasonray by rejection sampling.",
             "",
             _licenses(config),
         ]
@@ -113,21 +115,21 @@ def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
 
 
 def _license(config: Config) -> str:
-    """Return the one license that all it is made of has; "other" where they differ, "unknown" where one is not told."""
-    named = set(_stated(config).values())
+    """Return the license of all sources and teachers; "other" if they differ, "unknown" if one is not stated."""
+    named = set(_stated_licenses(config).values())
     return "unknown" if "" in named else named.pop() if len(named) == 1 else "other"
 
 
-def _stated(config: Config) -> dict[str, str]:
-    """Return the license of every teacher, and of every source that a program did not make up."""
-    sources = [it for it in config.sources if isinstance(it, FilesSource | HubSource)]
-    named = {f"the problems of {it.name or getattr(it, 'path', '')}": it.license for it in sources}
-    return named | {f"the teacher {models.public_name(it.model)}": it.license for it in config.teachers}
+def _stated_licenses(config: Config) -> dict[str, str]:
+    """Return the license of every teacher, and of every source that is not generated."""
+    sources = [source for source in config.sources if isinstance(source, FilesSource | HubSource)]
+    named = {f"the problems of {source.name or getattr(source, 'path', '')}": source.license for source in sources}
+    return named | {f"the teacher {models.public_name(teacher.model)}": teacher.license for teacher in config.teachers}
 
 
 def _licenses(config: Config) -> str:
-    told = "; ".join(f"{what}: {license or 'not stated'}" for what, license in _stated(config).items())
-    return f"Licenses that it follows from: {told}."
+    licenses = "; ".join(f"{origin}: {name or 'not stated'}" for origin, name in _stated_licenses(config).items())
+    return f"Licenses that it follows from: {licenses}."
 
 
 def _size_category(rows: int) -> str:
@@ -145,10 +147,16 @@ def _recipe(config: Config) -> str:
     }
     return (
         "## Recipe\n\n"
-        "Every problem is sampled from the teachers, every completion judged by a checker. Rules drop what is not "
-        f"worth learning from ({', '.join(curation.rules)}; the first that fires is the reason). Of what is left at "
-        f"most {curation.keep_per_problem} per problem are selected{_PREFERRED[curation.prefer]}.\n\n" + _json(parts)
+        "The teachers sample completions of every problem, and a checker judges every completion. Rules drop rollouts "
+        f"that are not worth learning from ({', '.join(curation.rules)}; the first that fires is the reason). Of the "
+        f"others at most {curation.keep_per_problem} per problem are selected{_PREFERRED[curation.prefer]}.\n\n"
+        + _json(parts)
     )
+
+
+def _teachers(config: Config) -> str:
+    sections = (f"### {teacher.name}\n\n{_json(_model(teacher))}" for teacher in config.teachers)
+    return "## Teachers\n\n" + "\n\n".join(sections)
 
 
 def _source(source: Source) -> dict[str, Any]:
@@ -159,11 +167,12 @@ def _source(source: Source) -> dict[str, Any]:
 
 
 def _curation(curation: Curation) -> dict[str, Any]:
-    labeller = {"labeller": _asked(curation.labeller)} if curation.labeller else {}
-    return curation.model_dump(mode="json") | {"benchmarks": [_file_name(it) for it in curation.benchmarks]} | labeller
+    labeller = {"labeller": _model(curation.labeller)} if curation.labeller else {}
+    benchmarks = {"benchmarks": [_file_name(pattern) for pattern in curation.benchmarks]}
+    return curation.model_dump(mode="json") | benchmarks | labeller
 
 
-def _asked(model: PromptedModel) -> dict[str, Any]:
+def _model(model: PromptedModel) -> dict[str, Any]:
     shown = model.model_dump(mode="json", include={"revision", "prompt", "sampling"})
     return {"model": models.public_name(model.model)} | shown
 
@@ -190,9 +199,9 @@ def _drops(funnel: Funnel) -> str:
 
 
 def _checkers(exported: pa.Table) -> str:
-    """Say whose word each answer's correctness rests on: a majority is no gold answer."""
-    counts = exported["checker"].value_counts().to_pylist()
-    rows = ((it["values"], f"{it['counts']:,}") for it in sorted(counts, key=lambda it: -it["counts"]))
+    """Return which checkers found the answers correct: a majority vote is not a gold answer."""
+    counts = sorted(exported["checker"].value_counts().to_pylist(), key=lambda row: -row["counts"])
+    rows = ((row["values"], f"{row['counts']:,}") for row in counts)
     return "## Found correct by\n\n" + _table(("checker", "examples"), rows)
 
 
@@ -202,12 +211,12 @@ def _contamination(overlaps: pa.Table | None, config: Config) -> str:
         return title + "Not looked for: no rule `contaminated`."
     sizes = " or ".join(map(str, config.curation.ngrams))
     searched = ", ".join(["the held-out problems", *map(_file_name, config.curation.benchmarks)])
-    told = f"Problems that are one of, or share {sizes} words in a row with, {searched} were dropped: "
+    dropped = f"Problems that are one of, or share {sizes} words in a row with, {searched} were dropped: "
     counts = overlaps.group_by("benchmark").aggregate([("problem_id", "count_distinct")]).to_pylist()
     if not counts:
-        return title + told + "there were none."
-    rows = ((_file_name(it["benchmark"]), f"{it['problem_id_count_distinct']:,}") for it in counts)
-    return title + told + "\n\n" + _table(("overlaps with", "problems"), rows)
+        return title + dropped + "there were none."
+    rows = ((_file_name(row["benchmark"]), f"{row['problem_id_count_distinct']:,}") for row in counts)
+    return title + dropped + "\n\n" + _table(("overlaps with", "problems"), rows)
 
 
 def _pass_rates(exported: pa.Table) -> str:
@@ -250,8 +259,8 @@ def _reproduce(config: Config) -> str:
         f"The run's `config.json` holds every knob (sha256 `{config.sha256()}`) and the versions of what decides "
         "results. With the same configuration as TOML:\n\n"
         "```sh\npython jobs/sample.py CONFIG.toml\npython jobs/curate.py CONFIG.toml\n```\n\n"
-        "Sampling on other hardware or with another version of the engine draws other completions; curation of the "
-        "same rollouts yields the same examples.\n\n"
+        "Sampling on other hardware or with another version of the engine gives other completions; curation of the "
+        "same rollouts gives the same examples.\n\n"
         "```python\nfrom datasets import load_dataset\n\n"
         'examples = load_dataset("path/to/this/folder", split="train")\n```'
     )

@@ -1,7 +1,7 @@
-"""Which train problems overlap with held-out problems or with benchmark files.
+"""Decontamination: finds the train problems that overlap with held-out problems or with items of benchmark files.
 
-Everything is linear in the data: hashes are made per block, and only hashes meet. A hash that meets another is held
-against the words themselves before it counts as contamination.
+Everything is linear in the data: n-grams are hashed per block, and only hashes are compared. A hash that matches
+another is checked against the words themselves before it counts as contamination.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reasonray.curation.text import copied, normalised, undressed, words
+from reasonray.curation.text import copy_key, normalised_words, split_words, strip_markup
 from reasonray.errors import UserError
 from reasonray.problems.files import read_rows
 from reasonray.records import Split
@@ -25,13 +25,15 @@ from reasonray.store.run import Run
 _Hashes = npt.NDArray[np.uint64]
 _Rows = npt.NDArray[np.int64]
 _Entries = tuple[_Hashes, _Rows]
-"""Sorted hashes, and the item of each."""
+"""Sorted hashes, and the number of the item of each."""
 
-_TEXTS = ("question", "problem", "text", "prompt")
+_TEXT_COLUMNS = ("question", "problem", "text", "prompt")
 HELD_OUT = "held out"
+"""The benchmark of a run's own test problems."""
 _COMMON_ITEMS, _COMMON_SHARE = 10, 0.01
+"""An n-gram in more than so many items, and in more than such a share of them, is their wording."""
 _SHORTEST = 5
-"""Words that a text must have to be found again whole; shorter ones are anybody's."""
+"""Words that a text must have to be found within another; shorter texts match by chance."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 CONTAMINATION_SCHEMA = pa.schema(
@@ -43,25 +45,26 @@ CONTAMINATION_SCHEMA = pa.schema(
         pa.field("matched", pa.string()),
     ]
 )
-"""One row a problem and item that overlap: how many words in a row, and which."""
+"""One row per problem and item that overlap: how many words in a row they share, and which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A held-out problem, or one of a benchmark."""
+    """A problem that must not be trained on: a run's test problem, or an item of a benchmark file."""
 
     benchmark: str
+    """The pattern of the benchmark's files, or HELD_OUT."""
     id: str
     text: str
 
 
 @dataclass(frozen=True)
-class Index:
-    """The n-grams of held-out items, by size, sorted by hash. Pickles; a task on every node shares one."""
+class NgramIndex:
+    """The n-grams of held-out items, by size, sorted by hash. It pickles, so that the tasks of a node share one."""
 
     items: tuple[Item, ...]
     copies: dict[str, list[int]]
-    """Items by their text, whatever its length: a problem must not be one."""
+    """Items by text.copy_key, whatever their length: a problem must not be a copy of one."""
     shared: dict[int, _Entries]
     """N-grams that a problem must not hold."""
     whole: dict[int, _Entries]
@@ -71,12 +74,12 @@ class Index:
 
 
 def held_out_items(run: Run) -> list[Item]:
-    """Return what must not be trained on: a run's test problems, and the items of its benchmark files.
+    """Return the items that must not be trained on: a run's test problems, and those of its benchmark files.
 
     Raises:
-        UserError: a benchmark file is not there, or has no column of text.
+        UserError: a benchmark file does not exist, or has no column of text.
     """
-    items = [Item(HELD_OUT, it.id, it.question) for it in run.problems(Split.TEST)]
+    items = [Item(HELD_OUT, problem.id, problem.question) for problem in run.problems(Split.TEST)]
     for pattern in run.config.curation.benchmarks:
         items += _benchmark(pattern)
     return items
@@ -88,65 +91,70 @@ def _benchmark(pattern: str) -> Iterator[Item]:
 
 
 def _text(row: Mapping[str, Any], where: str) -> str:
-    for name in _TEXTS:
+    for name in _TEXT_COLUMNS:
         if isinstance(row.get(name), str):
             return str(row[name])
-    raise UserError(f"{where}: none of the columns {', '.join(_TEXTS)} holds a text; there are {', '.join(row)}")
+    raise UserError(f"{where}: none of the columns {', '.join(_TEXT_COLUMNS)} holds a text; there are {', '.join(row)}")
 
 
-def index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[int] = ()) -> Index:
+def build_index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[int] = ()) -> NgramIndex:
     """Return the index of held-out items.
 
-    N-grams that stand in more than ten items and one of a hundred are how such problems are worded, and do not count;
-    an item that is there several times counts once.
+    An n-gram in more than ten items, and in more than one of a hundred, is how such problems are worded, and does not
+    count. An item that occurs several times counts once.
 
     Args:
         items: held-out problems.
-        ngrams: how many words in a row are contamination.
-        lengths: words of texts shorter than that which will be looked up: an item may hold one of them whole.
+        ngrams: numbers of words in a row that are contamination.
+        lengths: numbers of words of the texts that will be looked up: an item may hold a short one of them whole.
     """
     kept = tuple(items)
-    plain = [undressed(it.text) for it in kept]
-    texts = [words(it) for it in plain]
-    flat = _Flat.of(texts)
-    counts = np.diff(flat.starts)
-    entire = {int(it) for it in counts if _SHORTEST <= it <= max(ngrams)}
-    short = {it for it in lengths if _SHORTEST <= it < min(ngrams)}
+    stripped = [strip_markup(item.text) for item in kept]
+    texts = [split_words(text) for text in stripped]
+    hashed = _HashedTexts.of(texts)
+    counts = np.diff(hashed.starts)
     first: dict[str, int] = {}
-    alike = np.array([first.setdefault(" ".join(it), number) for number, it in enumerate(texts)], np.int64)
-    copies: dict[str, list[int]] = {}
-    for number, text in enumerate(plain):
-        copies.setdefault(copied(text), []).append(number)
-    copies.pop("", None)
+    same_as = np.array([first.setdefault(" ".join(words), number) for number, words in enumerate(texts)], np.int64)
 
     def entries(size: int) -> _Entries:
-        hashes, owners, _ = flat.ngrams(size)
-        order = np.lexsort((alike[owners], hashes))
+        hashes, owners, _ = hashed.ngrams(size)
+        order = np.lexsort((same_as[owners], hashes))
         return hashes[order], owners[order]
 
-    def of_that_size(size: int) -> _Entries:
+    def whole(size: int) -> _Entries:
         hashes, owners = entries(size)
         return hashes[counts[owners] == size], owners[counts[owners] == size]
 
     def rare(size: int) -> _Entries:
         hashes, owners = entries(size)
-        few = ~_is_common(hashes, alike[owners], len(first))
+        few = ~_is_common(hashes, same_as[owners], len(first))
         return hashes[few], owners[few]
 
-    return Index(
-        kept,
-        copies,
-        {size: rare(size) for size in ngrams},
-        {size: of_that_size(size) for size in sorted(entire)},
-        {size: rare(size) for size in sorted(short)},
+    item_lengths = sorted({count for count in counts.tolist() if _SHORTEST <= count <= max(ngrams)})
+    problem_lengths = sorted({length for length in lengths if _SHORTEST <= length < min(ngrams)})
+    return NgramIndex(
+        items=kept,
+        copies=_copies(stripped),
+        shared={size: rare(size) for size in ngrams},
+        whole={size: whole(size) for size in item_lengths},
+        within={size: rare(size) for size in problem_lengths},
     )
 
 
-def hits(held_out: Index, problems: Sequence[tuple[str, str]]) -> pa.Table:
-    """Return which problems overlap with which held-out items, the longest n-gram of each pair.
+def _copies(stripped: Sequence[str]) -> dict[str, list[int]]:
+    """Return the numbers of texts that strip_markup returned, by copy_key; empty texts have none."""
+    copies: dict[str, list[int]] = {}
+    for number, text in enumerate(stripped):
+        copies.setdefault(copy_key(text), []).append(number)
+    copies.pop("", None)
+    return copies
 
-    Found are problems that are an item, that share an n-gram with one, that hold a short one whole, or stand whole in
-    one.
+
+def find_overlaps(held_out: NgramIndex, problems: Sequence[tuple[str, str]]) -> pa.Table:
+    """Return which problems overlap with which held-out items, with the longest n-gram of each pair.
+
+    A problem overlaps with an item if it is a copy of it, shares an n-gram with it, holds it whole where it is short,
+    or is short and occurs whole in it.
 
     Args:
         held_out: the index.
@@ -155,72 +163,74 @@ def hits(held_out: Index, problems: Sequence[tuple[str, str]]) -> pa.Table:
     Returns:
         A table of CONTAMINATION_SCHEMA.
     """
-    plain = [undressed(text) for _, text in problems]
-    texts = [words(it) for it in plain]
-    flat = _Flat.of(texts)
-    sizes = sorted({*held_out.shared, *held_out.whole, *held_out.within}, reverse=True)
-    found = {
+    stripped = [strip_markup(question) for _, question in problems]
+    texts = [split_words(text) for text in stripped]
+    hashed = _HashedTexts.of(texts)
+    matched = {
         (number, item): texts[number]
-        for number, text in enumerate(plain)
-        for item in held_out.copies.get(copied(text), ())
+        for number, text in enumerate(stripped)
+        for item in held_out.copies.get(copy_key(text), ())
     }
-    for size in sizes:
-        hashes, owners, places = flat.ngrams(size)
-        entire = np.diff(flat.starts)[owners] == size
-        for known, asked in (
-            (held_out.shared.get(size), None),
-            (held_out.whole.get(size), None),
-            (held_out.within.get(size), np.flatnonzero(entire)),
+    for size in sorted({*held_out.shared, *held_out.whole, *held_out.within}, reverse=True):
+        hashes, owners, places = hashed.ngrams(size)
+        every = np.arange(len(hashes))
+        entire = np.flatnonzero(np.diff(hashed.starts)[owners] == size)
+        for known, candidates in (
+            (held_out.shared.get(size), every),
+            (held_out.whole.get(size), every),
+            (held_out.within.get(size), entire),
         ):
             if known is None or not len(known[0]):
                 continue
-            for at, item in _meetings(known, hashes, np.arange(len(hashes)) if asked is None else asked):
-                key = int(owners[at]), item
+            for at, item in _matches(known, hashes, candidates):
+                pair = int(owners[at]), item
                 place = int(places[at])
-                matched = texts[key[0]][place : place + size]
-                if key not in found and _holds(held_out.items[item].text, matched):
-                    found[key] = matched
+                words = texts[pair[0]][place : place + size]
+                if pair not in matched and _contains(held_out.items[item].text, words):
+                    matched[pair] = words
     rows = [
-        {"problem_id": problems[problem][0], "benchmark": held_out.items[item].benchmark,
-         "item_id": held_out.items[item].id, "words": len(matched), "matched": " ".join(matched)}
-        for (problem, item), matched in sorted(found.items())
+        {"problem_id": problems[number][0], "benchmark": held_out.items[item].benchmark,
+         "item_id": held_out.items[item].id, "words": len(words), "matched": " ".join(words)}
+        for (number, item), words in sorted(matched.items())
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=CONTAMINATION_SCHEMA)
 
 
-def _meetings(known: _Entries, hashes: _Hashes, asked: _Rows) -> Iterator[tuple[int, int]]:
-    """Yield which of the asked hashes are those of which items."""
-    starts = np.searchsorted(known[0], hashes[asked])
-    ends = np.searchsorted(known[0], hashes[asked], side="right")
+def _matches(known: _Entries, hashes: _Hashes, candidates: _Rows) -> Iterator[tuple[int, int]]:
+    """Yield pairs of a candidate, as a place in hashes, and an item that has the same hash."""
+    starts = np.searchsorted(known[0], hashes[candidates])
+    ends = np.searchsorted(known[0], hashes[candidates], side="right")
     for at in np.flatnonzero(ends > starts).tolist():
         for row in range(int(starts[at]), int(ends[at])):
-            yield int(asked[at]), int(known[1][row])
+            yield int(candidates[at]), int(known[1][row])
 
 
-def _holds(text: str, run: Sequence[str]) -> bool:
-    return f" {' '.join(run)} " in _spaced(text)
+def _contains(text: str, words: Sequence[str]) -> bool:
+    """Return whether a text contains words in a row; the hashes of different words can be equal."""
+    return f" {' '.join(words)} " in _spaced(text)
 
 
 @lru_cache(maxsize=4096)
 def _spaced(text: str) -> str:
-    return f" {' '.join(normalised(text))} "
+    return f" {' '.join(normalised_words(text))} "
 
 
 @dataclass(frozen=True)
-class _Flat:
-    """The hashes of many texts' words, one text after the other."""
+class _HashedTexts:
+    """The hashes of the words of many texts, one text after the other."""
 
     hashes: _Hashes
     starts: _Rows
+    """Where each text begins, and where the last one ends."""
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[str]]) -> _Flat:
+    def of(cls, texts: Sequence[Sequence[str]]) -> _HashedTexts:
         starts = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
         each = (_hash(word) for text in texts for word in text)
         return cls(np.fromiter(each, np.uint64, int(starts[-1])), starts)
 
     def ngrams(self, size: int) -> tuple[_Hashes, _Rows, _Rows]:
-        """Return the hashes of all n-grams of a size, the text that each is of, and its place there."""
+        """Return the hash of every n-gram of a size, the number of its text, and its place there."""
         count = max(len(self.hashes) - size + 1, 0)
         total = np.zeros(count, np.uint64)
         for place in range(size):
@@ -237,7 +247,7 @@ def _hash(word: str) -> int:
 
 
 def _is_common(hashes: _Hashes, owners: _Rows, items: int) -> npt.NDArray[np.bool_]:
-    """Say of sorted hashes whether they stand in too many items to mean anything."""
+    """Return for sorted hashes whether each occurs in so many items that it is their wording."""
     if not len(hashes):
         return np.zeros(0, np.bool_)
     begins = np.r_[True, hashes[1:] != hashes[:-1]]

@@ -1,6 +1,6 @@
-"""The data set made of a run: selected rollouts as training examples, in the layouts that trainers read.
+"""Export of the data set: selected rollouts as training examples, in the layouts that trainers read.
 
-Examples carry the student's prompt, not the teacher's: that is what the student will be asked with. The completion is
+Examples carry the student's prompt, not the teacher's, because the student will be prompted with it. The completion is
 the teacher's text, character by character.
 """
 
@@ -65,48 +65,48 @@ _COPIED = {
 
 
 def examples(table: pa.Table, prompt: Prompt) -> pa.Table:
-    """Return the selected ones of annotated rollouts as training examples.
+    """Return the selected rollouts of a table as training examples.
 
     Args:
-        table: of tables.ROLLOUT_SCHEMA, annotated.
+        table: of schema.ROLLOUT_SCHEMA, annotated.
         prompt: the student's.
 
     Returns:
         A table of EXPORT_SCHEMA.
     """
     chosen = table.filter(pc.fill_null(table["annotation_selected"], False))
-    asked = [messages(prompt, question) for question in chosen["problem_question"].to_pylist()]
-    answered: list[list[Message]] = [
+    prompts = [messages(prompt, question) for question in chosen["problem_question"].to_pylist()]
+    replies: list[list[Message]] = [
         [{"role": "assistant", "content": completion}] for completion in chosen["completion"].to_pylist()
     ]
     columns: dict[str, Any] = {name: chosen[source] for name, source in _COPIED.items()}
-    columns["model"] = pa.array([models.public_name(it) for it in chosen["model"].to_pylist()], pa.string())
-    columns["prompt"] = pa.array(asked, _TURNS)
-    columns["completion"] = pa.array(answered, _TURNS)
-    columns["messages"] = pa.array([turns + reply for turns, reply in zip(asked, answered, strict=True)], _TURNS)
-    return pa.table([_as(columns[field.name], field) for field in EXPORT_SCHEMA], schema=EXPORT_SCHEMA)
+    columns["model"] = pa.array([models.public_name(model) for model in chosen["model"].to_pylist()], pa.string())
+    columns["prompt"] = pa.array(prompts, _TURNS)
+    columns["completion"] = pa.array(replies, _TURNS)
+    columns["messages"] = pa.array([turns + reply for turns, reply in zip(prompts, replies, strict=True)], _TURNS)
+    return pa.table([_cast_to(columns[field.name], field) for field in EXPORT_SCHEMA], schema=EXPORT_SCHEMA)
 
 
-def _as(column: pa.Array | pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+def _cast_to(column: pa.Array | pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.ChunkedArray:
     return column if column.type == field.type else column.cast(field.type)
 
 
 def split_off(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Return examples for training, and those of a share of the problems, by hash, for validation."""
+    """Return the examples for training, and those of a share of the problems, chosen by hash, for validation."""
     if not share:
         return table, table.slice(0, 0)
     problems = table["problem_id"].to_pylist()
-    aside = {it for it in problems if hash_fraction(content_hash("validation", seed, it)) < share}
-    mask = pa.array([it in aside for it in problems], pa.bool_())
+    aside = {problem for problem in problems if hash_fraction(content_hash("validation", seed, problem)) < share}
+    mask = pa.array([problem in aside for problem in problems], pa.bool_())
     return table.filter(pc.invert(mask)), table.filter(mask)
 
 
 def json_lines(table: pa.Table, layout: str) -> bytes:
-    """Return examples as JSON Lines: "sharegpt" or "alpaca", as LLaMA-Factory and Axolotl read them.
+    """Return examples as JSON Lines, as LLaMA-Factory and Axolotl read them.
 
     Args:
         table: of EXPORT_SCHEMA.
-        layout: which of the two.
+        layout: "sharegpt" or "alpaca".
     """
     write = {"sharegpt": _sharegpt, "alpaca": _alpaca}[layout]
     rows = (write(turns) for turns in table["messages"].to_pylist())
@@ -114,14 +114,15 @@ def json_lines(table: pa.Table, layout: str) -> bytes:
 
 
 def _sharegpt(turns: list[Message]) -> dict[str, Any]:
-    system, spoken = _system(turns)
+    system, dialogue = _split_system(turns)
     names = {"user": "human", "assistant": "gpt"}
-    return {"conversations": [{"from": names[it["role"]], "value": it["content"]} for it in spoken], "system": system}
+    conversations = [{"from": names[turn["role"]], "value": turn["content"]} for turn in dialogue]
+    return {"conversations": conversations, "system": system}
 
 
 def _alpaca(turns: list[Message]) -> dict[str, Any]:
-    system, spoken = _system(turns)
-    texts = [it["content"] for it in spoken]
+    system, dialogue = _split_system(turns)
+    texts = [turn["content"] for turn in dialogue]
     return {
         "instruction": texts[-2],
         "input": "",
@@ -131,7 +132,7 @@ def _alpaca(turns: list[Message]) -> dict[str, Any]:
     }
 
 
-def _system(turns: list[Message]) -> tuple[str, list[Message]]:
+def _split_system(turns: list[Message]) -> tuple[str, list[Message]]:
     if turns[0]["role"] == "system":
         return turns[0]["content"], turns[1:]
     return "", turns

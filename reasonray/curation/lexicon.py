@@ -1,7 +1,8 @@
-"""The phrases that betray a behaviour, as regular expressions over text in lower case.
+"""The lexicon of the behaviours: phrases that show one, as regular expressions over text in lower case.
 
 They are first-person frames ("let me check", "Wait, that's wrong") and not bare words, so that a waiter, a bank check
-or an answer that is "incorrect." does not count. Every repeat is bounded: the time is linear in the text.
+or an answer that is "incorrect." does not count. Every repeat is bounded, so that the time is linear in the text. After
+a change raise behaviours.DETECTORS_VERSION.
 """
 
 import re
@@ -20,7 +21,7 @@ _IT = r"(?:that|this|it|the (?:answer|result|total|sum|solution))"
 _IS = r"(?:[’']s| is| was| looks| seems)"
 _ENDS = r"(?=\s*[.,!:;)—–]|\s*\Z)"
 _CHECK = r"(?:(?:double|cross|sanity|re)[-\s]?)?(?:check|verify|validate|confirm|test)"
-# A reasoner tests a formula or a value; 50 lamps are what a problem speaks of.
+# A reasoner tests a formula or a value; "test 50 lamps" is the story of a problem.
 _TRIED = r"(?:this|that|it|if|whether|with|by|my|our|the|a (?:few|simple|small|quick)|some|a?n?other|[a-z]\w? ?=)"
 _CHECK_OWN = (
     rf"(?:{_CHECK}\b(?<!test)(?! (?:out|in|into|for)\b)|test\b(?= {_TRIED})"
@@ -108,7 +109,7 @@ OPENING: dict[str, tuple[str, ...]] = {
         r"(?:work(?:ing)?|thinking|reasoning) (?:this |it )?backwards?\b",
     ),
 }
-"""By behaviour, what counts at the opening of a sentence or clause."""
+"""The phrases of each behaviour that count at the opening of a sentence or clause."""
 
 ANYWHERE: dict[str, tuple[str, ...]] = {
     "verification": (
@@ -174,7 +175,7 @@ ANYWHERE: dict[str, tuple[str, ...]] = {
         r"\bwhat (?:do|would|must) (?:i|we) (?:need|have)\b[^.!?\n]{0,30} (?:to get|to reach|before)\b",
     ),
 }
-"""By behaviour, what counts wherever it stands."""
+"""The phrases of each behaviour that count anywhere."""
 
 OPENED = re.compile(rf"{_OPENING}{_FILLER}\Z")
-"""What ends where a sentence or clause opens, with up to two words to fill."""
+"""The end of the text before an opening: the start of a sentence or clause, with up to two filler words."""

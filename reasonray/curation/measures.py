@@ -1,6 +1,6 @@
-"""Figures of a completion, for rules, card and report: how much was taken back, repeated, foreign, code.
+"""Measures of a completion, for rules, card and report: how much of it was taken back, repeated, foreign, or code.
 
-Pure functions of the text and of the evidence that behaviours.py found; `measure_table` writes them all as columns.
+Pure functions of the text and of the evidence that behaviours.py found; `measure_table` adds them all as columns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.curation.behaviours import sentences
-from reasonray.curation.text import parted
+from reasonray.curation.text import segment_words
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
 from reasonray.store.schema import ROLLOUT_SCHEMA, set_columns
 
@@ -49,12 +49,11 @@ MEASURES: Mapping[str, pa.DataType] = {name: ROLLOUT_SCHEMA.field(f"annotation_{
 
 NGRAM = 20
 """Words in the runs that ngram_loops counts, unless the configuration says otherwise."""
-_BYTES_AT_ONCE = 1 << 20
-"""Of text whose words are numbered at the same time: what is made of them stays in a processor's cache."""
+_BYTES_PER_CHUNK = 1 << 20
+"""Text whose words are numbered at the same time, so that the arrays made of them fit into a processor's cache."""
 _FENCE = "```"
-_PLACED = 4
-"""So many words before it in its own sentence, and a change of mind takes back that sentence, not earlier ones."""
-
+_LATE = 4
+"""Words of its own sentence before a change of mind from which it takes back that sentence, not earlier ones."""
 
 _GREEK = "\u0370-\u03ff\u1f00-\u1fff"
 _CJK = "\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
@@ -64,12 +63,12 @@ _OTHER_THAN_GREEK, _GREEK_WORD = re.compile(f"[{_CJK}{_OTHERS}]"), re.compile(f"
 _SCRIPT = re.compile(
     rf"((?<![\\A-Za-z</])[A-Za-z\u00c0-\u024f\u1e00-\u1eff]{{3,}})|([{_GREEK}]{{4,}})|([{_CJK}]+)|[{_OTHERS}]+"
 )
-"""Latin, Greek, Chinese with Japanese and Korean, any other. Notation is no language: Greek letters up to three, Latin
-ones by ones and twos, tags and LaTeX commands."""
+"""Groups: Latin, Greek, Chinese with Japanese and Korean; any other script has none. Notation does not count: Greek
+letters up to three in a row, Latin ones up to two, tags and LaTeX commands."""
 
 
 def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
-    """Return a table with the columns of MEASURES at its end, or in their place where they are there already.
+    """Return a table with the columns of MEASURES at its end, or in place of its own where it has them.
 
     Args:
         table: column completion; annotation_spans if behaviours are known, else failed_branch_fraction is null.
@@ -78,36 +77,36 @@ def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
     texts = table["completion"].to_pylist()
     others = [number for number, text in enumerate(texts) if not _is_latin(text)]
     spans = table["annotation_spans"].combine_chunks() if "annotation_spans" in table.column_names else None
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "failed_branch_fraction": [None] * len(texts) if spans is None else _failed_branch_fractions(texts, spans),
         "foreign_share": _foreign_shares(texts, others),
         "compression_ratio": [compression_ratio(text) for text in texts],
-        "ngram_loop": ngram_loops(_parted(table["completion"], others), ngram),
+        "ngram_loop": ngram_loops(_segmented(table["completion"], others), ngram),
         "code_share": [code_share(text) for text in texts],
         "reasoning_format": [reasoning_format(text) for text in texts],
     }
-    return set_columns(table, {f"annotation_{name}": pa.array(found[name], kind) for name, kind in MEASURES.items()})
+    return set_columns(table, {f"annotation_{name}": pa.array(measured[name], kind) for name, kind in MEASURES.items()})
 
 
 def _foreign_shares(completions: Sequence[str], others: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return what foreign_share gives for each text: 0 but for those that hold another script than Latin."""
+    """Return the foreign_share of each text, which is 0 except for the `others`, which hold more than Latin script."""
     shares = np.zeros(len(completions))
     shares[others] = [foreign_share(completions[number]) for number in others]
     return shares
 
 
-def _parted(completions: pa.ChunkedArray, others: Sequence[int]) -> pa.ChunkedArray:
-    """Return texts with a space between words that their script does not part, among those with another than Latin."""
+def _segmented(completions: pa.ChunkedArray, others: Sequence[int]) -> pa.ChunkedArray:
+    """Return texts, the `others` with spaces between words where their script writes none."""
     if not others:
         return completions
     chosen = np.zeros(len(completions), np.bool_)
     chosen[others] = True
-    texts = pa.array(map(parted, completions.filter(pa.array(chosen)).to_pylist()), completions.type)
+    texts = pa.array(map(segment_words, completions.filter(pa.array(chosen)).to_pylist()), completions.type)
     return pa.chunked_array([pc.replace_with_mask(completions.combine_chunks(), chosen, texts)])
 
 
 def _failed_branch_fractions(completions: Sequence[str], spans: pa.ListArray) -> list[float | None]:
-    """Return what failed_branch_fraction gives for each text, None where its spans are not known."""
+    """Return the failed_branch_fraction of each text, None where its spans are not known."""
     places = zip(_starts(spans, "backtracking"), _starts(spans, "subgoals"), spans.is_valid().to_pylist(), strict=True)
     return [
         failed_branch_fraction(text, changes, goals) if known else None
@@ -118,9 +117,9 @@ def _failed_branch_fractions(completions: Sequence[str], spans: pa.ListArray) ->
 def _starts(spans: pa.ListArray, behaviour: str) -> list[list[int]]:
     """Return for each text where the spans of a behaviour begin."""
     evidence = spans.flatten()
-    mine = pc.equal(evidence.field("behaviour"), behaviour)
-    owners = pc.list_parent_indices(spans).filter(mine).to_numpy()
-    starts = evidence.field("start").filter(mine).to_pylist()
+    is_wanted = pc.equal(evidence.field("behaviour"), behaviour)
+    owners = pc.list_parent_indices(spans).filter(is_wanted).to_numpy()
+    starts = evidence.field("start").filter(is_wanted).to_pylist()
     ends = np.searchsorted(owners, np.arange(len(spans)), side="right").tolist()
     return [starts[begin:end] for begin, end in pairwise([0, *ends])]
 
@@ -128,13 +127,13 @@ def _starts(spans: pa.ListArray, behaviour: str) -> list[list[int]]:
 def failed_branch_fraction(completion: str, changes: Sequence[int], goals: Sequence[int]) -> float:
     """Return the share of the reasoning's sentences that it takes back later.
 
-    A branch begins at a new line, at a subgoal or after a change of mind. A backtracking span takes back what its own
-    branch holds before it; if it opens the branch, the branch before that one; if it stands late in a sentence, that
-    sentence alone. Without tags the whole completion counts as reasoning.
+    A branch begins at a new line, at a subgoal or after a change of mind. A span of backtracking takes back the
+    sentences of its own branch before it; if it opens the branch, the branch before that one; if it comes late in a
+    sentence, that sentence alone. Without tags the whole completion counts as reasoning.
 
-    Its limits: it knows where a change of mind is, not how far it reaches back nor whether it was one, so that "Wait"
-    before a doubt that proves idle counts like one before a correction, and what is retracted without a phrase that
-    behaviours.py knows counts for nothing. It compares sets of rollouts; of a single one it is a hint.
+    Limits: the measure knows where a change of mind is, not how far it reaches back nor whether it was one. "Wait"
+    before a doubt that proves idle counts like one before a correction, and a retraction without a phrase of the
+    lexicon does not count. The measure compares sets of rollouts; for a single rollout it is a hint.
 
     Args:
         completion: the raw text.
@@ -145,7 +144,7 @@ def failed_branch_fraction(completion: str, changes: Sequence[int], goals: Seque
         return 0.0
     begin, end = _reasoning(completion)
     steps = [(begin + start, begin + stop) for start, stop in sentences(completion[begin:end])]
-    changing, planning = _holders(steps, changes), _holders(steps, goals)
+    changing, planning = _first_places(steps, changes), _first_places(steps, goals)
     heads = {
         number
         for number, (start, _) in enumerate(steps)
@@ -156,7 +155,7 @@ def failed_branch_fraction(completion: str, changes: Sequence[int], goals: Seque
     }
     retracted: set[int] = set()
     for number, change in changing.items():
-        if len(completion[steps[number][0] : change].split()) >= _PLACED:
+        if len(completion[steps[number][0] : change].split()) >= _LATE:
             retracted.add(number)
             continue
         for earlier in range(number - 1, -1, -1):
@@ -169,28 +168,28 @@ def failed_branch_fraction(completion: str, changes: Sequence[int], goals: Seque
 
 
 def _reasoning(completion: str) -> tuple[int, int]:
-    """Return where prompts.split_reasoning finds the reasoning; all of the text if it finds no tag."""
+    """Return the start and end of the reasoning as prompts.split_reasoning finds it; without tags of the whole text."""
     close, opened = completion.find(REASONING_CLOSE), completion.find(REASONING_OPEN)
     end = close if close >= 0 else len(completion)
     leads = 0 <= opened < end and not completion[:opened].strip()
     return (opened + len(REASONING_OPEN) if leads else 0), end
 
 
-def _holders(steps: Sequence[tuple[int, int]], places: Collection[int]) -> dict[int, int]:
-    """Return the steps that hold one of the places, by number, with the first of them; places must be in order."""
-    holders: dict[int, int] = {}
+def _first_places(steps: Sequence[tuple[int, int]], places: Collection[int]) -> dict[int, int]:
+    """Return the first place within each step that holds one, by the step's number; places must be in order."""
+    first: dict[int, int] = {}
     starts = [start for start, _ in steps]
     for place in places:
         number = bisect_right(starts, place) - 1
         if number >= 0 and place < steps[number][1]:
-            holders.setdefault(number, place)
-    return holders
+            first.setdefault(number, place)
+    return first
 
 
 def foreign_share(completion: str) -> float:
-    """Return the share of letters that are not of the main script, by Unicode, of what stands outside code fences.
+    """Return the share of letters outside code fences that are not of the main script, by Unicode.
 
-    Reasoning and response have a main script each: a form of answer that the prompt asks for is no mixture.
+    Reasoning and response have a main script each, because the prompt can ask for another form of answer.
     """
     if _is_latin(completion):
         return 0.0
@@ -201,7 +200,7 @@ def foreign_share(completion: str) -> float:
 
 
 def _is_latin(text: str) -> bool:
-    """Say whether a text holds Latin letters and notation alone, which is seen much faster than letters are counted."""
+    """Return whether a text holds Latin letters and notation only. Much faster than counting letters."""
     if text.isascii() or not _OTHER_SCRIPT.search(text):
         return True
     return not (_OTHER_THAN_GREEK.search(text) or _GREEK_WORD.search(text))
@@ -217,7 +216,7 @@ def _letters(text: str) -> Counter[int | str]:
 
 @lru_cache(maxsize=4096)
 def _script(letter: str) -> str:
-    """Return the script of a letter, by which Unicode's names begin."""
+    """Return the script of a letter, which is the first word of its name in Unicode."""
     return unicodedata.name(letter, "").partition(" ")[0]
 
 
@@ -228,21 +227,21 @@ def compression_ratio(completion: str) -> float:
 
 
 def ngram_loops(completions: pa.ChunkedArray, size: int = NGRAM) -> npt.NDArray[np.int64]:
-    """Return for each text how often its commonest run of `size` words stands in it; 0 if it has fewer words.
+    """Return for each text how often its commonest run of `size` words occurs; 0 if it has fewer words.
 
-    Words are what white space of ASCII separates. Runs are told apart by polynomial hashes of 64 bits (Karp and Rabin,
-    1987), those of many texts at once: column-wise it takes half the time of text by text.
+    Words are separated by ASCII white space. Runs are compared by 64-bit polynomial hashes (Karp and Rabin, 1987) of
+    many texts at once, which takes half the time of text by text.
     """
     texts = completions.combine_chunks()
-    part = np.cumsum(pc.binary_length(texts).to_numpy()) // _BYTES_AT_ONCE
-    begins = np.flatnonzero(np.diff(part, prepend=-1)).tolist()
+    chunk = np.cumsum(pc.binary_length(texts).to_numpy()) // _BYTES_PER_CHUNK
+    begins = np.flatnonzero(np.diff(chunk, prepend=-1)).tolist()
     slices = (texts.slice(begin, end - begin) for begin, end in pairwise([*begins, len(texts)]))
-    return np.concatenate([np.zeros(0, np.int64), *(_ngram_loops(it, size) for it in slices)])
+    return np.concatenate([np.zeros(0, np.int64), *(_ngram_loops(part, size) for part in slices)])
 
 
 def _ngram_loops(completions: pa.Array, size: int) -> npt.NDArray[np.int64]:
     trimmed = pc.ascii_trim_whitespace(completions)
-    texts = pc.if_else(pc.equal(trimmed, ""), None, trimmed)  # or it would be split into one empty word
+    texts = pc.if_else(pc.equal(trimmed, ""), None, trimmed)  # an empty text would be split into one empty word
     words = pc.ascii_split_whitespace(texts)
     lengths = pc.fill_null(pc.list_value_length(words), 0).to_numpy().astype(np.int64)
     ends, counts = np.cumsum(lengths), np.maximum(lengths - size + 1, 0)
@@ -264,7 +263,7 @@ def _ngram_loops(completions: pa.Array, size: int) -> npt.NDArray[np.int64]:
 
 
 def _hashes_of_runs(words: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.uint64]:
-    """Return a hash of every run of `size` words, which come as numbers."""
+    """Return a hash of every run of `size` words, given as numbers."""
     mixed = (words.astype(np.uint64) + np.uint64(1)) * _BASE
     mixed ^= mixed >> np.uint64(29)
     rising, falling = _powers(1 << len(words).bit_length())
@@ -291,10 +290,12 @@ def code_share(completion: str) -> float:
 
 
 def reasoning_format(completion: str) -> str:
-    """Return how the reasoning is set off.
+    """Return how the reasoning is marked.
 
-    "tags": one block at the beginning. "lone close": the opening tag is the prompt's, as some chat templates have it.
-    "none": no tag at all. "broken": anything else, such as a block that never closes, two of them, or words before it.
+    Returns:
+        "tags": one block at the beginning. "lone close": the prompt supplied the opening tag, as some chat templates
+        do. "none": no tag at all. "broken": anything else, such as a block that never closes, two of them, or words
+        before it.
     """
     opened, closed = completion.count(REASONING_OPEN), completion.count(REASONING_CLOSE)
     if not opened and not closed:

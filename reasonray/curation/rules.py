@@ -1,224 +1,180 @@
-"""Which rollouts are not worth learning from: a table of rules, each one a function of Arrow columns.
+"""The rules that drop rollouts from the data set: one table, each rule with a summary and examples that run as tests.
 
-A rule is a name, a predicate and examples. The first rule of the configuration that fires is the rollout's
-`dropped_by`; rules run in order on the rows that none has dropped yet, so the dear ones see few. A user's own rule is
-`package.module:function`, called with the table and the configuration like those here.
+The rules of a configuration apply in their order, and the first that fires is the rollout's `dropped_by`.
+
+A RolloutRule judges a rollout by itself. It is evaluated where the text is (features.py), on the rows that no earlier
+rule of its kind dropped, so that expensive rules see few. A ComparingRule compares rollouts or looks at their problem.
+It is evaluated on the features of all rollouts (selection.py), on the rows that no earlier rule of either kind dropped.
+A user's own rule is `package.module:function`, the predicate of a RolloutRule.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
+from hashlib import sha256
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from reasonray.config import Curation, UserError
-from reasonray.prompts import split_reasoning
-from reasonray.records import Finish, Outcome
+from reasonray.curation import comparing_rules, rollout_rules
+from reasonray.curation.comparing_rules import Booleans, Comparison, Rows
 
 __all__ = [
-    "COMPARING",
+    "GOOD",
     "RULES",
-    "Rule",
+    "ComparingRule",
+    "RolloutRule",
     "check_names",
-    "first_drop",
-    "of_the_user",
+    "first_fired",
+    "user_function",
+    "user_modules",
 ]
 
-Drops = Callable[[pa.Table, Curation], pa.Array | pa.ChunkedArray]
-"""One boolean per row, no nulls, from the columns of an annotated and measured table of tables.ROLLOUT_SCHEMA."""
 
-COMPARING = ("contaminated", "pass_rate", "duplicate", "same_reasoning", "near_duplicate")
-"""Named among the rules but decided by selection.py: they compare rollouts, or look at their problem."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRule:
+    """A rule that judges a rollout by itself."""
 
-
-@dataclass(frozen=True)
-class Rule:
-    """Why a rollout is dropped."""
-
-    drops: Drops
+    summary: str
+    """Which rollouts it drops, for people."""
+    drops: Callable[[pa.Table, Curation], pa.Array | pa.ChunkedArray]
+    """One boolean per row, no nulls, from the columns of an annotated and measured table of schema.ROLLOUT_SCHEMA."""
     dropped: tuple[Mapping[str, Any], ...]
-    """Examples it drops: the columns that matter, the rest is as in a good rollout."""
+    """Examples that it drops: the columns that matter, the rest is as in a good rollout."""
     kept: tuple[Mapping[str, Any], ...] = ({},)
-    """Examples it leaves alone; {} is a good rollout."""
+    """Examples that it keeps; {} is a good rollout."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparingRule:
+    """A rule that compares rollouts, or looks at their problem."""
+
+    summary: str
+    """Which rollouts it drops, for people."""
+    drops: Callable[[Comparison, Rows], Booleans]
+    """One boolean per candidate, from the features of all rollouts."""
+    dropped: tuple[Mapping[str, Any], ...]
+    """Examples that it drops where a good rollout comes before each in order of preference."""
+    kept: tuple[Mapping[str, Any], ...]
+    """Examples that it keeps where a good rollout comes before each; {} is a copy of the good rollout."""
+    settings: Mapping[str, Any] | None = None
+    """Keys of [curation] with which the examples hold, if other than the defaults."""
 
 
 def check_names(curation: Curation) -> None:
-    """Find a misspelt rule before any work is done.
+    """Refuse a misspelt rule before any work is done.
 
     Raises:
-        UserError: a rule of the configuration does not exist, or a function of the user's.
+        UserError: a rule of the configuration, or a function of the user's, does not exist.
     """
     if curation.score is not None:
-        of_the_user("score", curation.score)
+        user_function("score", curation.score)
     for name in curation.rules:
         if ":" in name:
-            of_the_user("rules", name)
-        elif name not in COMPARING and name not in RULES:
-            known = ", ".join([*RULES, *COMPARING])
+            user_function("rules", name)
+        elif name not in RULES:
+            known = ", ".join(RULES)
             raise UserError(f"curation.rules: no rule {name!r}; choose from {known}, or name one as module:function")
 
 
 @cache
-def of_the_user(key: str, name: str) -> Callable[..., Any]:
+def user_function(key: str, name: str) -> Callable[..., Any]:
     """Return the function that a key of [curation] names as `package.module:function`.
 
     Raises:
         UserError: it cannot be imported, or cannot be called.
     """
-    module, _, function = name.partition(":")
+    module, _, attribute = name.partition(":")
     cure = "name it as module:function, where Python finds it"
     try:
-        found: Callable[..., Any] = getattr(import_module(module), function)
-    except Exception as error:  # the module is the user's: whatever it raises
+        function: Callable[..., Any] = getattr(import_module(module), attribute)
+    except Exception as error:  # importing runs the user's module, which can raise anything
         kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
         raise UserError(f"curation.{key}: {name} cannot be imported ({kind}{error}); {cure}") from error
-    if not callable(found):
-        raise UserError(f"curation.{key}: {name} is no function; {cure}")
-    return found
+    if not callable(function):
+        raise UserError(f"curation.{key}: {name} is not a function; {cure}")
+    return function
 
 
-def first_drop(table: pa.Table, curation: Curation) -> pa.Array:
-    """Return for each row the name of the first configured rule that fires, "" if none does.
+def user_modules(curation: Curation) -> list[tuple[str, str]]:
+    """Return the modules that the user's own functions are named by and defined in, each with a hash of its file."""
+    names = [name for name in (*curation.rules, curation.score or "") if ":" in name]
+    modules = {name.partition(":")[0] for name in names} | {user_function("rules", name).__module__ for name in names}
+    files = ((module, getattr(import_module(module), "__file__", None)) for module in sorted(modules))
+    return [(module, sha256(Path(file).read_bytes()).hexdigest()) for module, file in files if file]
+
+
+def first_fired(table: pa.Table, curation: Curation) -> pa.Array:
+    """Return for each row which RolloutRule of the configuration fires first.
 
     Args:
         table: columns finish, verdict_outcome, completion, completion_tokens, problem_question, and the measures of
             measures.measure_table with curation.repetition_ngram.
         curation: the rules in order and their thresholds.
 
+    Returns:
+        Positions in curation.rules, int32; len(curation.rules) where none fires.
+
     Raises:
-        UserError: a rule of the configuration does not exist.
+        UserError: a rule of the configuration does not exist, or one of the user's returned no booleans.
     """
     check_names(curation)
-    fates = np.full(table.num_rows, "", dtype=object)
+    first = np.full(table.num_rows, len(curation.rules), np.int32)
     alive = np.arange(table.num_rows)
-    for name in curation.rules:
-        if name in COMPARING or not alive.size:
+    for position, name in enumerate(curation.rules):
+        rule = RULES.get(name)
+        if isinstance(rule, ComparingRule) or not alive.size:
             continue
         rows = table if alive.size == table.num_rows else table.take(pa.array(alive))
-        drops = RULES[name].drops if name in RULES else of_the_user("rules", name)
-        fires = _to_numpy(drops(rows, curation))
-        if fires.shape != alive.shape:
-            raise UserError(f"curation.rules: {name} gave {fires.size} booleans for {alive.size} rollouts")
-        if fires.dtype != np.bool_:
-            if strange := [it for it in fires.tolist() if not isinstance(it, bool)]:
-                raise UserError(f"curation.rules: {name} gave other values than true and false, such as {strange[0]!r}")
-            fires = fires.astype(np.bool_)
-        fates[alive[fires]] = name
+        drops = rule.drops if rule else user_function("rules", name)
+        fires = _booleans(drops(rows, curation), name, alive.size)
+        first[alive[fires]] = position
         alive = alive[~fires]
-    return pa.array(fates, pa.string())
+    return pa.array(first)
 
 
-def _to_numpy(mask: Any) -> np.ndarray[Any, Any]:
+def _booleans(mask: Any, name: str, rows: int) -> Booleans:
+    """Return what a rule returned as an array of booleans, one for each row.
+
+    Raises:
+        UserError: it is anything else.
+    """
     if isinstance(mask, pa.Array | pa.ChunkedArray):
         mask = mask.to_numpy() if isinstance(mask, pa.ChunkedArray) else mask.to_numpy(zero_copy_only=False)
-    return np.asarray(mask)
+    fires = np.asarray(mask)
+    if fires.shape != (rows,):
+        raise UserError(f"curation.rules: {name} returned {fires.size} booleans for {rows} rollouts")
+    if fires.dtype != np.bool_:
+        if others := [value for value in fires.tolist() if not isinstance(value, bool)]:
+            raise UserError(f"curation.rules: {name} returned values other than true and false, such as {others[0]!r}")
+        fires = fires.astype(np.bool_)
+    return fires
 
 
-def _failed(table: pa.Table, _: Curation) -> pa.ChunkedArray:
-    faults = pa.array([Outcome.FAILED.value, Outcome.TIMEOUT.value, Outcome.UNVERIFIABLE.value])
-    return pc.or_(pc.equal(table["finish"], Finish.ERROR.value), pc.is_in(table["verdict_outcome"], value_set=faults))
-
-
-def _truncated(table: pa.Table, _: Curation) -> pa.ChunkedArray:
-    return pc.equal(table["finish"], Finish.LENGTH.value)
-
-
-def _no_answer(table: pa.Table, _: Curation) -> pa.ChunkedArray:
-    return pc.equal(table["verdict_outcome"], Outcome.NO_ANSWER.value)
-
-
-def _incorrect(table: pa.Table, _: Curation) -> pa.ChunkedArray:
-    return pc.not_equal(table["verdict_outcome"], Outcome.CORRECT.value)
-
-
-def _no_reasoning(table: pa.Table, _: Curation) -> pa.Array:
-    return _each(table, lambda completion: not split_reasoning(completion)[0].strip())
-
-
-def _broken_tags(table: pa.Table, _: Curation) -> pa.ChunkedArray:
-    return pc.equal(table["annotation_reasoning_format"], "broken")
-
-
-def _too_short(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
-    return pc.less(table["completion_tokens"], curation.min_tokens)
-
-
-def _too_long(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
-    return pc.greater(table["completion_tokens"], curation.max_tokens)
-
-
-def _repetitive(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
-    return pc.greater_equal(table["annotation_ngram_loop"], curation.repetition_times)
-
-
-def _mixed_language(table: pa.Table, curation: Curation) -> pa.ChunkedArray:
-    return pc.greater(table["annotation_foreign_share"], curation.mixed_language)
-
-
-def _code_blocks(table: pa.Table, _: Curation) -> pa.ChunkedArray:
-    return pc.match_substring(table["completion"], "```")
-
-
-_LEAK = re.compile(
-    r"\b(?:(?:given|provided|reference|ground[- ]truth|known|expected|official) (?:final )?(?:answer|solution)"
-    r"|(?:answer|solution)(?: that)? (?:is|was|were|i was|we are|has been) (?:given|provided|told))\b"
-    r"(?! (?:choices?|options?|format))",
-    re.IGNORECASE,
-)
-
-
-def _leaked_answer(table: pa.Table, _: Curation) -> pa.Array:
-    pairs = zip(table["problem_question"].to_pylist(), table["completion"].to_pylist(), strict=True)
-    return pa.array([bool(_LEAK.search(text)) and not _LEAK.search(asked) for asked, text in pairs], pa.bool_())
-
-
-# Python reads no number of more than 4300 digits, and nobody reasons with one.
-_NUMBER = r"\d{1,100}(?:\.\d{1,100})?"
-# One operation between two plain numbers, neither side part of a longer expression.
-_EQUATION = re.compile(
-    rf"(?<![\w.,+\-*/×=%(])(?<![+\-*/×=%(]\s)(-?{_NUMBER}) ?([-+*/×]) ?({_NUMBER}) ?= ?(-?{_NUMBER})"
-    r"(?!\d|[.,]\d|\s?[-+*/×^%])"
-)
-
-
-def _false_arithmetic(table: pa.Table, _: Curation) -> pa.Array:
-    return _each(table, _states_a_false_equation)
-
-
-def _states_a_false_equation(completion: str) -> bool:
-    return any(not _holds(*match.groups()) for match in _EQUATION.finditer(completion))
-
-
-def _holds(left: str, sign: str, right: str, stated: str) -> bool:
-    a, b = Fraction(left), Fraction(right)
-    if sign == "/" and b == 0:
-        return False
-    value = {"+": a + b, "-": a - b, "*": a * b, "×": a * b}[sign] if sign != "/" else a / b
-    decimals = len(stated.partition(".")[2])
-    rounding = Fraction(1, 2 * 10**decimals) if decimals else 0
-    return abs(value - Fraction(stated)) <= rounding
-
-
-def _each(table: pa.Table, fires: Callable[[str], bool]) -> pa.Array:
-    return pa.array([fires(completion) for completion in table["completion"].to_pylist()], pa.bool_())
-
-
+GOOD: Mapping[str, Any] = {
+    "finish": "stop",
+    "verdict_outcome": "correct",
+    "completion": "<think> 6 * 6 = 36, and 36 + 6 = 42. </think> The answer is 42.",
+    "completion_tokens": 12,
+    "problem_id": "good",
+    "problem_question": "What is 6 * 7?",
+}
+"""The columns that matter of a good rollout, which the examples of the rules change."""
 _LOOP = "<think> " + "so we add two and two and then we get four which is what we wanted to find out here today " * 6
 _COUNTING = "<think> " + " ".join(f"{n} plus {n} makes {2 * n}." for n in range(200)) + " </think> 42"
 _CHINESE = "小明有五个苹果，又得到七个，一共有五加七等于十二个。他吃掉三个，剩下十二减三等于九个。"
 _LOOP_OF_CHARACTERS = "所以六乘以七等于四十二，这正是我们今天想要知道的结果，" * 6
 
-RULES: dict[str, Rule] = {
-    "failed": Rule(
-        drops=_failed,
+RULES: dict[str, RolloutRule | ComparingRule] = {
+    "failed": RolloutRule(
+        summary="the engine failed, or no verdict was reached (outcome failed, timeout or unverifiable)",
+        drops=rollout_rules.failed,
         dropped=(
             {"finish": "error", "verdict_outcome": "failed"},
             {"verdict_outcome": "timeout"},
@@ -226,27 +182,32 @@ RULES: dict[str, Rule] = {
         ),
         kept=({}, {"verdict_outcome": "wrong"}, {"finish": "length", "verdict_outcome": "truncated"}),
     ),
-    "truncated": Rule(
-        drops=_truncated,
+    "truncated": RolloutRule(
+        summary="the token limit cut the completion",
+        drops=rollout_rules.truncated,
         dropped=({"finish": "length", "verdict_outcome": "truncated"}, {"finish": "length"}),
         kept=({}, {"verdict_outcome": "no_answer"}),
     ),
-    "no_answer": Rule(
-        drops=_no_answer,
+    "no_answer": RolloutRule(
+        summary="the completion holds no final answer",
+        drops=rollout_rules.no_answer,
         dropped=({"verdict_outcome": "no_answer"},),
         kept=({}, {"verdict_outcome": "wrong"}),
     ),
-    "incorrect": Rule(
-        drops=_incorrect,
+    "incorrect": RolloutRule(
+        summary="the verdict is anything but correct",
+        drops=rollout_rules.incorrect,
         dropped=({"verdict_outcome": "wrong"}, {"verdict_outcome": "no_answer"}),
     ),
-    "no_reasoning": Rule(
-        drops=_no_reasoning,
+    "no_reasoning": RolloutRule(
+        summary="no reasoning stands before the response",
+        drops=rollout_rules.no_reasoning,
         dropped=({"completion": "The answer is 42."}, {"completion": "<think>\n \n</think> The answer is 42."}),
         kept=({}, {"completion": "6 * 7 = 42. </think> The answer is 42."}),
     ),
-    "broken_tags": Rule(
-        drops=_broken_tags,
+    "broken_tags": RolloutRule(
+        summary="the reasoning tags are not one block at the beginning: unclosed, repeated, or after other text",
+        drops=rollout_rules.broken_tags,
         dropped=(
             {"completion": "<think> 6 * 7 = 42. The answer is 42."},
             {"completion": "<think> 6 <think> 7 </think> The answer is 42."},
@@ -256,8 +217,9 @@ RULES: dict[str, Rule] = {
         ),
         kept=({}, {"completion": "6 * 7 = 42. </think> The answer is 42."}, {"completion": "The answer is 42."}),
     ),
-    "false_arithmetic": Rule(
-        drops=_false_arithmetic,
+    "false_arithmetic": RolloutRule(
+        summary="states a false equation of two plain numbers (80 - 5 = 76); errs where modulo is meant",
+        drops=rollout_rules.false_arithmetic,
         dropped=(
             {"completion": "<think> 80 - 5 = 76. </think> The answer is 76."},
             {"completion": "<think> First 7 * 12 = 80, so 84 - 5 = 79. </think> The answer is 79."},
@@ -271,26 +233,30 @@ RULES: dict[str, Rule] = {
             {"completion": f"<think> {'9' * 5000} + 1 = {'9' * 5000} </think> The answer is 42."},
         ),
     ),
-    "too_short": Rule(
-        drops=_too_short,
+    "too_short": RolloutRule(
+        summary="fewer completion tokens than `min_tokens`",
+        drops=rollout_rules.too_short,
         dropped=({"completion_tokens": 7},),
         kept=({}, {"completion_tokens": 8}),
     ),
-    "too_long": Rule(
-        drops=_too_long,
+    "too_long": RolloutRule(
+        summary="more completion tokens than `max_tokens`",
+        drops=rollout_rules.too_long,
         dropped=({"completion_tokens": 16385},),
         kept=({}, {"completion_tokens": 16384}),
     ),
-    "repetitive": Rule(
-        drops=_repetitive,
+    "repetitive": RolloutRule(
+        summary="a run of `repetition_ngram` words occurs `repetition_times` times or more",
+        drops=rollout_rules.repetitive,
         dropped=(
             {"completion": _LOOP + "</think> 42"},
             {"completion": "<think> " + _LOOP_OF_CHARACTERS + "</think> 42"},
         ),
         kept=({}, {"completion": _COUNTING}, {"completion": f"<think> {_CHINESE} </think> 答案是 9。"}),
     ),
-    "mixed_language": Rule(
-        drops=_mixed_language,
+    "mixed_language": RolloutRule(
+        summary="a larger share of letters than `mixed_language` is of another script than the main one",
+        drops=rollout_rules.mixed_language,
         dropped=(
             {"completion": "<think> Now 6 * 7 也就是四十二, and so that is 42. </think> The answer is 42."},
             {"completion": "<think> Let us multiply: шесть раз по семь. </think> The answer is 42."},
@@ -305,13 +271,15 @@ RULES: dict[str, Rule] = {
             {"completion": "<think> Let α = π/6, so Δ = 2α and naïve café. </think> The answer is 42."},
         ),
     ),
-    "code_blocks": Rule(
-        drops=_code_blocks,
+    "code_blocks": RolloutRule(
+        summary="holds a fenced code block",
+        drops=rollout_rules.code_blocks,
         dropped=({"completion": "<think> Run it:\n```python\nprint(6 * 7)\n``` </think> The answer is 42."},),
         kept=({}, {"completion": "<think> `6 * 7` is 42. </think> The answer is 42."}),
     ),
-    "leaked_answer": Rule(
-        drops=_leaked_answer,
+    "leaked_answer": RolloutRule(
+        summary="mentions an answer that it was given, and the question does not",
+        drops=rollout_rules.leaked_answer,
         dropped=(
             {"completion": "<think> It matches the given answer. </think> The answer is 42."},
             {"completion": "<think> The answer is provided: 42. </think> The answer is 42."},
@@ -323,5 +291,42 @@ RULES: dict[str, Rule] = {
             {"problem_question": "Is the given answer 42 right?", "completion": "<think> The given answer is 42."},
         ),
     ),
+    "contaminated": ComparingRule(
+        summary="the problem overlaps with a held-out problem or an item of `benchmarks` (decontamination.py)",
+        drops=comparing_rules.contaminated,
+        dropped=({"problem_id": "contaminated"},),
+        kept=({}, {"problem_id": "other"}),
+    ),
+    "pass_rate": ComparingRule(
+        summary="the problem's pass rate is below `min_pass_rate` or above `max_pass_rate`",
+        drops=comparing_rules.pass_rate,
+        dropped=({},),
+        kept=({"verdict_outcome": "wrong"}, {"problem_id": "other", "verdict_outcome": "timeout"}),
+        settings={"rules": ("pass_rate",), "max_pass_rate": 0.5},
+    ),
+    "duplicate": ComparingRule(
+        summary="has the text of a preferred rollout of the problem, but for white space",
+        drops=comparing_rules.duplicate,
+        dropped=({}, {"completion": GOOD["completion"].replace(" ", "\n")}),
+        kept=({"problem_id": "other"}, {"completion": "<think> So 6 * 7 = 42. </think> The answer is 42."}),
+    ),
+    "same_reasoning": ComparingRule(
+        summary="has two or more equations, the same as a preferred rollout of the problem",
+        drops=comparing_rules.same_reasoning,
+        dropped=({}, {"completion": "<think> We know 6*6=36, hence 36+6=42 </think> So it is 42."}),
+        kept=(
+            {"completion": "<think> 6 * 6 = 36, and 36 + 5 = 41. </think> The answer is 42."},
+            {"completion": "<think> Six times seven. </think> The answer is 42."},
+            {"problem_id": "other"},
+        ),
+        settings={"rules": ("same_reasoning",)},
+    ),
+    "near_duplicate": ComparingRule(
+        summary="its word 5-grams are those of a preferred rollout of any problem (Jaccard similarity from `near` on)",
+        drops=comparing_rules.near_duplicate,
+        dropped=({}, {"problem_id": "other"}),
+        kept=({"completion": "<think> Six times seven makes four tens and two. </think> It is 42."},),
+        settings={"rules": ("near_duplicate",)},
+    ),
 }
-"""Every rule that judges a rollout by itself, by the name it has in the configuration and the report."""
+"""Every rule by the name that it has in the configuration and the report."""

@@ -13,7 +13,7 @@ from reasonray.analysis.json_records import to_json
 from reasonray.analysis.metrics import Metrics
 from reasonray.analysis.scores import Clusters
 from reasonray.config import UserError
-from reasonray.curation.annotations import drawn
+from reasonray.curation.annotations import evaluation_rollouts
 from reasonray.records import STUDENT, Split
 from reasonray.reporting import rollouts
 from reasonray.reporting.compared import ComparisonInputs, render, render_markdown
@@ -42,7 +42,11 @@ def compare(paths: Sequence[str], out: str) -> None:
         UserError: a path holds no run, or one that was not reported yet.
     """
     runs = _named([find_run(path) for path in paths])
-    students = {name: drawn(run, STUDENT, in_tasks) for name, run in runs.items() if run.evaluation(STUDENT).segments()}
+    students = {
+        name: evaluation_rollouts(run, STUDENT, in_tasks)
+        for name, run in runs.items()
+        if run.evaluation(STUDENT).segments()
+    }
     unfinished = {name: lack for name, table in students.items() if (lack := missing_samples(runs[name], table))}
     students = {name: table for name, table in students.items() if name not in unfinished}
     comparison = to_json(

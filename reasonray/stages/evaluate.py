@@ -15,7 +15,7 @@ from reasonray.analysis.answer_groups import group_equal_answers
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.analysis.scores import score
 from reasonray.config import Arm, Fixed, PromptedModel, Teacher
-from reasonray.curation.annotations import drawn
+from reasonray.curation.annotations import evaluation_rollouts
 from reasonray.records import BASE, STUDENT, Problem, Score, Split
 from reasonray.sampling.cluster import in_tasks
 from reasonray.sampling.pool import ReplicaPool, pool_for
@@ -52,7 +52,8 @@ def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | 
             else:
                 log_line("evaluate", f"{result.total.rollouts:>7,} samples of {names}   {result.seconds:.0f} s")
     # Annotated now, while there is a cluster: the report reads the stored annotations.
-    return _scores(run, {job.name: drawn(run, job.name, in_tasks) for job in jobs if job.ledger.segments()})
+    sampled = [job.name for job in jobs if job.ledger.segments()]
+    return _scores(run, {name: evaluation_rollouts(run, name, in_tasks) for name in sampled})
 
 
 def _scores(run: Run, rollouts: Mapping[str, pa.Table]) -> dict[str, Score]:

@@ -22,7 +22,7 @@ from reasonray.analysis.scores import ALL
 from reasonray.checkers import consensus
 from reasonray.checkers.consensus import Suspect
 from reasonray.config import UserError
-from reasonray.curation.annotations import annotated, drawn
+from reasonray.curation.annotations import annotated, evaluation_rollouts
 from reasonray.records import BASE, STUDENT, Problem, Split
 from reasonray.reporting import rollouts
 from reasonray.reporting.headline import headline
@@ -112,7 +112,7 @@ def trained(run: Run) -> Trained | None:
 
 def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Unfinished]]:
     """Return the rollouts of the arms that are measured whole, and how much there is of the other arms."""
-    tables = {arm: drawn(run, arm, in_tasks) for arm in evaluated_models(run)}
+    tables = {arm: evaluation_rollouts(run, arm, in_tasks) for arm in evaluated_models(run)}
     unfinished = {
         arm: Unfinished(samples=missing["samples"], expected=missing["of"])
         for arm, table in tables.items()

@@ -1,10 +1,10 @@
-"""From stored rollouts to the data set: how fast, how much memory, and beside it a plain loop that does far less.
+"""Benchmark of curation, from stored rollouts to the data set: speed and memory, next to a plain loop that does less.
 
     python tests/bench/curation.py [--sizes 200000 1000000] [--loop 20000]
 
-Rollouts are made up of sentences as models write them, 2 kB on average with a tail to 64 kB, 16 a problem. The loop is
-what notebooks do in one process: three detectors (verification, backtracking, depth), each a few regular expressions of
-which the first hit counts, and a comparison of the answer; it reads the same segments and stores nothing.
+Rollouts are composed of sentences as models write them, 2 kB on average with a tail to 64 kB, 16 a problem. The loop is
+what notebooks do in one process: three detectors (verification, backtracking, steps), each a few regular expressions of
+which the first match counts, and a comparison of the answer; it reads the same segments and stores nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ VERIFICATION, BACKTRACKING = (
         ),
     )
 )
-"""As notebooks write them: one pattern after the other, until one is found."""
+"""Patterns as notebooks write them: one after the other, until one matches."""
 STEP = re.compile(r"\bstep \d+", re.IGNORECASE)
 ANSWER = re.compile(r"answer is (\S+?)\.?$")
 
@@ -119,11 +119,11 @@ def plain_loop(run: Run, most: int) -> float:
         rows = pq.read_table(segment.path, columns=["completion", "problem_answer"]).to_pylist()
         for row in rows:
             text = row["completion"]
-            shown = [any(it.search(text) for it in patterns) for patterns in (VERIFICATION, BACKTRACKING)]
-            found = *shown, len(STEP.findall(text))
+            shown = [any(pattern.search(text) for pattern in patterns) for patterns in (VERIFICATION, BACKTRACKING)]
+            annotation = *shown, len(STEP.findall(text))
             answer = ANSWER.search(text)
             if answer and answer[1] == row["problem_answer"]:
-                kept.append((text, found))
+                kept.append((text, annotation))
         seen += len(rows)
         if seen >= most:
             break
@@ -132,7 +132,7 @@ def plain_loop(run: Run, most: int) -> float:
 
 def stored_bytes(run: Run) -> int:
     """Return the bytes of all completions, before packing."""
-    return sum(pq.read_table(it.path, columns=["completion"])["completion"].nbytes for it in run.ledger.segments())
+    return sum(pq.read_table(file.path, columns=["completion"])["completion"].nbytes for file in run.ledger.segments())
 
 
 def store(root: Path, rollouts: int) -> Run:
@@ -144,7 +144,9 @@ def store(root: Path, rollouts: int) -> Run:
     problems = rollouts // SAMPLES
     questions = [f"A shop sells {number} apples and {number * 7 % 101} pears. How many?" for number in range(problems)]
     known: dict[str, Any] = {"source": "made up", "answer": "42", "checker": "math_answer", "difficulty": "easy"}
-    train = [Problem(id=content_hash("problem", it), question=text, **known) for it, text in enumerate(questions)]
+    train = [
+        Problem(id=content_hash("problem", number), question=text, **known) for number, text in enumerate(questions)
+    ]
     held_out = Problem(id="held-out", question="Who is it?", split=Split.TEST, **known)
     run.store_problems([*train, held_out])
     dice = np.random.default_rng(0)
@@ -178,7 +180,7 @@ def written(length: int, outcome: str, dice: np.random.Generator) -> str:
     """Return a completion of about so many characters."""
     parts, size = ["<think> "], 0
     while size < length:
-        a, b = (int(it) for it in dice.integers(2, 99, 2))
+        a, b = (int(number) for number in dice.integers(2, 99, 2))
         parts.append(SENTENCES[int(dice.integers(len(SENTENCES)))].format(a=a, b=b, c=a * b))
         size += len(parts[-1])
     if outcome == "truncated":

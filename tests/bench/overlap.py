@@ -1,11 +1,11 @@
-"""Contamination and near-duplicates: is what is planted found, is anything else, and how long does it take.
+"""Benchmark of decontamination and near-duplicates: recall of planted overlaps, false positives, and speed.
 
     python tests/bench/overlap.py [--items 20000] [--problems 200000] [--planted 2000]
 
 Texts of 20 to 60 words from a vocabulary of some thousand by Zipf's law. Planted: runs of 8 and of 13 words of items
 within problems; items of 5 to 7 words within problems, and problems of 5 to 7 words within items; problems with one or
 two words replaced anywhere, kept if their Jaccard similarity is at the threshold or above, others to see what passes
-below it. Every hit on a problem in which nothing was planted counts as false, whatever made it.
+below it. Every overlap of a problem in which nothing was planted counts as false, whatever made it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from reasonray.curation.decontamination import Item, hits, index
-from reasonray.curation.dedup import near_duplicates, signatures
-from reasonray.curation.text import normalised
+from reasonray.curation.decontamination import Item, build_index, find_overlaps
+from reasonray.curation.dedup import minhash_signatures, near_duplicates
+from reasonray.curation.text import normalised_words
 from tests.bench.memory import PeakMemory
 from tests.bench.printing import print_figures
 
@@ -31,11 +31,11 @@ THRESHOLD = 0.8
 WORDS = 6000
 CHUNK = 5000
 NEAR, BELOW, FAR = (THRESHOLD, 1.0), (THRESHOLD - 0.1, THRESHOLD), (THRESHOLD - 0.3, THRESHOLD - 0.15)
-"""Similarities of planted pairs: those to find, those of which some pass, and those that must not."""
+"""Similarities of planted pairs: to be found, of which some are found, and not to be found."""
 
 Texts = list[list[str]]
 Planted = dict[str, dict[str, str]]
-"""By kind of plant: the item that each problem must be found to overlap with."""
+"""By kind: the item that each problem must be found to overlap with."""
 
 
 def main() -> None:
@@ -63,12 +63,12 @@ def texts(count: int, dice: np.random.Generator) -> Texts:
     vocabulary = np.array([f"w{number:x}" for number in range(WORDS)])
     weights = 1 / np.arange(1, WORDS + 1)
     lengths = dice.integers(20, 61, count)
-    drawn = vocabulary[dice.choice(WORDS, lengths.sum(), p=weights / weights.sum())]
-    return [part.tolist() for part in np.split(drawn, np.cumsum(lengths)[:-1])]
+    words = vocabulary[dice.choice(WORDS, lengths.sum(), p=weights / weights.sum())]
+    return [part.tolist() for part in np.split(words, np.cumsum(lengths)[:-1])]
 
 
 def plant(items: Texts, problems: Texts, count: int, dice: np.random.Generator) -> Planted:
-    """Plant into items and problems, `count` of each kind, each into another problem."""
+    """Plant `count` overlaps of each kind into items and problems, each into another problem."""
     planted: Planted = {"8_words": {}, "13_words": {}, "item_in_problem": {}, "problem_in_item": {}}
     long = len(items)
     for number in range(4 * count):
@@ -81,31 +81,33 @@ def plant(items: Texts, problems: Texts, count: int, dice: np.random.Generator) 
             run, item = texts(1, dice)[0][:size], len(items)
             items.append(run)
         at = int(dice.integers(len(problems[number])))
-        dressed = [f"**{run[0].upper()}", *run[1:-1], f"${run[-1]}$,"]
+        marked_up = [f"**{run[0].upper()}", *run[1:-1], f"${run[-1]}$,"]
         around = ([], []) if kind == "problem_in_item" else (problems[number][:at], problems[number][at:])
-        problems[number] = [*around[0], *dressed, *around[1]]
+        problems[number] = [*around[0], *marked_up, *around[1]]
         planted[kind][str(number)] = str(item)
     return planted
 
 
 def contamination(items: Texts, problems: Texts, planted: Planted) -> dict[str, Any]:
-    """Look for items in problems, a chunk at a time as curate does."""
-    asked = [(str(number), " ".join(words)) for number, words in enumerate(problems)]
+    """Look for items in problems, chunk by chunk as curate does."""
+    questions = [(str(number), " ".join(words)) for number, words in enumerate(problems)]
     begun = time.perf_counter()
-    lengths = {len(normalised(text)) for _, text in asked}
-    known = index((Item("bench", str(at), " ".join(it)) for at, it in enumerate(items)), NGRAMS, lengths)
+    lengths = {len(normalised_words(text)) for _, text in questions}
+    known = build_index((Item("bench", str(at), " ".join(words)) for at, words in enumerate(items)), NGRAMS, lengths)
     indexed = time.perf_counter()
-    found = pa.concat_tables([hits(known, asked[start : start + CHUNK]) for start in range(0, len(asked), CHUNK)])
+    found = pa.concat_tables(
+        [find_overlaps(known, questions[start : start + CHUNK]) for start in range(0, len(questions), CHUNK)]
+    )
     ended = time.perf_counter()
     pairs = set(zip(found["problem_id"].to_pylist(), found["item_id"].to_pylist(), strict=True))
-    sown = {problem for kind in planted.values() for problem in kind}
-    false = {problem for problem, _ in pairs} - sown
+    with_plants = {problem for kind in planted.values() for problem in kind}
+    false = {problem for problem, _ in pairs} - with_plants
     recall = {
         f"recall_{kind}": sum(pair in pairs for pair in sources.items()) / len(sources)
         for kind, sources in planted.items()
     }
     return recall | {
-        "false_hits": len(false) / (len(problems) - len(sown)),
+        "false_hits": len(false) / (len(problems) - len(with_plants)),
         "index_seconds": indexed - begun,
         "hits_seconds": ended - indexed,
         "problems_per_second": len(problems) / (ended - indexed),
@@ -113,7 +115,7 @@ def contamination(items: Texts, problems: Texts, planted: Planted) -> dict[str, 
 
 
 def duplicates(problems: Texts, planted: int, dice: np.random.Generator) -> dict[str, Any]:
-    """Add copies with a word or two replaced, in any order, and look for them among all."""
+    """Add copies with a word or two replaced, shuffle all texts, and look for near-duplicates."""
     kinds = {"near": NEAR, "below": BELOW, "far": FAR}
     free = iter(dice.permutation(len(problems)).tolist())
     copies, sources = [], {}
@@ -129,14 +131,16 @@ def duplicates(problems: Texts, planted: int, dice: np.random.Generator) -> dict
     order = dice.permutation(len(everything))
     begun = time.perf_counter()
     parts = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-    signed = np.concatenate([signatures([everything[at] for at in part]) for part in parts])
+    signatures = np.concatenate([minhash_signatures([everything[at] for at in part]) for part in parts])
     hashed = time.perf_counter()
     owner = np.empty(len(order), np.int64)
-    owner[order] = order[near_duplicates(signed, THRESHOLD)]
+    owner[order] = order[near_duplicates(signatures, THRESHOLD)]
     ended = time.perf_counter()
     touched = {at for pairs in sources.values() for pair in pairs for at in pair}
     alone = np.array([at for at in range(len(problems)) if at not in touched])
-    found = {kind: float(np.mean([owner[one] == owner[other] for one, other in it])) for kind, it in sources.items()}
+    found = {
+        kind: float(np.mean([owner[one] == owner[other] for one, other in pairs])) for kind, pairs in sources.items()
+    }
     return {
         "near_recall": found["near"],
         "near_similarity": float(
@@ -145,7 +149,7 @@ def duplicates(problems: Texts, planted: int, dice: np.random.Generator) -> dict
         "taken_up_to_0.1_below": found["below"],
         "taken_0.15_to_0.3_below": found["far"],
         "near_false_hits": float(np.mean(owner[alone] != alone)),
-        "signatures_per_second": len(signed) / (hashed - begun),
+        "signatures_per_second": len(signatures) / (hashed - begun),
         "grouping_seconds": ended - hashed,
     }
 

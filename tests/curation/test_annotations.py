@@ -1,4 +1,4 @@
-"""Arms are annotated once: what is stored is used again, and what is new, drawn again or by old detectors is not."""
+"""Evaluation rollouts are annotated once; new ones, resampled ones and those of older detectors are annotated again."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.factories import a_problem, a_rollout
 CHECKED = "<think> Step 1: 6 * 7 = 42. Let me check this. </think> The answer is 42."
 
 
-def attempt(sample: int, text: str = CHECKED, resample: int = 0) -> Rollout:
+def a_sample(sample: int, text: str = CHECKED, resample: int = 0) -> Rollout:
     return a_rollout(text, problem=a_problem(), sample=sample, resample=resample)
 
 
@@ -31,36 +31,38 @@ def stored(ledger: Ledger) -> Path:
 
 
 def test_annotations_are_those_of_the_text(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, attempt(0), attempt(1, "The answer is 42."))
-    found, whole = annotated(ledger), annotate_table(ledger.read())
-    assert found["annotation_verification"].to_pylist() == [1, 0]
-    assert "completion" not in found.column_names
+    ledger = ledger_of(tmp_path, a_sample(0), a_sample(1, "The answer is 42."))
+    rollouts, whole = annotated(ledger), annotate_table(ledger.read())
+    assert rollouts["annotation_verification"].to_pylist() == [1, 0]
+    assert "completion" not in rollouts.column_names
     for name in ("annotation_num_steps", "annotation_spans", "annotation_dropped_by"):
-        assert found[name].to_pylist() == whole[name].to_pylist()
+        assert rollouts[name].to_pylist() == whole[name].to_pylist()
 
 
-def test_what_is_stored_is_used_and_only_new_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = ledger_of(tmp_path, attempt(0))
+def test_stored_annotations_are_used_and_only_new_texts_are_annotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ledger_of(tmp_path, a_sample(0))
     annotated(ledger)
-    seen: list[int] = []
+    rows: list[int] = []
 
     def counting(table: pa.Table) -> pa.Table:
-        seen.append(table.num_rows)
+        rows.append(table.num_rows)
         return annotate_table(table)
 
     monkeypatch.setattr(annotations, "annotate_table", counting)
     before = stored(ledger).stat().st_mtime_ns
     annotated(ledger)
-    assert (seen, stored(ledger).stat().st_mtime_ns) == ([], before)
-    ledger.append([attempt(1), attempt(0, "The answer is 42.", resample=1)])
+    assert (rows, stored(ledger).stat().st_mtime_ns) == ([], before)
+    ledger.append([a_sample(1), a_sample(0, "The answer is 42.", resample=1)])
     assert annotated(ledger).sort_by("sample")["annotation_verification"].to_pylist() == [0, 1]
-    assert seen == [2]
+    assert rows == [2]
 
 
-def test_other_detectors_annotate_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = ledger_of(tmp_path, attempt(0))
+def test_another_version_of_the_detectors_annotates_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(tmp_path, a_sample(0))
     annotated(ledger)
     before = stored(ledger).stat().st_mtime_ns
-    monkeypatch.setattr(annotations, "detectors", lambda: "other")
+    monkeypatch.setattr(annotations, "DETECTORS_VERSION", "other")
     assert annotated(ledger)["annotation_verification"].to_pylist() == [1]
     assert stored(ledger).stat().st_mtime_ns > before

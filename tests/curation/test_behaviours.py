@@ -1,4 +1,4 @@
-"""The detectors agree with the tutorial's traces, without its false hits, and show their evidence."""
+"""The detectors agree with labelled sentences and the tutorial's traces, and show their evidence."""
 
 import json
 import time
@@ -36,7 +36,7 @@ TRACES = [
 
 
 @pytest.mark.parametrize(("trace", "verifies", "backtracks", "steps"), TRACES)
-def test_the_tutorials_traces_are_read_as_it_reads_them(
+def test_the_tutorials_traces_are_annotated_as_the_tutorial_does(
     trace: str, verifies: bool, backtracks: bool, steps: int
 ) -> None:
     found = annotate(trace, "What is 3 * 7?")
@@ -46,7 +46,7 @@ def test_the_tutorials_traces_are_read_as_it_reads_them(
 @pytest.mark.parametrize(
     "text", ["That answer is incorrect.", "The waiter came.", "They await.", "I actually like it."]
 )
-def test_the_tutorials_false_hits_are_none(text: str) -> None:
+def test_the_tutorials_false_positives_are_not_found(text: str) -> None:
     assert annotate(text, "") == Annotation()
 
 
@@ -57,7 +57,7 @@ def test_the_labelled_sentences_are_many_and_often_hard() -> None:
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_labelled_sentences_are_told_apart(behaviour: str) -> None:
+def test_precision_and_recall_on_labelled_sentences_are_nine_tenths_or_more(behaviour: str) -> None:
     found = {
         entry["text"]: getattr(annotate(entry["text"], entry.get("question", "")), behaviour) > 0 for entry in LABELLED
     }
@@ -72,13 +72,13 @@ def test_labelled_sentences_are_told_apart(behaviour: str) -> None:
 def test_a_span_holds_the_words_that_show_the_behaviour() -> None:
     completion = "<think>So 5 * 3 = 18. Wait, that's wrong. Let me check: 15.</think>"
     spans = annotate(completion, "").spans
-    assert [(it.behaviour, completion[it.start : it.end]) for it in spans] == [
+    assert [(span.behaviour, completion[span.start : span.end]) for span in spans] == [
         ("backtracking", "Wait, that's wrong"),
         ("verification", "Let me check"),
     ]
 
 
-def test_code_is_passed_over_even_when_its_fence_is_never_closed() -> None:
+def test_code_does_not_count_even_if_its_fence_is_never_closed() -> None:
     assert annotate("```\n# Let me verify\n```\nSo 4. ```\n# Wait, that's wrong", "").spans == ()
 
 
@@ -92,19 +92,19 @@ def test_code_is_passed_over_even_when_its_fence_is_never_closed() -> None:
         ("A lone ` tick. Wait, that's wrong.\nAnother ` tick.", 1),
     ],
 )
-def test_comments_and_inline_code_are_passed_over_but_headings_are_read(text: str, found: int) -> None:
+def test_comments_and_inline_code_do_not_count_but_headings_do(text: str, found: int) -> None:
     assert annotate(text, "").backtracking == found
 
 
-def test_what_others_say_is_passed_over() -> None:
+def test_reported_speech_does_not_count() -> None:
     assert annotate('"Wait," said Ann, "that is 5." Bob claims that this is wrong.', "") == Annotation()
 
 
-def test_waiting_to_check_is_a_check_and_no_change_of_mind() -> None:
-    assert [it.behaviour for it in annotate("Wait, let me double-check: 4.", "").spans] == ["verification"]
+def test_wait_before_a_check_is_verification_and_not_backtracking() -> None:
+    assert [span.behaviour for span in annotate("Wait, let me double-check: 4.", "").spans] == ["verification"]
 
 
-def test_text_quoted_from_the_question_is_passed_over() -> None:
+def test_text_quoted_from_the_question_does_not_count() -> None:
     question = "Tom writes 5 * 3 = 18. Wait, that's wrong, says Ann. What is 5 * 3?"
     assert annotate(f"<think>{question} It is 15.</think>", question).backtracking == 0
     assert annotate("<think>It is 18. Wait, that's wrong. It is 15.</think>", question).backtracking == 1
@@ -138,15 +138,15 @@ def test_numbered_steps_are_counted_else_sentences_of_the_reasoning(completion: 
 @pytest.mark.parametrize(
     "unit", ["Wait ", "i will now ", "((((", "to get a ", "```", "\n", "that is ", "double check "]
 )
-def test_time_grows_with_the_text_and_no_faster(unit: str) -> None:
+def test_time_is_linear_in_the_text(unit: str) -> None:
     def seconds(size: int) -> float:
         text = unit * (size // len(unit))
-        took = []
+        times = []
         for _ in range(3):
             begun = time.process_time()
             annotate(text, "Wait, that's wrong. Is it?")
-            took.append(time.process_time() - begun)
-        return min(took)
+            times.append(time.process_time() - begun)
+        return min(times)
 
     # Quadratic time would need 16 times as long.
     assert seconds(160_000) < 9 * seconds(40_000) + 0.05
@@ -158,25 +158,25 @@ _PIECES = st.sampled_from(
 
 
 @given(st.lists(st.one_of(_PIECES, st.text(max_size=8)), max_size=30).map("".join), st.text(max_size=40))
-def test_whatever_the_text_counts_are_those_of_the_spans(completion: str, question: str) -> None:
+def test_counts_are_those_of_the_spans_for_any_text(completion: str, question: str) -> None:
     found = annotate(completion, question)
     for behaviour in BEHAVIOURS:
-        mine = [span for span in found.spans if span.behaviour == behaviour]
-        assert len(mine) == getattr(found, behaviour)
-        assert all(0 <= span.start < span.end <= len(completion) for span in mine)
-        assert all(one.end <= other.start for one, other in pairwise(mine))
+        spans = [span for span in found.spans if span.behaviour == behaviour]
+        assert len(spans) == getattr(found, behaviour)
+        assert all(0 <= span.start < span.end <= len(completion) for span in spans)
+        assert all(one.end <= other.start for one, other in pairwise(spans))
 
 
 def test_a_table_is_annotated_like_its_rollouts() -> None:
     rollouts = [a_rollout(trace, sample=number) for number, (trace, *_) in enumerate(TRACES)]
     table = annotate_table(rollouts_to_table(rollouts))
     assert table.schema.equals(ROLLOUT_SCHEMA, check_metadata=True)
-    assert [it.annotation for it in table_to_rollouts(table)] == [
-        annotate(it.completion, it.problem.question) for it in rollouts
+    assert [rollout.annotation for rollout in table_to_rollouts(table)] == [
+        annotate(rollout.completion, rollout.problem.question) for rollout in rollouts
     ]
 
 
-def test_what_selection_decided_is_kept() -> None:
+def test_the_decisions_of_selection_are_kept() -> None:
     decided = Annotation(pass_rate=0.5, dropped_by="over_quota")
     table = annotate_table(rollouts_to_table([a_rollout(annotation=decided), a_rollout(sample=1)]))
     assert table["annotation_dropped_by"].to_pylist() == ["over_quota", ""]
@@ -184,6 +184,6 @@ def test_what_selection_decided_is_kept() -> None:
     assert table["annotation_pass_rate"].to_pylist() == [0.5, None]
 
 
-def test_a_narrow_table_gains_the_columns() -> None:
-    narrow = pa.table({"completion": ["Let me check: 4."], "problem_question": [a_problem().question]})
-    assert annotate_table(narrow)["annotation_verification"].to_pylist() == [1]
+def test_a_table_of_texts_alone_gains_the_columns() -> None:
+    texts = pa.table({"completion": ["Let me check: 4."], "problem_question": [a_problem().question]})
+    assert annotate_table(texts)["annotation_verification"].to_pylist() == [1]

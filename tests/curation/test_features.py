@@ -1,4 +1,4 @@
-"""What selection compares texts by."""
+"""Features: text hashes ignore white space, and a score is a number for each rollout."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reasonray.config import Curation, UserError
 from reasonray.curation.behaviours import annotate_table
-from reasonray.curation.features import narrow_columns, text_hash
+from reasonray.curation.features import rollout_features, text_hash
 from reasonray.curation.measures import measure_table
 from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_rollout
@@ -19,18 +19,16 @@ _SPACE = st.sampled_from([" ", "\n\n", "\t ", ""])
 
 
 @given(_WORDS, _SPACE, _SPACE)
-def test_white_space_makes_no_text_another(words: list[str], one: str, other: str) -> None:
+def test_texts_that_differ_in_white_space_have_the_same_hash(words: list[str], one: str, other: str) -> None:
     assert text_hash(one.join(words)) == text_hash(f"{other}{other.join(words)}\n")
 
 
 @given(_WORDS, _WORDS)
-def test_other_words_do(words: list[str], others: list[str]) -> None:
+def test_texts_that_differ_in_characters_have_different_hashes(words: list[str], others: list[str]) -> None:
     assert (text_hash(" ".join(words)) == text_hash(" ".join(others))) == ("".join(words) == "".join(others))
 
 
-def test_a_score_may_come_as_any_column_of_numbers_and_as_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_score_is_any_column_of_numbers_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "my_scores.py").write_text(
         "import numpy as np, pyarrow.compute as pc\n"
         "def column(table):\n    return pc.negate(table['completion_tokens'])\n"
@@ -46,8 +44,8 @@ def test_a_score_may_come_as_any_column_of_numbers_and_as_nothing_else(
         annotate_table(rollouts_to_table([a_rollout(sample=n, completion_tokens=n) for n in range(3)]))
     )
     for name in ("column", "array", "numpy", "plain"):
-        narrow = narrow_columns(table, Curation(prefer="score", score=f"my_scores:{name}"))
-        assert narrow["score"].combine_chunks().equals(pa.array([0.0, -1.0, -2.0]))
+        features = rollout_features(table, Curation(prefer="score", score=f"my_scores:{name}"))
+        assert features["score"].combine_chunks().equals(pa.array([0.0, -1.0, -2.0]))
     for name in ("text", "nothing", "short"):
-        with pytest.raises(UserError, match=f"my_scores:{name} must give each of 3 rollouts a number"):
-            narrow_columns(table, Curation(prefer="score", score=f"my_scores:{name}"))
+        with pytest.raises(UserError, match=f"my_scores:{name} must return a number for each of 3 rollouts"):
+            rollout_features(table, Curation(prefer="score", score=f"my_scores:{name}"))

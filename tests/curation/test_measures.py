@@ -1,4 +1,4 @@
-"""Measures say of small texts what one counts by hand."""
+"""Measures of small texts are those that one counts by hand."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ from reasonray.curation.measures import (
     ngram_loops,
     reasoning_format,
 )
-from reasonray.curation.text import parted
+from reasonray.curation.text import segment_words
 from reasonray.prompts import split_reasoning
 from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_rollout
@@ -46,8 +46,10 @@ TEXTS = st.lists(st.one_of(_PIECES, st.text(max_size=6)), max_size=40).map("".jo
 
 def _retracted(completion: str) -> float:
     spans = annotate(completion, "").spans
-    places = ([it.start for it in spans if it.behaviour == behaviour] for behaviour in ("backtracking", "subgoals"))
-    return failed_branch_fraction(completion, *places)
+    changes, goals = (
+        [span.start for span in spans if span.behaviour == behaviour] for behaviour in ("backtracking", "subgoals")
+    )
+    return failed_branch_fraction(completion, changes, goals)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +69,12 @@ def _retracted(completion: str) -> float:
         ("", 0),
     ],
 )
-def test_what_is_taken_back_is_the_branch_before_a_change_of_mind(completion: str, share: float) -> None:
+def test_a_change_of_mind_takes_back_the_branch_before_it(completion: str, share: float) -> None:
     assert _retracted(completion) == pytest.approx(share)
 
 
 @given(TEXTS)
-def test_what_is_taken_back_is_a_share_and_nothing_without_a_change_of_mind(completion: str) -> None:
+def test_the_failed_branch_fraction_is_a_share_and_zero_without_backtracking(completion: str) -> None:
     share = _retracted(completion)
     assert 0 <= share <= 1
     if not annotate(completion, "").backtracking:
@@ -81,14 +83,14 @@ def test_what_is_taken_back_is_a_share_and_nothing_without_a_change_of_mind(comp
 
 @given(st.lists(TEXTS, max_size=5))
 @settings(deadline=None)
-def test_a_text_without_other_scripts_needs_no_counting_of_letters(completions: list[str]) -> None:
+def test_a_table_is_measured_like_its_texts(completions: list[str]) -> None:
     measured = measure_table(pa.table({"completion": pa.array(completions, pa.large_string())}))
-    assert measured["annotation_foreign_share"].to_pylist() == [foreign_share(it) for it in completions]
-    spaced = pa.chunked_array([pa.array(map(parted, completions), pa.large_string())])
+    assert measured["annotation_foreign_share"].to_pylist() == [foreign_share(text) for text in completions]
+    spaced = pa.chunked_array([pa.array(map(segment_words, completions), pa.large_string())])
     assert measured["annotation_ngram_loop"].to_pylist() == ngram_loops(spaced).tolist()
 
 
-def test_the_share_of_another_script_is_by_letters() -> None:
+def test_the_share_of_another_script_counts_letters() -> None:
     assert foreign_share("abcd 六六") == pytest.approx(2 / 6)
     assert foreign_share("Let α = π/6, naïve café") == 0
 
@@ -97,13 +99,13 @@ def test_the_share_of_another_script_is_by_letters() -> None:
     "words",
     ["ஆறு பெருக்கல் ஏழு", "ექვსი გამრავლებული", "վեց բազմապատկած", "ছয় গুণ সাত", "έξι επτά ίσον", "ስድስት ጊዜ ሰባት", "ཞེས་བྱ་བ"],
 )
-def test_any_script_is_a_script(words: str) -> None:
+def test_every_script_is_recognised(words: str) -> None:
     assert foreign_share(f"<think> {words} </think>") == 0
     assert 0.3 < foreign_share(f"<think> let us multiply {words} </think>") < 0.7
     assert foreign_share(f"<think> {words} и так далее </think>") > 0.2
 
 
-def test_code_and_the_form_of_the_answer_are_no_other_language() -> None:
+def test_code_and_the_response_do_not_count_as_another_language() -> None:
     assert (
         foreign_share("<think>先写一个循环。\n```python\nfor number in range(10):\n```\n</think>The answer is 45.") == 0
     )
@@ -120,10 +122,10 @@ _WORDS = st.lists(st.sampled_from(["a", "b", "é", "\u00a0"]), max_size=60)
 
 @given(st.lists(_WORDS, max_size=6), st.integers(1, 24), st.sampled_from([" ", "\n", " \t "]))
 @settings(deadline=None)
-def test_loops_are_what_counting_every_run_finds(texts: list[list[str]], size: int, space: str) -> None:
-    runs = [Counter(tuple(it[start : start + size]) for start in range(len(it) - size + 1)) for it in texts]
-    completions = [f"{space}{space.join(it)}" for it in texts]
-    assert _loops(*completions, size=size) == [max(it.values(), default=0) for it in runs]
+def test_loops_agree_with_a_count_of_every_run(texts: list[list[str]], size: int, space: str) -> None:
+    runs = [Counter(tuple(text[start : start + size]) for start in range(len(text) - size + 1)) for text in texts]
+    completions = [f"{space}{space.join(text)}" for text in texts]
+    assert _loops(*completions, size=size) == [max(counts.values(), default=0) for counts in runs]
 
 
 @pytest.mark.parametrize(
@@ -133,14 +135,14 @@ def test_loops_are_what_counting_every_run_finds(texts: list[list[str]], size: i
         "หกคูณด้วยเจ็ดเท่ากับสี่สิบสองแล้วก็บวกเพิ่มเข้าไปอีกหนึ่งที่นี่ซึ่งเป็นคำตอบที่ต้องการ",
     ],
 )
-def test_a_loop_without_spaces_counts_its_rounds(loop: str) -> None:
+def test_a_loop_in_a_script_without_spaces_counts_its_iterations(loop: str) -> None:
     measured = measure_table(pa.table({"completion": ["a b c", loop * 9, f"{loop} No loop at all."]}))
     assert measured["annotation_ngram_loop"].to_pylist() in ([0, 8, 1], [0, 9, 1])
 
 
 @given(st.integers(1, 9), st.integers(20, 40))
-def test_a_loop_of_distinct_words_counts_its_rounds(rounds: int, size: int) -> None:
-    assert _loops(" ".join(str(word) for _ in range(rounds) for word in range(size)), size=20) == [rounds]
+def test_a_loop_of_distinct_words_counts_its_iterations(iterations: int, size: int) -> None:
+    assert _loops(" ".join(str(word) for _ in range(iterations) for word in range(size)), size=20) == [iterations]
 
 
 def test_loops_compress_and_prose_does_not() -> None:
@@ -153,7 +155,7 @@ def test_loops_compress_and_prose_does_not() -> None:
     ("completion", "share"),
     [("", 0), ("no code", 0), ("ab```cd```ef", 2 / 12), ("ab```cdefg", 5 / 10), ("```a``````b```", 2 / 14)],
 )
-def test_code_is_what_stands_between_fences(completion: str, share: float) -> None:
+def test_code_is_the_text_between_fences(completion: str, share: float) -> None:
     assert code_share(completion) == pytest.approx(share)
 
 
@@ -169,12 +171,12 @@ def test_code_is_what_stands_between_fences(completion: str, share: float) -> No
         ("<think>6</think> 6 </think>", "broken"),
     ],
 )
-def test_the_format_names_what_sets_reasoning_off(completion: str, kind: str) -> None:
+def test_the_format_names_how_reasoning_is_marked(completion: str, kind: str) -> None:
     assert reasoning_format(completion) == kind
 
 
 @given(TEXTS)
-def test_a_format_other_than_broken_is_one_that_splits(completion: str) -> None:
+def test_a_format_other_than_broken_can_be_split(completion: str) -> None:
     kind, (reasoning, response) = reasoning_format(completion), split_reasoning(completion)
     if kind == "none":
         assert (reasoning, response) == ("", completion)
@@ -186,7 +188,7 @@ def test_a_format_other_than_broken_is_one_that_splits(completion: str) -> None:
 
 def test_a_table_gains_every_measure_once() -> None:
     texts = ["<think>2 + 2 = 5. Wait, that's wrong. It is 4.</think> 4", "", "```x```", "六 and then"]
-    table = annotate_table(rollouts_to_table([a_rollout(it, sample=n) for n, it in enumerate(texts)]))
+    table = annotate_table(rollouts_to_table([a_rollout(text, sample=n) for n, text in enumerate(texts)]))
     measured = measure_table(measure_table(table))
     assert measured.schema.equals(table.schema)
     assert measured["annotation_failed_branch_fraction"].to_pylist() == pytest.approx([1 / 3, 0, 0, 0])
@@ -194,7 +196,7 @@ def test_a_table_gains_every_measure_once() -> None:
     assert [measured.schema.field(f"annotation_{name}").type for name in MEASURES] == list(MEASURES.values())
 
 
-def test_without_annotations_what_was_taken_back_is_unknown() -> None:
+def test_without_annotations_the_failed_branch_fraction_is_null() -> None:
     measured = measure_table(pa.table({"completion": ["Wait, no."]}))
     assert measured["annotation_failed_branch_fraction"].to_pylist() == [None]
     assert measured["annotation_ngram_loop"].to_pylist() == [0]

@@ -1,4 +1,4 @@
-"""Phrases are found where trying every expression at every character finds them, and nowhere else."""
+"""The matcher finds what trying every expression at every character finds, and nothing else."""
 
 import re
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonray.curation.lexicon import ANYWHERE, OPENING
-from reasonray.curation.phrase_matcher import Phrases, heads
+from reasonray.curation.phrase_matcher import PhraseMatcher, literal_prefixes
 
 EXPRESSIONS = {
     "one": (r"ab?c", r"(?:a|bc)\s+d\b", r"a[^b]{0,3}b"),
@@ -19,21 +19,21 @@ TEXTS = st.one_of(
 )
 
 
-def everywhere(text: str) -> set[tuple[str, int, int]]:
+def brute_force(text: str) -> set[tuple[str, int, int]]:
     starts = [at for at in range(len(text)) if not at or not re.match(r"\w", text[at - 1])]
-    every = [(kind, re.compile(it)) for kind, those in EXPRESSIONS.items() for it in those]
+    every = [(kind, re.compile(expression)) for kind, group in EXPRESSIONS.items() for expression in group]
     tried = ((kind, at, expression.match(text, at)) for kind, expression in every for at in starts)
     return {(kind, at, match.end()) for kind, at, match in tried if match}
 
 
 @given(TEXTS)
 def test_phrases_are_found_wherever_they_match(text: str) -> None:
-    assert set(Phrases(EXPRESSIONS).find(text)) == everywhere(text)
+    assert set(PhraseMatcher(EXPRESSIONS).find(text)) == brute_force(text)
 
 
-def test_there_is_something_to_find() -> None:
-    found = {("one", 0, 2), ("one", 0, 3), ("two", 0, 3), ("one", 6, 8), ("two", 6, 8)}
-    assert everywhere("abc\u00a0d ab a") == found
+def test_brute_force_finds_matches() -> None:
+    wanted = {("one", 0, 2), ("one", 0, 3), ("two", 0, 3), ("one", 6, 8), ("two", 6, 8)}
+    assert brute_force("abc\u00a0d ab a") == wanted
 
 
 @pytest.mark.parametrize(
@@ -49,17 +49,17 @@ def test_there_is_something_to_find() -> None:
         (r"(?:a|ab)c", {"ac", "abc"}),
     ],
 )
-def test_heads_are_how_matches_begin(expression: str, wanted: set[str]) -> None:
-    assert heads(expression) == wanted
+def test_literal_prefixes_are_the_beginnings_of_matches(expression: str, wanted: set[str]) -> None:
+    assert literal_prefixes(expression) == wanted
 
 
 @pytest.mark.parametrize("expression", [r".wait", r"[^a]b", r"\w+ing", r"(?:x|\S)y"])
 def test_an_expression_that_can_begin_with_anything_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match="no literal beginning"):
-        heads(expression)
+    with pytest.raises(ValueError, match="no literal prefix"):
+        literal_prefixes(expression)
 
 
-def test_most_phrases_of_the_lexicon_are_found_by_more_than_a_word() -> None:
-    every = [it for table in (OPENING, ANYWHERE) for those in table.values() for it in those]
-    short = [it for it in every if min(map(len, heads(it))) < 3]
+def test_nearly_all_phrases_of_the_lexicon_have_prefixes_of_three_characters_or_more() -> None:
+    every = [phrase for table in (OPENING, ANYWHERE) for phrases in table.values() for phrase in phrases]
+    short = [phrase for phrase in every if min(map(len, literal_prefixes(phrase))) < 3]
     assert len(short) <= 13, short

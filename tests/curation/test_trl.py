@@ -1,4 +1,4 @@
-"""Another trainer takes the export as it is: TRL loads it by `datasets` and trains a step on it."""
+"""TRL loads the export with `datasets`, unchanged, and trains a step on it."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ def test_trl_trains_a_step_on_the_completions_of_the_export(tmp_path: Path, monk
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
     trl = pytest.importorskip("trl")
-    drawn = [
+    rollouts = [
         a_rollout(problem=a_problem(f"{number} + 1?"), annotation=Annotation(selected=True)) for number in range(4)
     ]
-    table = examples(annotate_table(rollouts_to_table(drawn)), Prompt(system="Add."))
+    table = examples(annotate_table(rollouts_to_table(rollouts)), Prompt(system="Add."))
     (tmp_path / "data").mkdir()
     pq.write_table(table, tmp_path / "data" / "train-0.parquet")
     loaded = datasets.load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
@@ -33,7 +33,7 @@ def test_trl_trains_a_step_on_the_completions_of_the_export(tmp_path: Path, monk
     trainer = trl.SFTTrainer(str(write_model(tmp_path / "model", vocab=512)), args=arguments, train_dataset=wanted)
     row = trainer.train_dataset[0]
     text = trainer.processing_class.decode([label for label in row["labels"] if label != -100])
-    assert text.startswith(drawn[0].completion), "only the teacher's words are trained on, verbatim"
+    assert text.startswith(rollouts[0].completion), "the loss covers the teacher's text alone, verbatim"
     trainer.train()
     assert trainer.state.global_step == 1
     assert trainer.state.log_history[0]["loss"] > 0

@@ -1,4 +1,4 @@
-"""Curation on Ray Data: one fate for every rollout, the same data set whatever the blocks, spoilt data kept out."""
+"""Curation on Ray Data: every rollout selected or dropped, the same data set for any blocks, invalid data skipped."""
 
 import io
 import json
@@ -15,8 +15,9 @@ from rich.console import Console
 
 from reasonray.cli.show import Query, show
 from reasonray.config import Config, Curation, UserError
+from reasonray.curation.rules import user_modules
 from reasonray.records import Outcome, Rollout, Split
-from reasonray.stages.curate import curate, users_code
+from reasonray.stages.curate import curate
 from reasonray.stages.report import report
 from reasonray.store.run import Run, open_run
 from tests.factories import a_problem, a_rollout, a_scripted_config
@@ -35,21 +36,21 @@ CURATION = {
 KNOWN = "A farmer has seven fields and in each of them there are six old apple trees; how many trees?"
 
 
-def drawn() -> list[Rollout]:
+def sampled() -> list[Rollout]:
     dice = random.Random(3)
-    found = []
+    rollouts = []
     for number in range(30):
         problem = a_problem(f"{number} + 1?" if number else KNOWN, str(number + 1))
         for sample in range(6):
             outcome = dice.choice([Outcome.CORRECT, Outcome.CORRECT, Outcome.WRONG])
             step = f"Step 1: take {number} and then one more of them ({sample % 4})."
-            found.append(a_rollout(f"<think> {step} </think> The answer is {number + 1}.", outcome,
+            rollouts.append(a_rollout(f"<think> {step} </think> The answer is {number + 1}.", outcome,
                                    problem=problem, sample=sample))  # fmt: skip
-    return found
+    return rollouts
 
 
 def a_config(root: Path, **curation: Any) -> Config:
-    """The configuration above with some of it otherwise; a knob goes with the rule that it is of."""
+    """Return a run with the settings above and changes to them; the key `near` goes with its rule."""
     changed = CURATION | curation
     if "near_duplicate" not in changed["rules"]:
         del changed["near"]
@@ -58,7 +59,7 @@ def a_config(root: Path, **curation: Any) -> Config:
 
 def a_run(root: Path, segments: list[list[Rollout]], **curation: Any) -> Run:
     run = open_run(a_config(root, **curation))
-    problems = {it.problem.id: it.problem for rollouts in segments for it in rollouts}
+    problems = {rollout.problem.id: rollout.problem for rollouts in segments for rollout in rollouts}
     run.store_problems([*problems.values(), a_problem("Who painted it?", "Klee", split=Split.TEST)])
     for rollouts in segments:
         run.ledger.append(rollouts)
@@ -66,40 +67,42 @@ def a_run(root: Path, segments: list[list[Rollout]], **curation: Any) -> Run:
 
 
 def data_of(run: Run, part: str = "data") -> pa.Table:
-    files = sorted((run.curated / part).list(".parquet"), key=lambda it: it.name)
+    files = sorted((run.curated / part).list(".parquet"), key=lambda file: file.name)
     return pa.concat_tables([pq.read_table(file.path) for file in files]).sort_by("id")
 
 
-def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_counted(
+def test_blocks_do_not_matter_every_rollout_has_one_outcome_and_invalid_data_is_counted(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    rollouts = drawn()
-    again = [a_rollout("<think> Later round. </think> The answer is 1.", problem=rollouts[0].problem, resample=1)]
+    rollouts = sampled()
+    again = [a_rollout("<think> Sampled again. </think> The answer is 1.", problem=rollouts[0].problem, resample=1)]
     (tmp_path / "bench.jsonl").write_text(json.dumps({"id": "b1", "problem": f"Think hard. {KNOWN.upper()}"}))
     benchmarks = {"benchmarks": [str(tmp_path / "bench.jsonl")]}
     one = a_run(tmp_path / "one", [[*rollouts, *again]], **benchmarks)
     mixed = random.Random(1).sample([*rollouts, *rollouts[:20]], 200)
     other = a_run(tmp_path / "other", [mixed[:7], again, mixed[7:90], mixed[90:]], **benchmarks)
-    spoil(other)
+    commit_invalid_segments(other)
     curated = [curate(run) for run in (one, other)]
     assert [curate(run) for run in (one, other)] == curated, "what was done before is reported alike"
     tables = [data_of(run) for run in (one, other)]
     assert tables[0].equals(tables[1])
-    fates = [data_of(run, "rollouts") for run in (one, other)]
-    assert [written(it) for it in (tables[0], fates[0])] == [written(it) for it in (tables[1], fates[1])]
+    rows = [data_of(run, "rollouts") for run in (one, other)]
+    assert [written(table) for table in (tables[0], rows[0])] == [written(table) for table in (tables[1], rows[1])]
 
     manifest = json.loads((other.curated / "manifest.json").read())
     assert manifest["examples"] == json.loads((one.curated / "manifest.json").read())["examples"]
     assert manifest["unreadable"] == {"completion": 1, "segment cannot be read: 9-torn.parquet": 1}
     assert {"contaminated", "duplicate", "over_quota", "incorrect"} <= manifest["dropped"].keys()
     overlaps = pq.read_table((other.curated / "contamination.parquet").path).to_pylist()
-    assert [(it["problem_id"], it["item_id"], it["words"]) for it in overlaps] == [(rollouts[0].problem.id, "b1", 13)]
+    assert [(row["problem_id"], row["item_id"], row["words"]) for row in overlaps] == [
+        (rollouts[0].problem.id, "b1", 13)
+    ]
     assert "| bench.jsonl | 1 |" in (other.curated / "README.md").read().decode()
     assert manifest["rows"] == len(rollouts) == manifest["selected"] + sum(manifest["dropped"].values())
-    first = next(it for it in fates[1].to_pylist() if it["id"] == again[0].id)
-    assert first["resample"] == 1, "of two rounds the newest counts"
+    first = next(row for row in rows[1].to_pylist() if row["id"] == again[0].id)
+    assert first["resample"] == 1, "of two samples of one rollout the newest counts"
 
-    aside = {it.name for it in (one.curated / "data").list() if it.name.startswith("validation-")}
+    aside = {file.name for file in (one.curated / "data").list() if file.name.startswith("validation-")}
     assert aside == set(json.loads((one.curated / "manifest.json").read())["validation"])
     assert 0 < json.loads((one.curated / "manifest.json").read())["set_aside"] < tables[0].num_rows
     assert (curated[1].rollouts, curated[1].selected) == (manifest["rows"], manifest["selected"])
@@ -116,8 +119,8 @@ def test_blocks_do_not_matter_every_rollout_has_one_fate_and_spoilt_data_is_coun
     report(other)
 
 
-def spoil(run: Run) -> None:
-    """Commit a segment that is no parquet, and one with a rollout that lost its text."""
+def commit_invalid_segments(run: Run) -> None:
+    """Commit a segment that is not parquet, and one with a rollout without its text."""
     (run.place / "rollouts" / "segments" / "9-torn.parquet").write(b"PAR1, and then the disk was full")
     table = run.ledger.read().slice(0, 1)
     index = table.schema.get_field_index("completion")
@@ -134,7 +137,7 @@ def written(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def test_of_copies_that_differ_what_they_say_decides_and_of_rounds_the_newest_in_any_order(
+def test_of_copies_the_newest_counts_and_of_equally_new_ones_the_content_decides_in_any_order(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     wrong = [
@@ -143,39 +146,39 @@ def test_of_copies_that_differ_what_they_say_decides_and_of_rounds_the_newest_in
     right = [a_rollout(f"<think> Step 1: take {n}. </think> The answer is 42.", sample=n) for n in range(8)]
     other = a_problem("What is 5 * 9?", "45")
     cut = [a_rollout("<think> Step 1", Outcome.TRUNCATED, problem=other, sample=n) for n in range(2)]
-    redrawn = [
+    resampled = [
         a_rollout(f"<think> Step 1: {n}. </think> The answer is 45.", problem=other, sample=n, resample=1)
         for n in range(2)
     ]
-    segments = [wrong, cut, right, redrawn]
-    fates = []
+    segments = [wrong, cut, right, resampled]
+    tables = []
     for order in (segments, segments[::-1]):
         run = a_run(
-            tmp_path / str(len(fates)), order, keep_per_problem=9, rules=["incorrect"], validation=0, quota="even"
+            tmp_path / str(len(tables)), order, keep_per_problem=9, rules=["incorrect"], validation=0, quota="even"
         )
         curate(run)
-        fates.append(data_of(run, "rollouts"))
-        exported = [it for it in data_of(run).to_pylist() if it["question"] != other.question]
-        assert {it["completion_text"] for it in exported} <= {it.completion for it in right}
-    assert written(fates[0]) == written(fates[1])
-    found = {(it["verdict_outcome"], it["annotation_dropped_by"]) for it in fates[0].to_pylist()}
-    assert found == {("correct", ""), ("wrong", "incorrect")}, "of eight pairs neither side is always first"
-    assert fates[0].num_rows == 10
-    assert set(fates[0].filter(pc.equal(fates[0]["problem_id"], other.id))["resample"].to_pylist()) == {1}
+        tables.append(data_of(run, "rollouts"))
+        exported = [row for row in data_of(run).to_pylist() if row["question"] != other.question]
+        assert {row["completion_text"] for row in exported} <= {rollout.completion for rollout in right}
+    assert written(tables[0]) == written(tables[1])
+    decided = {(row["verdict_outcome"], row["annotation_dropped_by"]) for row in tables[0].to_pylist()}
+    assert decided == {("correct", ""), ("wrong", "incorrect")}, "of eight pairs neither side is always first"
+    assert tables[0].num_rows == 10
+    assert set(tables[0].filter(pc.equal(tables[0]["problem_id"], other.id))["resample"].to_pylist()) == {1}
 
 
-def test_a_curation_is_done_again_where_a_benchmark_or_the_users_code_has_changed(
+def test_a_curation_is_done_again_if_a_benchmark_or_the_code_of_the_user_has_changed(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = a_rollout(problem=a_problem(KNOWN, "42"))
-    (tmp_path / "one.jsonl").write_text(json.dumps({"id": "b0", "problem": "Nothing that anybody has drawn here"}))
+    (tmp_path / "one.jsonl").write_text(json.dumps({"id": "b0", "problem": "A problem of which no rollout is stored"}))
     benchmarks = [str(tmp_path / "*.jsonl")]
     run = a_run(tmp_path, [[known, a_rollout()]], benchmarks=benchmarks, rules=["contaminated"], validation=0)
 
     def dropped() -> dict[str, int]:
         curate(run)
-        found: dict[str, int] = json.loads((run.curated / "manifest.json").read())["dropped"]
-        return found
+        counts: dict[str, int] = json.loads((run.curated / "manifest.json").read())["dropped"]
+        return counts
 
     assert dropped() == {}
     (tmp_path / "two.jsonl").write_text(json.dumps({"id": "b1", "problem": KNOWN}))
@@ -184,25 +187,27 @@ def test_a_curation_is_done_again_where_a_benchmark_or_the_users_code_has_change
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): return [False] * table.num_rows")
     mine = Curation(rules=("incorrect", "rules_of_mine:polite"))
-    before = users_code(mine)
+    before = user_modules(mine)
     assert [module for module, _ in before] == ["rules_of_mine"]
-    assert users_code(mine) == before
+    assert user_modules(mine) == before
     (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): return [True] * table.num_rows")
-    assert users_code(mine) != before
+    assert user_modules(mine) != before
 
 
-def test_what_is_wrong_with_the_users_own_function_is_told_in_one_line(
+def test_an_error_of_the_function_of_the_user_is_reported_in_one_line(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "rules_that_err.py").write_text("def short(table, curation): return [True]")
-    run = a_run(tmp_path, [drawn()[:60]], rules=["rules_that_err:short"])
-    with pytest.raises(UserError, match=r"^curation\.rules: rules_that_err:short gave 1 booleans for \d+ rollouts$"):
+    run = a_run(tmp_path, [sampled()[:60]], rules=["rules_that_err:short"])
+    with pytest.raises(
+        UserError, match=r"^curation\.rules: rules_that_err:short returned 1 booleans for \d+ rollouts$"
+    ):
         curate(run)
 
 
-def test_other_layouts_and_a_labeller_leave_the_examples_as_they_are(ray_cluster: None, tmp_path: Path) -> None:
-    run = a_run(tmp_path, [drawn()[:60]], layouts=[])
+def test_other_layouts_and_a_labeller_do_not_change_the_examples(ray_cluster: None, tmp_path: Path) -> None:
+    run = a_run(tmp_path, [sampled()[:60]], layouts=[])
     curate(run)
     before = {file.name: Path(file.path).stat().st_mtime_ns for file in (run.curated / "data").list()}
     manifest = (run.curated / "manifest.json").read()
@@ -218,7 +223,7 @@ def test_other_layouts_and_a_labeller_leave_the_examples_as_they_are(ray_cluster
         assert f'"{changes["layouts"][0]}"' in (run.curated / "README.md").read().decode()
 
 
-def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_looked_into(
+def test_an_empty_data_set_is_refused_with_the_reasons_each_time_and_can_be_inspected(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     before = a_run(tmp_path, [[a_rollout(outcome=Outcome.WRONG)]], rules=[], validation=0)
@@ -241,4 +246,4 @@ def test_a_data_set_of_nothing_is_refused_with_the_reasons_each_time_and_can_be_
     curate(before)
     assert before.has_examples
     assert json.loads((run.curated / "manifest.json").read())["committed"] == 1
-    assert len((run.curated / "rollouts").list()) == 1, "what is no longer named is gone"
+    assert len((run.curated / "rollouts").list()) == 1, "files that the manifest no longer names are removed"
