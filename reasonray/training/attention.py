@@ -1,9 +1,9 @@
-"""Attention over packed examples: each one by itself, its borders taken from `cu_seq_lens` and never from a mask.
+"""Attention over packed examples: each example attends to itself only, by `cu_seq_lens` and never by a mask.
 
-transformers finds packed examples on its own only without a mask and without a cache, and mixes them silently
-otherwise. The function registered here gets the borders and cannot mix. It is also the fastest way on a CPU, where a
-block mask computes the whole square, and on CUDA it is torch's own kernel, so nothing has to be built; what the kernel
-cannot take goes example by example there too.
+transformers detects packed examples itself only without a mask and without a cache, and mixes them silently otherwise.
+The function registered here gets the boundaries and cannot mix. It is also the fastest way on a CPU, where a block mask
+computes the whole square. On CUDA it is torch's own kernel, so nothing has to be compiled at installation; inputs that
+the kernel does not support are computed example by example there too.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ NAME = "reasonray"
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 """Largest difference of logits, relative to their spread; mixed examples differ by as much as the logits themselves."""
 
-_SHORT = 224
-"""Tokens below which torch's backward pass on a CPU takes less time in fp32 than in bf16: half of it at 100."""
+_FP32_BELOW_TOKENS = 224
+"""Length below which torch's backward pass on a CPU takes less time in fp32 than in bf16: half of it at 100."""
 
-_WIDEST_HEAD, _AMPERE = 256, (8, 0)
-"""What FlashAttention-2 takes at most, and the compute capability that it takes at least."""
+_LARGEST_HEAD, _AMPERE = 256, (8, 0)
+"""FlashAttention-2's largest head dimension and least compute capability."""
 
 
 def packed_attention(
@@ -44,27 +44,48 @@ def packed_attention(
     max_length_q: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend causally within each example; (1, heads, tokens, size) in, (1, tokens, heads, size) out."""
+    """Attend causally within each example; the interface is that of transformers' attention functions.
+
+    Args:
+        module: the layer.
+        query: (1, heads, tokens, head size).
+        key: (1, key-value heads, tokens, head size).
+        value: (1, key-value heads, tokens, value size).
+        attention_mask: has to be None.
+        scaling: of the products; None for 1 / sqrt(head size).
+        dropout: share of attention weights set to zero.
+        sliding_window: tokens that a token attends to, itself included; None for all before it.
+        cu_seq_lens_q: where each example begins, and where the last one ends.
+        max_length_q: tokens of the longest example.
+        others: further arguments of transformers.
+
+    Returns:
+        The attended values, (1, tokens, heads, value size), and no attention weights.
+
+    Raises:
+        ValueError: there is a mask, or the boundaries are missing.
+        UserError: the model's attention has soft-capping or sinks.
+    """
     if attention_mask is not None or cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention takes cu_seq_lens_q and max_length_q, and no mask")
     if others.get("softcap") is not None or others.get("s_aux") is not None:
-        raise UserError("the student's attention has soft-capping or sinks, which packed attention does not know")
-    if query.is_cuda and not dropout and _kernel_takes(query, value):
-        return by_kernel(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
-    return by_example(query, key, value, scaling, sliding_window, cu_seq_lens_q, dropout), None
+        raise UserError("the student's attention has soft-capping or sinks, which packed attention does not support")
+    if query.is_cuda and not dropout and _varlen_supports(query, value):
+        return attend_varlen(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
+    return attend_by_example(query, key, value, scaling, sliding_window, cu_seq_lens_q, dropout), None
 
 
-def by_example(
+def attend_by_example(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     scaling: float | None,
     window: int | None,
-    borders: torch.Tensor,
+    cu_seq_lens: torch.Tensor,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Attend as packed_attention does, an example at a time."""
-    lengths = borders.diff().tolist()
+    """Attend as packed_attention does, one example at a time."""
+    lengths = cu_seq_lens.diff().tolist()
     split = (states.split(lengths, dim=2) for states in (query, key, value))
     pieces = [_one_example(q, k, v, scaling, window, dropout) for q, k, v in zip(*split, strict=True)]
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous()
@@ -80,46 +101,46 @@ def _one_example(
 ) -> torch.Tensor:
     grouped = query.shape[1] != key.shape[1]
     length = query.shape[2]
-    if length < _SHORT and query.dtype == torch.bfloat16 and query.device.type == "cpu":
+    if length < _FP32_BELOW_TOKENS and query.dtype == torch.bfloat16 and query.device.type == "cpu":
         return _one_example(query.float(), key.float(), value.float(), scaling, window, dropout).to(query.dtype)
-    seen = None
+    mask = None
     if window is not None and length > window:
-        seen = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)
     return scaled_dot_product_attention(
-        *(query, key, value, seen), dropout_p=dropout, is_causal=seen is None, scale=scaling, enable_gqa=grouped
+        *(query, key, value, mask), dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
     )
 
 
-def _kernel_takes(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Say whether torch's varlen_attn, which is FlashAttention-2, knows such heads, such numbers and such a card."""
+def _varlen_supports(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Return whether torch's varlen_attn (FlashAttention-2) supports these head sizes, this dtype and this GPU."""
     size = query.shape[-1]
-    known = size <= _WIDEST_HEAD and size % 8 == 0 and value.shape[-1] <= size
+    fits = size <= _LARGEST_HEAD and size % 8 == 0 and value.shape[-1] <= size
     half = query.dtype in (torch.bfloat16, torch.float16)
-    return known and half and torch.cuda.get_device_capability(query.device) >= _AMPERE
+    return fits and half and torch.cuda.get_device_capability(query.device) >= _AMPERE
 
 
-def by_kernel(
+def attend_varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     scaling: float | None,
     window: int | None,
-    borders: torch.Tensor,
-    longest: int,
+    cu_seq_lens: torch.Tensor,
+    max_length: int,
 ) -> torch.Tensor:
     """Attend as packed_attention does, all examples in one call of torch's varlen_attn."""
     from torch.nn.attention.varlen import varlen_attn
 
     size = value.shape[-1]
-    value = pad(value, (0, query.shape[-1] - size))  # the kernel wants all heads alike; what is padded stays zero
+    value = pad(value, (0, query.shape[-1] - size))  # the kernel wants equal head sizes; padding stays zero
     attended: torch.Tensor = varlen_attn(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
-        borders,
-        borders,
-        longest,
-        longest,
+        cu_seq_lens,
+        cu_seq_lens,
+        max_length,
+        max_length,
         scale=scaling,
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
@@ -130,65 +151,68 @@ def by_kernel(
 AttentionInterface.register(NAME, packed_attention)
 
 
-def packs_safely(config: Any) -> bool:
-    """Say whether a model's layers are all attention that keeps examples apart.
+def supports_packing(config: Any) -> bool:
+    """Return whether all of a model's layers are attention that keeps packed examples apart.
 
-    Recurrent layers carry state over, and rotary embeddings that stretch with the longest example of a pass turn the
-    others' positions.
+    Recurrent layers carry state from one example to the next. Rotary embeddings that stretch with the longest example
+    of a pass change the positions of the others.
     """
+    # Each architecture's configuration class has other fields, so they are read by name.
     kinds = {kind for name in ("layer_types", "layers_block_type") for kind in getattr(config, name, None) or ()}
     softcap = getattr(config, "attn_logit_softcapping", None)
     recurrent = any(
         hasattr(config, name) for name in ("ssm_cfg", "state_size", "mamba_d_state", "linear_num_key_heads")
     )
     attends = kinds <= {"attention", "full_attention", "sliding_attention"}
-    return attends and softcap is None and not recurrent and not _stretches(config)
+    return attends and softcap is None and not recurrent and not _has_dynamic_rope(config)
 
 
-def _stretches(config: Any) -> bool:
+def _has_dynamic_rope(config: Any) -> bool:
     ropes = getattr(config, "rope_parameters", None) or {}
     kinds = {rope.get("rope_type") for rope in (ropes, *ropes.values()) if isinstance(rope, dict)}
     return bool(kinds & {"longrope", "dynamic"})
 
 
-def off(logits: torch.Tensor, wanted: torch.Tensor) -> float | None:
-    """Return how far logits are from those wanted, relative to their spread; None if no farther than rounding explains.
+def logits_difference(logits: torch.Tensor, expected: torch.Tensor) -> float | None:
+    """Return the largest difference of logits relative to the spread of the expected ones; None if it is rounding.
 
     Args:
-        logits: in the type of the computation, which says how much it rounds.
-        wanted: the same in any type.
+        logits: in the dtype of the computation, which decides how much rounding is expected.
+        expected: of the same shape, in any dtype.
     """
-    difference = float((logits - wanted).abs().max() / wanted.std())
+    difference = float((logits - expected).abs().max() / expected.std())
     return None if difference <= _TOLERANCE[logits.dtype] else difference
 
 
 def self_check(
     logits: Callable[[Batch], torch.Tensor],
-    stock: Callable[[Batch], torch.Tensor],
+    stock_logits: Callable[[Batch], torch.Tensor],
     vocab_size: int,
     *,
     packing: bool = True,
 ) -> None:
-    """Prove on two short random examples that packing them changes nothing, and that this is the model as it was made.
+    """Check on two short random examples that packing changes no logits, and that they equal transformers' own.
 
     Args:
-        logits: gives the logits of a batch as in training: (tokens, vocabulary), in the type of the computation.
-        stock: gives those of a batch of one example by transformers' own attention and output layer.
-        vocab_size: token ids are drawn from below it.
-        packing: whether examples will share a pass; if not, only the second proof is asked for.
+        logits: returns a batch's logits as in training: (tokens, vocabulary), in the dtype of the computation.
+        stock_logits: returns the logits of a batch of one example by transformers' own attention and output layer.
+        vocab_size: bound of the random token ids.
+        packing: whether examples will share a pass; if not, only the second check applies.
 
     Raises:
-        UserError: something differs.
+        UserError: some logits differ.
     """
-    draw = torch.Generator().manual_seed(0)
-    rows = [Example("", torch.randint(vocab_size, (length,), generator=draw).tolist(), 1) for length in (16, 11)]
-    apart, original = (torch.cat([of(collate(rows, [row])) for row in (0, 1)]) for of in (logits, stock))
-    together = logits(collate(rows, [0, 1])) if packing else apart
-    for other, fault in (
-        (apart, "for packed examples than for separate ones, so packing would mix examples"),
-        (original, "than transformers does, so it would be trained as another model"),
+    generator = torch.Generator().manual_seed(0)
+    rows = [Example("", torch.randint(vocab_size, (length,), generator=generator).tolist(), 1) for length in (16, 11)]
+    separate, stock = (
+        torch.cat([compute(collate(rows, [row])) for row in (0, 1)]) for compute in (logits, stock_logits)
+    )
+    packed = logits(collate(rows, [0, 1])) if packing else separate
+    for expected, fault in (
+        (separate, "for packed examples than for separate ones, so packing would mix examples"),
+        (stock, "than transformers does, so it would be trained as another model"),
     ):
-        if (difference := off(together, other.float())) is not None:
+        if (difference := logits_difference(packed, expected.float())) is not None:
             raise UserError(
                 f"the student computes other logits {fault} (off by {difference:.2g} of their spread); this model's "
                 "attention or output layer is not supported"

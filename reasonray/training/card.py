@@ -1,45 +1,47 @@
-"""The model card of a student: what it was trained on, how, and what came of it."""
+"""The model card of a student: what it was trained on, with which settings, and how the loss went."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from reasonray import models
 from reasonray.config import Config
+from reasonray.training.trained_student import TrainingSummary
 
-__all__ = ["card"]
+__all__ = ["model_card"]
 
 
-def card(config: Config, figures: Mapping[str, Any], steps: Sequence[Mapping[str, float]], checkpoint: str) -> str:
-    """Return a README.md that the Hugging Face hub understands.
+def model_card(
+    config: Config, summary: TrainingSummary, steps: Sequence[Mapping[str, float]], checkpoint: str
+) -> str:
+    """Return a README.md in the Hugging Face hub's format.
 
     Args:
-        config: of the run; where it was stored is left out.
-        figures: examples, tokens and loss_tokens of an epoch, and the ids of what was overlong.
+        config: of the run; the card leaves out where the run is stored.
+        summary: of the training.
         steps: the figures of every step.
-        checkpoint: name of the one that became the student.
+        checkpoint: name of the checkpoint that became the student.
     """
     training, student = config.training, config.student
-    hub = "/" in student.model and models.public_name(student.model) == student.model
-    header = ["---", *([f"base_model: {student.model}"] if hub else []), "library_name: transformers"]
+    on_hub = "/" in student.model and models.public_name(student.model) == student.model
+    header = ["---", *([f"base_model: {student.model}"] if on_hub else []), "library_name: transformers"]
     header += ["pipeline_tag: text-generation", "tags:", "- reasoning", "- distillation", "- reasonray", "---"]
-    teachers = ", ".join(sorted({models.public_name(it.model) for it in config.teachers}))
-    held_out = [it for it in steps if "validation_loss" in it]
+    teachers = ", ".join(sorted({models.public_name(teacher.model) for teacher in config.teachers}))
+    measured = [step for step in steps if "validation_loss" in step]
     rows = [
         ("base model", f"{models.public_name(student.model)}{f' at {student.revision}' if student.revision else ''}"),
         ("teachers", teachers),
-        ("examples", f"{figures['examples']:,}"),
-        ("tokens learnt, an epoch", f"{figures['loss_tokens']:,}"),
-        ("left out as too long", f"{len(figures['overlong']):,}"),
+        ("examples", f"{summary.examples:,}"),
+        ("target tokens, an epoch", f"{summary.target_tokens:,}"),
+        ("left out as too long", f"{len(summary.overlong):,}"),
         ("steps", f"{len(steps):,} of {training.batch} examples, {training.epochs} epochs; this is {checkpoint}"),
         ("loss, first and last step", f"{steps[0]['loss']:.3f} and {steps[-1]['loss']:.3f}"),
     ]
-    if held_out:
+    if measured:
         before = f"{steps[0]['validation_loss_before']:.3f}" if "validation_loss_before" in steps[0] else "not measured"
-        after = ", ".join(f"{it['validation_loss']:.3f} (step {it['step']:.0f})" for it in held_out)
-        rows.append(("loss on held-out examples", f"{before} before; {after}"))
+        after = ", ".join(f"{step['validation_loss']:.3f} (step {step['step']:.0f})" for step in measured)
+        rows.append(("loss on validation examples", f"{before} before; {after}"))
     settings = training.model_dump(mode="json", exclude={"workers", "gpus", "cpus", "max_failures"})
     return "\n".join(
         [

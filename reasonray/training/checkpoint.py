@@ -1,7 +1,7 @@
-"""Weights, optimiser and progress on disk, by torch.distributed.checkpoint: written and read by any number of workers.
+"""Checkpoints on disk by torch.distributed.checkpoint: weights, optimiser and progress, for any number of workers.
 
-A checkpoint continues exactly one plan. Whatever would change the steps that are still to come is compared on resuming,
-and a difference is refused by name.
+A checkpoint continues exactly one plan. Whatever would change the remaining steps is compared on resuming, and the
+first difference is reported by name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training.model import Weights
 
-# One process is a supported case here, not an oversight.
+# A single process is supported on purpose.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
-def identity(training: Training, *, model: str, plan: str, examples: str, seed: int) -> dict[str, Any]:
-    """Return what has to be the same on resuming: what shapes a step, and hashes of model, plan and examples."""
+def training_identity(training: Training, *, model: str, plan: str, examples: str, seed: int) -> dict[str, Any]:
+    """Return the values that have to be equal on resuming.
+
+    Args:
+        training: of it the settings that shape a step.
+        model: identity of the model's directory.
+        plan: hash of the plan.
+        examples: hash of the examples.
+        seed: of the run.
+    """
     return {f"training.{name}": value for name, value in training.step_settings.items()} | {
         "seed": seed,
         "model": model,
@@ -33,21 +41,23 @@ def identity(training: Training, *, model: str, plan: str, examples: str, seed: 
     }
 
 
-def save(directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, step: int, of: dict[str, Any]) -> None:
-    """Write the state after `step` steps; every worker calls it."""
+def save(
+    directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, step: int, identity: dict[str, Any]
+) -> None:
+    """Write the state after `step` steps. Every worker has to call it."""
     dcp.save(_state(weights, optimiser), checkpoint_id=str(directory / "state"), no_dist=not dist.is_initialized())
     if not dist.is_initialized() or dist.get_rank() == 0:
-        (directory / "progress.json").write_text(json.dumps({"step": step, **of}, indent=2))
+        (directory / "progress.json").write_text(json.dumps({"step": step, **identity}, indent=2))
 
 
-def load(directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, of: dict[str, Any]) -> int:
-    """Read a state into weights and optimiser and return how many steps it has behind it; every worker calls it.
+def load(directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, identity: dict[str, Any]) -> int:
+    """Read a state into weights and optimiser and return the number of steps done. Every worker has to call it.
 
     Raises:
-        UserError: the checkpoint is of other settings, examples or another plan; the message names the difference.
+        UserError: the checkpoint has other settings, other examples or another plan; the message names the difference.
     """
     progress: dict[str, Any] = json.loads((directory / "progress.json").read_text())
-    for field, value in of.items():
+    for field, value in identity.items():
         if progress.get(field) != value:
             raise UserError(
                 f"cannot resume from {directory.name}: {field} was {progress.get(field)!r} and is now {value!r}; "
@@ -62,7 +72,7 @@ def load(directory: Path, weights: Weights, optimiser: torch.optim.Optimizer, of
 
 
 def _state(weights: Weights, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tensors of a checkpoint, by kind and name; what the optimiser has not made yet is zero."""
+    """Return a checkpoint's tensors by kind and name. Before the first step the optimiser's are zeros."""
     state: dict[str, dict[str, torch.Tensor]] = {"weights": {}, "step": {}, "exp_avg": {}, "exp_avg_sq": {}}
     for name, parameter in weights.named.items():
         moments = optimiser.state.get(parameter, {})

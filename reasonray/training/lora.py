@@ -1,7 +1,7 @@
-"""Adapters of low rank (LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685), by PEFT: trained instead of the model.
+"""Low-rank adapters (LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685), by PEFT, trained instead of the model.
 
-Only the adapters move, have optimiser states and stand in checkpoints. What is exported is the model with them merged
-in, which every engine serves, and the adapter by itself in PEFT's layout.
+Only the adapters are updated, have optimiser states and are in checkpoints. The export is the model with the adapters
+merged in, which every engine serves, and the adapter by itself in PEFT's layout.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from transformers import AutoModelForCausalLM
 from reasonray.config import Training
 
 _PREFIX = "base_model.model."
-"""What PEFT's wrapper, as it is saved, writes before the names of a model that adapters were put into in place."""
+"""Prefix of parameter names that PEFT's wrapper saves and that a model with adapters injected in place lacks."""
 
 
 def adapt(model: Any, training: Training) -> None:
-    """Put adapters into a model, in place, and freeze the rest; at first they change nothing."""
+    """Inject adapters into a model, in place, and freeze the rest. Before training they change no output."""
     inject_adapter_in_model(_config(training), model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
 
 def export(adapters: dict[str, torch.Tensor], source: str | Path, target: Path, training: Training) -> Any:
-    """Write adapters as PEFT reads them, and return the weights of the model with them merged in, in fp32.
+    """Write adapters in PEFT's layout, and return the model's weights with them merged in, in fp32.
 
     Args:
         adapters: the trained weights by name.
-        source: the model that they were trained on.
+        source: directory of the model that they were trained on.
         target: directory to write.
-        training: says how the adapters were made.
+        training: has the adapters' rank and alpha.
 
     Raises:
-        RuntimeError: the adapters are not those of this model.
+        RuntimeError: the adapters do not belong to this model.
     """
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     adapted = get_peft_model(model, _config(training))
@@ -51,7 +51,7 @@ def export(adapters: dict[str, torch.Tensor], source: str | Path, target: Path, 
 
 
 def _config(training: Training) -> LoraConfig:
-    # PEFT leaves the output layer out of "all-linear"; the loss reads that layer's weight itself.
+    # PEFT leaves the output layer out of "all-linear", as it has to be: the loss reads that layer's weight directly.
     return LoraConfig(
         r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )

@@ -1,29 +1,46 @@
-"""Where the workers' steps come together; a module of its own, so that the actor does not import all of training."""
+"""The steps that training workers report, collected for the driver in a Ray actor.
+
+A module of its own, so that the actor does not import the rest of training.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepLogState:
+    """A snapshot of the log."""
+
+    steps: list[dict[str, float]]
+    """The figures of all steps so far."""
+    error: str
+    """Message of a UserError that a worker raised; "" without one."""
+    accelerators: int
+    """GPUs that the workers hold; without GPUs, the number of workers."""
+
 
 class StepLog:
-    """What the workers tell the driver; a Ray actor."""
+    """The log; runs as a Ray actor."""
 
     def __init__(self) -> None:
         self._steps: list[dict[str, float]] = []
-        self._fault = ""
+        self._error = ""
         self._accelerators = 0
 
     def restart(self, steps: list[dict[str, float]], accelerators: int) -> None:
-        """Begin with the steps that a checkpoint stands for, on what the workers hold from now on."""
+        """Replace the steps by those of the checkpoint that a new group of workers resumes from."""
         self._steps = list(steps)
         self._accelerators = accelerators
 
     def add(self, figures: dict[str, float]) -> None:
-        """Take one step's figures."""
+        """Add the figures of one step."""
         self._steps.append(figures)
 
     def fail(self, message: str) -> None:
-        """Take a fault that the user can cure."""
-        self._fault = message
+        """Store the message of a UserError."""
+        self._error = message
 
-    def state(self) -> tuple[list[dict[str, float]], str, int]:
-        """Return all steps so far, the fault if there is one, and the GPUs (or workers without) that are held."""
-        return self._steps, self._fault, self._accelerators
+    def state(self) -> StepLogState:
+        """Return a snapshot."""
+        return StepLogState(self._steps, self._error, self._accelerators)

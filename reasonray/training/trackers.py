@@ -1,4 +1,4 @@
-"""The steps' figures for those who watch elsewhere: TensorBoard, Weights & Biases, MLflow, by accelerate's trackers."""
+"""The steps' figures in TensorBoard, Weights & Biases or MLflow, by accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["log", "tracking"]
 
 @contextmanager
 def tracking(training: Training, name: str, directory: Path) -> Iterator[Sequence[Any]]:
-    """Open the trackers that a configuration names, and close them at the end.
+    """Open the configured trackers, and close them at the end.
 
     Args:
-        training: names the trackers, and is what they show as settings.
+        training: names the trackers; they show it as the run's settings.
         name: of the run.
-        directory: for those that write files.
+        directory: for trackers that write files.
 
     Raises:
         UserError: a tracker's package is not installed.
     """
-    PartialState(cpu=True)  # without which accelerate refuses to log what it does
-    trackers = [_open(it, name, directory) for it in training.trackers]
+    PartialState(cpu=True)  # accelerate's logger fails without it
+    trackers = [_open(kind, name, directory) for kind in training.trackers]
     settings = {key: str(value) for key, value in training.model_dump(mode="json").items()}
     for tracker in trackers:
         tracker.store_init_configuration(settings)
@@ -41,7 +41,7 @@ def tracking(training: Training, name: str, directory: Path) -> Iterator[Sequenc
 
 
 def log(trackers: Sequence[Any], steps: Sequence[Mapping[str, float]]) -> None:
-    """Tell trackers the figures of steps."""
+    """Log the figures of steps to trackers."""
     for figures in steps:
         values = {f"train/{name}": value for name, value in figures.items() if name != "step"}
         for tracker in trackers:
@@ -49,9 +49,12 @@ def log(trackers: Sequence[Any], steps: Sequence[Mapping[str, float]]) -> None:
 
 
 def _open(kind: str, name: str, directory: Path) -> Any:
-    if kind not in {str(it) for it in get_available_trackers()}:
+    if kind not in {str(available) for available in get_available_trackers()}:
         raise UserError(f"training.trackers: {kind} is not installed here; pip install {kind}, or leave it out")
-    make = LOGGER_TYPE_TO_CLASS[kind]
-    tracker = make(name, logging_dir=directory) if make.requires_logging_directory else make(name)
+    tracker_class = LOGGER_TYPE_TO_CLASS[kind]
+    if tracker_class.requires_logging_directory:
+        tracker = tracker_class(name, logging_dir=directory)
+    else:
+        tracker = tracker_class(name)
     tracker.start()
     return tracker
