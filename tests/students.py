@@ -31,7 +31,7 @@ EXACT = {"precision": "fp32", "learning_rate": 1e-2, "warmup": 0.1, "checkpoints
 
 
 def write_model(directory: Path, *, tied: bool = True, vocab: int = VOCAB) -> Path:
-    """Write a random Llama with a tokenizer beside it."""
+    """Write a random Llama with a tokenizer next to it."""
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=vocab, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -58,15 +58,15 @@ def byte_tokenizer(template: str, special: list[str], eos: str) -> Any:
 
 def random_examples(lengths: tuple[int, ...] = LENGTHS, vocab: int = VOCAB) -> list[Example]:
     """Return examples of random tokens; about the first third of each is its prompt."""
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return [
-        Example(f"p{row}", torch.randint(vocab, (length,), generator=draw).tolist(), max(1, length // 3))
+        Example(f"p{row}", torch.randint(vocab, (length,), generator=generator).tolist(), max(1, length // 3))
         for row, length in enumerate(lengths)
     ]
 
 
 def make_job(root: Path, rows: list[Example] | None = None, *, seed: int = 0, **training: Any) -> loop.TrainingJob:
-    """Return a job on a tiny model; what is there already is kept."""
+    """Return a job on a tiny model; a model that is there already is kept."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "model").exists():
         write_model(root / "model")
@@ -84,32 +84,34 @@ def train(job: loop.TrainingJob, resume_from: Path | None = None) -> tuple[list[
 
 
 def curve(figures: list[dict[str, float]]) -> list[tuple[float, ...]]:
-    """Return what of the figures does not depend on the machine's speed."""
+    """Return the figures that do not depend on the machine's speed."""
     return [tuple(row[name] for name in ("step", "loss", "learning_rate", "gradient_norm")) for row in figures]
 
 
-Work = tuple[Callable[..., None], tuple[Any, ...]]
+WorkerCall = tuple[Callable[..., None], tuple[Any, ...]]
 """A function of (rank, world, *arguments), and the arguments."""
 
 
-def in_workers(world: int, *works: Work) -> None:
-    """Do one work after another in gloo workers; starting them is what takes time."""
+def in_workers(world: int, *calls: WorkerCall) -> None:
+    """Make the calls one after another in gloo workers, which are slow to start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_worker, (world, port, works), nprocs=world)
+    torch.multiprocessing.spawn(_worker, (world, port, calls), nprocs=world)
 
 
-def _worker(rank: int, world: int, port: int, works: tuple[Work, ...]) -> None:
+def _worker(rank: int, world: int, port: int, calls: tuple[WorkerCall, ...]) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
-    for work, arguments in works:
-        work(rank, world, *arguments)
+    for function, arguments in calls:
+        function(rank, world, *arguments)
     torch.distributed.destroy_process_group()
 
 
-def train_as(rank: int, world: int, job: loop.TrainingJob, result: Path, resume_from: Path | None = None) -> None:
+def train_as_worker(
+    rank: int, world: int, job: loop.TrainingJob, result: Path, resume_from: Path | None = None
+) -> None:
     """Run a job as one worker; rank 0 writes its figures."""
     figures: list[dict[str, float]] = []
     loop.run(job, rank, world, resume_from, figures.append, lambda step, path: None)
@@ -117,7 +119,7 @@ def train_as(rank: int, world: int, job: loop.TrainingJob, result: Path, resume_
         result.write_text(json.dumps(figures))
 
 
-def gradients_as(rank: int, world: int, job: loop.TrainingJob, result: Path, fault: str = "") -> None:
+def write_gradients(rank: int, world: int, job: loop.TrainingJob, result: Path, fault: str = "") -> None:
     """Write the first step's gradients.
 
     Args:
@@ -125,70 +127,70 @@ def gradients_as(rank: int, world: int, job: loop.TrainingJob, result: Path, fau
         world: number of workers.
         job: what to train.
         result: file to write.
-        fault: "averaged" brings FSDP's own reduction back, "local" divides each worker's loss by its own loss tokens:
-            both are controls; "swapped" gives each worker the packs of another, which must change nothing.
+        fault: "averaged" restores FSDP's own reduction, and "local" divides each worker's loss by its own target
+            tokens; both are controls. "swapped" gives each worker another's packs, which must change nothing.
     """
     session = loop.open_session(job, rank, world)
     if fault == "averaged":
         for module in session.student.modules():
-            if hasattr(module, "set_gradient_divide_factor"):
+            if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(float(world))
     if fault == "swapped":
         session = replace(session, rank=world - 1 - rank)
     if fault == "local":
-        counted = session.examples.loss_lengths
-        mine = sum(int(counted[row]) for pack in session.plan.for_rank(0, rank, world) for row in pack)
-        step = replace(session.plan.steps[0], loss_tokens=mine * world)  # a mean of the workers' means
+        target_lengths = session.examples.target_lengths
+        mine = sum(int(target_lengths[row]) for pack in session.plan.for_rank(0, rank, world) for row in pack)
+        step = replace(session.plan.steps[0], target_tokens=mine * world)  # a mean of the workers' means
         session = replace(session, plan=replace(session.plan, steps=(step, *session.plan.steps[1:])))
     loop.backward(session, 0)
-    whole = {name: weight.grad for name, weight in session.weights.named.items()}
-    whole = {name: grad.full_tensor() if world > 1 else grad for name, grad in whole.items()}
+    gradients = {name: weight.grad for name, weight in session.weights.named.items()}
+    gradients = {name: grad.full_tensor() if world > 1 else grad for name, grad in gradients.items()}
     if rank == 0:
-        torch.save(whole, result)
+        torch.save(gradients, result)
 
 
-def weights_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+def write_weights(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
     """Write the weights after three steps."""
     session = loop.open_session(job, rank, world)
     for index in range(3):
         loop.take_step(session, index)
-    whole = session.weights.whole()
+    weights = session.weights.gather()
     if rank == 0:
-        torch.save(whole, result)
+        torch.save(weights, result)
 
 
-def weights_of_first_as(rank: int, world: int, job: loop.TrainingJob, bare: Path, result: Path) -> None:
-    """Write the weights after three steps, the model's weights being there for the first worker only."""
-    weights_as(rank, world, replace(job, model_directory=str(bare)) if rank else job, result)
+def write_weights_read_by_first(rank: int, world: int, job: loop.TrainingJob, bare: Path, result: Path) -> None:
+    """Write the weights after three steps, where only the first worker has the model's files."""
+    write_weights(rank, world, replace(job, model_directory=str(bare)) if rank else job, result)
 
 
-def homes_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
-    """Write where each sharded part of the student keeps its weights."""
+def write_offload_policies(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Write the offload policy of each sharded module of the student."""
     modules = loop.open_session(job, rank, world).student.modules()
-    groups = [it._get_fsdp_state()._fsdp_param_group for it in modules if isinstance(it, FSDPModule)]
-    result.write_text(json.dumps([type(it.offload_policy).__name__ for it in groups]))
+    groups = [module._get_fsdp_state()._fsdp_param_group for module in modules if isinstance(module, FSDPModule)]
+    result.write_text(json.dumps([type(group.offload_policy).__name__ for group in groups]))
 
 
-def talks_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
-    """Write how many packs the first step has, and how often its workers gather weights and add up gradients."""
+def write_collective_counts(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Write the first step's number of packs and of each kind of collective."""
     session = loop.open_session(job, rank, world)
-    with torch.profiler.profile() as seen:
+    with torch.profiler.profile() as profile:
         loop.backward(session, 0)
-    counts = {row.key: row.count for row in seen.key_averages() if row.key.startswith("c10d::")}
+    counts = {row.key: row.count for row in profile.key_averages() if row.key.startswith("c10d::")}
     packs = len(session.plan.for_rank(0, rank, world))
     if rank == 0:
         result.write_text(json.dumps({"packs": packs} | counts))
 
 
-def replicas_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
-    """Write the weights after three steps by DistributedDataParallel, which averages: an oracle of another make."""
+def write_ddp_weights(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Write the weights after three steps by DistributedDataParallel, an independent implementation that averages."""
     session = loop.open_session(job, 0, 1)
     model = torch.nn.parallel.DistributedDataParallel(session.student)
     for index in range(3):
         packs = session.plan.for_rank(index, rank, world)
         for number, pack in enumerate(packs):
             with model.no_sync() if number < len(packs) - 1 else nullcontext():
-                loss = model(collate(session.examples, pack)) * world / session.plan.steps[index].loss_tokens
+                loss = model(collate(session.examples, pack)) * world / session.plan.steps[index].target_tokens
                 loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), session.training.clip)
         for group in session.optimiser.param_groups:
@@ -196,10 +198,10 @@ def replicas_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> N
         session.optimiser.step()
         session.optimiser.zero_grad()
     if rank == 0:
-        torch.save(session.weights.whole(), result)
+        torch.save(session.weights.gather(), result)
 
 
-def poison_as(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+def write_stopped_ranks(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
     """Make the last rank's loss NaN and write whether every rank stopped with its weights as they were."""
     session = loop.open_session(job, rank, world)
     if rank == world - 1:

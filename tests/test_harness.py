@@ -1,4 +1,4 @@
-"""An exported student runs in lm-evaluation-harness as the README says, so that others can check what is reported."""
+"""An exported student runs in lm-evaluation-harness by the README's command, so others can check the report."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from reasonray.training import examples
+from reasonray.training import tokenisation
 from tests.students import byte_tokenizer, make_job, train, write_model
 
 pytest.importorskip("lm_eval")
 
-LEARNT = {"2+3=": "5", "4+4=": "8", "7+1=": "8"}
-ASKED = LEARNT | {"9+9=": "18"}
-"""What the harness asks: three that the student knows by heart, and one that it has never seen."""
+TRAINED = {"2+3=": "5", "4+4=": "8", "7+1=": "8"}
+QUESTIONS = TRAINED | {"9+9=": "18"}
+"""The harness's questions: three that the student was trained on, and one that it has never seen."""
 TASK = """
 task: sums
 dataset_path: json
@@ -30,24 +30,27 @@ metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 
 
 def exported(tmp_path: Path) -> Path:
-    """A student that has learnt the sums by heart, as training exports it."""
+    """Train a student on the sums until it has memorised them, and return its exported model."""
     special = ["<|im_start|>", "<|im_end|>"]
     tokenizer = byte_tokenizer("{% for m in messages %}{{ m['content'] }}{% endfor %}", special, "<|im_end|>")
     source = write_model(tmp_path / "model", vocab=len(tokenizer))
     tokenizer.save_pretrained(source)
     rows = [
-        examples.tokenise(tokenizer, [{"role": "user", "content": asked}], {}, said, tokenizer.eos_token_id, id=asked)
-        for asked, said in LEARNT.items()
+        tokenisation.tokenise(
+            tokenizer, [{"role": "user", "content": question}], {}, answer, tokenizer.eos_token_id, id=question
+        )
+        for question, answer in TRAINED.items()
     ]
     _, saved = train(make_job(tmp_path, rows, epochs=150, learning_rate=5e-3))
     return saved[max(saved)] / "model"
 
 
-def test_the_harness_finds_what_the_student_has_learnt(tmp_path: Path) -> None:
+def test_the_harness_scores_the_sums_that_the_student_was_trained_on(tmp_path: Path) -> None:
     student, tasks = exported(tmp_path), tmp_path / "tasks"
     tasks.mkdir()
     items = tasks / "items.jsonl"
-    items.write_text("".join(json.dumps({"question": it, "answer": said}) + "\n" for it, said in ASKED.items()))
+    lines = [json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in QUESTIONS.items()]
+    items.write_text("".join(lines))
     (tasks / "sums.yaml").write_text(TASK.replace("ITEMS", str(items)))
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", "sums", "--apply_chat_template"]
     command += ["--model_args", f"pretrained={student}", "--include_path", str(tasks), "--device", "cpu"]

@@ -1,7 +1,7 @@
 """Curated samples → student: Ray Train runs the training loop on any number of workers, and it resumes.
 
 <run>/student/examples/*.arrow            the tokenised examples
-<run>/student/held-out/*.arrow            those of curated/data/validation-*, if there are any: measured, never learnt
+<run>/student/held-out/*.arrow            the tokenised validation examples (of curated/data/validation-*), if any
 <run>/student/checkpoints/step-000123/    state/ and progress.json to resume from, model/ to measure, manifest.json last
 <run>/student/checkpoints/states/step-…/  the same without a model, saved in between; only the newest is kept
 <run>/student/final/                      the student in Hugging Face layout, manifest.json last
@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray
@@ -43,59 +42,67 @@ from reasonray.store.progress import Progress, duration, log_line
 from reasonray.store.run import Run
 from reasonray.store.storage import Place, place
 from reasonray.training import plan
-from reasonray.training.card import card
-from reasonray.training.step_log import StepLog
-from reasonray.training.trained_student import TrainedStudent, trained_student
+from reasonray.training.card import model_card
+from reasonray.training.step_log import StepLog, StepLogState
+from reasonray.training.trained_student import TrainedStudent, TrainingSummary, trained_student
 
-if TYPE_CHECKING:
-    from reasonray.training.examples import Example
-
-_EXAMPLES_A_TASK = 5000
+_EXAMPLES_PER_TASK = 5000
 
 
 @dataclass(frozen=True)
-class _Assignment:
-    """What every worker is handed; pickles."""
+class _WorkerInput:
+    """The input of every worker; it pickles."""
 
     run: Run
     data: str
-    """Hash of the data set, so that checkpoints of another are not taken up."""
+    """Hash of the data set, so that checkpoints of another one are not resumed from."""
     log: Any
+    """Handle of the StepLog."""
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    """The curated data set."""
+
+    hash: str
+    files: list[Place]
+    validation_files: list[Place]
+    rows: int
+    """Rows in `files`."""
 
 
 def train(run: Run) -> TrainedStudent:
     """Fine-tune the student on the curated samples unless that is done, and return what it was trained on.
 
     Raises:
-        UserError: there is no data set, nothing to train on, or the cluster is too small; the student is chosen
-            already, and by another rule; or see training/loop.py.
+        UserError: there is no data set, nothing to train on, or the cluster is too small; a finished student was
+            chosen by another rule; or see training/loop.py.
     """
-    data, files, selected = _data_set(run)
-    other = trained_on_other(run, data)
+    data_set = _data_set(run)
+    other = trained_on_other(run, data_set.hash)
     if not other and (run.student / "final" / "manifest.json").exists():
         _refuse_other_choice(run)
         log_line("train", "done before")
         return trained_student(run)
     _refuse_too_small(run.config.training)
     if other:
-        _retire(run, other)
+        _archive(run, other)
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
-        lengths, refused = _examples(run, "examples", files, selected)
-        if held_out := _held_out(run):
-            _examples(run, "held-out", held_out, selected)
-        planned = _planned_steps(run.config.training, lengths)
+        lengths, refused = _tokenise(run, "examples", data_set.files, data_set.rows)
+        if data_set.validation_files:
+            _tokenise(run, "held-out", data_set.validation_files, data_set.rows)
         log = ray.remote(StepLog).options(num_cpus=0).remote()
-        _fit(_Assignment(run, data, log), progress, planned)
-        steps, fault, _ = ray.get(log.state.remote())
-    if fault:
-        raise UserError(fault)
-    _finish(run, data, steps, progress.seconds, refused)
+        _fit(_WorkerInput(run, data_set.hash, log), progress, _planned_steps(run.config.training, lengths))
+        state: StepLogState = ray.get(log.state.remote())
+    if state.error:
+        raise UserError(state.error)
+    _finish(run, data_set.hash, state.steps, progress.seconds, refused)
     return trained_student(run)
 
 
-def _retire(run: Run, other: dict[str, Any]) -> None:
-    """Put aside what was made of other data or by other settings: the run was extended, or curated anew."""
+def _archive(run: Run, other: dict[str, Any]) -> None:
+    """Archive a student of other data or other settings: the run was extended or curated again."""
     run.archive_student(content_hash(json.dumps(other, sort_keys=True)))
     now = run.config.training.step_settings
     changes = [
@@ -106,135 +113,117 @@ def _retire(run: Run, other: dict[str, Any]) -> None:
 
 
 def _refuse_other_choice(run: Run) -> None:
-    asked = run.config.training.student
-    was = (run.student / "final" / "manifest.json").read_json().get("student", asked)
-    if was != asked:
+    configured = run.config.training.student
+    was = (run.student / "final" / "manifest.json").read_json().get("student", configured)
+    if was != configured:
         raise UserError(
-            f"run {run.name}: the student was chosen by training.student = {was}, now it is {asked}; set it back, or "
-            f"take the model of a checkpoint below {run.student / 'checkpoints'}"
+            f"run {run.name}: the student was chosen by training.student = {was}, now it is {configured}; set it back, "
+            f"or take the model of a checkpoint below {run.student / 'checkpoints'}"
         )
 
 
-def _data_set(run: Run) -> tuple[str, list[Place], int]:
+def _data_set(run: Run) -> _DataSet:
     manifest = run.curated / "manifest.json"
     if not manifest.exists():
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
     document = manifest.read_json()
-    if not document["data"]:
-        raise UserError(f"run {run.name}: curation selected no rollout to train on; draw more, or loosen [curation]")
-    files = document["data"]
-    data = document.get("examples") or content_hash(*files)  # an earlier version knew them by the names of their files
-    return data, [run.curated / "data" / name for name in files], document["selected"]
+    names = document["data"]
+    if not names:
+        raise UserError(f"run {run.name}: curation selected no rollout to train on; sample more, or loosen [curation]")
+    return _DataSet(
+        hash=document.get("examples") or content_hash(*names),  # older manifests lack the hash of the examples
+        files=[run.curated / "data" / name for name in names],
+        validation_files=_validation_files(run),
+        rows=document["selected"],
+    )
 
 
-def _refuse_too_small(training: Training) -> None:
-    if autoscales():  # and so may add what is missing
-        return
-    resources = ray.cluster_resources()
-    workers = training.worker_bounds[0]
-    for what, each in (("GPU", float(training.gpus)), ("CPU", training.cpus)):
-        if each * workers > resources.get(what, 0):
-            raise UserError(
-                f"training asks for {workers} worker(s) with {each:g} {what}s each; the cluster has "
-                f"{resources.get(what, 0):g}: lower training.workers or training.{what.lower()}s, or add nodes"
-            )
-
-
-def _held_out(run: Run) -> list[Place]:
+def _validation_files(run: Run) -> list[Place]:
     names = (run.curated / "manifest.json").read_json().get("validation", [])
     return [run.curated / "data" / name for name in names]
 
 
-def _examples(run: Run, folder: str, files: list[Place], selected: int) -> tuple[list[int], list[str]]:
-    """Write student/<folder>/ and return the examples' lengths and what was wrong with those that were refused.
+def _refuse_too_small(training: Training) -> None:
+    if autoscales():  # the cluster may add the missing resources
+        return
+    resources = ray.cluster_resources()
+    workers = training.worker_bounds[0]
+    for resource, each in (("GPU", float(training.gpus)), ("CPU", training.cpus)):
+        if each * workers > resources.get(resource, 0):
+            raise UserError(
+                f"training asks for {workers} worker(s) with {each:g} {resource}s each; the cluster has "
+                f"{resources.get(resource, 0):g}: lower training.workers or training.{resource.lower()}s, or add nodes"
+            )
 
-    Plain tasks of some thousand rows each: the rows are independent and lie in files already, so Ray Data would add
+
+def _tokenise(run: Run, folder: str, files: list[Place], rows: int) -> tuple[list[int], list[str]]:
+    """Write student/<folder>/ and return the examples' lengths and why other rows were refused.
+
+    Plain Ray tasks of some thousand rows each. The rows are independent and in files already, so Ray Data would add
     nothing but the ten seconds that one of its executions takes to start on a small machine.
     """
     target = run.student / folder
     target.delete()
-    tasks = max(1, min(len(files), selected // _EXAMPLES_A_TASK))
-    task = ray.remote(_tokenise).options(num_cpus=1)
+    tasks = max(1, min(len(files), rows // _EXAMPLES_PER_TASK))
+    task = ray.remote(_tokenise_part).options(num_cpus=1)
     parts = [[files[number] for number in part] for part in np.array_split(np.arange(len(files)), tasks)]
     results = ray.get([task.remote(run, target, number, part) for number, part in enumerate(parts)])
-    lengths = [length for lengths, _ in results for length in lengths]
-    refused = [fault for _, faults in results for fault in faults]
+    lengths = [length for part_lengths, _ in results for length in part_lengths]
+    refused = [reason for _, reasons in results for reason in reasons]
     if not lengths:
         raise UserError(f"nothing to train on: all {len(refused)} examples were refused, the first: {refused[0]}")
     return lengths, refused
 
 
-def _tokenise(run: Run, target: Place, number: int, files: list[Place]) -> tuple[list[int], list[str]]:
-    """Write one part of the examples; return their lengths and the faults of those that were refused."""
-    from transformers import AutoTokenizer
-
-    from reasonray.training.examples import Refused, stop_token, tokenise, write
-
-    directory = models.resolve(run.config.student.model, run.config.student.revision)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    stop = stop_token(directory, tokenizer)
-    encode = partial(tokenise, tokenizer, template_args=run.config.student.prompt.template_args, stop=stop)
-    lengths: list[int] = []
-    refused: list[str] = []
-
-    def tokenised() -> Iterator[Example]:
-        for it in files:
-            columns = ["id", "prompt", "completion_text"]
-            for row in it.read_table(columns).to_pylist():
-                try:
-                    example = encode(turns=row["prompt"], completion=row["completion_text"], id=row["id"])
-                except Refused as fault:
-                    refused.append(str(fault))
-                    continue
-                lengths.append(len(example.ids))
-                yield example
+def _tokenise_part(run: Run, target: Place, number: int, files: list[Place]) -> tuple[list[int], list[str]]:
+    from reasonray.training.tokenisation import tokenise_files
 
     with tempfile.TemporaryDirectory() as scratch:
         part = Path(scratch) / f"part-{number:05d}.arrow"
-        write(part, tokenised())
+        lengths, refused = tokenise_files(run.config.student, files, part)
         (target / part.name).write(part.read_bytes())
     return lengths, refused
 
 
 def _planned_steps(training: Training, lengths: list[int]) -> int:
-    return training.epochs * -(-len(plan.fitting(lengths, training.max_tokens)) // training.batch)
+    return training.epochs * -(-len(plan.rows_that_fit(lengths, training.max_tokens)) // training.batch)
 
 
-def _fit(assignment: _Assignment, progress: Progress, steps: int) -> None:
-    run, training = assignment.run, assignment.run.config.training
+def _fit(worker_input: _WorkerInput, progress: Progress, steps: int) -> None:
+    run, training = worker_input.run, worker_input.run.config.training
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     trainer = TorchTrainer(
-        _work,
-        train_loop_config={"assignment": assignment},
+        _run_worker,
+        train_loop_config={"worker_input": worker_input},
         torch_config=TorchConfig(backend=training.backend, timeout_s=int(training.PATIENCE.total_seconds())),
         scaling_config=ray.train.ScalingConfig(
             num_workers=training.workers,
-            # Other workers begin at the newest state: one is saved before Ray Train looks for nodes that came.
+            # A resized group resumes from the newest state, so a state is saved shortly before Ray Train resizes.
             elastic_resize_monitor_interval_s=60 * training.save_minutes,
             use_gpu=training.gpus > 0,
             resources_per_worker={"CPU": training.cpus} | ({"GPU": training.gpus} if training.gpus else {}),
         ),
         run_config=ray.train.RunConfig(
-            # A new name each time: what to resume from is in our own checkpoints, complete by their manifests.
+            # A new name each time, because the run's own checkpoints, not Ray Train's, are resumed from.
             name=f"fit-{time.time_ns()}",
             storage_path=(run.student / "ray").path,
             storage_filesystem=run.student.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
         ),
     )
-    # Off the main thread, where Ray Train would take Ctrl-C for itself, for good, and end the job as if all were well.
-    with _tracked(run) as told:
+    # In the main thread, Ray Train would replace the handler of Ctrl-C for good and end the job as if it had succeeded.
+    with _tracked(run) as track:
         fitting = ThreadPoolExecutor(1).submit(trainer.fit)
-        _watch(fitting, assignment.log, progress, steps, told)
+        _watch(fitting, worker_input.log, progress, steps, track)
     (run.student / "ray").delete()
     fitting.result()
 
 
 @contextmanager
 def _tracked(run: Run) -> Iterator[Callable[[Sequence[Mapping[str, float]]], None]]:
-    """Give what tells the run's trackers of steps that they do not know yet."""
+    """Open the run's trackers, and yield a function that logs those of the given steps that are new."""
     if not run.config.training.trackers:
         yield lambda steps: None
         return
@@ -242,68 +231,68 @@ def _tracked(run: Run) -> Iterator[Callable[[Sequence[Mapping[str, float]]], Non
 
     directory = Path(run.student.path if run.place.is_local else ".") / "tracked"
     with tracking(run.config.training, run.name, directory) as trackers:
-        known = 0
+        logged = 0
 
-        def tell(steps: Sequence[Mapping[str, float]]) -> None:
-            nonlocal known
-            log(trackers, [it for it in steps if it["step"] > known])
-            known = max([known, *(int(it["step"]) for it in steps)])
+        def track(steps: Sequence[Mapping[str, float]]) -> None:
+            nonlocal logged
+            log(trackers, [step for step in steps if step["step"] > logged])
+            logged = max([logged, *(int(step["step"]) for step in steps)])
 
-        yield tell
+        yield track
 
 
 def _watch(
     fitting: Future[Any],
     log: Any,
     progress: Progress,
-    steps: int,
-    told: Callable[[Sequence[Mapping[str, float]]], None],
+    planned: int,
+    track: Callable[[Sequence[Mapping[str, float]]], None],
 ) -> None:
-    """Show the newest step until training is over, and tell trackers of every one."""
-    looked, accelerator_seconds = progress.seconds, 0.0
+    """Show the newest step and log all steps to the trackers until training ends."""
+    polled, accelerator_seconds = progress.seconds, 0.0
     while True:
         ended = bool(wait([fitting], timeout=1.0).done)
-        done, _, accelerators = ray.get(log.state.remote())
-        told(done)
-        accelerator_seconds += accelerators * (progress.seconds - looked)
-        looked = progress.seconds
+        state: StepLogState = ray.get(log.state.remote())
+        track(state.steps)
+        accelerator_seconds += state.accelerators * (progress.seconds - polled)
+        polled = progress.seconds
         cost = {"accelerator_seconds": round(accelerator_seconds, 3)}
-        if not done:
+        if not state.steps:
             progress.show(f"starting workers  {duration(progress.seconds)}", {"state": "starting"} | cost)
         else:
-            last = done[-1]
-            left = (steps - last["step"]) * sum(it["seconds"] for it in done) / len(done)
+            last = state.steps[-1]
+            left = (planned - last["step"]) * sum(step["seconds"] for step in state.steps) / len(state.steps)
             text = (
-                f"step {last['step']:>5,.0f} of {steps:,}   loss {last['loss']:.3f}   "
+                f"step {last['step']:>5,.0f} of {planned:,}   loss {last['loss']:.3f}   "
                 f"{last['tokens_per_second']:,.0f} tokens/s   {duration(progress.seconds)} gone, {duration(left)} left"
             )
             figures = {name: value for name, value in last.items() if name != "seconds"}
-            progress.show(text, figures | cost | {"steps": steps}, now=ended)
+            progress.show(text, figures | cost | {"steps": planned}, now=ended)
         if ended:
             return
 
 
-def _work(config: dict[str, Any]) -> None:
-    """Be one worker: the loop with this process's rank, resumed from the newest complete checkpoint."""
-    assignment: _Assignment = config["assignment"]
+def _run_worker(config: dict[str, Any]) -> None:
+    """Run the training loop with this process's rank, resumed from the newest complete checkpoint."""
+    worker_input: _WorkerInput = config["worker_input"]
     try:
-        _train_here(assignment)
-    except UserError as error:  # no retry would help
-        ray.get(assignment.log.fail.remote(str(error)))
+        _train_here(worker_input)
+    except UserError as error:  # a retry would fail again
+        ray.get(worker_input.log.fail.remote(str(error)))
 
 
-def _train_here(assignment: _Assignment) -> None:
+def _train_here(worker_input: _WorkerInput) -> None:
     import torch
 
     from reasonray.training.loop import TrainingJob
     from reasonray.training.loop import run as run_loop
 
-    run, log, context = assignment.run, assignment.log, ray.train.get_context()
+    run, log, context = worker_input.run, worker_input.log, ray.train.get_context()
     rank, world, training = context.get_world_rank(), context.get_world_size(), run.config.training
     if not training.gpus:
         torch.set_num_threads(max(1, int(training.cpus)))
-    resume = _newest(run, assignment.data)
-    steps: list[dict[str, float]] = json.loads((resume / "steps.json").read()) if resume else []
+    resume_from = _newest_state(run, worker_input.data)
+    steps: list[dict[str, float]] = json.loads((resume_from / "steps.json").read()) if resume_from else []
     if rank == 0:
         ray.get(log.restart.remote(steps, world * max(1, training.gpus)))
 
@@ -319,7 +308,7 @@ def _train_here(assignment: _Assignment) -> None:
         store = stack.enter_context(
             CheckpointStore(
                 run,
-                assignment.data,
+                worker_input.data,
                 rank,
                 world,
                 is_preempted=lambda: ray.train.get_preemption_info() is not None,
@@ -328,34 +317,35 @@ def _train_here(assignment: _Assignment) -> None:
         )
         job = TrainingJob(
             model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
-            examples=str(_fetched(run.student / "examples", scratch)),
+            examples=str(_local_copy(run.student / "examples", scratch)),
             training=training,
             seed=run.config.seed,
-            scratch=str(scratch / "checkpoints"),
-            held_out=str(_fetched(run.student / "held-out", scratch)) if _held_out(run) else "",
+            checkpoint_directory=str(scratch / "checkpoints"),
+            validation=str(_local_copy(run.student / "held-out", scratch)) if _validation_files(run) else "",
         )
-        figures = run_loop(
+        summary = run_loop(
             job,
             rank,
             world,
-            _fetched(resume, scratch / "resume") if resume else None,
+            _local_copy(resume_from, scratch / "resume") if resume_from else None,
             on_step,
             lambda step, path: store.save(step, path, list(steps)),
             store.is_due,
         )
     if rank == 0:
-        (run.student / "figures.json").write(json.dumps(figures | {"data": assignment.data}).encode())
+        figures = summary.as_json() | {"data": worker_input.data}
+        (run.student / "figures.json").write(json.dumps(figures).encode())
 
 
-def _newest(run: Run, data: str) -> Place | None:
-    """Return what to resume from: the newest state of this data."""
-    whole = [it for it in resumable_checkpoints(run) if (it / "state").exists()]
-    of_this_data = [it for it in whole if (it / "manifest.json").read_json()["data"] == data]
-    return of_this_data[-1] if of_this_data else None
+def _newest_state(run: Run, data: str) -> Place | None:
+    """Return the newest complete checkpoint or state of a training on this data set."""
+    states = [checkpoint for checkpoint in resumable_checkpoints(run) if (checkpoint / "state").exists()]
+    matching = [state for state in states if (state / "manifest.json").read_json()["data"] == data]
+    return matching[-1] if matching else None
 
 
-def _fetched(source: Place, scratch: Path) -> Path:
-    """Return a local path to what a place holds, copying it where the run is remote."""
+def _local_copy(source: Place, scratch: Path) -> Path:
+    """Return the local path of a place. If the run is in an object store, copy the place first."""
     if source.is_local:
         return Path(source.path)
     target = scratch / source.name
@@ -363,21 +353,21 @@ def _fetched(source: Place, scratch: Path) -> Path:
     return target
 
 
-def _chosen(run: Run, steps: Sequence[Mapping[str, float]]) -> Place:
+def _chosen_checkpoint(run: Run, steps: Sequence[Mapping[str, float]]) -> Place:
     """Return the checkpoint that becomes the student."""
     checkpoints = run.checkpoints()
     if run.config.training.student == "best":
         best = best_checkpoint(steps)
-        return next((it for it in checkpoints if it.name == best), checkpoints[-1])
+        return next((checkpoint for checkpoint in checkpoints if checkpoint.name == best), checkpoints[-1])
     return checkpoints[-1]
 
 
 def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, refused: list[str]) -> None:
-    """Make the newest checkpoint's model the student; its manifest comes last."""
-    if _newest(run, data) is None or not steps:
+    """Copy the chosen checkpoint's model to student/final, its manifest last, and delete superseded checkpoints."""
+    if _newest_state(run, data) is None or not steps:
         raise UserError("training ended without a checkpoint; Ray Train's log in its session directory says why")
-    chosen = _chosen(run, steps)
-    figures = (run.student / "figures.json").read_json()
+    chosen = _chosen_checkpoint(run, steps)
+    summary = TrainingSummary.from_json((run.student / "figures.json").read_json())
     final = run.student / "final"
     final.delete()
     (chosen / "model").copy(final)
@@ -386,25 +376,25 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, 
         (chosen / "adapter").copy(run.student / "adapter")
     lines = "".join(json.dumps(step) + "\n" for step in steps)
     (run.student / "steps.jsonl").write(lines.encode())
-    overlong = len(figures["overlong"])
+    overlong = len(summary.overlong)
     manifest = {
         "data": data,
-        "examples": figures["examples"],
-        "loss_tokens": figures["loss_tokens"],
+        "examples": summary.examples,
+        "loss_tokens": summary.target_tokens,
         "overlong": overlong,
         "refused": len(refused),
         "checkpoint": chosen.name,
         "student": run.config.training.student,
     }
-    (final / "README.md").write(card(run.config, figures, steps, chosen.name).encode())
-    made = {"steps": figures["steps"], "seconds": seconds, "training": run.config.training.step_settings}
-    (final / "manifest.json").write(json.dumps(manifest | made).encode())
+    (final / "README.md").write(model_card(run.config, summary, steps, chosen.name).encode())
+    settings = {"steps": summary.steps, "seconds": seconds, "training": run.config.training.step_settings}
+    (final / "manifest.json").write(json.dumps(manifest | settings).encode())
     delete_superseded(run, steps, but=None)
     left_out = f"   {overlong:,} too long, left out" if overlong else ""
     left_out += f"   {len(refused):,} refused, such as {refused[0]}" if refused else ""
     log_line(
         "train",
-        f"{len(steps):>7,} steps on {figures['examples']:,} samples   loss {steps[0]['loss']:.3f} → "
+        f"{len(steps):>7,} steps on {summary.examples:,} samples   loss {steps[0]['loss']:.3f} → "
         f"{steps[-1]['loss']:.3f}   {duration(seconds)}{left_out}",
     )
     run.events.emit("train", state="done", **manifest)

@@ -12,9 +12,7 @@ from reasonray.training.trained_student import TrainingSummary
 __all__ = ["model_card"]
 
 
-def model_card(
-    config: Config, summary: TrainingSummary, steps: Sequence[Mapping[str, float]], checkpoint: str
-) -> str:
+def model_card(config: Config, summary: TrainingSummary, steps: Sequence[Mapping[str, float]], checkpoint: str) -> str:
     """Return a README.md in the Hugging Face hub's format.
 
     Args:

@@ -144,9 +144,7 @@ def _layers(language_model: Any) -> nn.ModuleList:
     return layers
 
 
-def _distribute_weights(
-    student: Student, complete: Any, device: torch.device, weights_device: torch.device
-) -> None:
+def _distribute_weights(student: Student, complete: Any, device: torch.device, weights_device: torch.device) -> None:
     """Give every worker its shard of the model that rank 0 has read, one tensor at a time.
 
     Args:
@@ -155,7 +153,9 @@ def _distribute_weights(
         device: of buffers and computation.
         weights_device: where shards are kept; the CPU with cpu_offload.
     """
-    student._apply(lambda tensor: torch.empty_like(tensor, device=weights_device) if tensor.is_meta else tensor.to(device))
+    student._apply(
+        lambda tensor: torch.empty_like(tensor, device=weights_device) if tensor.is_meta else tensor.to(device)
+    )
     student.language_model.tie_weights()  # _apply untied them
     tensors = dict(complete.named_parameters()) | dict(complete.named_buffers()) if complete is not None else {}
     with torch.no_grad():
@@ -223,7 +223,9 @@ class Weights:
     def of_student(cls, student: Student, precision: str) -> Weights:
         """Return a loaded student's weights. With bf16 on one worker the student itself is converted to bf16."""
         model = student.language_model
-        named = {_original_name(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        named = {
+            _original_name(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
         sharded = isinstance(student, FSDPModule)
         if precision == "fp32" or sharded:
             return cls(student, named, has_bf16_copy=False)

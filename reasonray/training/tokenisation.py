@@ -90,7 +90,9 @@ def tokenise(
     if stop in target:
         raise RefusedExample(f"example {id}: the completion's text holds the stop token {tokenizer.decode([stop])!r}")
     if completion not in tokenizer.decode(prompt + target, skip_special_tokens=False):
-        raise RefusedExample(f"example {id}: the student's tokenizer does not give the completion's text back as it was")
+        raise RefusedExample(
+            f"example {id}: the student's tokenizer does not give the completion's text back as it was"
+        )
     return Example(id, [*prompt, *target, stop], len(prompt))
 
 
@@ -116,7 +118,12 @@ def tokenise_files(student: Student, files: Sequence[Place], target: Path) -> tu
             for row in file.read_table(_COLUMNS).to_pylist():
                 try:
                     example = tokenise(
-                        tokenizer, row["prompt"], student.prompt.template_args, row["completion_text"], stop, id=row["id"]
+                        tokenizer,
+                        row["prompt"],
+                        student.prompt.template_args,
+                        row["completion_text"],
+                        stop,
+                        id=row["id"],
                     )
                 except RefusedExample as reason:
                     refused.append(str(reason))

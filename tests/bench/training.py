@@ -192,13 +192,13 @@ def trls(way: str, root: Path, precision: str, steps: int) -> list[tuple[float, 
     batches = [step.rows for step in steps_of(known)[:steps]]
     rows = [known[row] for batch in batches for row in batch]
     table = [{"input_ids": row.ids, "labels": [examples.IGNORED] * row.start + row.ids[row.start :]} for row in rows]
-    begun: list[float] = []
+    started: list[float] = []
     ended: list[float] = []
     losses: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            begun.append(time.perf_counter())
+            started.append(time.perf_counter())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ended.append(time.perf_counter())
@@ -225,14 +225,14 @@ def trls(way: str, root: Path, precision: str, steps: int) -> list[tuple[float, 
     )
     trainer.train()
     tokens = [sum(len(known[row].ids) for row in batch) for batch in batches]
-    return list(zip((b - a for a, b in zip(begun, ended, strict=True)), tokens, losses, strict=True))
+    return list(zip((b - a for a, b in zip(started, ended, strict=True)), tokens, losses, strict=True))
 
 
 def steps_of(known: examples.Examples) -> tuple[plan.Step, ...]:
     """Return the steps that the loop takes on these examples."""
     how = settings("fp32")
     return plan.build(
-        known.lengths, known.loss_lengths, batch=how.batch, max_tokens=how.max_tokens, epochs=how.epochs, seed=0
+        known.lengths, known.target_lengths, batch=how.batch, max_tokens=how.max_tokens, epochs=how.epochs, seed=0
     ).steps
 
 
@@ -274,9 +274,9 @@ def _product_seconds(rows: int, inner: int, columns: int, *, transposed: bool = 
     out = a @ b
     taken = []
     for _ in range(7):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         torch.mm(a, b, out=out)
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - started)
     return statistics.median(taken)
 
 

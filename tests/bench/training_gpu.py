@@ -86,7 +86,7 @@ def one_run(way: str, root: Path, options: argparse.Namespace) -> dict[str, floa
     """Train some steps; return speed, share of the card's products and peak memory."""
     cuda = options.device == "cuda"
     if way.startswith("sdpa"):
-        attention._kernel_takes = lambda *_: False
+        attention._varlen_supports = lambda *_: False
     how = Training(
         gpus=int(cuda), batch=BATCH, max_tokens=options.pack, epochs=1, checkpoints=1, warmup=0.0, schedule="constant",
         activation_checkpointing=way.endswith("checkpointing"),
@@ -96,11 +96,11 @@ def one_run(way: str, root: Path, options: argparse.Namespace) -> dict[str, floa
     session = loop.open_session(job, 0, 1)
     rates, shares = [], []
     for index in range(options.steps):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         figures = loop.take_step(session, index)
         if cuda:
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         rates.append(figures["tokens"] / seconds)
         shares.append(operations(session, index) / seconds / limit)
     peak = torch.cuda.max_memory_allocated() if cuda else 0
@@ -118,7 +118,7 @@ def operations(session: loop.Session, index: int) -> float:
     head = config.vocab_size * config.hidden_size
     rows = session.plan.steps[index].rows
     tokens = sum(session.plan.lengths[row] for row in rows)
-    learnt = int(session.examples.loss_lengths[list(rows)].sum())
+    learnt = int(session.examples.target_lengths[list(rows)].sum())
     pairs = sum(session.plan.lengths[row] ** 2 / 2 for row in rows)  # causal: half of the square
     attended = 12 * config.num_hidden_layers * config.hidden_size * pairs
     return float(6 * (matrices * tokens + head * learnt) + attended)
@@ -130,11 +130,11 @@ def product_rate(device: str) -> float:
     a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
     taken = []
     for _ in range(10):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         a @ b
         if device == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - started)
     return 2 * size**3 / statistics.median(taken[1:])
 
 

@@ -17,8 +17,9 @@ from reasonray.stages.sample import sample
 from reasonray.store.run import Run, open_run
 from reasonray.store.schema import table_to_rollouts
 from reasonray.training import loop
-from reasonray.training.examples import stop_token, tokenise, write
-from reasonray.training.model import export, probed
+from reasonray.training.examples import write
+from reasonray.training.model import export, probe_logits
+from reasonray.training.tokenisation import stop_token, tokenise
 from tests.factories import a_scripted_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine]
@@ -52,8 +53,8 @@ def train_and_export(config: Config, target: Path) -> None:
     session = loop.open_session(job, 0, 1)
     losses = [loop.take_step(session, step)["loss"] for step in range(settings.epochs)]
     assert losses[-1] < 0.1 < losses[0]
-    logits = probed(session.student, session.device)
-    export(session.weights.whole(), tokenizer, source, target, settings.precision, logits)
+    logits = probe_logits(session.student, session.device)
+    export(session.weights.gather(), tokenizer, source, target, settings.precision, logits)
     (target / "manifest.json").write_text("{}")
 
 

@@ -1,4 +1,4 @@
-"""Training under Ray Train: two gloo workers, resumed after a death, and mistakes that are told in one line."""
+"""Training under Ray Train: two gloo workers, resumed after a crash, and mistakes reported in one line."""
 
 import json
 import random
@@ -43,29 +43,40 @@ def curated(
     texts: list[str] = TEXTS,
     *,
     model: Path | None = None,
-    held_out: int = 0,
+    validation: int = 0,
     store: str | None = None,
     **training: Any,
 ) -> Run:
-    """A run of a tiny student whose curation is done, its data set in two files; the last texts are held out."""
-    model = model or write_model(root / "model", vocab=258)  # all that its tokenizer knows
+    """Return a run of a tiny student that is curated, its data set in two files; the last texts are for validation."""
+    model = model or write_model(root / "model", vocab=258)  # as many as its tokenizer has
     settings = {"precision": "fp32", "batch": 8, "max_tokens": 160, "epochs": 2, "learning_rate": 1e-3, "cpus": 1}
     student = {"model": str(model), "engine": {"kind": "scripted"}, "gpus": 0}
-    aside = {"validation": 0.1} if held_out else {}
-    config = a_scripted_config(root, student=student, training=settings | {"checkpoints": 2} | training, curation=aside)
+    shares = {"validation": 0.1} if validation else {}
+    config = a_scripted_config(
+        root, student=student, training=settings | {"checkpoints": 2} | training, curation=shares
+    )
     run = open_run(config.model_copy(update={"root": store}) if store else config)
     rows = [
         {"id": f"r{number:03}", "prompt": [{"role": "user", "content": f"q{number}"}], "completion_text": text}
         for number, text in enumerate(texts)
     ]
     names = []
-    learnt, measured = (rows[:-held_out], rows[-held_out:]) if held_out else (rows, [])
-    for name, part in (("b.parquet", learnt[::2]), ("a.parquet", learnt[1::2]), ("validation.parquet", measured)):
+    training_rows, validation_rows = (rows[:-validation], rows[-validation:]) if validation else (rows, [])
+    for name, part in (
+        ("b.parquet", training_rows[::2]),
+        ("a.parquet", training_rows[1::2]),
+        ("validation.parquet", validation_rows),
+    ):
         if part:
             (run.curated / "data" / name).write_table(pa.Table.from_pylist(part))
-            names += [name] if part is not measured else []
-    aside_names = ["validation.parquet"] if measured else []
-    document = {"examples": content_hash(*texts), "data": names, "selected": len(learnt), "validation": aside_names}
+            names += [name] if part is not validation_rows else []
+    validation_names = ["validation.parquet"] if validation_rows else []
+    document = {
+        "examples": content_hash(*texts),
+        "data": names,
+        "selected": len(training_rows),
+        "validation": validation_names,
+    }
     (run.curated / "manifest.json").write(json.dumps(document).encode())
     return run
 
@@ -79,7 +90,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_path: Path) -> None:
+def test_two_workers_train_once_and_delete_superseded_states(ray_cluster: None, tmp_path: Path) -> None:
     overlong, torn = "<think> " + "very " * 60 + "</think>", "4!5"  # "!" is the token at which this model stops
     run = curated(tmp_path, [*TEXTS, overlong, torn], workers=2)
     student = train(run)
@@ -94,7 +105,7 @@ def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_
     (session,) = run.events.last_of_sessions("train")
     assert session["step"] == 6
     assert 2 * sum(row["seconds"] for row in figures) <= session["accelerator_seconds"] <= 2 * session["seconds"]
-    assert [it.name for it in run.checkpoints()] == ["step-000003", "step-000006"]
+    assert [checkpoint.name for checkpoint in run.checkpoints()] == ["step-000003", "step-000006"]
     for checkpoint in run.checkpoints():
         assert (checkpoint / "model" / "tokenizer_config.json").exists()
         assert not (checkpoint / "state").exists()
@@ -102,7 +113,7 @@ def test_two_workers_train_once_and_leave_what_is_needed(ray_cluster: None, tmp_
         directory=run.student / "final",
         steps=6,
         examples=24,
-        loss_tokens=tokens,
+        target_tokens=tokens,
         first_loss=figures[0]["loss"],
         last_loss=figures[-1]["loss"],
         checkpoint="step-000006",
@@ -120,7 +131,7 @@ def kill_workers(run: Run, killed: list[int]) -> None:
     for checkpoints in (1, 3):
         while len(run.checkpoints()) < checkpoints:
             time.sleep(0.02)
-        workers = [it for it in psutil.Process().children(recursive=True) if is_training(it)]
+        workers = [process for process in psutil.Process().children(recursive=True) if is_training(process)]
         random.Random(checkpoints).choice(workers).send_signal(signal.SIGKILL)
         killed.append(len(steps_so_far(run)))
 
@@ -136,42 +147,43 @@ def steps_so_far(run: Run) -> list[dict[str, float]]:
     return list(json.loads((run.checkpoints()[-1] / "steps.json").read()))
 
 
-LONG: dict[str, Any] = {"workers": 2, "epochs": 30, "checkpoints": 5, "held_out": 2}
+LONG: dict[str, Any] = {"workers": 2, "epochs": 30, "checkpoints": 5, "validation": 2}
 
 
 @pytest.fixture(scope="module")
-def alone(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of two workers that nothing befell."""
-    run = curated(tmp_path_factory.mktemp("alone"), **LONG)
+def uninterrupted(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two workers without a fault."""
+    run = curated(tmp_path_factory.mktemp("uninterrupted"), **LONG)
     train(run)
     return run
 
 
 def agree(run: Run, other: Run) -> bool:
-    """Say whether two runs took the same steps, measured the same and ended with the same student, bit for bit."""
+    """Return whether two runs have the same steps, the same validation losses and the same student, bit for bit."""
     figures = [
-        [(row["loss"], row["gradient_norm"], row.get("validation_loss")) for row in steps(it)] for it in (run, other)
+        [(row["loss"], row["gradient_norm"], row.get("validation_loss")) for row in steps(each)]
+        for each in (run, other)
     ]
-    students = [(it.student / "final" / "model.safetensors").read() for it in (run, other)]
+    students = [(each.student / "final" / "model.safetensors").read() for each in (run, other)]
     return len(figures[0]) > 60 and figures[0] == figures[1] and students[0] == students[1]
 
 
 @pytest.mark.timeout(480)
-def test_two_killed_workers_are_replaced_and_the_student_is_bit_equal(alone: Run, tmp_path: Path) -> None:
-    run = curated(tmp_path, model=Path(alone.config.student.model), **LONG)
+def test_two_killed_workers_are_replaced_and_the_student_is_bit_equal(uninterrupted: Run, tmp_path: Path) -> None:
+    run = curated(tmp_path, model=Path(uninterrupted.config.student.model), **LONG)
     killed: list[int] = []
     killer = threading.Thread(target=kill_workers, args=(run, killed))
     killer.start()
     train(run)
     killer.join()
     assert 0 < killed[0] < killed[1] < len(steps(run))
-    assert agree(run, alone)
+    assert agree(run, uninterrupted)
 
 
 @pytest.mark.timeout(480)
-def test_other_workers_go_on_from_a_state_between_checkpoints(alone: Run, tmp_path: Path) -> None:
+def test_other_workers_resume_from_a_state_between_checkpoints(uninterrupted: Run, tmp_path: Path) -> None:
     settings = LONG | {"checkpoints": 1, "save_minutes": 1 / 60, "max_failures": 0}
-    run = curated(tmp_path, model=Path(alone.config.student.model), **settings)
+    run = curated(tmp_path, model=Path(uninterrupted.config.student.model), **settings)
     killer = threading.Thread(target=kill_one_between_checkpoints, args=(run,))
     killer.start()
     with pytest.raises(TrainingFailedError):
@@ -181,9 +193,9 @@ def test_other_workers_go_on_from_a_state_between_checkpoints(alone: Run, tmp_pa
     taken = len(json.loads((state / "steps.json").read()))
     fewer = run.config.training.model_copy(update={"workers": 1})
     train(open_run(run.config.model_copy(update={"training": fewer})))
-    losses, untouched = ([row["loss"] for row in steps(it)] for it in (run, alone))
+    losses, untouched = ([row["loss"] for row in steps(each)] for each in (run, uninterrupted))
     assert 0 < taken < len(losses)
-    assert losses[:taken] == untouched[:taken], "what two workers did was not done again"
+    assert losses[:taken] == untouched[:taken], "the steps of two workers were not repeated"
     assert losses == pytest.approx(untouched, rel=1e-3)
     assert run.states() == []
 
@@ -192,14 +204,14 @@ def kill_one_between_checkpoints(run: Run) -> None:
     """SIGKILL one of this test's own training workers as soon as a state is saved."""
     while not run.states():
         time.sleep(0.02)
-    workers = [it for it in psutil.Process().children(recursive=True) if is_training(it)]
+    workers = [process for process in psutil.Process().children(recursive=True) if is_training(process)]
     workers[-1].send_signal(signal.SIGKILL)
 
 
-def test_other_settings_put_the_student_aside_and_train_it_anew(
+def test_other_settings_archive_the_student_and_train_it_again(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = curated(tmp_path, epochs=1, held_out=2)
+    run = curated(tmp_path, epochs=1, validation=2)
     train(run)
     first = (run.student / "final" / "model.safetensors").read()
     changed = run.config.training.model_copy(update={"learning_rate": 1e-4, "activation_checkpointing": True})
@@ -214,54 +226,58 @@ def test_other_settings_put_the_student_aside_and_train_it_anew(
         train(best)
 
 
-def test_a_student_of_adapters_is_the_model_with_them_merged_in(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_student_of_adapters_is_the_model_with_the_adapters_merged_in(ray_cluster: None, tmp_path: Path) -> None:
     run = curated(tmp_path, workers=2, lora_rank=4, learning_rate=1e-2)
     train(run)
     source = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    begun = {name: weight.clone() for name, weight in source.state_dict().items()}
+    initial = {name: weight.clone() for name, weight in source.state_dict().items()}
     adapted = PeftModel.from_pretrained(source, Path(run.student.path) / "adapter").merge_and_unload().state_dict()
     student = weights(run)
     assert all(torch.allclose(weight, adapted[name], atol=1e-6) for name, weight in student.items())
-    moved = {name for name, weight in student.items() if not torch.equal(weight, begun[name])}
+    moved = {name for name, weight in student.items() if not torch.equal(weight, initial[name])}
     assert {name.split(".")[-2] for name in moved} >= {"q_proj", "down_proj"}
     assert "model.embed_tokens.weight" not in moved
 
 
-def test_the_best_checkpoint_becomes_the_student_and_others_are_forgotten(ray_cluster: None, tmp_path: Path) -> None:
+def test_the_best_checkpoint_becomes_the_student_and_others_are_deleted(ray_cluster: None, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"epochs": 6, "checkpoints": 4, "keep": 1, "student": "best", "learning_rate": 3e-2}
-    run = curated(tmp_path, held_out=4, **settings)
+    run = curated(tmp_path, validation=4, **settings)
     train(run)
     losses = {int(row["step"]): row["validation_loss"] for row in steps(run) if "validation_loss" in row}
     best = f"step-{min(losses, key=losses.__getitem__):06d}"
     assert len(losses) == 4
-    assert {it.name for it in run.checkpoints()} == {best, f"step-{max(losses):06d}"}
+    assert {checkpoint.name for checkpoint in run.checkpoints()} == {best, f"step-{max(losses):06d}"}
     manifest = json.loads((run.student / "final" / "manifest.json").read())
     assert (manifest["checkpoint"], manifest["examples"]) == (best, 20)
     chosen = AutoModelForCausalLM.from_pretrained(Path(run.student.path) / "checkpoints" / best / "model").state_dict()
     assert all(torch.equal(weight, chosen[name]) for name, weight in weights(run).items())
-    told = (run.student / "final" / "README.md").read().decode()
-    assert f"this is {best}" in told
-    assert f"{losses[min(losses)]:.3f} (step {min(losses)})" in told
-    assert str(tmp_path) not in told.replace(str(tmp_path / "model"), "")
+    card = (run.student / "final" / "README.md").read().decode()
+    assert f"this is {best}" in card
+    assert f"{losses[min(losses)]:.3f} (step {min(losses)})" in card
+    assert str(tmp_path) not in card.replace(str(tmp_path / "model"), "")
 
 
-def test_a_run_in_an_object_store_by_as_many_workers_as_there_is_room_for(alone: Run, tmp_path: Path) -> None:
+def test_a_run_in_an_object_store_trains_on_as_many_workers_as_fit(uninterrupted: Run, tmp_path: Path) -> None:
     with s3_server() as url:
         urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
         query = f"endpoint_override={url.removeprefix('http://')}&scheme=http&region=us-east-1"
         store = f"s3://testing:testing@bucket/runs?{query}"
-        run = curated(tmp_path, model=Path(alone.config.student.model), store=store, **LONG | {"workers": [1, 2]})
+        run = curated(
+            tmp_path, model=Path(uninterrupted.config.student.model), store=store, **LONG | {"workers": [1, 2]}
+        )
         train(run)
-        assert [it.name for it in run.checkpoints()] == [it.name for it in alone.checkpoints()]
-        assert agree(run, alone)
+        assert [checkpoint.name for checkpoint in run.checkpoints()] == [
+            checkpoint.name for checkpoint in uninterrupted.checkpoints()
+        ]
+        assert agree(run, uninterrupted)
 
 
-def test_a_diverging_run_ends_with_the_step_and_its_examples(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_diverging_training_reports_the_step_and_its_examples(ray_cluster: None, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step \d+: loss .*Lower training.learning_rate.*r0"):
         train(curated(tmp_path, learning_rate=1e30, clip=1e30, warmup=0))
 
 
-def test_what_cannot_be_trained_is_told_before_any_worker_starts(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_training_that_cannot_work_fails_before_any_worker_starts(ray_cluster: None, tmp_path: Path) -> None:
     run = curated(tmp_path / "many", workers=99)
     with pytest.raises(UserError, match=r"the cluster has 8: lower training.workers"):
         train(run)
@@ -277,7 +293,7 @@ def test_what_cannot_be_trained_is_told_before_any_worker_starts(ray_cluster: No
 
 
 @pytest.mark.parametrize("fault", ["overlong", "no stop token", "another tokenizer"])
-def test_what_only_tasks_and_workers_find_is_one_line_too(
+def test_a_mistake_that_only_tasks_and_workers_detect_is_one_line_too(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
     model = write_model(tmp_path / "model", vocab=100 if fault == "another tokenizer" else 258)
@@ -287,19 +303,19 @@ def test_what_only_tasks_and_workers_find_is_one_line_too(
             (model / name).write_text(json.dumps(document | {"eos_token_id": None, "eos_token": None}))
     run = curated(tmp_path, model=model, max_tokens=1 if fault == "overlong" else 160)
     assert exit_status(lambda: [train(run), 0][1]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
         {
             "overlong": r"^error: nothing to train on: 24 examples, 24 of them beyond training.max_tokens = 1",
             "no stop token": r"^error: model model: no eos_token_id in generation_config.json; set one",
-            "another tokenizer": r"^error: the examples hold token \d+, the model knows 100: the tokenizer beside it",
+            "another tokenizer": r"^error: the examples hold token \d+, the model knows 100: the tokenizer next to it",
         }[fault],
-        told,
+        message,
     )
     assert not (run.student / "final").exists()
 
 
-def test_ctrl_c_ends_the_job_and_keeps_what_it_can_resume_from(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_job_and_keeps_its_checkpoints(tmp_path: Path) -> None:
     run = curated(tmp_path, epochs=400, checkpoints=100)
     (tmp_path / "config.json").write_text(run.config.as_json())
     script = textwrap.dedent(

@@ -1,4 +1,4 @@
-"""Held-out loss, states saved in between, and disks that refuse."""
+"""Validation loss, states saved between checkpoints, and full disks."""
 
 import json
 import subprocess
@@ -11,9 +11,9 @@ import torch
 from reasonray.errors import UserError
 from reasonray.training import examples, loop
 from reasonray.training.examples import collate
-from tests.students import curve, in_workers, make_job, random_examples, train, train_as
+from tests.students import curve, in_workers, make_job, random_examples, train, train_as_worker
 
-HELD_OUT = (7, 3, 19, 11)
+VALIDATION_LENGTHS = (7, 3, 19, 11)
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +21,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def with_held_out(job: loop.TrainingJob, lengths: tuple[int, ...] = HELD_OUT) -> loop.TrainingJob:
+def with_validation(job: loop.TrainingJob, lengths: tuple[int, ...] = VALIDATION_LENGTHS) -> loop.TrainingJob:
     path = Path(job.examples).with_name("held-out.arrow")
     examples.write(path, random_examples(lengths))
-    return loop.TrainingJob(**(vars(job) | {"held_out": str(path)}))
+    return loop.TrainingJob(**(vars(job) | {"validation": str(path)}))
 
 
-def test_the_held_out_loss_is_the_mean_over_their_learnt_tokens_and_nothing_is_learnt_from_it(tmp_path: Path) -> None:
+def test_the_validation_loss_is_the_mean_over_target_tokens_and_trains_nothing(tmp_path: Path) -> None:
     plain = make_job(tmp_path / "plain", checkpoints=2)
-    job = with_held_out(make_job(tmp_path / "measured", checkpoints=2))
+    job = with_validation(make_job(tmp_path / "measured", checkpoints=2))
     figures, saved = train(job)
     assert curve(figures) == curve(train(plain)[0])
     measured = {int(row["step"]): row["validation_loss"] for row in figures if "validation_loss" in row}
@@ -38,36 +38,36 @@ def test_the_held_out_loss_is_the_mean_over_their_learnt_tokens_and_nothing_is_l
     session = loop.open_session(
         loop.TrainingJob(**(vars(job) | {"model_directory": str(saved[max(saved)] / "model")})), 0, 1
     )
-    known = examples.read(job.held_out)
+    known = examples.read(job.validation)
     with torch.no_grad():
         total = sum(float(session.student(collate(known, [row]))) for row in range(len(known)))
-    assert measured[max(measured)] == pytest.approx(total / int(known.loss_lengths.sum()), rel=1e-5)
+    assert measured[max(measured)] == pytest.approx(total / int(known.target_lengths.sum()), rel=1e-5)
 
 
-def test_held_out_examples_that_are_all_too_long_are_not_measured(tmp_path: Path) -> None:
-    figures, _ = train(with_held_out(make_job(tmp_path, epochs=1), (90, 80)))
+def test_validation_examples_that_are_all_too_long_are_not_measured(tmp_path: Path) -> None:
+    figures, _ = train(with_validation(make_job(tmp_path, epochs=1), (90, 80)))
     assert not any("validation_loss" in row for row in figures)
 
 
-def test_two_workers_measure_what_one_does(tmp_path: Path) -> None:
-    job = with_held_out(make_job(tmp_path, epochs=1, checkpoints=1))
-    (alone,), _ = train(job)
-    in_workers(2, (train_as, (job, tmp_path / "two.json")))
-    (together,) = json.loads((tmp_path / "two.json").read_text())
+def test_two_workers_measure_the_validation_loss_of_one(tmp_path: Path) -> None:
+    job = with_validation(make_job(tmp_path, epochs=1, checkpoints=1))
+    (one,), _ = train(job)
+    in_workers(2, (train_as_worker, (job, tmp_path / "two.json")))
+    (two,) = json.loads((tmp_path / "two.json").read_text())
     for name in ("validation_loss_before", "validation_loss"):
-        assert together[name] == pytest.approx(alone[name], rel=1e-4)
+        assert two[name] == pytest.approx(one[name], rel=1e-4)
 
 
-def test_a_state_saved_in_between_continues_bit_equal_and_has_no_model(tmp_path: Path) -> None:
+def test_a_state_saved_between_checkpoints_resumes_bit_equal_and_has_no_model(tmp_path: Path) -> None:
     job = make_job(tmp_path, batch=3, checkpoints=1)
-    whole, states = [], {}
-    asked = iter([False, True, *[False] * 99])
-    loop.run(job, 0, 1, None, whole.append, states.__setitem__, lambda: next(asked))
-    assert list(states) == [2, len(whole)]
+    figures, states = [], {}
+    save_now = iter([False, True, *[False] * 99])
+    loop.run(job, 0, 1, None, figures.append, states.__setitem__, lambda: next(save_now))
+    assert list(states) == [2, len(figures)]
     assert states[2].parent.name == "states"
     assert not (states[2] / "model").exists()
     rest, _ = train(job, resume_from=states[2])
-    assert curve(rest) == curve(whole[2:])
+    assert curve(rest) == curve(figures[2:])
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         train(other, resume_from=saved[1])
 
 
-def test_a_disk_that_fills_while_saving_leaves_the_checkpoints_before(tmp_path: Path) -> None:
+def test_a_disk_that_fills_while_saving_leaves_the_earlier_checkpoints_intact(tmp_path: Path) -> None:
     job = make_job(tmp_path, checkpoints=2)
     steps = len(train(job)[0])
-    first = Path(job.scratch) / f"step-{steps // 2:06d}"
+    first = Path(job.checkpoint_directory) / f"step-{steps // 2:06d}"
     before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
     script = (
         "import resource, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
@@ -96,9 +96,9 @@ def test_a_disk_that_fills_while_saving_leaves_the_checkpoints_before(tmp_path: 
         [sys.executable, "-c", script, root, str(tmp_path), str(first)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
-    told = done.stderr.splitlines()[-1]
-    assert "NotSaved: the checkpoint of step" in told
-    assert "File too large" in told
-    assert "make room, and run the same command again" in told
+    message = done.stderr.splitlines()[-1]
+    assert "NotSaved: the checkpoint of step" in message
+    assert "File too large" in message
+    assert "make room, and run the same command again" in message
     assert {file: file.read_bytes() for file in first.rglob("*") if file.is_file()} == before
-    assert not (Path(job.scratch) / f"step-{steps:06d}").exists()
+    assert not (Path(job.checkpoint_directory) / f"step-{steps:06d}").exists()

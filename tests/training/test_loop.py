@@ -1,4 +1,4 @@
-"""T8, T10, T16, T18, T19: resuming, export, overfitting, and stopping, on one worker."""
+"""Resuming, export, overfitting and stopping, on one worker."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from transformers import (
 
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training import examples, loop
+from reasonray.training import loop, tokenisation
 from reasonray.training.examples import collate
-from reasonray.training.model import _compare, export, load, probed
+from reasonray.training.model import _verify_export, export, load, probe_logits
 from tests.students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
 
 
@@ -33,13 +33,13 @@ def test_a_resumed_run_is_bit_equal_to_an_unbroken_one(tmp_path: Path, precision
     job = make_job(tmp_path, precision=precision, batch=3, checkpoints=2)
     figures, saved = train(job)
     steps = len(figures)
-    whole = {step: AutoModelForCausalLM.from_pretrained(path / "model").state_dict() for step, path in saved.items()}
+    weights = {step: AutoModelForCausalLM.from_pretrained(path / "model").state_dict() for step, path in saved.items()}
     rest, again = train(job, resume_from=saved[steps // 2])
     assert list(saved) == [steps // 2, steps]
     assert curve(rest) == curve(figures[steps // 2 :])
     after = AutoModelForCausalLM.from_pretrained(again[steps] / "model").state_dict()
-    assert all(torch.equal(weight, after[name]) for name, weight in whole[steps].items())
-    assert any(not torch.equal(weight, after[name]) for name, weight in whole[steps // 2].items())
+    assert all(torch.equal(weight, after[name]) for name, weight in weights[steps].items())
+    assert any(not torch.equal(weight, after[name]) for name, weight in weights[steps // 2].items())
 
 
 def test_resuming_with_other_settings_seed_or_examples_is_refused_by_name(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_export_computes_what_was_trained(tmp_path: Path, tied: bool) -> Non
     assert AutoTokenizer.from_pretrained(exported).chat_template == AutoTokenizer.from_pretrained(source).chat_template
 
 
-def test_generation_settings_go_along_as_they_stand_even_those_that_transformers_would_not_write(
+def test_generation_settings_are_copied_even_if_transformers_would_not_write_them(
     tmp_path: Path,
 ) -> None:
     source = write_model(tmp_path / "model")
@@ -99,7 +99,7 @@ def test_generation_settings_go_along_as_they_stand_even_those_that_transformers
     ],
     ids=["dropout, layers by another name", "hybrid"],
 )  # fmt: skip
-def test_models_of_other_makes_learn(tmp_path: Path, config: PreTrainedConfig) -> None:
+def test_other_architectures_learn(tmp_path: Path, config: PreTrainedConfig) -> None:
     write_model(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
     torch.manual_seed(1)
@@ -108,7 +108,7 @@ def test_models_of_other_makes_learn(tmp_path: Path, config: PreTrainedConfig) -
     assert figures[-1]["loss"] < 0.8 * figures[0]["loss"]
 
 
-def test_what_a_model_stores_beside_its_weights_is_exported_too(tmp_path: Path) -> None:
+def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
     write_model(tmp_path / "source")
     config = DeepseekV3Config(
         vocab_size=VOCAB, hidden_size=32, intermediate_size=32, moe_intermediate_size=16, num_hidden_layers=2,
@@ -124,65 +124,66 @@ def test_what_a_model_stores_beside_its_weights_is_exported_too(tmp_path: Path) 
     with torch.no_grad():
         for weight in model.parameters():
             weight *= 2
-    model.save_pretrained(tmp_path / "learnt")
-    whole = {name: weight.detach() for name, weight in model.named_parameters()}
-    logits = probed(load(tmp_path / "learnt", Training(precision="fp32"), torch.device("cpu")), torch.device("cpu"))
-    export(whole, tokenizer, tmp_path / "source", tmp_path / "target", "fp32", logits)
+    model.save_pretrained(tmp_path / "trained")
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    cpu = torch.device("cpu")
+    logits = probe_logits(load(tmp_path / "trained", Training(precision="fp32"), cpu), cpu)
+    export(weights, tokenizer, tmp_path / "source", tmp_path / "target", "fp32", logits)
     written = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "target").state_dict()
     assert written[stored].tolist() == [0, 1, 2, 3]
-    assert all(torch.equal(written[name], weight) for name, weight in whole.items())
+    assert all(torch.equal(written[name], weight) for name, weight in weights.items())
 
 
-def test_an_export_that_reads_back_otherwise_is_not_accepted(tmp_path: Path) -> None:
+def test_an_export_that_reads_back_differently_is_an_error(tmp_path: Path) -> None:
     session = loop.open_session(make_job(tmp_path), 0, 1)
-    whole = session.weights.whole()
+    weights = session.weights.gather()
     exported = loop._save(session, make_job(tmp_path), 1) / "model"
     file = exported / "model.safetensors"
     stored = load_file(file)
     name = next(iter(stored))
-    logits = probed(session.student, session.device)
-    _compare(whole, exported, torch.float32, logits)
+    logits = probe_logits(session.student, session.device)
+    _verify_export(weights, exported, torch.float32, logits)
     with pytest.raises(RuntimeError, match="computes other logits"):
-        _compare(whole, exported, torch.float32, logits.roll(1, 0))
+        _verify_export(weights, exported, torch.float32, logits.roll(1, 0))
     save_file(stored | {name: stored[name] + 1e-7}, file, metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match="reads back other than it was written"):
-        _compare(whole, exported, torch.float32, logits)
+        _verify_export(weights, exported, torch.float32, logits)
     save_file({key: stored[key] for key in stored if key != name}, file, metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match=name):
-        _compare(whole, exported, torch.float32, logits)
+        _verify_export(weights, exported, torch.float32, logits)
 
 
-def test_four_examples_are_learnt_by_heart_and_the_student_stops(tmp_path: Path) -> None:
+def test_four_examples_are_memorised_and_the_student_stops(tmp_path: Path) -> None:
     special = ["<|im_start|>", "<|im_end|>"]
     tokenizer = byte_tokenizer("{% for m in messages %}{{ m['content'] }}{% endfor %}", special, "<|im_end|>")
     source = write_model(tmp_path / "model", vocab=len(tokenizer))
     stop = tokenizer.eos_token_id
     texts = {"2+3=": "5", "4+4=": "it is 8", "7+1=": "8", "9+0=": "<think>no</think>9"}
     rows = [
-        examples.tokenise(tokenizer, [{"role": "user", "content": asked}], {}, said, stop, id=asked)
-        for asked, said in texts.items()
+        tokenisation.tokenise(tokenizer, [{"role": "user", "content": question}], {}, answer, stop, id=question)
+        for question, answer in texts.items()
     ]
     figures, saved = train(make_job(tmp_path, rows, epochs=150, learning_rate=5e-3))
     assert figures[-1]["loss"] < 0.05 < figures[0]["loss"]
     model = AutoModelForCausalLM.from_pretrained(list(saved.values())[-1] / "model")
     for row in rows:
-        asked = torch.tensor([row.ids[: row.start]])
-        said = model.generate(
-            asked, attention_mask=torch.ones_like(asked), max_new_tokens=40, do_sample=False, eos_token_id=stop,
+        prompt = torch.tensor([row.ids[: row.start]])
+        generated = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=40, do_sample=False, eos_token_id=stop,
             pad_token_id=stop,
         )  # fmt: skip
-        assert said[0].tolist() == row.ids
+        assert generated[0].tolist() == row.ids
     assert source.exists()
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update_and_names_the_examples(tmp_path: Path) -> None:
     session = loop.open_session(make_job(tmp_path), 0, 1)
-    before = session.weights.whole()
+    before = session.weights.gather()
     before = {name: weight.clone() for name, weight in before.items()}
     session.student.register_forward_hook(lambda module, arguments, loss: loss * float("inf"))
     with pytest.raises(loop.NonFinite, match=r"step 1: loss inf.*p\d, p\d"):
         loop.take_step(session, 0)
-    assert all(torch.equal(weight, before[name]) for name, weight in session.weights.whole().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in session.weights.gather().items())
 
 
 def test_bf16_learns_like_fp32_from_fp32_weights(tmp_path: Path) -> None:
@@ -198,14 +199,14 @@ def test_bf16_learns_like_fp32_from_fp32_weights(tmp_path: Path) -> None:
 
 def test_examples_that_are_too_long_are_left_out_and_named(tmp_path: Path) -> None:
     job = make_job(tmp_path, max_tokens=16, epochs=1)
-    result = loop.run(job, 0, 1, None, lambda figures: None, lambda step, path: None)
-    assert result["overlong"] == ["p4", "p6"]
-    assert result["examples"] == 6
+    summary = loop.run(job, 0, 1, None, lambda figures: None, lambda step, path: None)
+    assert summary.overlong == ["p4", "p6"]
+    assert summary.examples == 6
     with pytest.raises(UserError, match="nothing to train on"):
         train(make_job(tmp_path, max_tokens=1))
 
 
-def test_a_tokenizer_of_another_model_is_told_before_the_first_step(tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_an_error_before_the_first_step(tmp_path: Path) -> None:
     job = make_job(tmp_path, random_examples(vocab=97))
     write_model(Path(job.model_directory), vocab=20)
     with pytest.raises(UserError, match="the model knows 20"):

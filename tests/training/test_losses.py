@@ -1,4 +1,4 @@
-"""The loss and its gradients are those of torch's cross-entropy, in either precision."""
+"""The loss and its gradients equal those of torch's cross-entropy, in either precision."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ LABELS = torch.randint(VOCAB, (TOKENS,), generator=torch.Generator().manual_seed
 
 
 def states(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw hidden states and an output layer whose softmax is neither flat nor a single spike."""
-    draw = torch.Generator().manual_seed(0)
-    hidden, weight = (torch.randn(rows, SIZE, generator=draw).to(dtype) for rows in (TOKENS, VOCAB))
+    """Return random hidden states and an output layer whose softmax is neither flat nor a single spike."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(rows, SIZE, generator=generator).to(dtype) for rows in (TOKENS, VOCAB))
     return (hidden * 0.5).requires_grad_(), weight.requires_grad_()
 
 
-def error(found: torch.Tensor | None, right: torch.Tensor | None) -> float:
-    assert found is not None
-    assert right is not None
-    assert right.norm() > 1
-    return float((found.float() - right.float()).norm() / right.float().norm())
+def relative_error(computed: torch.Tensor | None, expected: torch.Tensor | None) -> float:
+    assert computed is not None
+    assert expected is not None
+    assert expected.norm() > 1
+    return float((computed.float() - expected.float()).norm() / expected.float().norm())
 
 
 @pytest.mark.parametrize("chunk", [1, 64, 65, 1024])
@@ -34,33 +34,33 @@ def test_loss_and_gradients_are_those_of_cross_entropy(dtype: torch.dtype, chunk
     exact = [tensor.detach().float().requires_grad_() for tensor in (hidden, weight)]
     loss = cross_entropy(exact[0] @ exact[1].T, LABELS, reduction="sum")
     (loss / 7).backward()
-    found = summed_cross_entropy(hidden, weight, LABELS, chunk)
-    most = 2e-6 if dtype == torch.float32 else 8e-3  # bf16 keeps eight bits
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(loss.item(), rel=most)
-    assert error(hidden.grad, exact[0].grad) < most
-    assert error(weight.grad, exact[1].grad) < most
-    assert error(weight.grad[:, 1:], exact[1].grad[:, :-1]) > 0.5  # the control: another gradient is far off
+    computed = summed_cross_entropy(hidden, weight, LABELS, chunk)
+    tolerance = 2e-6 if dtype == torch.float32 else 8e-3  # bf16 keeps eight bits
+    assert computed.dtype == torch.float32
+    assert computed.item() == pytest.approx(loss.item(), rel=tolerance)
+    assert relative_error(hidden.grad, exact[0].grad) < tolerance
+    assert relative_error(weight.grad, exact[1].grad) < tolerance
+    assert relative_error(weight.grad[:, 1:], exact[1].grad[:, :-1]) > 0.5  # control: another gradient is far off
 
 
-def test_what_is_frozen_gets_no_gradient_and_changes_no_other() -> None:
+def test_a_frozen_tensor_gets_no_gradient_and_changes_no_other() -> None:
     hidden, weight = states(torch.float32)
     summed_cross_entropy(hidden, weight, LABELS).backward()
-    whole = hidden.grad
+    gradient = hidden.grad
     hidden.grad = None
     summed_cross_entropy(hidden, weight.detach(), LABELS).backward()
-    assert whole is not None
-    assert torch.equal(hidden.grad, whole)
+    assert gradient is not None
+    assert torch.equal(hidden.grad, gradient)
 
 
 def test_without_gradients_the_loss_is_the_same() -> None:
     hidden, weight = states(torch.bfloat16)
-    learnt = summed_cross_entropy(hidden, weight, LABELS)
+    training = summed_cross_entropy(hidden, weight, LABELS)
     with torch.no_grad():
-        told = summed_cross_entropy(hidden, weight, LABELS)
-    assert torch.equal(told, learnt.detach())
-    assert learnt.requires_grad
-    assert not told.requires_grad
+        inference = summed_cross_entropy(hidden, weight, LABELS)
+    assert torch.equal(inference, training.detach())
+    assert training.requires_grad
+    assert not inference.requires_grad
 
 
 @pytest.mark.parametrize("scale", [1e4, float("inf")])

@@ -1,4 +1,4 @@
-"""T1-T5: packing and chunking change nothing but speed."""
+"""Packing and chunking change nothing but speed."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config
 
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training.attention import by_example, by_kernel, packs_safely, self_check
+from reasonray.training.attention import attend_by_example, attend_varlen, self_check, supports_packing
 from reasonray.training.examples import IGNORED, Batch, collate
 from reasonray.training.model import Student, load
 from tests.students import LENGTHS, VOCAB, random_examples, write_model
@@ -41,20 +41,20 @@ def farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[name] - other[name]).abs().max()) for name in one) / max(1.0, largest)
 
 
-def without_borders(batch: Batch) -> Batch:
+def without_boundaries(batch: Batch) -> Batch:
     whole = torch.tensor([0, batch.input_ids.shape[1]], dtype=torch.int32)
     return Batch(batch.input_ids, batch.position_ids, batch.labels, whole, batch.input_ids.shape[1])
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_packed_logits_are_those_of_separate_examples(student: Student, implementation: str) -> None:
+def test_packed_logits_equal_those_of_separate_examples(student: Student, implementation: str) -> None:
     with torch.no_grad():
-        together = student.logits(collate(ROWS, ALL))
+        packed_output = student.logits(collate(ROWS, ALL))
         stock = student.language_model
         stock.set_attn_implementation(implementation)
-        apart = torch.cat([stock(torch.tensor([row.ids])).logits[0] for row in ROWS])
+        separate = torch.cat([stock(torch.tensor([row.ids])).logits[0] for row in ROWS])
         stock.set_attn_implementation("reasonray")
-    assert (together - apart).abs().max() < 1e-5
+    assert (packed_output - separate).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("fault", [{"use_cache": True}, {"mask": True}, {"position_ids": None}], ids=str)
@@ -74,24 +74,24 @@ def test_control_stock_attention_mixes_the_examples_of_a_pack(student: Student, 
     assert (wrong - expected).abs().max() > 1e-3
 
 
-def test_loss_and_gradients_of_any_packing_are_those_of_separate_examples(student: Student) -> None:
+def test_loss_and_gradients_of_any_packing_equal_those_of_separate_examples(student: Student) -> None:
     def summed(packs: list[list[int]]) -> Callable[[], torch.Tensor]:
         return lambda: torch.stack([student(collate(ROWS, pack)) for pack in packs]).sum()
 
-    loss, apart = gradients(student, summed([[row] for row in ALL]))
+    loss, separate = gradients(student, summed([[row] for row in ALL]))
     for packs in ([list(ALL)], [[3, 0], [7, 2, 5], [1], [6, 4]]):
         other, packed = gradients(student, summed(packs))
         assert other == pytest.approx(loss, rel=1e-5)
-        assert farthest(apart, packed) < 1e-5
+        assert farthest(separate, packed) < 1e-5
 
 
-def test_control_gradients_of_a_pack_without_borders_are_others(student: Student) -> None:
+def test_control_a_pack_without_boundaries_has_other_gradients(student: Student) -> None:
     _, right = gradients(student, lambda: student(collate(ROWS, ALL)))
-    _, wrong = gradients(student, lambda: student(without_borders(collate(ROWS, ALL))))
+    _, wrong = gradients(student, lambda: student(without_boundaries(collate(ROWS, ALL))))
     assert farthest(right, wrong) > 1e-3
 
 
-def test_gradients_add_up_over_packs_as_over_one(student: Student) -> None:
+def test_gradients_summed_over_packs_equal_those_of_one_pack(student: Student) -> None:
     _, whole = gradients(student, lambda: student(collate(ROWS, ALL)) / 50)
     student.zero_grad()
     for row in ALL:
@@ -99,18 +99,18 @@ def test_gradients_add_up_over_packs_as_over_one(student: Student) -> None:
     assert farthest(whole, {name: weight.grad for name, weight in student.named_parameters()}) < 1e-6
 
 
-@pytest.mark.parametrize("borders", [True, False], ids=["", "control"])
-def test_the_loss_of_one_example_sends_no_gradient_into_another(student: Student, borders: bool) -> None:
+@pytest.mark.parametrize("boundaries", [True, False], ids=["", "control"])
+def test_the_loss_of_one_example_sends_no_gradient_into_another(student: Student, boundaries: bool) -> None:
     batch = collate(ROWS, [0, 2, 4])
     batch.labels[0, : LENGTHS[0]] = IGNORED
-    found: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
     embeddings = student.language_model.get_input_embeddings()
-    hook = embeddings.register_forward_hook(lambda module, ids, states: states.register_hook(found.append) and None)
-    student(batch if borders else without_borders(batch)).backward()
+    hook = embeddings.register_forward_hook(lambda module, ids, states: states.register_hook(seen.append) and None)
+    student(batch if boundaries else without_boundaries(batch)).backward()
     hook.remove()
-    first, others = found[0][0].split([LENGTHS[0], LENGTHS[2] + LENGTHS[4]])
+    first, others = seen[0][0].split([LENGTHS[0], LENGTHS[2] + LENGTHS[4]])
     assert others.norm() > 1e-3
-    assert torch.equal(first, torch.zeros_like(first)) == borders
+    assert torch.equal(first, torch.zeros_like(first)) == boundaries
 
 
 def test_a_token_of_one_example_does_not_reach_another(student: Student) -> None:
@@ -124,7 +124,7 @@ def test_a_token_of_one_example_does_not_reach_another(student: Student) -> None
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
-def test_chunked_cross_entropy_is_that_of_the_whole(student: Student, chunk: int) -> None:
+def test_chunked_cross_entropy_equals_that_of_all_logits(student: Student, chunk: int) -> None:
     batch = collate(ROWS, ALL)
     whole = gradients(student, lambda: cross_entropy(student.logits(batch), batch.labels[0], reduction="sum"))
     chunked = Student(student.language_model, chunk)
@@ -133,7 +133,7 @@ def test_chunked_cross_entropy_is_that_of_the_whole(student: Student, chunk: int
     assert farthest(whole[1], part[1]) < 1e-6
 
 
-def test_a_pack_that_nothing_is_learnt_from_gives_zero_gradients_to_all_parameters(student: Student) -> None:
+def test_a_pack_without_targets_gives_zero_gradients_to_all_parameters(student: Student) -> None:
     loss, grads = gradients(student, lambda: student(collate([], [])))
     assert loss == 0
     assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in grads.values())
@@ -142,12 +142,12 @@ def test_a_pack_that_nothing_is_learnt_from_gives_zero_gradients_to_all_paramete
 def test_activation_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
     directory = write_model(tmp_path)
     batch = collate(ROWS, ALL)
-    found = []
+    results = []
     for checkpointing in (False, True):
         student = load(directory, FP32.model_copy(update={"activation_checkpointing": checkpointing}), CPU)
         _, grads = gradients(student, lambda student=student: student(batch))
-        found.append({name.replace("_checkpoint_wrapped_module.", ""): grad for name, grad in grads.items()})
-    assert farthest(*found) < 1e-6
+        results.append({name.replace("_checkpoint_wrapped_module.", ""): grad for name, grad in grads.items()})
+    assert farthest(*results) < 1e-6
 
 
 def test_sliding_windows_are_kept_within_a_pack(tmp_path: Path) -> None:
@@ -161,63 +161,63 @@ def test_sliding_windows_are_kept_within_a_pack(tmp_path: Path) -> None:
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     stock = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
-        together = load(tmp_path, FP32, CPU).logits(collate(ROWS, ALL))
-        apart = torch.cat([stock(torch.tensor([row.ids])).logits[0] for row in ROWS])
+        packed_output = load(tmp_path, FP32, CPU).logits(collate(ROWS, ALL))
+        separate = torch.cat([stock(torch.tensor([row.ids])).logits[0] for row in ROWS])
     assert "sliding_attention" in config.layer_types
-    assert (together - apart).abs().max() < 1e-5
+    assert (packed_output - separate).abs().max() < 1e-5
 
 
-def varlen_on_cpu(
+def varlen_attn_on_cpu(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    borders: torch.Tensor,
-    borders_of_keys: torch.Tensor,
-    *longest: int,
+    cu_seq_lens: torch.Tensor,
+    cu_seq_lens_of_keys: torch.Tensor,
+    *max_lengths: int,
     scale: float,
     window_size: tuple[int, int],
     enable_gqa: bool,
 ) -> torch.Tensor:
-    """What FlashAttention-2 computes, after the checks of its entry into torch (mha_varlen_fwd)."""
+    """Compute attention as FlashAttention-2 does, after the checks of torch's entry point (mha_varlen_fwd)."""
     heads, size = key.shape[1:]
     assert query.shape[1:] == (4, size)
     assert value.shape == key.shape, "v must have shape (total_k, num_heads_k, head_size_og)"
     assert size % 8 == 0
     assert all(states.stride(-1) == 1 for states in (query, key, value))
-    assert borders.dtype == torch.int32
-    assert torch.equal(borders, borders_of_keys)
-    assert longest == (int(borders.diff().max()),) * 2
+    assert cu_seq_lens.dtype == torch.int32
+    assert torch.equal(cu_seq_lens, cu_seq_lens_of_keys)
+    assert max_lengths == (int(cu_seq_lens.diff().max()),) * 2
     assert enable_gqa == (heads != 4)
     pieces = []
-    for begin, end in pairwise(borders.tolist()):
-        place = torch.arange(end - begin)
-        behind = place[:, None] - place[None]
-        seen = (behind >= -window_size[1]) & ((behind <= window_size[0]) | (window_size[0] < 0))
+    for begin, end in pairwise(cu_seq_lens.tolist()):
+        position = torch.arange(end - begin)
+        behind = position[:, None] - position[None]
+        mask = (behind >= -window_size[1]) & ((behind <= window_size[0]) | (window_size[0] < 0))
         q, k, v = (states[begin:end].transpose(0, 1) for states in (query, key, value))
-        pieces.append(scaled_dot_product_attention(q, k, v, seen, scale=scale, enable_gqa=enable_gqa).transpose(0, 1))
+        pieces.append(scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=enable_gqa).transpose(0, 1))
     return torch.cat(pieces)
 
 
 @pytest.mark.parametrize("window", [None, 3, 1])
 @pytest.mark.parametrize(("heads", "value_size"), [(4, 16), (2, 16), (2, 8)])
-def test_the_kernel_for_gpus_is_asked_for_what_one_example_at_a_time_gives(
+def test_the_varlen_kernel_gets_arguments_that_give_the_result_of_single_examples(
     monkeypatch: pytest.MonkeyPatch, heads: int, value_size: int, window: int | None
 ) -> None:
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_on_cpu)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn_on_cpu)
     torch.manual_seed(0)
     query, key, value = torch.randn(1, 4, 19, 16), torch.randn(1, heads, 19, 16), torch.randn(1, heads, 19, value_size)
-    borders = torch.tensor([0, 7, 8, 19], dtype=torch.int32)
-    together = by_kernel(query, key, value, 0.3, window, borders, 11)
-    apart = by_example(query, key, value, 0.3, window, borders)
-    assert together.shape == apart.shape == (1, 19, 4, value_size)
-    assert (together - apart).abs().max() < 1e-6
-    mixed = by_kernel(query, key, value, 0.3, window, torch.tensor([0, 19], dtype=torch.int32), 19)
-    assert (mixed - apart).abs().max() > 1e-3 or window == 1
+    cu_seq_lens = torch.tensor([0, 7, 8, 19], dtype=torch.int32)
+    packed_output = attend_varlen(query, key, value, 0.3, window, cu_seq_lens, 11)
+    separate = attend_by_example(query, key, value, 0.3, window, cu_seq_lens)
+    assert packed_output.shape == separate.shape == (1, 19, 4, value_size)
+    assert (packed_output - separate).abs().max() < 1e-6
+    mixed = attend_varlen(query, key, value, 0.3, window, torch.tensor([0, 19], dtype=torch.int32), 19)
+    assert (mixed - separate).abs().max() > 1e-3 or window == 1
 
 
-def test_the_start_up_check_passes_this_attention_and_catches_one_that_mixes(student: Student) -> None:
+def test_the_self_check_accepts_this_attention_and_rejects_one_that_mixes(student: Student) -> None:
     def mixing(batch: Batch) -> torch.Tensor:
-        return student.logits(without_borders(batch))
+        return student.logits(without_boundaries(batch))
 
     with torch.no_grad():
         self_check(student.logits, student.stock_logits, VOCAB)
@@ -225,7 +225,9 @@ def test_the_start_up_check_passes_this_attention_and_catches_one_that_mixes(stu
             self_check(mixing, student.stock_logits, VOCAB)
 
 
-def test_the_start_up_check_catches_attention_that_packs_well_but_is_not_the_models(student: Student) -> None:
+def test_the_self_check_rejects_attention_that_is_not_the_models(
+    student: Student,
+) -> None:
     scaling = [layer.self_attn.scaling for layer in student.language_model.base_model.layers]
 
     def warmer(batch: Batch) -> torch.Tensor:
@@ -241,16 +243,16 @@ def test_the_start_up_check_catches_attention_that_packs_well_but_is_not_the_mod
 
 
 def test_models_with_recurrent_layers_or_soft_capping_are_not_packed() -> None:
-    assert packs_safely(LlamaConfig())
+    assert supports_packing(LlamaConfig())
     hybrid = LlamaConfig()
     hybrid.layer_types = ["full_attention", "linear_attention"]
     capped = LlamaConfig()
     capped.attn_logit_softcapping = 50.0
-    assert not packs_safely(hybrid)
-    assert not packs_safely(capped)
+    assert not supports_packing(hybrid)
+    assert not supports_packing(capped)
 
 
-def test_embeddings_that_stretch_with_the_longest_example_keep_a_model_from_being_packed(tmp_path: Path) -> None:
+def test_models_with_rotary_embeddings_that_stretch_are_not_packed(tmp_path: Path) -> None:
     torch.manual_seed(3)
     rope = {"rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
     config = Phi3Config(
@@ -259,16 +261,16 @@ def test_embeddings_that_stretch_with_the_longest_example_keep_a_model_from_bein
         rope_scaling=rope | {"rope_type": "longrope", "type": "longrope", "original_max_position_embeddings": 16},
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
-    assert not packs_safely(config)
-    places = torch.cat([torch.arange(30), torch.arange(10)])[None]
+    assert not supports_packing(config)
+    positions = torch.cat([torch.arange(30), torch.arange(10)])[None]
     ids = torch.randint(VOCAB, (1, 40))
     with torch.no_grad():
-        packed = model(input_ids=ids, position_ids=places, use_cache=False).logits[0, 30:]
+        packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, 30:]
         alone = model(input_ids=ids[:, 30:], use_cache=False).logits[0]
-    assert (packed - alone).abs().max() > 0.1, "control: the short example's positions turn with the long one's"
+    assert (packed - alone).abs().max() > 0.1, "control: the short example's positions depend on the long one"
 
 
-def test_a_model_with_dropout_is_no_other_model_and_its_attention_drops_out_in_training(tmp_path: Path) -> None:
+def test_a_model_with_dropout_passes_the_self_check_and_uses_dropout_in_training(tmp_path: Path) -> None:
     config = LlamaConfig.from_pretrained(write_model(tmp_path))
     config.attention_dropout = 0.5
     config.save_pretrained(tmp_path)
@@ -281,14 +283,14 @@ def test_a_model_with_dropout_is_no_other_model_and_its_attention_drops_out_in_t
         self_check(dropping.logits, dropping.stock_logits, VOCAB)
 
 
-def test_a_model_that_is_not_packed_is_held_against_transformers_too(student: Student) -> None:
+def test_a_model_that_is_not_packed_is_compared_with_transformers_too(student: Student) -> None:
     with torch.no_grad():
         self_check(student.logits, student.stock_logits, VOCAB, packing=False)
         with pytest.raises(UserError, match="trained as another model"):
             self_check(lambda batch: 2 * student.logits(batch), student.stock_logits, VOCAB, packing=False)
 
 
-def test_altered_logits_are_refused(tmp_path: Path) -> None:
+def test_a_model_that_alters_its_logits_is_refused(tmp_path: Path) -> None:
     config = LlamaConfig.from_pretrained(write_model(tmp_path))
     config.final_logit_softcapping = 30.0
     config.save_pretrained(tmp_path)
@@ -296,5 +298,5 @@ def test_altered_logits_are_refused(tmp_path: Path) -> None:
         load(tmp_path, FP32, CPU)
 
 
-def test_labels_hold_at_least_one_learnt_token_each() -> None:
+def test_every_example_has_at_least_one_target_token() -> None:
     assert all(int((collate(ROWS, [row]).labels != IGNORED).sum()) >= 1 for row in ALL)

@@ -1,4 +1,4 @@
-"""The loop under torchrun, without Ray: the steps of the loop by itself, resumed after a death, faults in one line."""
+"""Training under torchrun, without Ray: the same steps, resumed after a crash, mistakes in one line."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ SETTINGS = {**EXACT, "batch": 3, "max_tokens": 40, "epochs": 2, "checkpoints": 2
 
 
 def arguments(root: Path) -> list[str]:
-    """A configuration of the tiny student, its examples, and where to train."""
+    """Write a configuration of the tiny student and its examples, and return the arguments to train it."""
     job = make_job(root, **SETTINGS)
     student = {"model": job.model_directory, "engine": {"kind": "scripted"}, "gpus": 0}
     config = a_scripted_config(root, student=student, training=SETTINGS)
@@ -40,8 +40,8 @@ def losses(root: Path) -> list[float]:
 
 
 def exported(root: Path, step: int) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(root / "out" / f"step-{step:06d}" / "model" / "model.safetensors")
-    return found
+    tensors: dict[str, torch.Tensor] = load_file(root / "out" / f"step-{step:06d}" / "model" / "model.safetensors")
+    return tensors
 
 
 def test_torchrun_takes_the_steps_of_the_loop_and_resumes_bit_equal(tmp_path: Path) -> None:
@@ -50,25 +50,25 @@ def test_torchrun_takes_the_steps_of_the_loop_and_resumes_bit_equal(tmp_path: Pa
     subprocess.run(command, check=True, capture_output=True)
     seed = json.loads((tmp_path / "out" / "step-000003" / "progress.json").read_text())["seed"]
     alone, _ = train(make_job(tmp_path, **SETTINGS, seed=seed))
-    found, ended = losses(tmp_path), exported(tmp_path, 6)
-    assert found == pytest.approx([figures["loss"] for figures in alone], rel=1e-5)
-    assert len(found) == 6
-    assert found[-1] != found[0]
+    logged, ended = losses(tmp_path), exported(tmp_path, 6)
+    assert logged == pytest.approx([figures["loss"] for figures in alone], rel=1e-5)
+    assert len(logged) == 6
+    assert logged[-1] != logged[0]
     shutil.rmtree(tmp_path / "out" / "step-000006")  # as if killed between the checkpoints
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "step 4 " in again.stdout
     assert "step 3 " not in again.stdout
-    assert losses(tmp_path) == found
+    assert losses(tmp_path) == logged
     assert all(torch.equal(weight, ended[name]) for name, weight in exported(tmp_path, 6).items())
 
 
-def test_a_death_while_a_model_is_written_costs_the_steps_since_the_checkpoint_before_not_the_model(
+def test_a_crash_while_a_model_is_written_costs_the_steps_since_the_previous_checkpoint(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, *arguments(tmp_path), "training.max_tokens=20"]
     subprocess.run(command, check=True, capture_output=True)
     ended, last = exported(tmp_path, 6), tmp_path / "out" / "step-000006"
-    for path in last.iterdir():  # what is there when rank 0 is about to write the model
+    for path in last.iterdir():  # the state before rank 0 writes the model
         if path.name not in ("state", "progress.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     again = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -77,7 +77,7 @@ def test_a_death_while_a_model_is_written_costs_the_steps_since_the_checkpoint_b
     assert all(torch.equal(weight, ended[name]) for name, weight in exported(tmp_path, 6).items())
 
 
-def test_a_mistake_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_line(tmp_path: Path) -> None:
     called = [sys.executable, *arguments(tmp_path)]
     nowhere = [*called[:4], str(tmp_path / "none"), called[5]]
     elsewhere = ["env", "RANK=1", "WORLD_SIZE=2", *nowhere]  # on one of two machines

@@ -1,4 +1,4 @@
-"""What a tracker is told is what the steps were, and one that is not installed is refused in a line."""
+"""Trackers get the figures of every step, and a tracker that is not installed is reported in one line."""
 
 import struct
 from pathlib import Path
@@ -12,15 +12,15 @@ from reasonray.training.trackers import log, tracking
 
 def scalars(directory: Path) -> dict[tuple[str, int], float]:
     """Read TensorBoard's files: records of a length, its checksum, an event, its checksum."""
-    found = {}
+    values = {}
     for file in directory.rglob("events.out.*"):
         content = file.read_bytes()
         while content:
             (size,) = struct.unpack("<Q", content[:8])
             event = Event.FromString(content[12 : 12 + size])
             content = content[16 + size :]
-            found |= {(it.tag, event.step): it.simple_value for it in event.summary.value}
-    return found
+            values |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    return values
 
 
 def test_tensorboard_holds_the_figures_of_every_step(tmp_path: Path) -> None:
@@ -28,10 +28,10 @@ def test_tensorboard_holds_the_figures_of_every_step(tmp_path: Path) -> None:
     with tracking(Training(trackers=("tensorboard",)), "a-run", tmp_path) as trackers:
         log(trackers, steps[:2])
         log(trackers, steps[2:])
-    found = scalars(tmp_path)
+    logged = scalars(tmp_path)
     for step in steps:
-        assert found["train/loss", int(step["step"])] == pytest.approx(step["loss"])
-        assert found["train/learning_rate", int(step["step"])] == pytest.approx(1e-3)
+        assert logged["train/loss", int(step["step"])] == pytest.approx(step["loss"])
+        assert logged["train/learning_rate", int(step["step"])] == pytest.approx(1e-3)
 
 
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

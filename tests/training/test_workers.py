@@ -1,4 +1,4 @@
-"""T6, T7, T9, T14, T19, T20: several gloo workers compute what one computes; done once, for they are slow to start."""
+"""Several gloo workers compute the same as one. They run once for all tests, because they are slow to start."""
 
 import json
 import shutil
@@ -13,23 +13,23 @@ from transformers import AutoModelForCausalLM
 from reasonray.training import loop
 from tests.students import (
     curve,
-    gradients_as,
-    homes_as,
     in_workers,
     make_job,
-    poison_as,
     random_examples,
-    replicas_as,
-    talks_as,
     train,
-    train_as,
-    weights_as,
-    weights_of_first_as,
+    train_as_worker,
+    write_collective_counts,
+    write_ddp_weights,
+    write_gradients,
     write_model,
+    write_offload_policies,
+    write_stopped_ranks,
+    write_weights,
+    write_weights_read_by_first,
 )
 
 UNEVEN = (9, 2, 14, 9, 23)
-"""In steps of three, so that a worker gets empty packs and the last step of an epoch is short."""
+"""Lengths for steps of three: a worker gets empty packs, and the last step of an epoch is short."""
 LONG_AND_SHORT = (38, 2, 3, 2, 4, 3, 2, 5)
 SETTINGS = {"batch": 3, "max_tokens": 24, "epochs": 3, "checkpoints": 2}
 
@@ -44,39 +44,43 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide = make_job(root / "wide", max_tokens=24)
     split = make_job(root / "split", max_tokens=24, zero_stage=3)
     skewed = make_job(root / "skewed", random_examples(LONG_AND_SHORT))
-    again = replace(steps, scratch=str(root / "continued"))
-    gradients_as(0, 1, wide, root / "one.pt")
-    gradients_as(0, 1, skewed, root / "one skewed.pt")
-    weights_as(0, 1, steps, root / "weights of one.pt")
+    again = replace(steps, checkpoint_directory=str(root / "continued"))
+    write_gradients(0, 1, wide, root / "one.pt")
+    write_gradients(0, 1, skewed, root / "one skewed.pt")
+    write_weights(0, 1, steps, root / "weights of one.pt")
     write_model(root / "untied" / "model", tied=False)
     bare = root / "bare"
     shutil.copytree(root / "untied" / "model", bare, ignore=shutil.ignore_patterns("*.safetensors"))
     untied = make_job(root / "untied", random_examples(UNEVEN), **SETTINGS)
-    weights_as(0, 1, untied, root / "weights of untied.pt")
+    write_weights(0, 1, untied, root / "weights of untied.pt")
     rounded = make_job(root / "rounded", random_examples(UNEVEN), **SETTINGS, precision="bf16")
     spread = make_job(root / "spread", random_examples(UNEVEN), **SETTINGS, activation_checkpointing=True)
     offloaded = make_job(root / "offloaded", random_examples(UNEVEN), **SETTINGS, cpu_offload=True)
     in_workers(
         2,
-        (gradients_as, (wide, root / "two.pt")),
-        (gradients_as, (split, root / "split.pt")),
-        (talks_as, (wide, root / "wide talks.json")),
-        (talks_as, (split, root / "split talks.json")),
-        (gradients_as, (wide, root / "averaged.pt", "averaged")),
-        (gradients_as, (skewed, root / "skewed.pt")),
-        (gradients_as, (skewed, root / "swapped.pt", "swapped")),
-        (gradients_as, (skewed, root / "local.pt", "local")),
-        (weights_as, (steps, root / "weights of two.pt")),
-        (weights_of_first_as, (untied, bare, root / "weights of untied by two.pt")),
-        (replicas_as, (steps, root / "weights of replicas.pt")),
-        (train_as, (again, root / "continued.json", saved[len(figures) // 2])),
-        (train_as, (spread, root / "two.json")),
-        (train_as, (rounded, root / "rounded.json")),
-        (train_as, (offloaded, root / "offloaded.json")),
-        (poison_as, (wide, root / "stopped.pt")),
+        (write_gradients, (wide, root / "two.pt")),
+        (write_gradients, (split, root / "split.pt")),
+        (write_collective_counts, (wide, root / "wide collectives.json")),
+        (write_collective_counts, (split, root / "split collectives.json")),
+        (write_gradients, (wide, root / "averaged.pt", "averaged")),
+        (write_gradients, (skewed, root / "skewed.pt")),
+        (write_gradients, (skewed, root / "swapped.pt", "swapped")),
+        (write_gradients, (skewed, root / "local.pt", "local")),
+        (write_weights, (steps, root / "weights of two.pt")),
+        (write_weights_read_by_first, (untied, bare, root / "weights of untied by two.pt")),
+        (write_ddp_weights, (steps, root / "weights of replicas.pt")),
+        (train_as_worker, (again, root / "continued.json", saved[len(figures) // 2])),
+        (train_as_worker, (spread, root / "two.json")),
+        (train_as_worker, (rounded, root / "rounded.json")),
+        (train_as_worker, (offloaded, root / "offloaded.json")),
+        (write_stopped_ranks, (wide, root / "stopped.pt")),
     )
-    in_workers(1, (homes_as, (offloaded, root / "homes.json")), (train_as, (offloaded, root / "offloaded by one.json")))
-    in_workers(3, (gradients_as, (wide, root / "three.pt")), (weights_as, (steps, root / "weights of three.pt")))
+    in_workers(
+        1,
+        (write_offload_policies, (offloaded, root / "homes.json")),
+        (train_as_worker, (offloaded, root / "offloaded by one.json")),
+    )
+    in_workers(3, (write_gradients, (wide, root / "three.pt")), (write_weights, (steps, root / "weights of three.pt")))
     return root
 
 
@@ -92,22 +96,22 @@ def farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 
 def gradients(done: Path, name: str) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(done / f"{name}.pt")
-    return found
+    tensors: dict[str, torch.Tensor] = torch.load(done / f"{name}.pt")
+    return tensors
 
 
-def exported(scratch: Path, step: int) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(scratch / f"step-{step:06d}" / "model" / "model.safetensors")
-    return found
+def exported(directory: Path, step: int) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(directory / f"step-{step:06d}" / "model" / "model.safetensors")
+    return tensors
 
 
 @pytest.mark.parametrize("workers", ["two", "three", "split"])
-def test_gradients_of_several_workers_are_those_of_one(done: Path, workers: str) -> None:
+def test_gradients_of_several_workers_equal_those_of_one(done: Path, workers: str) -> None:
     assert farthest(gradients(done, "one"), gradients(done, workers)) < 1e-6
 
 
-def test_workers_talk_once_a_step_or_once_a_pack(done: Path) -> None:
-    once, each = (json.loads((done / f"{name} talks.json").read_text()) for name in ("wide", "split"))
+def test_workers_communicate_once_per_step_or_once_per_pack(done: Path) -> None:
+    once, each = (json.loads((done / f"{name} collectives.json").read_text()) for name in ("wide", "split"))
     parts, packs = 3, once["packs"]  # two layers and the root
     assert packs == each["packs"] > 1
     assert once["c10d::_reduce_scatter_base_"] == parts
@@ -116,20 +120,20 @@ def test_workers_talk_once_a_step_or_once_a_pack(done: Path) -> None:
 
 
 @pytest.mark.parametrize("arrangement", ["skewed", "swapped"])
-def test_how_a_long_and_seven_short_examples_are_dealt_changes_no_gradient(done: Path, arrangement: str) -> None:
+def test_the_split_of_a_long_and_seven_short_examples_changes_no_gradient(done: Path, arrangement: str) -> None:
     assert farthest(gradients(done, "one skewed"), gradients(done, arrangement)) < 1e-6
 
 
 @pytest.mark.parametrize(("right", "wrong"), [("one", "averaged"), ("one skewed", "local")])
-def test_control_gradients_averaged_over_workers_are_others(done: Path, right: str, wrong: str) -> None:
+def test_control_gradients_averaged_over_workers_differ(done: Path, right: str, wrong: str) -> None:
     assert farthest(gradients(done, right), gradients(done, wrong)) > 1e-2
 
 
 @pytest.mark.parametrize("by", ["two", "three", "replicas"])
-def test_weights_after_three_updates_are_those_of_one_worker(done: Path, by: str) -> None:
+def test_weights_after_three_updates_equal_those_of_one_worker(done: Path, by: str) -> None:
     one = gradients(done, "weights of one")
-    begun = load_file(done / "steps" / "model" / "model.safetensors")
-    assert farthest(begun, {name: one[name] for name in begun}) > 1e-3
+    started = load_file(done / "steps" / "model" / "model.safetensors")
+    assert farthest(started, {name: one[name] for name in started}) > 1e-3
     assert farthest(one, gradients(done, f"weights of {by}")) < 1e-5
 
 
@@ -150,30 +154,30 @@ def test_two_workers_take_the_steps_of_one_with_activation_checkpointing_and_emp
 
 
 @pytest.mark.parametrize("by", ["offloaded", "offloaded by one"])
-def test_weights_kept_in_main_memory_take_the_same_steps(done: Path, by: str) -> None:
+def test_offloaded_weights_take_the_same_steps(done: Path, by: str) -> None:
     for expected, found in zip(figures(done, "one"), figures(done, by), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
     assert json.loads((done / "homes.json").read_text()) == ["CPUOffloadPolicy"] * 3, "two layers and the root"
 
 
-def test_two_workers_continue_what_one_began(done: Path) -> None:
+def test_two_workers_resume_a_training_of_one(done: Path) -> None:
     one, continued = figures(done, "one"), figures(done, "continued")
     for expected, found in zip(one[len(one) // 2 :], continued, strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
     steps = len(one)
-    begun, ended = (exported(done / "steps" / "scratch", step) for step in (steps // 2, steps))
-    assert farthest(begun, ended) > 1e-3
+    started, ended = (exported(done / "steps" / "scratch", step) for step in (steps // 2, steps))
+    assert farthest(started, ended) > 1e-3
     assert farthest(ended, exported(done / "continued", steps)) < 1e-5
 
 
-def test_one_worker_continues_what_two_began(done: Path) -> None:
+def test_one_worker_resumes_a_training_of_two(done: Path) -> None:
     two = figures(done, "two")
     job = make_job(done / "spread", random_examples(UNEVEN), **SETTINGS)
-    begun = Path(job.scratch) / f"step-{len(two) // 2:06d}"
-    rest, saved = train(replace(job, scratch=str(done / "alone")), resume_from=begun)
+    started = Path(job.checkpoint_directory) / f"step-{len(two) // 2:06d}"
+    rest, saved = train(replace(job, checkpoint_directory=str(done / "alone")), resume_from=started)
     for expected, found in zip(two[len(two) // 2 :], curve(rest), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
-    assert farthest(exported(Path(job.scratch), len(two)), exported(done / "alone", len(two))) < 1e-5
+    assert farthest(exported(Path(job.checkpoint_directory), len(two)), exported(done / "alone", len(two))) < 1e-5
     assert list(saved) == [len(two)]
 
 
@@ -182,11 +186,11 @@ def test_two_workers_in_bf16_learn_like_one_in_fp32(done: Path) -> None:
         assert found[1] == pytest.approx(expected[1], rel=0.1)
 
 
-def test_one_poisoned_worker_stops_all_before_the_update(done: Path) -> None:
+def test_a_nan_loss_on_one_worker_stops_all_before_the_update(done: Path) -> None:
     assert torch.load(done / "stopped.pt").tolist() == [1, 1]
 
 
 def test_a_step_smaller_than_the_world_leaves_workers_with_empty_packs_only(done: Path) -> None:
     session = loop.open_session(make_job(done / "steps", random_examples(UNEVEN), **SETTINGS), 0, 1)
-    lanes = [session.plan.for_rank(1, rank, 3) for rank in range(3)]
-    assert [lane for lane in lanes if lane == [()]]
+    shares = [session.plan.for_rank(1, rank, 3) for rank in range(3)]
+    assert [packs for packs in shares if packs == [()]]
