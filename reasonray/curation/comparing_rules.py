@@ -22,7 +22,7 @@ Rows = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 _TOLERANCE = 1e-9
-"""Of pass rates: both ends of a band are within, whatever floating point makes of them."""
+"""Tolerance of floating point, so that pass rates at both ends of a band are within."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class NgramIndex:
 
     items: tuple[Item, ...]
     copies: dict[str, list[int]]
-    """Items by text.copy_key, whatever their length: a problem must not be a copy of one."""
+    """Items by text.copy_key, of any length: a problem must not be a copy of one."""
     shared: dict[int, _Entries]
     """N-grams that a problem must not hold."""
     whole: dict[int, _Entries]
@@ -111,7 +111,7 @@ def build_index(items: Iterable[Item], ngrams: Sequence[int], lengths: Iterable[
     kept = tuple(items)
     stripped = [strip_markup(item.text) for item in kept]
     texts = [split_words(text) for text in stripped]
-    hashed = _HashedTexts.of(texts)
+    hashed = _HashedTexts.from_texts(texts)
     counts = np.diff(hashed.starts)
     first: dict[str, int] = {}
     same_as = np.array([first.setdefault(" ".join(words), number) for number, words in enumerate(texts)], np.int64)
@@ -165,7 +165,7 @@ def find_overlaps(held_out: NgramIndex, problems: Sequence[tuple[str, str]]) -> 
     """
     stripped = [strip_markup(question) for _, question in problems]
     texts = [split_words(text) for text in stripped]
-    hashed = _HashedTexts.of(texts)
+    hashed = _HashedTexts.from_texts(texts)
     matched = {
         (number, item): texts[number]
         for number, text in enumerate(stripped)
@@ -221,10 +221,10 @@ class _HashedTexts:
 
     hashes: _Hashes
     starts: _Rows
-    """Where each text begins, and where the last one ends."""
+    """The start of each text, and the end of the last one."""
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[str]]) -> _HashedTexts:
+    def from_texts(cls, texts: Sequence[Sequence[str]]) -> _HashedTexts:
         starts = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
         each = (_hash(word) for text in texts for word in text)
         return cls(np.fromiter(each, np.uint64, int(starts[-1])), starts)

@@ -47,7 +47,7 @@ def reasoning_key(completion: str) -> str:
     """Return a hash of a completion's equations, in their order; "" for fewer than two, which prove nothing.
 
     Two solutions of a problem with the same equations are the same reasoning in other words (RFT, Yuan et al. 2023).
-    An equation is arithmetic that equals something; 6 * 7, 6 × 7 and its LaTeX are one, whatever the spaces.
+    An equation is arithmetic that equals something; 6 * 7, 6 × 7 and its LaTeX are one, with or without spaces.
     """
     if completion.count("=") < 2:
         return ""

@@ -48,7 +48,7 @@ MEASURES: Mapping[str, pa.DataType] = {name: ROLLOUT_SCHEMA.field(f"annotation_{
 """The columns of measure_table; each has the prefix `annotation_`."""
 
 NGRAM = 20
-"""Words in the runs that ngram_loops counts, unless the configuration says otherwise."""
+"""Words in the runs that ngram_loops counts, unless the configuration sets another number."""
 _BYTES_PER_CHUNK = 1 << 20
 """Text whose words are numbered at the same time, so that the arrays made of them fit into a processor's cache."""
 _FENCE = "```"

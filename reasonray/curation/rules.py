@@ -42,7 +42,7 @@ class RolloutRule:
     """A rule that judges a rollout by itself."""
 
     summary: str
-    """Which rollouts it drops, for people."""
+    """The rollouts that it drops, in words, after "drops a rollout if"."""
     drops: Callable[[pa.Table, Curation], pa.Array | pa.ChunkedArray]
     """One boolean per row, no nulls, from the columns of an annotated and measured table of schema.ROLLOUT_SCHEMA."""
     dropped: tuple[Mapping[str, Any], ...]
@@ -56,7 +56,7 @@ class ComparingRule:
     """A rule that compares rollouts, or looks at their problem."""
 
     summary: str
-    """Which rollouts it drops, for people."""
+    """The rollouts that it drops, in words, after "drops a rollout if"."""
     drops: Callable[[Comparison, Rows], Booleans]
     """One boolean per candidate, from the features of all rollouts."""
     dropped: tuple[Mapping[str, Any], ...]
@@ -200,7 +200,7 @@ RULES: dict[str, RolloutRule | ComparingRule] = {
         dropped=({"verdict_outcome": "wrong"}, {"verdict_outcome": "no_answer"}),
     ),
     "no_reasoning": RolloutRule(
-        summary="no reasoning stands before the response",
+        summary="the completion has no reasoning before the response",
         drops=rollout_rules.no_reasoning,
         dropped=({"completion": "The answer is 42."}, {"completion": "<think>\n \n</think> The answer is 42."}),
         kept=({}, {"completion": "6 * 7 = 42. </think> The answer is 42."}),

@@ -313,7 +313,7 @@ def _settle(
 
 
 def _examples_hash(run: Run, decisions: pa.Table) -> str:
-    """Return a hash of the examples that a student learns from and is validated on, whatever files hold them."""
+    """Return a hash of the examples that a student learns from and is validated on, independent of the files."""
     curation = run.config.curation
     parts = split_off(decisions.filter(decisions["selected"]), curation.validation, curation.seed)
     hashes = (content_hash(*sorted(part["content"].to_pylist())) for part in parts)

@@ -5,7 +5,7 @@
 Texts of 20 to 60 words from a vocabulary of some thousand by Zipf's law. Planted: runs of 8 and of 13 words of items
 within problems; items of 5 to 7 words within problems, and problems of 5 to 7 words within items; problems with one or
 two words replaced anywhere, kept if their Jaccard similarity is at the threshold or above, others to see what passes
-below it. Every overlap of a problem in which nothing was planted counts as false, whatever made it.
+below it. Every overlap of a problem in which nothing was planted counts as false, however it came about.
 """
 
 from __future__ import annotations
@@ -95,11 +95,11 @@ def contamination(items: Texts, problems: Texts, planted: Planted) -> dict[str, 
     lengths = {len(normalised_words(text)) for _, text in questions}
     known = build_index((Item("bench", str(at), " ".join(words)) for at, words in enumerate(items)), NGRAMS, lengths)
     indexed = time.perf_counter()
-    found = pa.concat_tables(
+    overlaps = pa.concat_tables(
         [find_overlaps(known, questions[start : start + CHUNK]) for start in range(0, len(questions), CHUNK)]
     )
     ended = time.perf_counter()
-    pairs = set(zip(found["problem_id"].to_pylist(), found["item_id"].to_pylist(), strict=True))
+    pairs = set(zip(overlaps["problem_id"].to_pylist(), overlaps["item_id"].to_pylist(), strict=True))
     with_plants = {problem for kind in planted.values() for problem in kind}
     false = {problem for problem, _ in pairs} - with_plants
     recall = {
@@ -138,16 +138,16 @@ def duplicates(problems: Texts, planted: int, dice: np.random.Generator) -> dict
     ended = time.perf_counter()
     touched = {at for pairs in sources.values() for pair in pairs for at in pair}
     alone = np.array([at for at in range(len(problems)) if at not in touched])
-    found = {
+    recall = {
         kind: float(np.mean([owner[one] == owner[other] for one, other in pairs])) for kind, pairs in sources.items()
     }
     return {
-        "near_recall": found["near"],
+        "near_recall": recall["near"],
         "near_similarity": float(
             np.mean([similarity(everything[a].split(), everything[b].split()) for a, b in sources["near"]])
         ),
-        "taken_up_to_0.1_below": found["below"],
-        "taken_0.15_to_0.3_below": found["far"],
+        "taken_up_to_0.1_below": recall["below"],
+        "taken_0.15_to_0.3_below": recall["far"],
         "near_false_hits": float(np.mean(owner[alone] != alone)),
         "signatures_per_second": len(signatures) / (hashed - begun),
         "grouping_seconds": ended - hashed,

@@ -39,8 +39,12 @@ TRACES = [
 def test_the_tutorials_traces_are_annotated_as_the_tutorial_does(
     trace: str, verifies: bool, backtracks: bool, steps: int
 ) -> None:
-    found = annotate(trace, "What is 3 * 7?")
-    assert (found.verification > 0, found.backtracking > 0, found.num_steps) == (verifies, backtracks, steps)
+    annotation = annotate(trace, "What is 3 * 7?")
+    assert (annotation.verification > 0, annotation.backtracking > 0, annotation.num_steps) == (
+        verifies,
+        backtracks,
+        steps,
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,12 +62,12 @@ def test_the_labelled_sentences_are_many_and_often_hard() -> None:
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_precision_and_recall_on_labelled_sentences_are_nine_tenths_or_more(behaviour: str) -> None:
-    found = {
+    predicted = {
         entry["text"]: getattr(annotate(entry["text"], entry.get("question", "")), behaviour) > 0 for entry in LABELLED
     }
     wanted = {entry["text"]: behaviour in entry["labels"] for entry in LABELLED}
-    hits = sum(found[text] and wanted[text] for text in found)
-    precision, recall = hits / sum(found.values()), hits / sum(wanted.values())
+    hits = sum(predicted[text] and wanted[text] for text in predicted)
+    precision, recall = hits / sum(predicted.values()), hits / sum(wanted.values())
     print(f"{behaviour}: precision {precision:.3f}, recall {recall:.3f} on {len(LABELLED)} sentences")
     assert precision >= 0.9
     assert recall >= 0.9
@@ -83,7 +87,7 @@ def test_code_does_not_count_even_if_its_fence_is_never_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "count"),
     [
         ("See `# wait, that's wrong` there.", 0),
         ("    # Wait, that's wrong\n", 0),
@@ -92,8 +96,8 @@ def test_code_does_not_count_even_if_its_fence_is_never_closed() -> None:
         ("A lone ` tick. Wait, that's wrong.\nAnother ` tick.", 1),
     ],
 )
-def test_comments_and_inline_code_do_not_count_but_headings_do(text: str, found: int) -> None:
-    assert annotate(text, "").backtracking == found
+def test_comments_and_inline_code_do_not_count_but_headings_do(text: str, count: int) -> None:
+    assert annotate(text, "").backtracking == count
 
 
 def test_reported_speech_does_not_count() -> None:
@@ -159,10 +163,10 @@ _PIECES = st.sampled_from(
 
 @given(st.lists(st.one_of(_PIECES, st.text(max_size=8)), max_size=30).map("".join), st.text(max_size=40))
 def test_counts_are_those_of_the_spans_for_any_text(completion: str, question: str) -> None:
-    found = annotate(completion, question)
+    annotation = annotate(completion, question)
     for behaviour in BEHAVIOURS:
-        spans = [span for span in found.spans if span.behaviour == behaviour]
-        assert len(spans) == getattr(found, behaviour)
+        spans = [span for span in annotation.spans if span.behaviour == behaviour]
+        assert len(spans) == getattr(annotation, behaviour)
         assert all(0 <= span.start < span.end <= len(completion) for span in spans)
         assert all(one.end <= other.start for one, other in pairwise(spans))
 

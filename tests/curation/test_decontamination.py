@@ -22,9 +22,9 @@ def test_a_planted_run_of_words_is_always_found_and_a_shorter_one_never(size: in
     start = dice.randrange(30 - size + 1)
     planted = f"{prose(dice, 9)} 77 {' '.join(words[start : start + size]).title()}! 77 {prose(dice, 9)}"
     shorter = f"{prose(dice, 9)} 77 {' '.join(words[start : start + size - 1])} 77 {prose(dice, 9)}"
-    found = find_overlaps(build_index(items, (size,)), [("planted", planted), ("shorter", shorter)]).to_pylist()
-    assert [(row["problem_id"], row["item_id"], row["words"]) for row in found] == [("planted", "7", size)]
-    assert found[0]["matched"] == " ".join(words[start : start + size])
+    overlaps = find_overlaps(build_index(items, (size,)), [("planted", planted), ("shorter", shorter)]).to_pylist()
+    assert [(row["problem_id"], row["item_id"], row["words"]) for row in overlaps] == [("planted", "7", size)]
+    assert overlaps[0]["matched"] == " ".join(words[start : start + size])
 
 
 def test_a_short_text_that_occurs_whole_in_the_other_is_found_in_both_directions() -> None:
@@ -48,8 +48,8 @@ def test_a_short_text_that_occurs_whole_in_the_other_is_found_in_both_directions
 def test_a_pair_is_reported_once_with_its_longest_match() -> None:
     words = prose(random.Random(4), 30)
     problems = [("same", words), ("more", f"{words} indeed"), ("other", prose(random.Random(6), 30))]
-    found = find_overlaps(build_index([Item("b", "1", words)], (8, 13)), problems)
-    assert found.select(["problem_id", "item_id", "words"]).to_pylist() == [
+    overlaps = find_overlaps(build_index([Item("b", "1", words)], (8, 13)), problems)
+    assert overlaps.select(["problem_id", "item_id", "words"]).to_pylist() == [
         {"problem_id": "same", "item_id": "1", "words": 30},
         {"problem_id": "more", "item_id": "1", "words": 13},
     ]
@@ -66,11 +66,11 @@ def test_an_item_that_occurs_many_times_is_not_common_wording() -> None:
     dice = random.Random(7)
     logged = [prose(dice, 30) for _ in range(11)]
     items = [Item("log", f"{number}-{sample}", text) for number, text in enumerate(logged) for sample in range(16)]
-    found = find_overlaps(
+    overlaps = find_overlaps(
         build_index(items, (13,)), [("held", f"{prose(dice, 5)} {logged[3]}"), ("new", prose(dice, 30))]
     )
-    assert found["problem_id"].to_pylist() == ["held"] * 16
-    assert found["item_id"].to_pylist() == [f"3-{sample}" for sample in range(16)]
+    assert overlaps["problem_id"].to_pylist() == ["held"] * 16
+    assert overlaps["item_id"].to_pylist() == [f"3-{sample}" for sample in range(16)]
 
 
 @pytest.mark.parametrize(("item", "other"), UNSPACED)
@@ -85,8 +85,8 @@ def test_common_wording_does_not_count() -> None:
     dice = random.Random(3)
     items = [Item("bench", str(number), f"{wording} {prose(dice, 20)}") for number in range(40)]
     problems = [("worded", f"{wording} {prose(dice, 20)}"), ("copied", items[5].text)]
-    found = find_overlaps(build_index(items, (8,)), problems)
-    assert set(found["problem_id"].to_pylist()) == {"copied"}
+    overlaps = find_overlaps(build_index(items, (8,)), problems)
+    assert set(overlaps["problem_id"].to_pylist()) == {"copied"}
 
 
 def test_an_index_pickles() -> None:

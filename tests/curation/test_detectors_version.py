@@ -44,30 +44,30 @@ def stored() -> dict[str, Any]:
     return document
 
 
-def changed(document: dict[str, Any], found: dict[str, str]) -> set[str]:
+def changed(document: dict[str, Any], current: dict[str, str]) -> set[str]:
     """Return the stored cases in which the detectors find something else."""
-    return {case for case, finding in document["findings"].items() if found.get(case, finding) != finding}
+    return {case for case, finding in document["findings"].items() if current.get(case, finding) != finding}
 
 
 def test_the_detectors_find_what_their_version_found() -> None:
-    document, found = stored(), findings()
+    document, current = stored(), findings()
     assert document["version"] == DETECTORS_VERSION, "write detectors.json again, as above"
-    assert not changed(document, found), "the detectors find something else: raise DETECTORS_VERSION"
-    assert document["findings"].keys() == found.keys(), "there are other cases: write detectors.json again, as above"
+    assert not changed(document, current), "the detectors find something else: raise DETECTORS_VERSION"
+    assert document["findings"].keys() == current.keys(), "there are other cases: write detectors.json again, as above"
 
 
 def test_a_change_of_the_findings_is_noticed() -> None:
-    document, found = stored(), findings()
-    case = next(iter(found))
-    assert changed(document, found | {case: "other"}) == {case}
+    document, current = stored(), findings()
+    case = next(iter(current))
+    assert changed(document, current | {case: "other"}) == {case}
 
 
 def write() -> None:
     """Write detectors.json, unless the detectors find something else under the version that it holds."""
-    document, found = stored() if STORED.exists() else {"version": "", "findings": {}}, findings()
-    if document["version"] == DETECTORS_VERSION and changed(document, found):
+    document, current = stored() if STORED.exists() else {"version": "", "findings": {}}, findings()
+    if document["version"] == DETECTORS_VERSION and changed(document, current):
         raise SystemExit("the detectors find something else: raise DETECTORS_VERSION")
-    new = {"version": DETECTORS_VERSION, "findings": dict(sorted(found.items()))}
+    new = {"version": DETECTORS_VERSION, "findings": dict(sorted(current.items()))}
     STORED.write_text(json.dumps(new, indent=1) + "\n")
 
 

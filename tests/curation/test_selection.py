@@ -1,4 +1,4 @@
-"""Selection decides once about every rollout, whatever the order of the rows."""
+"""Selection decides once about every rollout, in any order of the rows."""
 
 import time
 from collections import Counter
@@ -71,15 +71,15 @@ def decisions(
 
 
 def test_the_shortest_are_selected_and_the_rest_is_over_quota() -> None:
-    found = decisions([a_row(3), a_row(1), a_row(2)], keep=2)
-    assert {name: row["dropped_by"] for name, row in found.items()} == {"r1": "", "r2": "", "r3": "over_quota"}
-    assert chosen(found) == ["r1", "r2"]
+    decided = decisions([a_row(3), a_row(1), a_row(2)], keep=2)
+    assert {name: row["dropped_by"] for name, row in decided.items()} == {"r1": "", "r2": "", "r3": "over_quota"}
+    assert chosen(decided) == ["r1", "r2"]
 
 
 def test_equal_lengths_are_ordered_by_id() -> None:
-    found = decisions([a_row(2, completion_tokens=5), a_row(1, completion_tokens=5)], keep=1)
-    assert found["r1"]["selected"]
-    assert found["r2"]["dropped_by"] == "over_quota"
+    decided = decisions([a_row(2, completion_tokens=5), a_row(1, completion_tokens=5)], keep=1)
+    assert decided["r1"]["selected"]
+    assert decided["r2"]["dropped_by"] == "over_quota"
 
 
 def test_of_equal_texts_of_a_problem_the_first_is_kept() -> None:
@@ -96,13 +96,13 @@ def test_a_dropped_rollout_does_not_make_another_a_duplicate() -> None:
 def test_the_pass_rate_is_over_the_judged_rollouts_of_the_problem() -> None:
     rows = [a_row(number, verdict_outcome=outcome.value) for number, outcome in enumerate(Outcome)]
     rows.append(a_row(9, problem_id="q", verdict_outcome="timeout"))
-    found = decisions(rows)
-    assert {row["pass_rate"] for name, row in found.items() if name != "r9"} == {0.25}
-    assert found["r9"]["pass_rate"] is None
+    decided = decisions(rows)
+    assert {row["pass_rate"] for name, row in decided.items() if name != "r9"} == {0.25}
+    assert decided["r9"]["pass_rate"] is None
 
 
-def chosen(found: dict[str, dict[str, Any]]) -> list[str]:
-    return [name for name, row in found.items() if row["selected"]]
+def chosen(decided: dict[str, dict[str, Any]]) -> list[str]:
+    return [name for name, row in decided.items() if row["selected"]]
 
 
 def test_preferred_rollouts_come_first() -> None:
@@ -149,11 +149,11 @@ def test_comparing_rules_fire_in_their_order() -> None:
         a_row(3, reasoning="", signature=d),
         a_row(4, reasoning="2+2", signature=a),
         a_row(5, reasoning="1+1", signature=a, problem_id="q"),
-        a_row(6, reasoning="3+3", signature=e, problem_id="dirty"),
+        a_row(6, reasoning="3+3", signature=e, problem_id="leaked"),
     ]
     rules = ("contaminated", "same_reasoning", "near_duplicate")
-    found = decisions(rows, 9, rules=rules, contaminated=["dirty"])
-    assert [row["dropped_by"] for row in found.values()] == [
+    decided = decisions(rows, 9, rules=rules, contaminated=["leaked"])
+    assert [row["dropped_by"] for row in decided.values()] == [
         "", "same_reasoning", "", "", "near_duplicate", "near_duplicate", "contaminated"
     ]  # fmt: skip
 
@@ -164,8 +164,8 @@ def test_problems_outside_the_band_of_pass_rates_are_dropped_and_both_ends_are_w
         for problem in range(5)
         for number in range(4)
     ]
-    found = decisions(rows, 9, rules=("pass_rate",), min_pass_rate=0.25, max_pass_rate=0.75)
-    assert {row["problem_id"] for row in rows if found[row["id"]]["dropped_by"] == "pass_rate"} == {"p0", "p4"}
+    decided = decisions(rows, 9, rules=("pass_rate",), min_pass_rate=0.25, max_pass_rate=0.75)
+    assert {row["problem_id"] for row in rows if decided[row["id"]]["dropped_by"] == "pass_rate"} == {"p0", "p4"}
 
 
 def test_hard_problems_get_more_of_the_quota_and_each_at_least_one() -> None:
@@ -177,8 +177,8 @@ def test_hard_problems_get_more_of_the_quota_and_each_at_least_one() -> None:
         ]  # fmt: skip
 
     sampled = rows("easy", 8) + rows("fair", 4) + rows("hard", 2)
-    found = decisions(sampled, 4, quota="difficulty")
-    taken = Counter(row["problem_id"] for row in sampled if found[row["id"]]["selected"])
+    decided = decisions(sampled, 4, quota="difficulty")
+    taken = Counter(row["problem_id"] for row in sampled if decided[row["id"]]["selected"])
     assert taken == {"easy": 1, "fair": 2, "hard": 2}, "the quota of hard is 3 of 4, and it has 2"
 
 
@@ -200,8 +200,8 @@ def test_a_mix_has_the_configured_size_and_no_share_is_off_by_one(size: int, wei
     mix = {f"s{number}": weight / sum(weights) for number, weight in enumerate(weights)}
     rows = [a_row(100 * number + place, problem_id=f"{source}/{place}", problem_source=source)
             for number, source in enumerate(mix) for place in range(size)]  # fmt: skip
-    found = decisions(rows, mix=mix, size=size)
-    taken = Counter(row["problem_source"] for row in rows if found[row["id"]]["selected"])
+    decided = decisions(rows, mix=mix, size=size)
+    taken = Counter(row["problem_source"] for row in rows if decided[row["id"]]["selected"])
     assert taken.total() == size
     assert all(abs(taken[source] - size * share) < 1 for source, share in mix.items())
 
@@ -252,13 +252,13 @@ def test_the_order_of_the_rows_changes_nothing(
 def test_every_rollout_is_selected_or_dropped_for_one_reason(
     rows: list[dict[str, Any]], keep: int, distinct: bool
 ) -> None:
-    found = decisions(rows, keep, drop_duplicates=distinct)
-    assert all(row["selected"] == (row["dropped_by"] == "") for row in found.values())
+    decided = decisions(rows, keep, drop_duplicates=distinct)
+    assert all(row["selected"] == (row["dropped_by"] == "") for row in decided.values())
     before = {row["id"]: row["dropped_by"] for row in rows}
-    assert all(found[name]["dropped_by"] == reason for name, reason in before.items() if reason)
-    taken = [row for row in rows if found[row["id"]]["selected"]]
+    assert all(decided[name]["dropped_by"] == reason for name, reason in before.items() if reason)
+    taken = [row for row in rows if decided[row["id"]]["selected"]]
     assert max(Counter(row["problem_id"] for row in taken).values(), default=0) <= keep
-    over_quota = {row["problem_id"] for row in rows if found[row["id"]]["dropped_by"] == "over_quota"}
+    over_quota = {row["problem_id"] for row in rows if decided[row["id"]]["dropped_by"] == "over_quota"}
     assert all(Counter(row["problem_id"] for row in taken)[problem] == keep for problem in over_quota)
     if distinct:
         texts = [(row["problem_id"], row["text_hash"]) for row in taken]
