@@ -1,9 +1,9 @@
-"""How fast are verdicts, and what do hostile answers cost: the fast path, the algebra, the killing, the extraction.
+"""Benchmark of the checkers: the fast path, the algebra, hostile answers that must be killed, the extraction.
 
     python tests/bench/checking.py [--answers 2000] [--rounds 5] [--limit 2]
 
-math-verify alone (parse both, verify, no time limit) takes turns with our checker on the same answers, round by round;
-figures are medians over the rounds. Every cache is emptied before every round.
+math-verify alone (parse both, verify, no time limit) alternates with our checker on the same answers, round by round.
+Figures are medians over the rounds. All caches are emptied before every round.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reasonray.answers import final_answer
 from reasonray.checkers import check, check_fast, math_answer, notation, numbers, units
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
-from reasonray.records import Finish, Outcome, Problem
+from reasonray.records import Outcome, Problem
 from tests.bench.printing import print_figures
 from tests.factories import a_problem
 
@@ -68,7 +68,7 @@ PIECES |= {
 
 
 def main() -> None:
-    """Measure, and print the figures."""
+    """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def short_answers(count: int) -> list[tuple[Problem, str]]:
-    """Return short numeric answers in the forms that models give them, half of them right."""
+    """Return short numeric answers in the forms that models use, half of them correct."""
     dice = random.Random(0)
     forms = ("The answer is {}.", "\\boxed{{{}}}", "#### {}", "The answer is ${}.", "**Answer:** {}", "\\boxed{{{}.0}}")
     pairs = []
@@ -99,13 +99,13 @@ def short_answers(count: int) -> list[tuple[Problem, str]]:
 
 
 def latex_answers() -> list[tuple[Problem, str]]:
-    """Return the cases that need the algebra."""
+    """Return the test cases that need algebra."""
     cases = [(problem, case["completion"]) for case, problem in math_cases() if case["outcome"] in ("correct", "wrong")]
-    return [(problem, completion) for problem, completion in cases if not check_fast(problem, completion, Finish.STOP)]
+    return [(problem, completion) for problem, completion in cases if not check_fast(problem, completion)]
 
 
 def math_cases() -> list[tuple[dict[str, Any], Problem]]:
-    """Return the cases of the tests that math_answer judges, each with its problem."""
+    """Return the test cases of math_answer, each with its problem."""
     cases = map(json.loads, CASES.read_text().splitlines())
     return [
         (case, a_problem(answer=case["gold"], metadata=case.get("metadata", {})))
@@ -114,25 +114,25 @@ def math_cases() -> list[tuple[dict[str, Any], Problem]]:
     ]
 
 
-def compared(name: str, answers: list[tuple[Problem, str]], ours: Callable[..., Any], rounds: int) -> dict[str, Any]:
-    """Time our checker and math-verify alone in turns."""
+def compared(name: str, answers: list[tuple[Problem, str]], judge: Callable[..., Any], rounds: int) -> dict[str, Any]:
+    """Time our checker and math-verify alone, in alternation."""
 
-    def us() -> None:
+    def judge_with_ours() -> None:
         for problem, completion in answers:
-            ours(problem, completion, Finish.STOP)
+            judge(problem, completion)
 
-    def alone() -> None:
+    def judge_with_math_verify() -> None:
         for problem, completion in answers:
             math_verify_alone(problem.answer or "", completion)
 
     seconds: dict[str, list[float]] = {"ours": [], "math_verify": []}
     for _ in range(rounds):
-        for who, judge in (("ours", us), ("math_verify", alone)):
-            forget()
+        for side, judge_all in (("ours", judge_with_ours), ("math_verify", judge_with_math_verify)):
+            clear_caches()
             begun = time.perf_counter()
-            judge()
-            seconds[who].append(time.perf_counter() - begun)
-    ours_rate, alone_rate = (len(answers) / statistics.median(seconds[who]) for who in ("ours", "math_verify"))
+            judge_all()
+            seconds[side].append(time.perf_counter() - begun)
+    ours_rate, alone_rate = (len(answers) / statistics.median(seconds[side]) for side in ("ours", "math_verify"))
     return {
         f"{name}_answers": len(answers),
         f"verdicts_per_second_{name}": ours_rate,
@@ -142,14 +142,14 @@ def compared(name: str, answers: list[tuple[Problem, str]], ours: Callable[..., 
 
 
 def math_verify_alone(gold: str, completion: str) -> bool:
-    """Judge as math-verify's own documentation does, without time limits."""
+    """Judge an answer as math-verify's documentation does, without time limits."""
     return bool(
         verify(parse(f"${gold}$", parsing_timeout=None), parse(completion, parsing_timeout=None), timeout_seconds=None)
     )
 
 
-def forget() -> None:
-    """Empty our caches, math-verify's and sympy's."""
+def clear_caches() -> None:
+    """Empty our caches, those of math-verify and those of sympy."""
     from math_verify import parser
     from sympy.core.cache import clear_cache
 
@@ -163,7 +163,7 @@ def forget() -> None:
 
 
 def disagreements() -> dict[str, Any]:
-    """Count where the fast path decides otherwise than math-verify on the extracted answer; the tests list them."""
+    """Count the cases in which the fast path and math-verify disagree; the tests list them."""
     decided = disagreeing = 0
     for _, problem, extracted, outcome in fast_verdicts():
         decided += 1
@@ -172,8 +172,8 @@ def disagreements() -> dict[str, Any]:
 
 
 def fast_verdicts() -> list[tuple[dict[str, Any], Problem, str, Outcome]]:
-    """Return the cases in which the fast path compares an answer."""
-    verdicts = [(case, problem, check_fast(problem, case["completion"], Finish.STOP)) for case, problem in math_cases()]
+    """Return the cases in which the fast path decides on an answer."""
+    verdicts = [(case, problem, check_fast(problem, case["completion"])) for case, problem in math_cases()]
     return [
         (case, problem, verdict.extracted, verdict.outcome)
         for case, problem, verdict in verdicts
@@ -182,12 +182,12 @@ def fast_verdicts() -> list[tuple[dict[str, Any], Problem, str, Outcome]]:
 
 
 def hostile(limit: float) -> dict[str, Any]:
-    """Judge hostile answers in a pool; how far beyond the limit does the worst of them take."""
+    """Judge hostile answers in a pool, and measure how far beyond the time limit the slowest goes."""
     pool = CheckerPool(Checking(timeout_seconds=limit))
     took = {}
     print(f"hostile answers, limit {limit:g} s")
     for name, (gold, completion) in HOSTILE.items():
-        pool.submit(a_problem(answer=r"\sqrt{12}"), r"\boxed{2\sqrt{3}}").result()  # a living worker
+        pool.submit(a_problem(answer=r"\sqrt{12}"), r"\boxed{2\sqrt{3}}").result()  # so that a process is up
         begun = time.perf_counter()
         verdict = pool.submit(a_problem(answer=gold), completion).result().verdict
         took[name] = time.perf_counter() - begun
@@ -198,7 +198,7 @@ def hostile(limit: float) -> dict[str, Any]:
 
 
 def extraction() -> dict[str, Any]:
-    """Time the extraction on texts of 1 kB to 10 MB; linear means the same nanoseconds for every character."""
+    """Time the extraction on texts of 1 kB to 10 MB. If it is linear, a character always costs the same."""
     sizes = [10**power for power in range(3, 8)]
     print("extraction, ns a character".ljust(28), *(f"{size:>10,}" for size in sizes))
     slowest: dict[int, float] = dict.fromkeys(sizes, 0.0)

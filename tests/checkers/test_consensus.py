@@ -1,4 +1,4 @@
-"""Answers that are the same one, majorities, gold answers in doubt, and how a judge is asked and read."""
+"""Equal answers, majorities, suspect gold answers, and the questions and replies of a judge."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from tests.factories import a_problem
 ANSWERS = st.lists(st.sampled_from(["1/2", "0.5", r"\frac{1}{2}", "2", "2.0", "two", "$2$", "x + 1"]), max_size=9)
 
 
-def test_answers_that_are_equal_by_the_checker_are_one() -> None:
+def test_answers_that_the_checker_finds_equal_are_one_group() -> None:
     assert consensus.same_answers(a_problem(), ["1/2", "3", "0.5", "3.0", r"\frac{1}{2}"]) == [[0, 2, 4], [1, 3]]
     words = a_problem(answer="Paris", checker="text_answer")
     assert consensus.same_answers(words, ["paris", "Rome", " Paris."]) == [[0, 2], [1]]
@@ -56,12 +56,12 @@ def test_a_gold_answer_that_no_sample_gives_while_most_give_another_is_a_suspect
         ("<think> Judgement: yes </think> Judgement: no", Outcome.WRONG),
     ],
 )
-def test_a_judges_last_word_counts_and_no_word_is_none(reply: str, outcome: Outcome) -> None:
-    asked = judgement.as_problem(judgement.question(a_problem(), "42", ""))
-    assert check(asked, reply).outcome is outcome
+def test_a_judges_last_decision_counts_and_a_reply_without_one_is_no_answer(reply: str, outcome: Outcome) -> None:
+    problem = judgement.as_problem(judgement.question(a_problem(), "42", ""))
+    assert check(problem, reply).outcome is outcome
 
 
-def test_a_judge_sees_problem_gold_and_answer_and_equal_answers_are_one_question() -> None:
+def test_a_judge_sees_problem_gold_answer_and_answer_and_equal_answers_are_one_question() -> None:
     text = judgement.question(a_problem(), "40 {2}", "…")
     assert all(part in text for part in ("What is 6 * 7?", "42", "40 {2}"))
     one, other = (judgement.as_problem(judgement.question(a_problem(), "41", tail)) for tail in ("a", "b"))

@@ -1,16 +1,16 @@
-"""A labeller's answer is four labels or none."""
+"""A labeller's reply has four labels, or it has no answer."""
 
 import pytest
 
 from reasonray.checkers import check, labels
-from reasonray.records import Finish, Outcome
+from reasonray.records import Outcome
 from tests.factories import a_problem
 
 FULL = "verification: yes\nbacktracking: no\n**Subgoals**: Yes\nbackward chaining: no"
 
 
-def test_four_labels_are_read_whatever_their_dress() -> None:
-    verdict = check(labels.question("Let me check."), FULL, Finish.STOP)
+def test_four_labels_are_read_whatever_their_case_and_markup() -> None:
+    verdict = check(labels.question("Let me check."), FULL)
     assert verdict.outcome is Outcome.CORRECT
     assert verdict.extracted is not None
     assert labels.read(verdict.extracted) == {
@@ -21,15 +21,15 @@ def test_four_labels_are_read_whatever_their_dress() -> None:
     }
 
 
-@pytest.mark.parametrize("said", ["", "yes", FULL.replace("backtracking: no", ""), FULL.replace("no", "maybe")])
-def test_less_than_four_labels_are_none(said: str) -> None:
-    assert check(labels.question("Let me check."), said, Finish.STOP).outcome is Outcome.NO_ANSWER
+@pytest.mark.parametrize("reply", ["", "yes", FULL.replace("backtracking: no", ""), FULL.replace("no", "maybe")])
+def test_less_than_four_labels_are_no_answer(reply: str) -> None:
+    assert check(labels.question("Let me check."), reply).outcome is Outcome.NO_ANSWER
 
 
-def test_a_long_reasoning_is_shown_by_both_its_ends() -> None:
-    asked = labels.question("begin " + "x" * 50_000 + " end").question
-    assert "begin" in asked
-    assert "[…]" in asked
-    assert " end" in asked
-    assert len(asked) < 7_500
+def test_a_long_reasoning_is_cut_in_its_middle() -> None:
+    text = labels.question("begin " + "x" * 50_000 + " end").question
+    assert "begin" in text
+    assert "[…]" in text
+    assert " end" in text
+    assert len(text) < 7_500
     assert labels.question("a") != labels.question("b") != a_problem()

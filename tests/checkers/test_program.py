@@ -1,4 +1,4 @@
-"""Programs that models write, and programs that mean harm."""
+"""Programs that models write, and hostile programs."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def judged(code: str, metadata: dict[str, Any], text: str = "Here it is:\n```pyt
         ("if __name__ == '__main__':\n    print(sum(map(int, input().split())))", ECHO, Outcome.CORRECT, ""),
     ],
 )
-def test_a_program_is_right_if_it_does_what_its_tests_ask(
+def test_a_program_is_correct_if_it_passes_its_tests(
     code: str, metadata: dict[str, Any], outcome: Outcome, detail: str
 ) -> None:
     verdict = judged(code, metadata)
@@ -68,7 +68,7 @@ def test_a_program_is_right_if_it_does_what_its_tests_ask(
 
 
 @needs_sandbox
-def test_methods_numbers_within_a_tolerance_and_other_forms_of_tests_are_known() -> None:
+def test_methods_float_tolerances_and_other_forms_of_tests_are_supported() -> None:
     solution = "class Solution:\n    def third(self, x):\n        return {'third': x / 3}"
     calls = {"function": "Solution.third", "calls": [{"kwargs": {"x": 1}, "result": {"third": 0.333333}}]}
     assert judged(solution, calls).outcome is Outcome.WRONG
@@ -80,7 +80,7 @@ def test_methods_numbers_within_a_tolerance_and_other_forms_of_tests_are_known()
 
 
 @pytest.mark.parametrize(
-    ("text", "metadata", "found"),
+    ("text", "metadata", "expected"),
     [
         ("```python\na = 1\n```\nthen\n```py\nb = 2\n```", ECHO, "b = 2\n"),
         (
@@ -98,17 +98,17 @@ def test_methods_numbers_within_a_tolerance_and_other_forms_of_tests_are_known()
     ],
 )
 def test_the_program_is_the_last_block_or_the_one_that_defines_what_is_called(
-    text: str, metadata: dict[str, Any], found: str | None
+    text: str, metadata: dict[str, Any], expected: str | None
 ) -> None:
     extracted = find_checker("program").extract(a_task(metadata), text)
-    assert (extracted.text if extracted else None) == found
+    assert (extracted.text if extracted else None) == expected
 
 
 def test_a_response_without_a_program_has_no_answer_and_one_that_is_cut_is_truncated() -> None:
     assert judged("", ECHO, "I cannot.").outcome is Outcome.NO_ANSWER
     assert check(a_task(ECHO), "```python\nprint(", Finish.LENGTH).outcome is Outcome.TRUNCATED
     assert check_fast(a_task(ECHO), "```python\nprint(1)\n```", Finish.STOP) is None, (
-        "it is never run beside the engine"
+        "a program never runs in the engine's process"
     )
 
 
@@ -127,7 +127,7 @@ def test_a_response_without_a_program_has_no_answer_and_one_that_is_cut_is_trunc
     ],
     ids=str,
 )
-def test_metadata_that_cannot_be_tested_by_is_found_when_problems_are_loaded(metadata: dict[str, Any]) -> None:
+def test_metadata_without_usable_tests_is_found_when_problems_are_loaded(metadata: dict[str, Any]) -> None:
     assert unverifiable(a_task(metadata))
     assert judged("print(1)", metadata).outcome is Outcome.UNVERIFIABLE
     assert unverifiable(a_task(ECHO)) is None
@@ -157,8 +157,12 @@ def test_a_hostile_program_ends_at_its_limit_and_leaves_nothing(code: str, detai
     assert time.monotonic() - begun < LIMITS.seconds + 1
     assert verdict.outcome is Outcome.WRONG
     assert detail in verdict.detail
-    time.sleep(0.5)  # the kernel takes the namespace down behind its first process
-    assert not [it for it in psutil.process_iter(["cmdline"]) if "solution.py" in " ".join(it.info["cmdline"] or ())]
+    time.sleep(0.5)  # the kernel ends the namespace after its first process
+    assert not [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "solution.py" in " ".join(process.info["cmdline"] or ())
+    ]
 
 
 ESCAPES = {
@@ -215,15 +219,15 @@ print(gained)
 
 @needs_sandbox
 @pytest.mark.parametrize("code", ESCAPES.values(), ids=ESCAPES)
-def test_a_program_finds_nothing_and_reaches_nothing(
+def test_a_program_finds_no_data_of_ours_and_reaches_no_network(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import socket
 
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        asked = code.replace("PORT", str(server.getsockname()[1])).replace("OURS", repr(str(tmp_path)))
-        verdict = judged(asked, {"tests": [{"stdin": "", "stdout": "[]"}]})
+        escape = code.replace("PORT", str(server.getsockname()[1])).replace("OURS", repr(str(tmp_path)))
+        verdict = judged(escape, {"tests": [{"stdin": "", "stdout": "[]"}]})
     assert verdict.outcome is Outcome.CORRECT, verdict.detail
     assert not list(tmp_path.iterdir())
     assert not Path("/usr/reasonray-was-here").exists()
@@ -231,8 +235,8 @@ def test_a_program_finds_nothing_and_reaches_nothing(
 
 
 CHEATS = {
-    "leaves early": "import sys\nsys.exit(0)",
-    "leaves without a word": "import os\nos._exit(0)",
+    "exits early": "import sys\nsys.exit(0)",
+    "exits without a report": "import os\nos._exit(0)",
     "prints success": 'print(\'{"token": "x"}\')\nraise SystemExit',
     "writes into the channel": """
 import os
@@ -243,7 +247,7 @@ for number in range(3, 64):
         pass
 os._exit(0)
 """,
-    "patches what tells": "import json, os, sys\njson.dumps = lambda it: '{}'\nsys.stdout = None\nos.write = print",
+    "patches the report": "import json, os, sys\njson.dumps = lambda _: '{}'\nsys.stdout = None\nos.write = print",
 }
 
 
@@ -254,7 +258,7 @@ def test_a_program_that_cheats_does_not_pass(code: str, metadata: dict[str, Any]
     assert judged(code + "\ndef double(x):\n    return None", metadata).outcome is Outcome.WRONG
 
 
-def test_where_no_sandbox_can_be_made_programs_are_refused_unless_told_otherwise(
+def test_where_no_sandbox_can_be_made_programs_are_refused_unless_that_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sandbox, "missing", lambda: "there is no bwrap command")
@@ -268,17 +272,17 @@ def test_where_no_sandbox_can_be_made_programs_are_refused_unless_told_otherwise
 
 
 @needs_sandbox
-def test_a_killed_checker_takes_its_program_along_and_the_next_check_goes_on() -> None:
+def test_a_program_ends_with_its_killed_checker_and_the_next_check_works() -> None:
     pool = CheckerPool(Checking(timeout_seconds=20, program_seconds=30))
     try:
         stuck = pool.submit(a_task(ECHO), "```python\nimport time\ntime.sleep(50)\n```", Finish.STOP)
         for _ in range(300):
             time.sleep(0.1)
-            if mine := [it for it in psutil.Process().children(recursive=True) if it.name() == "bwrap"]:
+            if sandboxes := [child for child in psutil.Process().children(recursive=True) if child.name() == "bwrap"]:
                 break
-        os.kill(mine[0].ppid(), 9)
+        os.kill(sandboxes[0].ppid(), 9)
         assert stuck.result(30).verdict.outcome is Outcome.FAILED
-        _, alive = psutil.wait_procs(mine, 5)
+        _, alive = psutil.wait_procs(sandboxes, 5)
         assert not alive
         good = "```python\nprint(sum(map(int, input().split())))\n```"
         assert pool.submit(a_task(ECHO), good, Finish.STOP).result(60).verdict.outcome is Outcome.CORRECT
@@ -286,7 +290,7 @@ def test_a_killed_checker_takes_its_program_along_and_the_next_check_goes_on() -
         pool.close()
 
 
-def test_another_interpreter_brings_its_packages(tmp_path: Path) -> None:
+def test_programs_of_another_interpreter_may_use_its_packages(tmp_path: Path) -> None:
     if sandbox.missing():
         pytest.skip(sandbox.missing())
     program.configure(Limits(seconds=10.0, memory_mb=2048, python=sys.executable))
@@ -298,7 +302,7 @@ def test_another_interpreter_brings_its_packages(tmp_path: Path) -> None:
 
 
 @needs_sandbox
-def test_without_rights_a_user_namespace_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_a_user_namespace_gives_the_same_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     sandbox._bwrap.cache_clear()
     try:

@@ -11,7 +11,7 @@ from reasonray import problems
 from reasonray.checkers import check
 from reasonray.config import Columns, FilesSource, GeneratedSource, GymSource, HubSource, UserError
 from reasonray.problems.generated import generate, space
-from reasonray.records import Finish, Outcome, Problem, Split
+from reasonray.records import Outcome, Problem, Split
 
 DIFFICULTIES = ("easy", "medium", "hard")
 
@@ -39,7 +39,7 @@ def test_item_i_is_a_function_of_seed_plus_i(seed: int, difficulty: str, split: 
     assert generate("s", difficulty, split, seed + i) == generate("s", difficulty, split, (seed + 7) + (i - 7))
 
 
-def test_generated_golds_are_what_arithmetic_says_and_pass_their_own_checker() -> None:
+def test_generated_gold_answers_are_arithmetically_right_and_pass_their_own_checker() -> None:
     loaded = problems.load([GeneratedSource(kind="generated", train=150, test=60, seed=3)]).problems
     for problem in loaded:
         numbers = [int(part) for part in problem.question.replace("%", " ").split() if part.isdigit()]
@@ -50,12 +50,12 @@ def test_generated_golds_are_what_arithmetic_says_and_pass_their_own_checker() -
         else:
             expected = eval(problem.question.removeprefix("What is ").rstrip("?"))
         assert problem.answer == str(expected)
-        assert check(problem, f"The answer is {problem.answer}.", Finish.STOP).outcome is Outcome.CORRECT
-    assert sum(it.split is Split.TEST for it in loaded) == 60
-    assert {it.difficulty for it in loaded} == set(DIFFICULTIES)
+        assert check(problem, f"The answer is {problem.answer}.").outcome is Outcome.CORRECT
+    assert sum(problem.split is Split.TEST for problem in loaded) == 60
+    assert {problem.difficulty for problem in loaded} == set(DIFFICULTIES)
 
 
-def test_more_problems_than_there_are_is_refused_with_their_number() -> None:
+def test_asking_for_more_problems_than_there_are_is_refused_with_their_number() -> None:
     with pytest.raises(UserError, match=r"easy test problems asked for, there are \d+"):
         problems.load([GeneratedSource(kind="generated", train=3, test=6000)])
     with pytest.raises(UserError, match="easy train problems asked for"):
@@ -74,16 +74,16 @@ def test_arguments_of_the_checker_reach_every_problem_and_a_column_of_the_same_n
     rows = ({"question": "g?", "answer": "9.81"}, {"question": "pi?", "answer": "3.14", "absolute_tolerance": 0.5})
     source = files(lines(tmp_path / "a.jsonl", *rows), checker="numeric", checker_args={"absolute_tolerance": 0.1})
     first, second = problems.load([source]).problems
-    assert check(first, "The answer is 9.9 m/s^2.", Finish.STOP).outcome is Outcome.CORRECT
-    assert check(first, "The answer is 10 m/s^2.", Finish.STOP).outcome is Outcome.WRONG
-    assert check(second, "The answer is 3.5.", Finish.STOP).outcome is Outcome.CORRECT
+    assert check(first, "The answer is 9.9 m/s^2.").outcome is Outcome.CORRECT
+    assert check(first, "The answer is 10 m/s^2.").outcome is Outcome.WRONG
+    assert check(second, "The answer is 3.5.").outcome is Outcome.CORRECT
 
 
-def test_golds_that_cannot_be_judged_are_found_when_problems_are_loaded(tmp_path: Path) -> None:
+def test_gold_answers_that_cannot_be_judged_are_found_when_problems_are_loaded(tmp_path: Path) -> None:
     rows = [{"question": f"{gold}?", "answer": gold} for gold in ("42", r"\frac{1}{2}", r"\frac{1}{", "???", "even")]
     loaded = problems.load([files(lines(tmp_path / "a.jsonl", *rows))]).problems
     reasons = problems.unverifiable(loaded)
-    assert {it.answer for it in loaded if it.id in reasons} == {r"\frac{1}{", "???"}
+    assert {problem.answer for problem in loaded if problem.id in reasons} == {r"\frac{1}{", "???"}
     assert "braces" in " ".join(reasons.values())
 
 
@@ -100,7 +100,7 @@ def test_every_format_yields_the_same_problems(tmp_path: Path, suffix: str) -> N
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
     loaded = problems.load([files(str(path))]).problems
-    assert [(it.question, it.answer) for it in loaded] == [("1 + 1?", "2"), ("2 + 2?", "4")]
+    assert [(problem.question, problem.answer) for problem in loaded] == [("1 + 1?", "2"), ("2 + 2?", "4")]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_every_format_yields_the_same_problems(tmp_path: Path, suffix: str) -> N
         ([{"question": "1?", "answer": "1"}] * 2, r"line 2 repeats .*a\.jsonl, line 1"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, rows: list[object], message: str) -> None:
+def test_a_bad_line_is_refused_with_its_location(tmp_path: Path, rows: list[object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         problems.load([files(lines(tmp_path / "a.jsonl", *rows))])
 
@@ -130,14 +130,16 @@ def test_a_bad_line_is_named(tmp_path: Path, rows: list[object], message: str) -
         ("a.parquet", b"", r"a\.parquet: not a \.parquet file"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_file_that_cannot_be_read_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
         problems.load([files(str(tmp_path / name))])
     assert "\n" not in str(caught.value)
 
 
-def test_a_directory_in_the_place_of_a_file_is_one_line(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").mkdir()
     with pytest.raises(UserError, match=r"cannot use .*d\.jsonl.*is a directory"):
         problems.load([files(str(tmp_path / "d.jsonl"))])
@@ -160,7 +162,10 @@ def test_a_problem_in_both_splits_is_refused_or_dropped_from_the_train_part(tmp_
         problems.load([files(both, test=held_out)])
     loaded = problems.load([files(both, test=held_out, on_duplicate="drop")])
     assert loaded.dropped == 1
-    assert {(it.question, it.split) for it in loaded.problems} == {("1  + 1?", Split.TEST), ("3 + 3?", Split.TRAIN)}
+    assert {(problem.question, problem.split) for problem in loaded.problems} == {
+        ("1  + 1?", Split.TEST),
+        ("3 + 3?", Split.TRAIN),
+    }
 
 
 @pytest.mark.parametrize(
@@ -171,7 +176,7 @@ def test_a_problem_in_both_splits_is_refused_or_dropped_from_the_train_part(tmp_
         ("verbatim", "17", "17"),
     ],
 )
-def test_hub_golds_are_parsed(
+def test_gold_answers_of_hub_data_sets_are_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gold: str, answer: str, expected: str
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -183,7 +188,7 @@ def test_hub_golds_are_parsed(
         pq.write_table(pa.Table.from_pylist(rows), data / f"{part}-00000-of-00001.parquet")
     source = HubSource.model_validate({"kind": "hub", "path": str(tmp_path / "set"), "name": "set", "gold": gold})
     loaded = problems.load([source]).problems
-    assert [(it.split, it.answer) for it in loaded] == [(Split.TEST, expected), (Split.TRAIN, expected)]
+    assert [(problem.split, problem.answer) for problem in loaded] == [(Split.TEST, expected), (Split.TRAIN, expected)]
     with pytest.raises(UserError, match="split nowhere"):
         problems.load([source.model_copy(update={"train": "nowhere"})])
 
@@ -194,41 +199,41 @@ def test_a_data_set_of_one_split_is_used_by_leaving_the_other_empty(tmp_path: Pa
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}-00000-of-00001.parquet")
     other = {"train": "test", "test": "train"}[split]
     source = HubSource.model_validate({"kind": "hub", "path": str(tmp_path), other: ""})
-    assert {it.split for it in problems.load([source], to_distil=False).problems} == {Split(split)}
+    assert {problem.split for problem in problems.load([source], to_distil=False).problems} == {Split(split)}
     source = FilesSource.model_validate({"kind": "files", split: str(tmp_path / "*.parquet"), other: ""})
-    assert {it.split for it in problems.load([source], to_distil=False).problems} == {Split(split)}
+    assert {problem.split for problem in problems.load([source], to_distil=False).problems} == {Split(split)}
 
 
-def test_a_limit_of_0_takes_none_of_a_part(tmp_path: Path) -> None:
+def test_a_limit_of_0_takes_no_problem_of_a_part(tmp_path: Path) -> None:
     for part in ("train", "test"):
         rows = [{"question": f"{part} {number}?", "answer": number} for number in range(5)]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{part}-00000-of-00001.parquet")
     source = HubSource(kind="hub", path=str(tmp_path), limit_train=2, limit_test=0)
-    assert [it.split for it in problems.load([source]).problems] == [Split.TRAIN] * 2
+    assert [problem.split for problem in problems.load([source]).problems] == [Split.TRAIN] * 2
 
 
-def test_a_gold_of_another_form_is_named(tmp_path: Path) -> None:
+def test_a_gold_answer_of_another_form_is_refused_with_its_row(tmp_path: Path) -> None:
     from reasonray.problems.hub import gold
 
     with pytest.raises(UserError, match=r"row 3: no #### in the answer"):
         gold("just 5", "gsm8k", "row 3")
 
 
-def test_gym_items_pass_their_own_scorer_and_splits_do_not_meet() -> None:
+def test_gym_items_pass_their_own_scorer_and_splits_are_disjoint() -> None:
     source = GymSource(kind="gym", task="basic_arithmetic", train=20, test=10)
     loaded = problems.load([source]).problems
-    by_split = {split: {it.question for it in loaded if it.split is split} for split in Split}
+    by_split = {split: {problem.question for problem in loaded if problem.split is split} for split in Split}
     assert [len(by_split[split]) for split in (Split.TRAIN, Split.TEST)] == [20, 10]
     assert not by_split[Split.TRAIN] & by_split[Split.TEST]
     for problem in loaded:
-        assert check(problem, f"The answer is {problem.answer}.", Finish.STOP).outcome is Outcome.CORRECT
-        assert check(problem, "The answer is 1e9.", Finish.STOP).outcome is Outcome.WRONG
+        assert check(problem, f"The answer is {problem.answer}.").outcome is Outcome.CORRECT
+        assert check(problem, "The answer is 1e9.").outcome is Outcome.WRONG
 
 
-def test_an_unknown_gym_task_is_refused_with_its_neighbours() -> None:
+def test_an_unknown_gym_task_is_refused_with_similar_names() -> None:
     with pytest.raises(UserError, match="did you mean basic_arithmetic"):
         problems.load([GymSource(kind="gym", task="basic_aritmetic")])
 
 
-def test_the_id_is_of_the_content() -> None:
+def test_the_id_is_a_hash_of_the_content_that_keeps_fields_apart() -> None:
     assert Problem.identify("s", "q", "1") != Problem.identify("s", "q1", "")
