@@ -2,10 +2,10 @@
 
     python tests/bench/training_gpu.py [--device cuda] [--size 1.5b] [--pack 8192] [--steps 4] [--rounds 2]
 
-The model is Qwen2.5-1.5B's configuration with random weights; examples are random tokens, 2,000 of them in the median.
-Torch's kernel for packed examples (varlen) against scaled_dot_product_attention an example at a time, each with and
-without activation checkpointing, in turns, every run in a process of its own. The limit is what the card does in one
-large bf16 product; a token costs six operations a weight of a matrix, and what attention multiplies comes on top.
+The model has Qwen2.5-1.5B's configuration and random weights; examples are random tokens, 2,000 in the median. Torch's
+kernel for packed examples (varlen) runs against scaled_dot_product_attention on one example at a time, each with and
+without activation checkpointing, in turns, every run in a process of its own. The limit is the GPU's speed in one large
+bf16 product. A token costs six operations per weight of a matrix; attention's own products are added.
 `--device cpu --size tiny --pack 512` shows that the benchmark itself works.
 """
 
@@ -40,59 +40,61 @@ SIZES = {
     "tiny": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2},
 }  # fmt: skip
-WAYS = ("varlen", "varlen_checkpointing", "sdpa", "sdpa_checkpointing")
+VARIANTS = ("varlen", "varlen_checkpointing", "sdpa", "sdpa_checkpointing")
 
 
 def main() -> None:
-    """Measure, and print the figures; or be one of the runs."""
+    """Measure and print the figures; with --run, be one of the runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--size", choices=list(SIZES), default="1.5b")
-    parser.add_argument("--pack", type=int, default=8192, help="tokens that a pack holds at most")
+    parser.add_argument("--pack", type=int, default=8192, help="most tokens of a pack")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--run", nargs=2, metavar=("WAY", "ROOT"), help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, metavar=("VARIANT", "ROOT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        print(json.dumps(one_run(options.run[0], Path(options.run[1]), options)))
+        print(json.dumps(run_variant(options.run[0], Path(options.run[1]), options)))
         return
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: there is no GPU here; --device cpu --size tiny --pack 512 tries the benchmark itself")
     figures: dict[str, Any] = {"card": torch.cuda.get_device_name() if options.device == "cuda" else "cpu"}
     with tempfile.TemporaryDirectory() as scratch:
         root = prepare(Path(scratch), options)
-        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
         for turn in range(options.rounds):
-            for way in WAYS if turn % 2 else reversed(WAYS):
-                runs[way].append(apart(way, root))
-    for way, those in runs.items():
-        figures |= {f"{way}_{name}": statistics.median(run[name] for run in those) for name in those[0]}
+            for variant in VARIANTS if turn % 2 else reversed(VARIANTS):
+                runs[variant].append(run_in_process(variant, root))
+    for variant, variant_runs in runs.items():
+        figures |= {
+            f"{variant}_{name}": statistics.median(run[name] for run in variant_runs) for name in variant_runs[0]
+        }
     figures["varlen_over_sdpa"] = figures["varlen_tokens_per_second"] / figures["sdpa_tokens_per_second"]
     print_figures("training_gpu", {"size": options.size, "pack": options.pack, "batch": BATCH} | figures)
 
 
-def apart(way: str, root: Path) -> dict[str, float]:
-    """Run one way in a process of its own, with this one's arguments."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--run", way, str(root)]
+def run_in_process(variant: str, root: Path) -> dict[str, float]:
+    """Run one variant in a process of its own, with this process's arguments."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--run", variant, str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{way}: {done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{way:<21} {found['tokens_per_second']:>9,.0f} tokens/s  {found['peak_gb']:6.1f} GB", flush=True)
-    return found
+        raise SystemExit(f"{variant}: {done.stderr[-2000:]}")
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{variant:<21} {figures['tokens_per_second']:>9,.0f} tokens/s  {figures['peak_gb']:6.1f} GB", flush=True)
+    return figures
 
 
-def one_run(way: str, root: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Train some steps; return speed, share of the card's products and peak memory."""
+def run_variant(variant: str, root: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Train some steps; return speed, its share of the limit, and peak memory."""
     cuda = options.device == "cuda"
-    if way.startswith("sdpa"):
+    if variant.startswith("sdpa"):
         attention._varlen_supports = lambda *_: False
-    how = Training(
+    settings = Training(
         gpus=int(cuda), batch=BATCH, max_tokens=options.pack, epochs=1, checkpoints=1, warmup=0.0, schedule="constant",
-        activation_checkpointing=way.endswith("checkpointing"),
+        activation_checkpointing=variant.endswith("checkpointing"),
     )  # fmt: skip
     limit = product_rate("cuda" if cuda else "cpu")
-    job = loop.TrainingJob(str(root / "model"), str(root / "examples.arrow"), how, 0, str(root))
+    job = loop.TrainingJob(str(root / "model"), str(root / "examples.arrow"), settings, 0, str(root))
     session = loop.open_session(job, 0, 1)
     rates, shares = [], []
     for index in range(options.steps):
@@ -112,42 +114,44 @@ def one_run(way: str, root: Path, options: argparse.Namespace) -> dict[str, floa
 
 
 def operations(session: loop.Session, index: int) -> float:
-    """Return the floating-point operations of a step's products, forward and backward, without what is done twice."""
-    config = session.student.language_model.config
-    matrices = sum(it.numel() for it in session.student.language_model.base_model.layers.parameters() if it.ndim == 2)
+    """Return the floating-point operations of a step's products, forward and backward, each counted once."""
+    config, layers = session.student.language_model.config, session.student.language_model.base_model.layers
+    matrices = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
     head = config.vocab_size * config.hidden_size
     rows = session.plan.steps[index].rows
     tokens = sum(session.plan.lengths[row] for row in rows)
-    learnt = int(session.examples.target_lengths[list(rows)].sum())
+    target_tokens = int(session.examples.target_lengths[list(rows)].sum())
     pairs = sum(session.plan.lengths[row] ** 2 / 2 for row in rows)  # causal: half of the square
-    attended = 12 * config.num_hidden_layers * config.hidden_size * pairs
-    return float(6 * (matrices * tokens + head * learnt) + attended)
+    attention = 12 * config.num_hidden_layers * config.hidden_size * pairs
+    return float(6 * (matrices * tokens + head * target_tokens) + attention)
 
 
 def product_rate(device: str) -> float:
-    """Return the operations a second of one large bf16 product, the median of nine."""
+    """Return the operations per second of one large bf16 product, the median of nine."""
     size = 8192 if device == "cuda" else 1024
     a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
-    taken = []
+    seconds = []
     for _ in range(10):
         started = time.perf_counter()
         a @ b
         if device == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(taken[1:])
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(seconds[1:])
 
 
 def prepare(root: Path, options: argparse.Namespace) -> Path:
-    """Put a model and its examples into a directory."""
+    """Write a model and its examples to a directory, and return the directory."""
     torch.manual_seed(0)
     sizes = SIZES[options.size] | {"max_position_embeddings": 32_768}
     config = Qwen2Config(**sizes, tie_word_embeddings=True, eos_token_id=2)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(root / "model")
-    dice = np.random.default_rng(0)
-    lengths = np.minimum(dice.lognormal(np.log(options.pack / 4), 0.6, options.steps * BATCH), options.pack).astype(int)
+    generator = np.random.default_rng(0)
+    lengths = np.minimum(
+        generator.lognormal(np.log(options.pack / 4), 0.6, options.steps * BATCH), options.pack
+    ).astype(int)
     rows = (
-        Example(f"{number:05d}", dice.integers(3, config.vocab_size, length).tolist(), max(1, length // 10))
+        Example(f"{number:05d}", generator.integers(3, config.vocab_size, length).tolist(), max(1, length // 10))
         for number, length in enumerate(lengths.tolist())
     )
     examples.write(root / "examples.arrow", rows)
