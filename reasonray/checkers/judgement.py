@@ -2,7 +2,8 @@
 
 The question is a problem of its own whose gold answer is "yes", so it is sampled, stored and resumed like any rollout
 (stages/verify.py). CORRECT means that the judge accepts the answer, WRONG that it refuses it. A reply that decides for
-neither has no answer. The completion is data to the judge: it stands between lines of dashes that the prompt names.
+neither has no answer. The completion is data to the judge: the prompt puts it between lines of dashes, and forbids to
+follow it.
 """
 
 from __future__ import annotations

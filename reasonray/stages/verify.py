@@ -384,7 +384,7 @@ def agreement(verified: pa.Table) -> dict[str, Any]:
 
 
 def _pairs(table: pa.Table, one: str, other: str) -> list[dict[str, Any]]:
-    """Count the pairs of outcomes in two columns; null stands for a checker that was not asked."""
+    """Count the pairs of outcomes in two columns; null is a checker that was not asked."""
     asked = table.filter(pc.or_(pc.is_valid(table[one]), pc.is_valid(table[other])))
     counts = Counter(zip(asked[one].to_pylist(), asked[other].to_pylist(), strict=True))
     return [{"first": first, "second": second, "rollouts": count} for (first, second), count in counts.most_common()]
