@@ -72,6 +72,7 @@ def _places() -> dict[type[Section], list[Path]]:
 
 
 def _describe(section: type[Section]) -> Iterator[str]:
+    """Yield the lines on one section: heading, docstring, and a list of its own fields."""
     is_nested = len(_places()[section][0]) > 2 or _is_one_of_several(section)
     level = "###" if is_nested and section is not PromptedModel else "##"
     yield from ("", f"{level} {_heading(section)}", "", _wrapped(inspect.cleandoc(section.__doc__ or "")), "")
@@ -90,11 +91,11 @@ def _is_one_of_several(section: type[Section]) -> bool:
 
 def _own_fields(section: type[Section]) -> list[str]:
     """Return the fields to describe in a section: those of the run without its sections, and of models once."""
-    fields = sorted(section.model_fields, key=lambda name: name not in inspect.get_annotations(section))
+    own = list(inspect.get_annotations(section))
+    fields = sorted(section.model_fields, key=lambda name: own.index(name) if name in own else len(own))
     if section is Config:
         return [name for name in fields if not sections_in(section.model_fields[name].annotation)]
     if issubclass(section, PromptedModel) and section is not PromptedModel:
-        own = inspect.get_annotations(section)
         return [name for name in fields if name in own or name not in PromptedModel.model_fields]
     return [name for name in fields if name != "kind"]
 
@@ -105,8 +106,8 @@ def _marks_of_judges() -> Iterator[str]:
         marks = {name: change_of(Config, (*place, name)) for name in PromptedModel.model_fields}
         ((usual, _), *_) = Counter(marks.values()).most_common()
         others = [f"`{name}`" for name, mark in marks.items() if mark is not usual]
-        free = f" except {', '.join(others)}, which are *{Change.FREE.value}*" if others else ""
-        yield f"All keys of {_table(place)} are *{usual.value}*{free}."
+        except_free = f" except {', '.join(others)}, which are *{Change.FREE.value}*" if others else ""
+        yield f"All keys of {_table(place)} are *{usual.value}*{except_free}."
         yield ""
 
 
@@ -134,6 +135,7 @@ def _table(path: Path) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    """Return a field's default in words; "" for sections, which are described by themselves."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
