@@ -145,20 +145,22 @@ def _count_not_curated(run: Run, query: Query) -> str:
     if query.arm or not manifest.exists():
         return ""
     committed = run.ledger.count()
-    late = committed - manifest.read_json().get("committed", committed)
-    return f"{late:,} sampled since it was curated are not among them (jobs/curate.py)" if late > 0 else ""
+    not_curated = committed - manifest.read_json().get("committed", committed)
+    return (
+        f"{not_curated:,} sampled since it was curated are not among them (jobs/curate.py)" if not_curated > 0 else ""
+    )
 
 
 def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
     """Return for each row of a table of ROLLOUT_SCHEMA whether it matches."""
     kept = pc.is_valid(table["id"])
-    for column, wanted in (
+    for column, value in (
         ("verdict_outcome", query.outcome),
         ("problem_difficulty", query.difficulty),
         ("teacher", query.teacher),
     ):
-        if wanted is not None:
-            kept = pc.and_(kept, pc.equal(table[column], wanted))
+        if value is not None:
+            kept = pc.and_(kept, pc.equal(table[column], value))
     if query.rule == SELECTED:
         kept = pc.and_(kept, table["annotation_selected"])
     elif query.rule is not None:

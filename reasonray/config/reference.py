@@ -105,8 +105,8 @@ def _marks_of_judges() -> Iterator[str]:
     for place in _places()[Judge]:
         marks = {name: change_of(Config, (*place, name)) for name in PromptedModel.model_fields}
         ((usual, _), *_) = Counter(marks.values()).most_common()
-        others = [f"`{name}`" for name, mark in marks.items() if mark is not usual]
-        except_free = f" except {', '.join(others)}, which are *{Change.FREE.value}*" if others else ""
+        exceptions = [f"`{name}`" for name, mark in marks.items() if mark is not usual]
+        except_free = f" except {', '.join(exceptions)}, which are *{Change.FREE.value}*" if exceptions else ""
         yield f"All keys of {_table(place)} are *{usual.value}*{except_free}."
         yield ""
 
@@ -192,8 +192,8 @@ def _change(section: type[Section], name: str) -> str:
     places = [place for place in _places()[section] if not any(_is_within(place, judge) for judge in judges)]
     marks = {place: change_of(Config, (*place, name)) for place in places or judges}
     ((usual, _), *_) = Counter(marks.values()).most_common()
-    others = [f"{mark.value} in `{_model_of(place)}`" for place, mark in marks.items() if mark is not usual]
-    return f"*{'; '.join([usual.value, *others])}*"
+    exceptions = [f"{mark.value} in `{_model_of(place)}`" for place, mark in marks.items() if mark is not usual]
+    return f"*{'; '.join([usual.value, *exceptions])}*"
 
 
 def _is_within(place: Path, model: Path) -> bool:
@@ -214,15 +214,15 @@ def field_docstring(section: type[Section], name: str) -> str:
 @cache
 def _docstrings(module: str) -> dict[tuple[str, str], str]:
     """Return the docstrings of the fields of a module's classes, by class and field."""
-    found = {}
+    docstrings = {}
     for node in ast.parse(inspect.getsource(sys.modules[module])).body:
         if not isinstance(node, ast.ClassDef):
             continue
         for field, following in zip(node.body, node.body[1:], strict=False):
             match field, following:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[node.name, name] = inspect.cleandoc(text)
-    return found
+                    docstrings[node.name, name] = inspect.cleandoc(text)
+    return docstrings
 
 
 def _wrapped(text: str, indent: str = "") -> str:

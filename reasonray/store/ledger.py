@@ -132,13 +132,13 @@ class Ledger:
         keys = [self._read_segment(name, ["id", "resample"]) for name in names]
         if not keys:
             return
-        wanted = is_newest_of_id(pa.concat_tables(keys))
+        is_wanted = is_newest_of_id(pa.concat_tables(keys))
         if yielded:
-            known = pa.chunked_array([chunk for ids in yielded for chunk in ids.chunks], pa.string())
-            wanted &= ~pc.is_in(pa.concat_tables(keys)["id"], value_set=known.combine_chunks()).to_numpy()
+            yielded_ids = pa.chunked_array([chunk for ids in yielded for chunk in ids.chunks], pa.string())
+            is_wanted &= ~pc.is_in(pa.concat_tables(keys)["id"], value_set=yielded_ids.combine_chunks()).to_numpy()
         for name in names:
             table = self._read_segment(name, list(dict.fromkeys(["id", *schema.names])))
-            table, wanted = table.filter(pa.array(wanted[: table.num_rows])), wanted[table.num_rows :]
+            table, is_wanted = table.filter(pa.array(is_wanted[: table.num_rows])), is_wanted[table.num_rows :]
             yielded.append(table["id"])
             yield table.select(schema.names).cast(schema)
 

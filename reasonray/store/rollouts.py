@@ -57,8 +57,8 @@ class RolloutFilter:
         return table
 
 
-def matching_rollouts(tables: Iterable[pa.Table], wanted: RolloutFilter) -> Iterator[Rollout]:
+def matching_rollouts(tables: Iterable[pa.Table], rollout_filter: RolloutFilter) -> Iterator[Rollout]:
     """Yield the matching rollouts of tables of ROLLOUT_SCHEMA as records."""
     for table in tables:
-        for batch in wanted.apply(table).to_batches(max_chunksize=_BATCH_ROWS):
+        for batch in rollout_filter.apply(table).to_batches(max_chunksize=_BATCH_ROWS):
             yield from table_to_rollouts(pa.Table.from_batches([batch]))

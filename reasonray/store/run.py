@@ -72,7 +72,7 @@ class Run:
         Raises:
             UserError: there is no such outcome; or `dropped_by` or `selected` is given and the run is not curated.
         """
-        wanted = RolloutFilter(
+        rollout_filter = RolloutFilter(
             outcome=outcome,
             teacher=teacher,
             difficulty=difficulty,
@@ -80,9 +80,9 @@ class Run:
             selected=selected,
             problem=problem,
         )
-        if wanted.needs_annotations and self.curated_rollouts() is None:
+        if rollout_filter.needs_annotations and self.curated_rollouts() is None:
             raise UserError(f"run {self.name} is not curated, so no rule has decided yet; run jobs/curate.py first")
-        return matching_rollouts(self.rollout_tables(), wanted)
+        return matching_rollouts(self.rollout_tables(), rollout_filter)
 
     def rollout_tables(self) -> Iterator[pa.Table]:
         """Yield the tables of ROLLOUT_SCHEMA that hold the run's rollouts: curated ones if there are any."""
@@ -103,8 +103,8 @@ class Run:
         Raises:
             UserError: there is no such outcome.
         """
-        wanted = RolloutFilter(outcome=outcome, difficulty=difficulty, problem=problem)
-        return matching_rollouts(self.evaluation(model).tables(), wanted)
+        rollout_filter = RolloutFilter(outcome=outcome, difficulty=difficulty, problem=problem)
+        return matching_rollouts(self.evaluation(model).tables(), rollout_filter)
 
     @property
     def curated(self) -> Place:
