@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a clone to a report: set up, start a local Ray cluster if none runs, submit jobs/distill.py, say where the report is.
+# From a clone to a report: set up, start a local Ray cluster if none runs, submit jobs/distill.py, print where the report is.
 #   bash jobs/quickstart.sh [key=value …]
 set -euo pipefail
 cd "$(dirname "$0")/.."
