@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from reasonray.analysis.estimators import wilson
+from reasonray.analysis.checker_agreement import agreement, control_results
 from reasonray.checkers import CheckResult, consensus, find_checker, judgement
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking, Fixed, Judge, UserError
@@ -232,7 +232,7 @@ def _with_judgements(
     judged = pa.array(
         [outcomes.get(problems[text].id) if text is not None else None for text in questions], pa.string()
     )
-    controls = controlled(*([outcomes.get(problems[text].id) for text in texts] for texts in (accept, refuse)))
+    controls = control_results(*([outcomes.get(problems[text].id) for text in texts] for texts in (accept, refuse)))
     has_decided = pc.is_in(judged, value_set=pa.array([Outcome.CORRECT.value, Outcome.WRONG.value]))
     may_decide = pc.is_in(verified["judged_for"], value_set=pa.array(["undecided", "disagreement"]))
     decides = pc.and_(pc.and_(has_decided, may_decide), controls["trusted"])
@@ -259,27 +259,6 @@ def _controls(problems: Sequence[Problem]) -> tuple[list[str], list[str]]:
         if not consensus.is_same(problem, problem.answer or "", other.answer or "")
     ]
     return accept, refuse
-
-
-def controlled(accept: Sequence[str | None], refuse: Sequence[str | None]) -> dict[str, Any]:
-    """Return how a judge did on its controls, and whether it is trusted.
-
-    It is trusted if it accepts correct answers more readily than wrong ones, at the lower ends of both intervals.
-
-    Args:
-        accept: the judge's outcomes on answers that are correct; None for no reply.
-        refuse: its outcomes on answers that are wrong.
-    """
-    accepted = [outcome == Outcome.CORRECT for outcome in accept]
-    refused = [outcome == Outcome.WRONG for outcome in refuse]
-    if not accepted or not refused:
-        return {"accepts_gold": None, "refuses_others": None, "trusted": True}
-    accepts, refuses = wilson(sum(accepted), len(accepted)), wilson(sum(refused), len(refused))
-    return {
-        "accepts_gold": asdict(accepts) | {"of": len(accepted)},
-        "refuses_others": asdict(refuses) | {"of": len(refused)},
-        "trusted": accepts.low > 1 - refuses.low,
-    }
 
 
 def _with_majorities(run: Run, min_share: float, verified: pa.Table) -> pa.Table:
@@ -358,33 +337,3 @@ def _conclude(run: Run, inputs: str, verified: pa.Table, controls: dict[str, Any
         log_line("verify", f"{count:>7,} {before} → {now}")
     run.events.emit("verified", rows=document["rows"], counts=document["counts"])
     return document
-
-
-def agreement(verified: pa.Table) -> dict[str, Any]:
-    """Return how far the checkers agree on the rollouts that several of them judged.
-
-    `missed` and `let_through` are estimates over the audited sample that take the judge's reply as the truth: the share
-    of answers refused by the rules that the judge accepts, and of those accepted by the rules that it refuses.
-
-    Args:
-        verified: a table of VERIFIED_SCHEMA.
-    """
-    judged = verified.filter(pc.is_valid(verified["judge_outcome"]))
-    audited = judged.filter(judged["audited"])
-    rules, judge = (audited[name].to_pylist() for name in ("rules_outcome", "judge_outcome"))
-    decided = [(one, other) for one, other in zip(rules, judge, strict=True) if other in ("correct", "wrong")]
-    refused = [other == "correct" for one, other in decided if one != "correct"]
-    accepted = [other == "wrong" for one, other in decided if one == "correct"]
-    return {
-        "rules": _pairs(verified, "fast_outcome", "symbolic_outcome"),
-        "judge": _pairs(judged, "rules_outcome", "judge_outcome"),
-        "missed": asdict(wilson(sum(refused), len(refused))) | {"of": len(refused)} if refused else None,
-        "let_through": asdict(wilson(sum(accepted), len(accepted))) | {"of": len(accepted)} if accepted else None,
-    }
-
-
-def _pairs(table: pa.Table, one: str, other: str) -> list[dict[str, Any]]:
-    """Count the pairs of outcomes in two columns; null is a checker that was not asked."""
-    asked = table.filter(pc.or_(pc.is_valid(table[one]), pc.is_valid(table[other])))
-    counts = Counter(zip(asked[one].to_pylist(), asked[other].to_pylist(), strict=True))
-    return [{"first": first, "second": second, "rollouts": count} for (first, second), count in counts.most_common()]

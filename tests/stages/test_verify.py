@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reasonray.analysis.checker_agreement import agreement
 from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, hash_fraction
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
-from reasonray.stages.verify import agreement, controlled, verify
+from reasonray.stages.verify import verify
 from reasonray.store.run import Run, open_run
 from reasonray.store.schema import rollouts_to_table
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
@@ -162,16 +163,6 @@ def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: No
     report(run)
     metrics = json.loads((run.place / "metrics.json").read())
     assert metrics["verdicts"]["agreement"] == json.loads(json.dumps(agreed))
-
-
-def test_a_judge_is_trusted_only_if_it_does_better_on_its_controls_than_chance() -> None:
-    right, wrong = ["correct"] * 50, ["wrong"] * 50
-    assert controlled(right, wrong)["trusted"]
-    assert not controlled(right, right)["trusted"], "it accepts everything"
-    assert not controlled(wrong, wrong)["trusted"], "it refuses everything"
-    assert not controlled(right[:30] + wrong[:20], right[:20] + wrong[:30])["trusted"], "six of ten may be luck"
-    assert controlled(right[:25] + [None] * 25, [*wrong[:49], None])["trusted"], "it decides seldom, and correctly"
-    assert controlled([], [])["trusted"], "there is no control question"
 
 
 def test_a_majority_stands_in_for_a_missing_gold_answer_and_another_checker_for_the_first(
