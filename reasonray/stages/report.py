@@ -119,7 +119,7 @@ def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Unfinished]]:
         if (missing := missing_samples(run, table))
     }
     for arm, part in unfinished.items():
-        log_line("report", f"{arm} is left out: {part.samples:,} of {part.expected:,} samples are there")
+        log_line("report", f"{arm} is left out: {part.samples:,} of {part.expected:,} samples exist")
     return {arm: table for arm, table in tables.items() if arm not in unfinished}, unfinished
 
 

@@ -236,7 +236,7 @@ def test_a_run_that_an_earlier_version_reported_is_compared_under_todays_names(t
     assert compared["funnel"]["over_quota"] == stored["funnel"]["surplus"]
     assert compared["behaviours"]["student"]["num_steps"] == stored["behaviours"]["student"]["depth"]
     assert compared["evaluation"] == stored["evaluation"]
-    row = re.search(r"Depth, steps.*", (tmp_path / "out" / "comparison.md").read_text())
+    row = re.search(r"Reasoning steps .*", (tmp_path / "out" / "comparison.md").read_text())
     assert row is not None
     assert f"{stored['behaviours']['student']['depth']['mean']:.2f}" in row.group()
 
