@@ -15,9 +15,8 @@ from reasonray.curation.rules import check_names
 from reasonray.errors import UserError
 from reasonray.problems.files import matching
 from reasonray.records import Score
-from reasonray.store import run as run_directory
 from reasonray.store.lease import exclusive
-from reasonray.store.run import Run
+from reasonray.store.run import Run, begin_or_resume
 
 if TYPE_CHECKING:
     from reasonray.sampling.pool import ReplicaPool
@@ -42,7 +41,7 @@ def open_run(config: Config) -> Iterator[Run]:
 
     refuse_unknown_names(config)
     refuse_missing_files(config)
-    run = run_directory.open_run(config)
+    run = begin_or_resume(config)
     with exclusive(run), connected():
         run.events.emit("cluster", machines=machines())
         yield run

@@ -264,7 +264,7 @@ class Run:
         (self.place / "models.json").write(json.dumps(kept, indent=2, sort_keys=True).encode())
 
 
-def open_run(config: Config) -> Run:
+def begin_or_resume(config: Config) -> Run:
     """Open the run that a configuration names, or begin it.
 
     Raises:

@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.records import Outcome, Rollout
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import table_to_rollouts
 from tests.bench.printing import print_figures
 from tests.bench.teacher import teacher_config
@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
 
         def new_run(name: str, policy: dict[str, Any]) -> Run:
-            return open_run(teacher_config(Path(scratch), name, options.problems, policy=policy))
+            return begin_or_resume(teacher_config(Path(scratch), name, options.problems, policy=policy))
 
         fixed = new_run("fixed", {"kind": "fixed", "samples": max_samples})
         runs = {key: new_run(f"{key[0]}-{key[1]}", policy) for key, policy in adaptive.items()}

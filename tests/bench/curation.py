@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.config import parse
 from reasonray.records import Problem, Split, content_hash
 from reasonray.stages.curate import curate
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from tests.bench.memory import PeakMemory
 from tests.bench.printing import print_figures
 from tests.bench.stored import rollout_table
@@ -140,7 +140,7 @@ def store(root: Path, rollouts: int) -> Run:
     source = {"kind": "generated", "train": 4, "test": 4}
     scripted = {"model": "scripted", "engine": {"kind": "scripted"}}
     raw = {"name": f"of-{rollouts}", "root": str(root), "sources": [source]}
-    run = open_run(parse(raw | {"teachers": [scripted], "student": scripted}))
+    run = begin_or_resume(parse(raw | {"teachers": [scripted], "student": scripted}))
     problems = rollouts // SAMPLES
     questions = [f"A shop sells {number} apples and {number * 7 % 101} pears. How many?" for number in range(problems)]
     known: dict[str, Any] = {"source": "made up", "answer": "42", "checker": "math_answer", "difficulty": "easy"}

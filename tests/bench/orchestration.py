@@ -27,7 +27,7 @@ from reasonray.sampling.pool import ReplicaPool
 from reasonray.sampling.work import EngineSpec
 from reasonray.stages.sample import sample
 from reasonray.store.ledger import Ledger
-from reasonray.store.run import open_run
+from reasonray.store.run import begin_or_resume
 from reasonray.store.storage import place
 from tests.bench.memory import PeakMemory
 from tests.bench.printing import print_figures
@@ -52,7 +52,7 @@ def main() -> None:
 def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
     """Sample on replicas that are up; measure the rate from the first lease to the last commit."""
     ray.init(address="local", num_cpus=replicas, include_dashboard=False, log_to_driver=False)
-    run = open_run(config(root, "throughput", rollouts // 8, replicas))
+    run = begin_or_resume(config(root, "throughput", rollouts // 8, replicas))
     peak = PeakMemory()
     spec = EngineSpec.of(run, run.config.teachers[0])
     with peak, ReplicaPool(run) as pool:

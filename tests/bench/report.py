@@ -37,7 +37,7 @@ from reasonray.config import parse
 from reasonray.curation.annotations import annotated
 from reasonray.records import Problem, Split, content_hash
 from reasonray.stages.report import report
-from reasonray.store.run import Run, find_run, open_run
+from reasonray.store.run import Run, begin_or_resume, find_run
 from tests.bench.curation import written
 from tests.bench.memory import PeakMemory
 from tests.bench.printing import print_figures
@@ -136,7 +136,7 @@ def store(root: Path, options: argparse.Namespace) -> Run:
         "student": scripted,
         "evaluation": {"samples": SAMPLES, "k": [1, 4]},
     }
-    run = open_run(parse(raw))
+    run = begin_or_resume(parse(raw))
     generator = np.random.default_rng(0)
     each = options.rollouts // len(ARMS)
     problems = {

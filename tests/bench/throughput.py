@@ -64,10 +64,10 @@ def measure(root: Path, problems: int, samples: int, rounds: int) -> dict[str, l
     """Return way → tokens per second of each round."""
     from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.sample import load_problems
-    from reasonray.store.run import open_run
+    from reasonray.store.run import begin_or_resume
 
     def new_run(name: str) -> Any:
-        run = open_run(teacher_config(root, name, problems, policy={"kind": "fixed", "samples": samples}))
+        run = begin_or_resume(teacher_config(root, name, problems, policy={"kind": "fixed", "samples": samples}))
         load_problems(run)
         return run
 

@@ -8,7 +8,7 @@ from reasonray.cli.main import main
 from reasonray.cli.preflight import path_in_job, root_in_job
 from reasonray.config import UserError
 from reasonray.records import Outcome, Split
-from reasonray.store.run import open_run
+from reasonray.store.run import begin_or_resume
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
 SMOKE = str(Path(__file__).parents[2] / "jobs" / "configs" / "smoke.toml")
@@ -16,7 +16,7 @@ SMOKE = str(Path(__file__).parents[2] / "jobs" / "configs" / "smoke.toml")
 
 @pytest.fixture
 def run(tmp_path: Path) -> str:
-    run = open_run(a_scripted_config(tmp_path))
+    run = begin_or_resume(a_scripted_config(tmp_path))
     run.store_problems([a_problem(), a_problem("2 + 2?", "4", split=Split.TEST)])
     run.ledger.append([a_rollout(sample=0), a_rollout("The answer is 41.", Outcome.WRONG, sample=1)])
     return run.place.path

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
 
@@ -78,7 +78,7 @@ def hub() -> Iterator[str]:
 
 def a_run(root: Path, store: str | None = None) -> Run:
     config = a_scripted_config(root, name="a-run")
-    run = open_run(config.model_copy(update={"root": store}) if store else config)
+    run = begin_or_resume(config.model_copy(update={"root": store}) if store else config)
     document = {"data": ["train-1.parquet"], "validation": []}
     (run.curated / "manifest.json").write(json.dumps(document).encode())
     for name in ("README.md", "data/train-1.parquet", "data/train-0-of-before.parquet", "rollouts/all.parquet"):
@@ -152,7 +152,7 @@ def test_an_unreachable_hub_is_one_line(tmp_path: Path) -> None:
 
 
 def test_there_must_be_something_to_push(tmp_path: Path, hub: str) -> None:
-    run = open_run(a_scripted_config(tmp_path, name="empty"))
+    run = begin_or_resume(a_scripted_config(tmp_path, name="empty"))
     assert "has no data set yet; run jobs/curate.py first" in push(run, hub, "me/traces").stderr
     (run.curated / "manifest.json").write(json.dumps({"data": [], "validation": []}).encode())
     assert "has no data set yet" in push(run, hub, "me/traces").stderr, "curation selected nothing"

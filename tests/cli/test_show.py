@@ -16,7 +16,7 @@ from reasonray.cli.show import Query, printable, show
 from reasonray.curation.behaviours import annotate
 from reasonray.errors import UserError
 from reasonray.records import Annotation, Outcome, Rollout
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
@@ -42,7 +42,7 @@ ROLLOUTS = [
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A curated run of two parts."""
-    run = open_run(a_scripted_config(tmp_path))
+    run = begin_or_resume(a_scripted_config(tmp_path))
     folder = Path(run.place.path) / "curated" / "rollouts"
     folder.mkdir(parents=True)
     for number, part in enumerate((ROLLOUTS[:2], ROLLOUTS[2:])):
@@ -91,7 +91,7 @@ def test_no_more_rollouts_than_the_limit_are_shown(run: Run) -> None:
 
 
 def test_every_sample_of_one_problem_is_shown_but_only_ten_of_all_rollouts(tmp_path: Path) -> None:
-    run = open_run(a_scripted_config(tmp_path))
+    run = begin_or_resume(a_scripted_config(tmp_path))
     run.ledger.append([a_rollout(sample=n) for n in range(16)])
     assert "16 of 16" in _printed(run, Query(problem=a_problem().id))
     assert "3 of 16" in _printed(run, Query(problem=a_problem().id), limit=3)
@@ -134,14 +134,14 @@ def test_only_on_a_terminal_is_evidence_coloured_and_the_answer_bold(run: Run) -
 
 
 def test_lines_of_the_text_are_not_wrapped_in_a_pipe(tmp_path: Path) -> None:
-    run = open_run(a_scripted_config(tmp_path))
+    run = begin_or_resume(a_scripted_config(tmp_path))
     run.ledger.append([a_rollout("long " * 100 + "\nnext")])
     assert "long " * 99 in _printed(run, Query())
 
 
 @pytest.mark.parametrize("width", [0, 30, 100, 200])
 def test_hostile_text_is_neither_executed_nor_read_as_markup(tmp_path: Path, width: int) -> None:
-    run = open_run(a_scripted_config(tmp_path))
+    run = begin_or_resume(a_scripted_config(tmp_path))
     problem = a_problem(HOSTILE, HOSTILE, difficulty=HOSTILE)
     run.ledger.append([a_rollout(HOSTILE, sample=n, problem=problem, teacher=HOSTILE) for n in range(2)])
     for query in (Query(), Query(problem=problem.id)):
@@ -163,7 +163,7 @@ def test_printed_text_has_the_length_of_the_original_and_no_control_characters(t
 
 
 def test_rules_and_behaviours_need_a_curated_run(tmp_path: Path) -> None:
-    run = open_run(a_scripted_config(tmp_path))
+    run = begin_or_resume(a_scripted_config(tmp_path))
     run.ledger.append([a_rollout()])
     for query in (Query(rule="incorrect"), Query(behaviour="verification")):
         with pytest.raises(UserError, match="curated"):

@@ -23,7 +23,7 @@ from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.evaluate import evaluate
 from reasonray.stages.report import report
 from reasonray.stages.sample import load_problems, sample
-from reasonray.store.run import open_run
+from reasonray.store.run import begin_or_resume
 from reasonray.store.schema import table_to_rollouts
 from tests.factories import a_problem, a_scripted_config
 
@@ -109,7 +109,7 @@ def test_a_served_model_is_a_teacher_like_any_other(url: str, ray_cluster: None,
     config = a_scripted_config(tmp_path, train=6, samples=2).model_dump(mode="json")
     engine = {"kind": "endpoint", "base_url": url, "max_num_seqs": 8, "api_key_env": "SERVER_KEY"}
     config["teachers"][0] |= {"model": "smollm2", "engine": engine, "sampling": {"max_tokens": 16}}
-    run = open_run(parse(config))
+    run = begin_or_resume(parse(config))
     with ReplicaPool(run) as pool:
         sample(run, pool)
     rollouts = table_to_rollouts(run.ledger.read())
@@ -124,7 +124,7 @@ def test_a_served_model_is_evaluated_like_any_other(url: str, ray_cluster: None,
     engine = {"kind": "endpoint", "base_url": url, "max_num_seqs": 8, "api_key_env": "SERVER_KEY"}
     served = {"name": "served", "model": "smollm2", "engine": engine, "sampling": {"max_tokens": 16}}
     config["evaluation"]["arms"] = [served]
-    run = open_run(parse(config))
+    run = begin_or_resume(parse(config))
     load_problems(run)
     with ReplicaPool(run) as pool:
         evaluate(run, pool, ["served"])

@@ -14,7 +14,7 @@ from reasonray.records import Finish, Outcome, Rollout, Split
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.evaluate import evaluate
 from reasonray.stages.sample import sample
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import table_to_rollouts
 from reasonray.training import loop
 from reasonray.training.examples import write
@@ -33,7 +33,7 @@ TARGET = "Four apples and four pears lie in a basket of willow; whoever counts t
 def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose teacher and base share an engine, and whose student has memorised one answer."""
     root = tmp_path_factory.mktemp("runs")
-    run = open_run(a_real_config(root))
+    run = begin_or_resume(a_real_config(root))
     train_and_export(run.config, Path((run.student / "final").path))
     with ReplicaPool(run) as pool:
         sample(run, pool)

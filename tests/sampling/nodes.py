@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.config import Config, parse
 from reasonray.sampling.pool import ReplicaPool, draining_nodes
 from reasonray.stages.sample import sample
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_scripted_config
 
 
@@ -34,7 +34,7 @@ def with_teacher(config: Config, **changes: Any) -> Config:
 
 def pipeline(root: Path) -> dict[str, Any]:
     config = with_teacher(a_scripted_config(root, train=6, samples=2), gpus=2, pipeline=2, cpus=1, replicas=1)
-    run = open_run(config)
+    run = begin_or_resume(config)
     with ReplicaPool(run) as pool:
         sample(run, pool)
         groups = [group["state"] for group in placement_group_table().values()]
@@ -51,7 +51,7 @@ def pipeline(root: Path) -> dict[str, Any]:
 
 def drain(root: Path) -> dict[str, Any]:
     config = a_scripted_config(root, train=80, samples=10, engine={"seconds": 0.4, "max_num_seqs": 16})
-    run = open_run(with_teacher(config, gpus=1, cpus=1, replicas=[1, 2]))
+    run = begin_or_resume(with_teacher(config, gpus=1, cpus=1, replicas=[1, 2]))
     drained: list[str] = []
     draining = threading.Thread(target=drain_a_node_with_a_replica, args=(run, drained))
     draining.start()

@@ -14,7 +14,7 @@ from reasonray.sampling.pool import ReplicaPool
 from reasonray.sampling.replica import LedgerWriter
 from reasonray.sampling.work import EngineSpec, Lease, ProblemState, ResolvedJob, SamplingJob
 from reasonray.store.ledger import Ledger
-from reasonray.store.run import open_run
+from reasonray.store.run import begin_or_resume
 from reasonray.store.storage import Place, place
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
@@ -58,7 +58,7 @@ def test_rollouts_of_a_failed_commit_are_committed_by_the_next(tmp_path: Path) -
 @pytest.mark.ray
 def test_a_commit_that_fails_with_any_exception_fails_the_lease_at_once(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, engine={"seconds": 30, "max_num_seqs": 64})
-    run = open_run(config)
+    run = begin_or_resume(config)
     spec = EngineSpec.of(run, config.teachers[0])
     # No program can write to such a path: Python raises a ValueError.
     ledger = Ledger(Place(fs.LocalFileSystem(), f"{tmp_path}/\0"))

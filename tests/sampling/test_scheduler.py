@@ -11,7 +11,7 @@ from reasonray.sampling.sampler import SamplingLoop, Spent
 from reasonray.sampling.scheduler import Scheduler
 from reasonray.sampling.work import EngineSpec, SamplingJob
 from reasonray.store.progress import Progress
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_problem, a_scripted_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
@@ -26,7 +26,7 @@ def a_job(run: Run) -> SamplingJob:
 def test_a_replica_that_dies_as_the_budget_is_spent_does_not_keep_the_loop_going(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    run = open_run(a_scripted_config(tmp_path, samples=8, engine={"seconds": 60}))
+    run = begin_or_resume(a_scripted_config(tmp_path, samples=8, engine={"seconds": 60}))
 
     class DyingOnAbort(Scheduler):
         def abort(self) -> None:

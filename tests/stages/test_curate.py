@@ -19,7 +19,7 @@ from reasonray.curation.rules import user_modules
 from reasonray.records import Outcome, Rollout, Split
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
 pytestmark = pytest.mark.ray
@@ -58,7 +58,7 @@ def a_config(root: Path, **curation: Any) -> Config:
 
 
 def a_run(root: Path, segments: list[list[Rollout]], **curation: Any) -> Run:
-    run = open_run(a_config(root, **curation))
+    run = begin_or_resume(a_config(root, **curation))
     problems = {rollout.problem.id: rollout.problem for rollouts in segments for rollout in rollouts}
     run.store_problems([*problems.values(), a_problem("Who painted it?", "Klee", split=Split.TEST)])
     for rollouts in segments:
@@ -212,7 +212,7 @@ def test_other_layouts_and_a_labeller_do_not_change_the_examples(ray_cluster: No
     before = {file.name: Path(file.path).stat().st_mtime_ns for file in (run.curated / "data").list()}
     manifest = (run.curated / "manifest.json").read()
     for changes in ({"layouts": ["alpaca"]}, {"layouts": ["sharegpt"], "labelled": 7}):
-        run = open_run(a_config(tmp_path, **changes))
+        run = begin_or_resume(a_config(tmp_path, **changes))
         curate(run)
         assert {file.name: Path(file.path).stat().st_mtime_ns for file in (run.curated / "data").list()} == before
         assert (run.curated / "manifest.json").read() == manifest
@@ -229,7 +229,7 @@ def test_an_empty_data_set_is_refused_with_the_reasons_each_time_and_can_be_insp
     before = a_run(tmp_path, [[a_rollout(outcome=Outcome.WRONG)]], rules=[], validation=0)
     curate(before)
     examples = data_of(before)
-    run = open_run(a_config(tmp_path, rules=["incorrect"], validation=0))
+    run = begin_or_resume(a_config(tmp_path, rules=["incorrect"], validation=0))
     for _ in range(2):
         with pytest.raises(UserError, match="no rollout survived curation: 1 incorrect; look"):
             curate(run)
@@ -240,7 +240,7 @@ def test_an_empty_data_set_is_refused_with_the_reasons_each_time_and_can_be_insp
     assert "1 of 1" in printed.getvalue()
     report(run)
     assert "incorrect" in (run.place / "report.md").read().decode()
-    aside = open_run(a_config(tmp_path, rules=[], validation=0.99))
+    aside = begin_or_resume(a_config(tmp_path, rules=[], validation=0.99))
     with pytest.raises(UserError, match="validation sets all 1 examples aside"):
         curate(aside)
     curate(before)

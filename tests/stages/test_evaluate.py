@@ -16,7 +16,7 @@ from reasonray.stages.evaluate import evaluate
 from reasonray.stages.report import report
 from reasonray.stages.sample import load_problems, sample
 from reasonray.store.compatibility import incompatibility
-from reasonray.store.run import open_run
+from reasonray.store.run import begin_or_resume
 from tests.factories import a_scripted_config
 
 
@@ -36,7 +36,7 @@ def raw(root: Path, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.ray
 def test_models_are_measured_on_several_problem_sets_without_teachers(ray_cluster: None, tmp_path: Path) -> None:
-    run = open_run(parse(raw(tmp_path)))
+    run = begin_or_resume(parse(raw(tmp_path)))
     load_problems(run)
     with ReplicaPool(run) as pool:
         with pytest.raises(UserError, match="no \\[\\[teachers\\]\\] to sample from"):

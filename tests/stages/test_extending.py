@@ -11,7 +11,7 @@ from reasonray.config import Config, UserError, parse
 from reasonray.records import Finish, Rollout
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.sample import sample
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import table_to_rollouts
 from tests.factories import a_scripted_config
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 
 def sampled(config: Config) -> Run:
-    run = open_run(config)
+    run = begin_or_resume(config)
     with ReplicaPool(run) as pool:
         sample(run, pool)
     return run

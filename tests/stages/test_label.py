@@ -12,7 +12,7 @@ from reasonray.records import Split
 from reasonray.stages.curate import curate
 from reasonray.stages.label import label
 from reasonray.stages.report import report
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
 pytestmark = pytest.mark.ray
@@ -23,7 +23,7 @@ LABELLER = {"model": "labeller", "engine": {"kind": "scripted", "correct": 0.7},
 
 def a_run(root: Path, labelled: int) -> Run:
     curation = {"rules": [], "labeller": LABELLER, "labelled": labelled}
-    return open_run(a_scripted_config(root, curation=curation))
+    return begin_or_resume(a_scripted_config(root, curation=curation))
 
 
 def labelled(run: Run) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from reasonray.records import Split
 from reasonray.reporting.compared import traced
 from reasonray.stages.compare import compare
 from reasonray.stages.report import report
-from reasonray.store.run import Run, find_run, open_run
+from reasonray.store.run import Run, begin_or_resume, find_run
 from tests.reporting.test_markdown import NUMBER
 from tests.reporting.test_page import Page, resolve, shown_value
 from tests.synthetic_run import a_config, arm_table, problems
@@ -32,7 +32,7 @@ def a_run(
     root: Path, name: str = "a-run", gain: float = 1.0, test: int = 12, samples: int = 4, **changes: object
 ) -> Run:
     """A run of 12 train problems whose base and student were measured."""
-    run = open_run(a_config(root=str(root), name=name, **changes))
+    run = begin_or_resume(a_config(root=str(root), name=name, **changes))
     train, held_out = problems(12, Split.TRAIN), problems(test, Split.TEST)
     run.store_problems([*train, *held_out])
     run.ledger.append_table(bare(arm_table("teacher", train, 4)))
@@ -87,7 +87,7 @@ def test_accelerator_hours_sum_all_sessions_of_every_stage_that_uses_accelerator
 
 
 def test_a_run_without_rollouts_and_one_of_a_single_problem_are_reported(tmp_path: Path) -> None:
-    empty = open_run(a_config(root=str(tmp_path), name="empty"))
+    empty = begin_or_resume(a_config(root=str(tmp_path), name="empty"))
     with pytest.raises(UserError, match="holds nothing to report"):
         report(empty)
     empty.store_problems([*problems(3, Split.TRAIN), *problems(3, Split.TEST)])
@@ -113,7 +113,7 @@ def test_an_arm_that_is_not_finished_is_left_out_and_named(tmp_path: Path) -> No
 
 def test_fewer_samples_than_are_stored_can_be_reported(tmp_path: Path) -> None:
     a_run(tmp_path)
-    run = open_run(a_config(root=str(tmp_path), name="a-run", evaluation={"samples": 2, "k": [1]}))
+    run = begin_or_resume(a_config(root=str(tmp_path), name="a-run", evaluation={"samples": 2, "k": [1]}))
     report(run)
     assert json.loads(read(run, "metrics.json"))["evaluation"]["student"]["all"]["samples"] == 2
 
@@ -163,7 +163,7 @@ def test_the_comparison_of_runs_has_the_intervals_of_their_templates(tmp_path: P
     runs = []
     for name, arms in (("one", {"student": before}), ("two", {"base": before, "student": after})):
         evaluation = {"samples": 4, "k": [1], "cluster": "template"}
-        run = open_run(a_config(root=str(tmp_path), name=name, evaluation=evaluation))
+        run = begin_or_resume(a_config(root=str(tmp_path), name=name, evaluation=evaluation))
         run.store_problems([*problems(3, Split.TRAIN), *test])
         for arm, table in arms.items():
             run.evaluation(arm).append_table(table)
@@ -203,7 +203,7 @@ def test_several_runs_have_a_sentence_for_each_pair(tmp_path: Path) -> None:
 
 
 def test_runs_without_a_common_problem_are_shown_side_by_side(tmp_path: Path) -> None:
-    one, two = a_run(tmp_path, "one"), open_run(a_config(root=str(tmp_path), name="two"))
+    one, two = a_run(tmp_path, "one"), begin_or_resume(a_config(root=str(tmp_path), name="two"))
     other = problems(6, Split.TEST, seed=9)
     two.store_problems([*problems(3, Split.TRAIN), *other])
     two.evaluation("student").append_table(bare(arm_table("student", other, 4)))

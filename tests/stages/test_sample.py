@@ -17,7 +17,7 @@ from reasonray.config import Config, UserError
 from reasonray.records import Finish, Outcome, Rollout
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.sample import sample
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import table_to_rollouts
 from tests.factories import a_scripted_config
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ray
 
 
 def sampled(config: Config) -> Run:
-    run = open_run(config)
+    run = begin_or_resume(config)
     with ReplicaPool(run) as pool:
         sample(run, pool)
     return run
@@ -60,7 +60,7 @@ def test_every_problem_gets_k_samples_each_with_its_own_seed_and_verdict(ray_clu
 
 
 def test_sampling_without_a_pool_starts_replicas_and_returns_what_it_added(ray_cluster: None, tmp_path: Path) -> None:
-    run = open_run(a_scripted_config(tmp_path, train=12, samples=2))
+    run = begin_or_resume(a_scripted_config(tmp_path, train=12, samples=2))
     result = sample(run)
     assert (result.total.rollouts, result.exhausted, result.counts_by_job.keys()) == (24, "", {"teacher"})
     assert result.total.correct == sum(rollout.verdict.outcome is Outcome.CORRECT for rollout in read_rollouts(run))
@@ -144,7 +144,7 @@ def test_a_killed_replica_loses_no_committed_rollout(ray_cluster: None, tmp_path
 
 def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.4, "max_num_seqs": 8})
-    run = open_run(config)
+    run = begin_or_resume(config)
     drive = (
         "import sys, ray; from reasonray.store.run import find_run; from reasonray.sampling.pool import ReplicaPool\n"
         "from reasonray.stages.sample import sample\n"
@@ -196,7 +196,7 @@ def test_a_hung_engine_is_replaced_and_the_sample_that_hangs_it_is_recorded(ray_
 
 def test_storage_that_fails_for_a_while_delays_the_run_and_loses_nothing(ray_cluster: None, tmp_path: Path) -> None:
     config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.3, "max_num_seqs": 12})
-    run = open_run(config)
+    run = begin_or_resume(config)
     run.ledger.append([])
     manifests = Path(run.place.path) / "rollouts" / "manifest"
 

@@ -27,7 +27,7 @@ from reasonray.config import UserError
 from reasonray.records import content_hash
 from reasonray.stages.report import trained
 from reasonray.stages.train import train
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.training.trained_student import TrainedStudent
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
@@ -55,7 +55,7 @@ def curated(
     config = a_scripted_config(
         root, student=student, training=settings | {"checkpoints": 2} | training, curation=shares
     )
-    run = open_run(config.model_copy(update={"root": store}) if store else config)
+    run = begin_or_resume(config.model_copy(update={"root": store}) if store else config)
     rows = [
         {"id": f"r{number:03}", "prompt": [{"role": "user", "content": f"q{number}"}], "completion_text": text}
         for number, text in enumerate(texts)
@@ -192,7 +192,7 @@ def test_other_workers_resume_from_a_state_between_checkpoints(uninterrupted: Ru
     (state,) = run.states()
     taken = len(json.loads((state / "steps.json").read()))
     fewer = run.config.training.model_copy(update={"workers": 1})
-    train(open_run(run.config.model_copy(update={"training": fewer})))
+    train(begin_or_resume(run.config.model_copy(update={"training": fewer})))
     losses, untouched = ([row["loss"] for row in steps(each)] for each in (run, uninterrupted))
     assert 0 < taken < len(losses)
     assert losses[:taken] == untouched[:taken], "the steps of two workers were not repeated"
@@ -215,13 +215,13 @@ def test_other_settings_archive_the_student_and_train_it_again(
     train(run)
     first = (run.student / "final" / "model.safetensors").read()
     changed = run.config.training.model_copy(update={"learning_rate": 1e-4, "activation_checkpointing": True})
-    other = open_run(run.config.model_copy(update={"training": changed}))
+    other = begin_or_resume(run.config.model_copy(update={"training": changed}))
     train(other)
     assert "training.learning_rate was 0.001, now it is 0.0001: the earlier student is below" in capsys.readouterr().out
     (earlier,) = (other.place / "earlier").list()
     assert (earlier / "student" / "final" / "model.safetensors").read() == first
     assert (other.student / "final" / "model.safetensors").read() != first
-    best = open_run(run.config.model_copy(update={"training": changed.model_copy(update={"student": "best"})}))
+    best = begin_or_resume(run.config.model_copy(update={"training": changed.model_copy(update={"student": "best"})}))
     with pytest.raises(UserError, match=r"chosen by training\.student = last, now it is best; set it back"):
         train(best)
 

@@ -16,7 +16,7 @@ from reasonray.records import Finish, Outcome, Problem, Rollout, Split, hash_fra
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
 from reasonray.stages.verify import verify
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import rollouts_to_table
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
 from tests.factories import a_problem, a_rollout, a_scripted_config
@@ -32,7 +32,7 @@ def a_config(root: Path, **checking: Any) -> Config:
 
 
 def a_run(config: Config, rollouts: list[Rollout]) -> Run:
-    run = open_run(config)
+    run = begin_or_resume(config)
     problems = {rollout.problem.id: rollout.problem for rollout in rollouts}
     run.store_problems([*problems.values(), a_problem("held out?", split=Split.TEST)])
     run.ledger.append(rollouts)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reasonray.store.checkpoints import CheckpointStore, trained_on_other
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.storage import Place, place
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
@@ -35,7 +35,7 @@ def stored(tmp_path: Path) -> Iterator[Run]:
         urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
         query = f"endpoint_override={url.removeprefix('http://')}&scheme=http&region=us-east-1"
         root = f"s3://testing:testing@bucket/runs?{query}"
-        yield open_run(a_scripted_config(tmp_path).model_copy(update={"root": root}))
+        yield begin_or_resume(a_scripted_config(tmp_path).model_copy(update={"root": root}))
 
 
 def part(root: Path, step: int, rank: int, world: int) -> Path:
@@ -75,7 +75,7 @@ def test_parts_of_a_dead_attempt_do_not_enter_the_state_of_the_next_one(stored: 
 def test_any_state_shows_whether_other_data_or_settings_made_it(
     tmp_path: Path,
 ) -> None:
-    run = open_run(a_scripted_config(tmp_path))
+    run = begin_or_resume(a_scripted_config(tmp_path))
     assert trained_on_other(run, "data") == {}
     reported: list[dict[str, float]] = []
     with a_store(run, 0, 1, reported=reported) as store:
@@ -95,12 +95,12 @@ def test_any_state_shows_whether_other_data_or_settings_made_it(
 
 def test_a_state_is_saved_once_when_a_node_is_about_to_be_preempted(tmp_path: Path) -> None:
     warnings = iter([False, True, True, False, True])
-    store = a_store(open_run(a_scripted_config(tmp_path)), 1, 2, is_preempted=lambda: next(warnings))
+    store = a_store(begin_or_resume(a_scripted_config(tmp_path)), 1, 2, is_preempted=lambda: next(warnings))
     assert [store.is_due() for _ in range(5)] == [False, True, False, False, True]
 
 
 def test_a_state_is_saved_once_per_period_and_before_the_period_ends(tmp_path: Path) -> None:
-    run = open_run(a_scripted_config(tmp_path, training={"save_minutes": 3 / 60}))
+    run = begin_or_resume(a_scripted_config(tmp_path, training={"save_minutes": 3 / 60}))
     first, second = a_store(run, 0, 2), a_store(run, 1, 2)
     assert not first.is_due()
     time.sleep(2.7)

@@ -11,7 +11,7 @@ from reasonray.config import Config, Training, UserError, parse
 from reasonray.config.changes import change_of, free_fields
 from reasonray.config.section import Change
 from reasonray.store.compatibility import incompatibility, is_extension, values_by_path
-from reasonray.store.run import open_run
+from reasonray.store.run import begin_or_resume
 
 TEACHER: dict[str, Any] = {"name": "a", "model": "m", "engine": {"kind": "scripted"}, "sampling": {"max_tokens": 64}}
 
@@ -80,13 +80,15 @@ def test_a_change_of_what_identifies_rollouts_or_the_students_model_is_refused_b
 
 
 def test_an_extended_run_remembers_its_earlier_settings(tmp_path: Path) -> None:
-    open_run(config(tmp_path))
+    begin_or_resume(config(tmp_path))
     longer = config(tmp_path, teachers=[TEACHER | {"sampling": {"max_tokens": 128}}])
-    run = open_run(longer)
+    run = begin_or_resume(longer)
     assert run.earlier_max_tokens(longer.teachers[0]) == {64}
-    assert open_run(longer).earlier_max_tokens(longer.teachers[0]) == {64}, "opening the run again is not an extension"
+    assert begin_or_resume(longer).earlier_max_tokens(longer.teachers[0]) == {64}, (
+        "opening the run again is not an extension"
+    )
     with pytest.raises(UserError, match="now it is 64"):
-        open_run(config(tmp_path))
+        begin_or_resume(config(tmp_path))
 
 
 def full_configurations() -> Iterator[dict[str, Any]]:

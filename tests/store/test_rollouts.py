@@ -11,7 +11,7 @@ import reasonray.store.run as run_module
 from reasonray.errors import UserError
 from reasonray.records import Annotation, Outcome, Rollout
 from reasonray.store.ledger import Ledger
-from reasonray.store.run import Run, open_run
+from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import rollouts_to_table
 from reasonray.store.storage import place
 from tests.factories import a_problem, a_rollout, a_scripted_config
@@ -34,7 +34,7 @@ ROLLOUTS = [
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return open_run(a_scripted_config(tmp_path))
+    return begin_or_resume(a_scripted_config(tmp_path))
 
 
 @pytest.fixture

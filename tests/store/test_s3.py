@@ -16,7 +16,7 @@ import pytest
 from reasonray.config import Config, UserError
 from reasonray.records import Split
 from reasonray.store.ledger import Ledger
-from reasonray.store.run import find_run, open_run
+from reasonray.store.run import begin_or_resume, find_run
 from reasonray.store.storage import place
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
@@ -70,7 +70,7 @@ def on_s3(bucket: str, tmp_path: Path) -> Config:
 
 
 def test_a_run_is_opened_committed_to_and_resumed(bucket: str, tmp_path: Path) -> None:
-    run = open_run(on_s3(bucket, tmp_path))
+    run = begin_or_resume(on_s3(bucket, tmp_path))
     assert str(run.place) == f"s3://{bucket}/some/runs/a-run"
     run.store_problems([a_problem(), a_problem("2 + 2?", "4", split=Split.TEST)])
     run.ledger.append([a_rollout(sample=0), a_rollout(sample=1)])
@@ -108,7 +108,7 @@ def test_compaction_works_as_on_a_local_disk(bucket: str) -> None:
 
 def test_a_missing_bucket_is_one_line_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no bucket 'nobodys'.*create it, or correct root"):
-        open_run(on_s3("nobodys", tmp_path))
+        begin_or_resume(on_s3("nobodys", tmp_path))
 
 
 def test_refused_credentials_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,12 +116,12 @@ def test_refused_credentials_are_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("AWS_ENDPOINT_URL", strict)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         with pytest.raises(UserError, match=r"refuses \(.*\); check the credentials \(\$AWS_ACCESS_KEY_ID"):
-            open_run(on_s3("any", tmp_path))
+            begin_or_resume(on_s3("any", tmp_path))
 
 
 def test_no_server_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(UserError, match=r"check the address \(\$AWS_ENDPOINT_URL\) and the network"):
-        open_run(on_s3("any", tmp_path))
+        begin_or_resume(on_s3("any", tmp_path))
     assert os.environ["AWS_ENDPOINT_URL"]
