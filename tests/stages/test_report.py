@@ -241,6 +241,7 @@ def test_a_run_that_an_earlier_version_reported_is_compared_under_todays_names(t
     assert f"{stored['behaviours']['student']['depth']['mean']:.2f}" in row.group()
 
 
+@pytest.mark.slow
 def test_the_job_reports_a_run_by_its_directory_and_refuses_one_that_holds_no_run(tmp_path: Path) -> None:
     run = a_run(tmp_path)
 

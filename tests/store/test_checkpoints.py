@@ -14,6 +14,8 @@ from reasonray.store.storage import Place, place
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
 
+pytestmark = pytest.mark.slow
+
 
 def a_store(
     run: Run,

@@ -208,6 +208,7 @@ def test_a_merged_segment_takes_the_place_of_its_first_part(ledger: Ledger) -> N
     assert [segment.name.endswith(".merged.parquet") for segment in ledger.segments()] == [True, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [60_000, 64 << 20])
 def test_compaction_may_be_killed_at_any_moment(tmp_path: Path, target: int) -> None:
     for operations in count():
@@ -299,6 +300,7 @@ def counted_one_by_one(segments: list[list[Rollout]]) -> dict[tuple[str, str], S
     }
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(ROLLOUTS, max_size=8), max_size=5))
 @settings(max_examples=60, deadline=None)
 def test_stored_samples_equal_a_count_one_by_one(segments: list[list[Rollout]]) -> None:

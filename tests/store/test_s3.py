@@ -20,6 +20,8 @@ from reasonray.store.run import begin_or_resume, find_run
 from reasonray.store.storage import place
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def s3_server(**environment: str) -> Iterator[str]:

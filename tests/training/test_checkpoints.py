@@ -13,6 +13,8 @@ from reasonray.training import examples, loop
 from reasonray.training.examples import collate
 from tests.students import curve, in_workers, make_job, random_examples, train, train_as_worker
 
+pytestmark = pytest.mark.slow
+
 VALIDATION_LENGTHS = (7, 3, 19, 11)
 
 

@@ -153,6 +153,7 @@ def test_an_export_that_reads_back_differently_is_an_error(tmp_path: Path) -> No
         _verify_export(weights, exported, torch.float32, logits)
 
 
+@pytest.mark.slow
 def test_four_examples_are_memorised_and_the_student_stops(tmp_path: Path) -> None:
     special = ["<|im_start|>", "<|im_end|>"]
     tokenizer = byte_tokenizer("{% for m in messages %}{{ m['content'] }}{% endfor %}", special, "<|im_end|>")

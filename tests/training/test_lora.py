@@ -63,6 +63,7 @@ def test_a_checkpoint_holds_the_adapters_only_and_resumes_bit_equal(tmp_path: Pa
     assert figures[-1]["loss"] < figures[0]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 3e-2)])
 def test_two_workers_train_the_same_adapters_as_one(tmp_path: Path, precision: str, tolerance: float) -> None:
     torch.set_num_threads(1)

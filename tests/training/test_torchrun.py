@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from tests.factories import a_scripted_config
 from tests.students import EXACT, make_job, train
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTINGS = {**EXACT, "batch": 3, "max_tokens": 40, "epochs": 2, "checkpoints": 2}
 

@@ -28,6 +28,8 @@ from tests.students import (
     write_weights_read_by_first,
 )
 
+pytestmark = pytest.mark.slow
+
 UNEVEN = (9, 2, 14, 9, 23)
 """Lengths for steps of three: a worker gets empty packs, and the last step of an epoch is short."""
 LONG_AND_SHORT = (38, 2, 3, 2, 4, 3, 2, 5)
