@@ -68,6 +68,31 @@ class SamplingJob:
     earlier_max_tokens: frozenset[int] = frozenset()
     """Earlier values of max_tokens: samples that one of them truncated are generated again."""
 
+    @staticmethod
+    def of(
+        run: Run,
+        name: str,
+        prompted: PromptedModel,
+        problems: Sequence[Problem],
+        policy: Policy,
+        ledger: Ledger,
+        *,
+        model: str | None = None,
+        earlier_max_tokens: frozenset[int] = frozenset(),
+    ) -> SamplingJob:
+        """Return the job that samples problems by a configured model, or by another model in its place."""
+        return SamplingJob(
+            name,
+            problems,
+            prompted.prompt,
+            prompted.sampling,
+            policy,
+            ledger,
+            EngineSpec.of(run, prompted, model),
+            prompted.replica_bounds,
+            earlier_max_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedJob:

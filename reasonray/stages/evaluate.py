@@ -20,7 +20,7 @@ from reasonray.records import BASE, STUDENT, Problem, Score, Split
 from reasonray.sampling.cluster import in_tasks
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
-from reasonray.sampling.work import EngineSpec, SamplingJob
+from reasonray.sampling.work import SamplingJob
 from reasonray.store.evaluations import evaluated_models, missing_samples
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
@@ -100,16 +100,7 @@ def _jobs(run: Run) -> list[SamplingJob]:
 def _job(
     run: Run, arm: str, prompted: PromptedModel, model: str | None, problems: Sequence[Problem], samples: int
 ) -> SamplingJob:
-    return SamplingJob(
-        arm,
-        problems,
-        prompted.prompt,
-        prompted.sampling,
-        Fixed(samples=samples),
-        run.evaluation(arm),
-        EngineSpec.of(run, prompted, model),
-        prompted.replica_bounds,
-    )
+    return SamplingJob.of(run, arm, prompted, problems, Fixed(samples=samples), run.evaluation(arm), model=model)
 
 
 def _spread(problems: Sequence[Problem], count: int) -> list[Problem]:

@@ -23,7 +23,7 @@ from reasonray.prompts import split_reasoning
 from reasonray.records import BEHAVIOURS, Outcome, content_hash
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
-from reasonray.sampling.work import EngineSpec, SamplingJob
+from reasonray.sampling.work import SamplingJob
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 from reasonray.store.schema import read_rollouts
@@ -44,16 +44,8 @@ def label(run: Run, pool: ReplicaPool | None = None) -> None:
         return
     rows = _sample(run, run.config.curation.labelled)
     questions = {row["id"]: labels.question(split_reasoning(row["completion"])[0]) for row in rows}
-    job = SamplingJob(
-        "labeller",
-        list({problem.id: problem for problem in questions.values()}.values()),
-        labeller.prompt,
-        labeller.sampling,
-        Fixed(samples=1),
-        run.labels,
-        EngineSpec.of(run, labeller),
-        labeller.replica_bounds,
-    )
+    distinct = list({problem.id: problem for problem in questions.values()}.values())
+    job = SamplingJob.of(run, "labeller", labeller, distinct, Fixed(samples=1), run.labels)
     with pool_for(run, pool) as replicas:
         run_jobs(run, "label", [job], replicas)
     replies = run.labels.read(["problem_id", "verdict_outcome", "verdict_extracted", "model"])

@@ -13,7 +13,7 @@ from reasonray.records import Split
 from reasonray.sampling.policy import assign_problems
 from reasonray.sampling.pool import ReplicaPool, fits, pool_for, refuse_impossible
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
-from reasonray.sampling.work import Counts, EngineSpec, SamplingJob
+from reasonray.sampling.work import Counts, SamplingJob
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 
@@ -87,16 +87,14 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
 def _jobs(run: Run) -> list[SamplingJob]:
     problems_by_teacher = assign_problems(run.config.teachers, run.problems(Split.TRAIN))
     return [
-        SamplingJob(
+        SamplingJob.of(
+            run,
             teacher.name,
+            teacher,
             problems_by_teacher[teacher.name],
-            teacher.prompt,
-            teacher.sampling,
             run.config.policy,
             run.ledger,
-            EngineSpec.of(run, teacher),
-            teacher.replica_bounds,
-            run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset(),
+            earlier_max_tokens=run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset(),
         )
         for teacher in run.config.teachers
     ]

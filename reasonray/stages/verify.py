@@ -36,7 +36,7 @@ from reasonray.records import Finish, Outcome, Problem, Rollout, Split, content_
 from reasonray.sampling.cluster import quiet_ray_data
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
-from reasonray.sampling.work import EngineSpec, SamplingJob
+from reasonray.sampling.work import SamplingJob
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 from reasonray.store.schema import ROLLOUT_SCHEMA, select_columns, stored_columns, table_to_rollouts
@@ -214,16 +214,7 @@ def _with_judgements(
     accept, refuse = _controls(run.problems(Split.TRAIN))
     texts = dict.fromkeys(text for text in (*accept, *refuse, *questions) if text is not None)
     problems = {text: judgement.as_problem(text, "no" if text in refuse else "yes") for text in texts}
-    job = SamplingJob(
-        "judge",
-        list(problems.values()),
-        judge.prompt,
-        judge.sampling,
-        Fixed(samples=1),
-        run.judgements,
-        EngineSpec.of(run, judge),
-        judge.replica_bounds,
-    )
+    job = SamplingJob.of(run, "judge", judge, list(problems.values()), Fixed(samples=1), run.judgements)
     with pool_for(run, pool) as replicas:
         run_jobs(run, "verify", [job], replicas)
     replies = run.judgements.read(["problem_id", "verdict_outcome", "model"])
