@@ -1,10 +1,12 @@
 """Records and configurations for tests: a plausible value for every field, each changeable by keyword."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reasonray.config import Config, parse
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, Verdict
+from reasonray.store.run import Run, begin_or_resume
 
 
 def a_problem(question: str = "What is 6 * 7?", answer: str | None = "42", **changes: Any) -> Problem:
@@ -64,3 +66,25 @@ def a_scripted_config(root: Path, *, train: int = 40, samples: int = 6, name: st
         "evaluation": {"samples": 2, "k": [1, 2], "checkpoint_problems": 0},
     }
     return parse(raw | changes)
+
+
+def a_minimal_config(root: Path, **changes: Any) -> Config:
+    """A configuration that sets nothing but what it must, with a scripted teacher called "teacher"."""
+    raw = {
+        "name": "a-run",
+        "root": str(root),
+        "sources": [{"kind": "generated"}],
+        "teachers": [{"model": "m", "engine": {"kind": "scripted"}}],
+        "student": {"model": "m"},
+    }
+    return parse(raw | changes)
+
+
+def a_run_with(config: Config, *segments: Sequence[Rollout], held_out: Problem | None = None) -> Run:
+    """A run that holds the rollouts, each argument in a segment of its own; their problems are its train problems."""
+    run = begin_or_resume(config)
+    problems = {rollout.problem.id: rollout.problem for segment in segments for rollout in segment}
+    run.store_problems([*problems.values(), held_out or a_problem("held out?", split=Split.TEST)])
+    for segment in segments:
+        run.ledger.append(segment)
+    return run

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reasonray.analysis.funnel import Funnel, count_funnel
-from reasonray.config import Config, Prompt, parse
+from reasonray.config import Prompt, parse
 from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
 from reasonray.curation.export import EXPORT_SCHEMA, examples, json_lines, split_off
@@ -111,16 +111,12 @@ def test_other_trainers_layouts_hold_the_same_turns() -> None:
     assert len(json_lines(table, "alpaca").splitlines()) == 2
 
 
-def a_config(root: Path) -> Config:
-    return a_scripted_config(root, name="a-run")
-
-
 def a_funnel() -> Funnel:
     return count_funnel(some_rollouts(), problems=3)
 
 
 def a_card(root: Path) -> str:
-    return card(a_config(root), a_funnel(), examples(some_rollouts(), PROMPT).select(list(CARD_COLUMNS)))
+    return card(a_scripted_config(root), a_funnel(), examples(some_rollouts(), PROMPT).select(list(CARD_COLUMNS)))
 
 
 def test_the_card_counts_every_rollout_by_its_reason(tmp_path: Path) -> None:
@@ -144,7 +140,7 @@ def test_the_card_shows_prompts_and_sampling_as_json(tmp_path: Path) -> None:
 
 def test_the_card_holds_no_addresses_of_the_run_its_files_and_its_servers(tmp_path: Path) -> None:
     assert str(tmp_path) not in a_card(tmp_path)
-    config = a_config(tmp_path).model_dump(mode="json")
+    config = a_scripted_config(tmp_path).model_dump(mode="json")
     config["sources"] = [
         {"kind": "files", "train": f"{tmp_path}/private/train.jsonl", "test": "s3://secret/test.jsonl"}
     ]
@@ -170,7 +166,7 @@ def test_examples_name_a_model_without_its_directory() -> None:
 def test_the_card_calls_answers_correct_only_if_wrong_ones_were_dropped(tmp_path: Path) -> None:
     everything = a_scripted_config(tmp_path, curation={"rules": []})
     exported = examples(some_rollouts(), PROMPT)
-    assert "found correct" in card(a_config(tmp_path), a_funnel(), exported)
+    assert "found correct" in card(a_scripted_config(tmp_path), a_funnel(), exported)
     assert "found correct" not in card(everything, a_funnel(), exported)
 
 
@@ -178,7 +174,7 @@ def test_the_card_names_a_common_license_and_those_that_are_not_stated(tmp_path:
     exported = examples(some_rollouts(), PROMPT)
 
     def card_with(problems: str, teacher: str) -> str:
-        config = a_config(tmp_path).model_dump(mode="json")
+        config = a_scripted_config(tmp_path).model_dump(mode="json")
         config["sources"] = [{"kind": "files", "train": "x", "license": problems}, config["sources"][0]]
         config["teachers"][0]["license"] = teacher
         return card(parse(config), a_funnel(), exported)
@@ -191,5 +187,5 @@ def test_the_card_names_a_common_license_and_those_that_are_not_stated(tmp_path:
 
 def test_a_run_without_examples_has_a_card(tmp_path: Path) -> None:
     nothing = some_rollouts().slice(1, 2)
-    text = card(a_config(tmp_path), count_funnel(nothing, problems=1), examples(nothing, PROMPT))
+    text = card(a_scripted_config(tmp_path), count_funnel(nothing, problems=1), examples(nothing, PROMPT))
     assert "none was accepted" in text

@@ -20,7 +20,7 @@ from reasonray.records import Outcome, Rollout, Split
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
 from reasonray.store.run import Run, begin_or_resume
-from tests.factories import a_problem, a_rollout, a_scripted_config
+from tests.factories import a_problem, a_rollout, a_run_with, a_scripted_config
 
 pytestmark = pytest.mark.ray
 
@@ -58,12 +58,8 @@ def a_config(root: Path, **curation: Any) -> Config:
 
 
 def a_run(root: Path, segments: list[list[Rollout]], **curation: Any) -> Run:
-    run = begin_or_resume(a_config(root, **curation))
-    problems = {rollout.problem.id: rollout.problem for rollouts in segments for rollout in rollouts}
-    run.store_problems([*problems.values(), a_problem("Who painted it?", "Klee", split=Split.TEST)])
-    for rollouts in segments:
-        run.ledger.append(rollouts)
-    return run
+    held_out = a_problem("Who painted it?", "Klee", split=Split.TEST)
+    return a_run_with(a_config(root, **curation), *segments, held_out=held_out)
 
 
 def data_of(run: Run, part: str = "data") -> pa.Table:

@@ -11,32 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from reasonray.analysis.checker_agreement import agreement
-from reasonray.config import Config, UserError
-from reasonray.records import Finish, Outcome, Problem, Rollout, Split, hash_fraction
+from reasonray.config import UserError
+from reasonray.records import Finish, Outcome, Problem, Rollout, hash_fraction
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
 from reasonray.stages.verify import verify
-from reasonray.store.run import Run, begin_or_resume
+from reasonray.store.run import Run
 from reasonray.store.schema import rollouts_to_table
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
-from tests.factories import a_problem, a_rollout, a_scripted_config
+from tests.factories import a_problem, a_rollout, a_run_with, a_scripted_config
 
 pytestmark = pytest.mark.ray
 
 JUDGE = {"model": "judge", "engine": {"kind": "scripted", "correct": 1.0}, "cpus": 0.1}
 """It accepts every answer except on its control questions, whose answers the scripted engine knows."""
-
-
-def a_config(root: Path, **checking: Any) -> Config:
-    return a_scripted_config(root, checking=checking)
-
-
-def a_run(config: Config, rollouts: list[Rollout]) -> Run:
-    run = begin_or_resume(config)
-    problems = {rollout.problem.id: rollout.problem for rollout in rollouts}
-    run.store_problems([*problems.values(), a_problem("held out?", split=Split.TEST)])
-    run.ledger.append(rollouts)
-    return run
 
 
 def answers(problem: Problem, *texts: str, **changes: Any) -> list[Rollout]:
@@ -54,7 +42,7 @@ def verified(run: Run) -> pa.Table:
 def test_the_new_verdict_is_stored_next_to_the_committed_one(ray_cluster: None, tmp_path: Path) -> None:
     stale = answers(a_problem(), "42", "41", outcome=Outcome.WRONG)
     failed = [a_rollout("", Outcome.FAILED, sample=9, finish=Finish.ERROR)]
-    run = a_run(a_config(tmp_path), stale + failed)
+    run = a_run_with(a_scripted_config(tmp_path), stale + failed)
     before = run.ledger.read()
     table = verified(run).sort_by("id")
     assert run.ledger.read().equals(before), "the committed rollouts are unchanged"
@@ -80,7 +68,7 @@ def test_it_ends_although_other_actors_hold_the_cluster_cpus(ray_cluster: None, 
 
     replica = ray.remote(Replica).options(num_cpus=held).remote()
     ray.get(replica.ready.remote(), timeout=60)
-    run = a_run(a_config(tmp_path), answers(a_problem(), "42", "41", outcome=Outcome.WRONG))
+    run = a_run_with(a_scripted_config(tmp_path), answers(a_problem(), "42", "41", outcome=Outcome.WRONG))
     with ThreadPoolExecutor(1) as executor:
         verifying = executor.submit(verify, run)
         try:
@@ -91,7 +79,7 @@ def test_it_ends_although_other_actors_hold_the_cluster_cpus(ray_cluster: None, 
 
 
 def test_segments_of_an_older_schema_are_verified_next_to_newer_ones(ray_cluster: None, tmp_path: Path) -> None:
-    run = a_run(a_config(tmp_path), answers(a_problem(), "42", outcome=Outcome.WRONG))
+    run = a_run_with(a_scripted_config(tmp_path), answers(a_problem(), "42", outcome=Outcome.WRONG))
     former_names = {"resample": "round", "annotation_num_steps": "annotation_depth"}
     for number in range(2):
         rollouts = answers(a_problem(f"older {number}?"), "42", "41", outcome=Outcome.WRONG, resample=number)
@@ -109,7 +97,7 @@ def test_segments_of_an_older_schema_are_verified_next_to_newer_ones(ray_cluster
 
 def test_a_rollout_and_its_resample_have_a_verdict_each(ray_cluster: None, tmp_path: Path) -> None:
     first = answers(a_problem(), "41", "42", outcome=Outcome.WRONG)
-    run = a_run(a_config(tmp_path), first)
+    run = a_run_with(a_scripted_config(tmp_path), first)
     run.ledger.append(answers(a_problem(), "42", "41", outcome=Outcome.WRONG, resample=1))
     assert verified(run).num_rows == 4
     committed = pa.concat_tables([segment.read_table() for segment in run.ledger.segments()])
@@ -133,7 +121,7 @@ def test_a_judge_decides_where_the_rules_cannot_and_nowhere_else(ray_cluster: No
     ]
     cut = a_rollout("<think> and so", Outcome.TRUNCATED, problem=problems[0], sample=6, finish=Finish.LENGTH)
     rollouts.append(cut)
-    run = a_run(a_config(tmp_path, judge=JUDGE, audit=0.5), rollouts)
+    run = a_run_with(a_scripted_config(tmp_path, checking={"judge": JUDGE, "audit": 0.5}), rollouts)
     table = verified(run)
     rows = table.to_pylist()
     undecided = [row for row in rows if row["judged_for"] == "undecided"]
@@ -172,7 +160,9 @@ def test_a_majority_stands_in_for_a_missing_gold_answer_and_another_checker_for_
     rollouts = answers(open_problem, "7", "7.0", "8", "7", outcome=Outcome.UNVERIFIABLE)
     rollouts += answers(torn, "1", "2", "3", "4", outcome=Outcome.UNVERIFIABLE)
     rollouts += answers(known, "42.0", outcome=Outcome.WRONG)
-    run = a_run(a_config(tmp_path, majority=0.6, instead={"text_answer": "math_answer"}), rollouts)
+    run = a_run_with(
+        a_scripted_config(tmp_path, checking={"majority": 0.6, "instead": {"text_answer": "math_answer"}}), rollouts
+    )
     columns = ("problem_id", "verdict_outcome", "verdict_checker")
     assert Counter(tuple(row[name] for name in columns) for row in verified(run).to_pylist()) == {
         (open_problem.id, "correct", "majority"): 3,
@@ -181,4 +171,9 @@ def test_a_majority_stands_in_for_a_missing_gold_answer_and_another_checker_for_
         (known.id, "correct", "math_answer"): 1,
     }
     with pytest.raises(UserError, match="no checker is called 'vibes'"):
-        verified(a_run(a_config(tmp_path / "other", instead={"text_answer": "vibes"}), answers(known, "42")))
+        verified(
+            a_run_with(
+                a_scripted_config(tmp_path / "other", checking={"instead": {"text_answer": "vibes"}}),
+                answers(known, "42"),
+            )
+        )

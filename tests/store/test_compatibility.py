@@ -12,6 +12,7 @@ from reasonray.config.changes import change_of, free_fields
 from reasonray.config.section import Change
 from reasonray.store.compatibility import incompatibility, is_extension, values_by_path
 from reasonray.store.run import begin_or_resume
+from tests.factories import a_minimal_config
 
 TEACHER: dict[str, Any] = {"name": "a", "model": "m", "engine": {"kind": "scripted"}, "sampling": {"max_tokens": 64}}
 
@@ -21,8 +22,7 @@ def plain(**changes: Any) -> dict[str, Any]:
 
 
 def config(root: Path, **changes: Any) -> Config:
-    raw = {"name": "r", "root": str(root), "sources": [{"kind": "generated"}], "teachers": [TEACHER]}
-    return parse(raw | {"student": {"model": "m"}} | changes)
+    return a_minimal_config(root, **({"name": "r", "teachers": [TEACHER]} | changes))
 
 
 @pytest.mark.parametrize(

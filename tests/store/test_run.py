@@ -1,46 +1,34 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from reasonray.config import Config, UserError, parse
+from reasonray.config import UserError
 from reasonray.records import Split
 from reasonray.store.lease import exclusive
 from reasonray.store.run import begin_or_resume, find_run
-from tests.factories import a_problem
-
-
-def a_config(root: Path, **changes: Any) -> Config:
-    raw = {
-        "name": "a-run",
-        "root": str(root),
-        "sources": [{"kind": "generated"}],
-        "teachers": [{"model": "m", "engine": {"kind": "scripted"}}],
-        "student": {"model": "m"},
-    }
-    return parse(raw | changes)
+from tests.factories import a_minimal_config, a_problem
 
 
 def test_a_run_opens_again_with_the_same_configuration(tmp_path: Path) -> None:
-    run = begin_or_resume(a_config(tmp_path))
-    assert begin_or_resume(a_config(tmp_path)) == run
+    run = begin_or_resume(a_minimal_config(tmp_path))
+    assert begin_or_resume(a_minimal_config(tmp_path)) == run
     assert find_run(str(tmp_path / "a-run")).config == run.config
 
 
 def test_a_changed_configuration_is_refused_by_field_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    run = begin_or_resume(a_config(tmp_path))
+    run = begin_or_resume(a_minimal_config(tmp_path))
     before = (run.place / "config.json").read()
     with pytest.raises(UserError, match=r"seed = 0, now it is 5; give the run another name"):
-        begin_or_resume(a_config(tmp_path, seed=5))
+        begin_or_resume(a_minimal_config(tmp_path, seed=5))
     assert (run.place / "config.json").read() == before
 
 
 def test_the_placement_of_work_may_change(tmp_path: Path) -> None:
-    begin_or_resume(a_config(tmp_path))
+    begin_or_resume(a_minimal_config(tmp_path))
     teacher = {"model": "m", "engine": {"kind": "scripted"}, "replicas": 3, "gpus": 0, "cpus": 2}
-    begin_or_resume(a_config(tmp_path, teachers=[teacher], training={"workers": 2}))
+    begin_or_resume(a_minimal_config(tmp_path, teachers=[teacher], training={"workers": 2}))
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -55,21 +43,21 @@ def test_opening_a_run_with_a_broken_document_is_one_line(tmp_path: Path, conten
     with pytest.raises(UserError, match=r"config\.json is broken"):
         find_run(str(tmp_path / "a-run"))
     with pytest.raises(UserError, match=r"config\.json is broken"):
-        begin_or_resume(a_config(tmp_path))
+        begin_or_resume(a_minimal_config(tmp_path))
 
 
 def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot use .*Not a directory"):
-        begin_or_resume(a_config(tmp_path / "file"))
-    run = begin_or_resume(a_config(tmp_path))
+        begin_or_resume(a_minimal_config(tmp_path / "file"))
+    run = begin_or_resume(a_minimal_config(tmp_path))
     (tmp_path / "a-run" / ".lock").mkdir()
     with pytest.raises(UserError, match=r"cannot use .*a-run"), exclusive(run):
         pass
 
 
 def test_problems_come_back_from_their_snapshot(tmp_path: Path) -> None:
-    run = begin_or_resume(a_config(tmp_path))
+    run = begin_or_resume(a_minimal_config(tmp_path))
     problems = [a_problem(metadata={"b": [1, 2]}), a_problem("2 + 2?", "4", split=Split.TEST)]
     with pytest.raises(UserError, match="has no problems yet"):
         run.problems(Split.TRAIN)
@@ -79,7 +67,7 @@ def test_problems_come_back_from_their_snapshot(tmp_path: Path) -> None:
 
 
 def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
-    run = begin_or_resume(a_config(tmp_path))
+    run = begin_or_resume(a_minimal_config(tmp_path))
     run.events.emit("sample", rollouts=1)
     run.events.emit("train", loss=0.5)
     with Path(run.place.path, "events.jsonl").open("a") as file:
@@ -89,7 +77,7 @@ def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
 
 
 def test_a_second_driver_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
-    run = begin_or_resume(a_config(tmp_path))
+    run = begin_or_resume(a_minimal_config(tmp_path))
     hold = (
         "import sys, time; from reasonray.store.lease import exclusive; from reasonray.store.run import find_run\n"
         "with exclusive(find_run(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -106,7 +94,7 @@ def test_a_second_driver_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Pa
 
 
 def test_a_model_that_changed_under_its_name_is_refused(tmp_path: Path) -> None:
-    run = begin_or_resume(a_config(tmp_path))
+    run = begin_or_resume(a_minimal_config(tmp_path))
     assert run.model_identity("m", None) is None
     run.record_model_identity("m", None, "abc")
     run.record_model_identity("m", None, "abc")
