@@ -154,3 +154,20 @@ def test_config_prints_every_knob_with_its_default(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "**`learning_rate`** = `1e-05`" in printed
     assert "**`temperature`** = `1.0`" in printed
+
+
+@pytest.mark.parametrize(
+    ("job", "command"), [("jobs/train.py", "python jobs/train.py"), ("train", "python -m reasonray.cli.main train")]
+)
+def test_a_script_or_a_command_is_submitted_with_the_configuration_and_an_absolute_root(
+    job: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entrypoints: list[str] = []
+
+    def record(entrypoint: str, *_: object, **__: object) -> int:
+        entrypoints.append(entrypoint)
+        return 7
+
+    monkeypatch.setattr("reasonray.cli.submit._submit", record)
+    assert main(["submit", job, "jobs/configs/smoke.toml", "policy.samples=3"]) == 7, "the job's exit status"
+    assert entrypoints == [f"{command} jobs/configs/smoke.toml policy.samples=3 root={Path.cwd() / 'runs'}"]
