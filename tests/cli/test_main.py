@@ -80,10 +80,10 @@ def test_a_job_and_a_submission_refuse_such_settings_before_they_create_a_run_or
 
 
 def test_a_users_rule_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "rules_of_mine.py").write_text("def polite(table, curation): ...")
+    (tmp_path / "rules_of_the_directory.py").write_text("def polite(table, curation): ...")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    assert main(["plan", SMOKE, 'curation.rules=["rules_of_mine:polite"]']) == 0
+    assert main(["plan", SMOKE, 'curation.rules=["rules_of_the_directory:polite"]']) == 0
 
 
 def test_status_prints_what_a_run_holds(run: str, capsys: pytest.CaptureFixture[str]) -> None:
