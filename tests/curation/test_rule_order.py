@@ -107,6 +107,7 @@ _ROLLOUTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_ROLLOUTS, st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=150)
 def test_whatever_the_order_of_the_rules_the_first_that_fires_is_the_reason(

@@ -265,6 +265,7 @@ def test_every_rollout_is_selected_or_dropped_for_one_reason(
         assert len(set(texts)) == len(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hashed", ["string", "int64"])
 def test_a_million_rollouts_take_seconds(hashed: str) -> None:
     rows = 1_000_000

@@ -137,6 +137,7 @@ def test_reasoning_that_a_server_split_off_precedes_the_answer_in_tags(serve: Se
     assert answered(server).text == "<think>\n6 times 7\n</think>\n\n42."
 
 
+@pytest.mark.slow
 def test_a_busy_server_gets_a_retry_after_the_time_it_names(serve: Serve) -> None:
     server = serve(
         (429, {"retry-after": "1.5"}, REFUSED), (503, {}, REFUSED), (200, {}, None), (200, {}, chat_answer("42"))
@@ -146,6 +147,7 @@ def test_a_busy_server_gets_a_retry_after_the_time_it_names(serve: Serve) -> Non
     assert server.times[1] - server.times[0] >= 1.5
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_failing_is_a_dead_engine_not_a_failed_rollout(serve: Serve) -> None:
     server = serve(*[(500, {}, REFUSED)] * 3)
     with pytest.raises(EngineDied, match="failed 3 times in a row, the last: InternalServerError"):

@@ -16,6 +16,8 @@ from tests.factories import a_rollout
 from tests.reporting.test_page import hostile_run, inputs_of
 from tests.synthetic_run import synthetic_run
 
+pytestmark = pytest.mark.slow
+
 
 def saying(text, phrase, sample):
     start = text.index(phrase)

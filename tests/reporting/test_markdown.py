@@ -10,6 +10,8 @@ from reasonray.reporting.page import render
 from tests.reporting.test_page import DEGENERATE, Page, hostile_run, inputs_of, partial_run, resolve, shown_value
 from tests.synthetic_run import synthetic_run
 
+pytestmark = pytest.mark.slow
+
 NUMBER = re.compile(r'<data value="([^"]*)" data-from="([^"]*)">([^<]*)</data>')
 LOOSE = re.compile(r"\d")
 CONSTANTS = re.compile(

@@ -23,6 +23,8 @@ from tests.reporting.test_markdown import NUMBER
 from tests.reporting.test_page import Page, resolve, shown_value
 from tests.synthetic_run import a_config, arm_table, problems
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 ARCHIVE = ROOT / "tests/store/archives/schema-2.tar.gz"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -241,7 +243,6 @@ def test_a_run_that_an_earlier_version_reported_is_compared_under_todays_names(t
     assert f"{stored['behaviours']['student']['depth']['mean']:.2f}" in row.group()
 
 
-@pytest.mark.slow
 def test_the_job_reports_a_run_by_its_directory_and_refuses_one_that_holds_no_run(tmp_path: Path) -> None:
     run = a_run(tmp_path)
 

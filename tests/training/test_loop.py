@@ -22,6 +22,8 @@ from reasonray.training.examples import collate
 from reasonray.training.model import _verify_export, export, load, probe_logits
 from tests.students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
@@ -153,7 +155,6 @@ def test_an_export_that_reads_back_differently_is_an_error(tmp_path: Path) -> No
         _verify_export(weights, exported, torch.float32, logits)
 
 
-@pytest.mark.slow
 def test_four_examples_are_memorised_and_the_student_stops(tmp_path: Path) -> None:
     special = ["<|im_start|>", "<|im_end|>"]
     tokenizer = byte_tokenizer("{% for m in messages %}{{ m['content'] }}{% endfor %}", special, "<|im_end|>")

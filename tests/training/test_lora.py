@@ -14,6 +14,8 @@ from reasonray.training import loop
 from reasonray.training.examples import collate
 from tests.students import curve, in_workers, make_job, random_examples, train, train_as_worker, write_model
 
+pytestmark = pytest.mark.slow
+
 ROWS = random_examples()
 LORA = {"lora_rank": 4, "lora_alpha": 16.0, "batch": 3}
 
@@ -63,7 +65,6 @@ def test_a_checkpoint_holds_the_adapters_only_and_resumes_bit_equal(tmp_path: Pa
     assert figures[-1]["loss"] < figures[0]["loss"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 3e-2)])
 def test_two_workers_train_the_same_adapters_as_one(tmp_path: Path, precision: str, tolerance: float) -> None:
     torch.set_num_threads(1)
