@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reasonray.config import load_config
+from reasonray.config import Config, load_config
 from reasonray.errors import UserError
 from reasonray.records import BEHAVIOURS, Outcome
 
@@ -121,23 +121,27 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
     """Take nothing."""
 
 
-def _distill(options: Options) -> None:
+def _configuration(options: Options) -> Config:
+    """Return a command's configuration; the rules and functions that it names can be in the working directory."""
     from reasonray.cli.preflight import importing_from_here
-    from reasonray.pipeline import distill
 
     importing_from_here()
-    distill(load_config(options.config, options.overrides))
+    return load_config(options.config, options.overrides)
+
+
+def _distill(options: Options) -> None:
+    from reasonray.pipeline import distill
+
+    distill(_configuration(options))
 
 
 def _on_run(work: Callable[[Run], object]) -> Callable[[Options], None]:
     """Return a command that works on the run of a configuration."""
 
     def command(options: Options) -> None:
-        from reasonray.cli.preflight import importing_from_here
         from reasonray.pipeline import open_run
 
-        importing_from_here()
-        with open_run(load_config(options.config, options.overrides)) as run:
+        with open_run(_configuration(options)) as run:
             work(run)
 
     return command
@@ -217,11 +221,9 @@ def _submit(options: Options) -> int:
 
 def _plan(options: Options) -> None:
     from reasonray.cli.plan import forecast
-    from reasonray.cli.preflight import importing_from_here
     from reasonray.pipeline import refuse_missing_files, refuse_unknown_names
 
-    importing_from_here()
-    config = load_config(options.config, options.overrides)
+    config = _configuration(options)
     refuse_unknown_names(config)
     refuse_missing_files(config)
     print(forecast(config))
