@@ -25,6 +25,7 @@ from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
 from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung, SampleRequest
 from reasonray.records import JUDGED, Finish, Outcome, Problem, Rollout, Verdict
+from reasonray.sampling.ledger_writer import LedgerWriter
 from reasonray.sampling.policy import SampleState, is_satisfied, next_samples
 from reasonray.sampling.telemetry import Telemetry
 from reasonray.sampling.work import (
@@ -38,12 +39,9 @@ from reasonray.sampling.work import (
     Usage,
     make_rollout,
 )
-from reasonray.store.ledger import Ledger
 from reasonray.store.schema import rollouts_to_table
 
 _COMMIT_SECONDS = 5.0
-_RETRY_PAUSES = (1, 4, 16, 60, 120)
-"""Seconds between the tries of a commit."""
 
 Key = tuple[str, str]
 """(job, problem id)"""
@@ -293,38 +291,3 @@ def _samples_to_start(lease: Lease, state: SampleState) -> list[int]:
     if lease.isolation is not Isolation.SAMPLE:
         return next_samples(lease.job.policy, state)
     return [] if state.in_flight else next_samples(lease.job.policy, state)[:1]
-
-
-class LedgerWriter:
-    """A buffer of finished rollouts that commits them to their ledgers outside the event loop."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Ledger, list[Rollout]] = {}
-        self._committing = asyncio.Lock()
-
-    def add(self, ledger: Ledger, rollout: Rollout) -> None:
-        """Add a rollout; it is safe once `commit` has returned."""
-        self._waiting.setdefault(ledger, []).append(rollout)
-
-    async def commit(self) -> None:
-        """Commit all rollouts added so far. If this raises, they stay in the buffer for the next commit.
-
-        Raises:
-            OSError: the storage still refuses after several tries.
-        """
-        async with self._committing:
-            for ledger, waiting in list(self._waiting.items()):
-                if rollouts := list(waiting):
-                    await _append(ledger, rollouts)
-                    del waiting[: len(rollouts)]  # only now are they safe; others were added meanwhile
-
-
-async def _append(ledger: Ledger, rollouts: list[Rollout]) -> None:
-    for pause in (*_RETRY_PAUSES, None):
-        try:
-            await asyncio.to_thread(ledger.append, rollouts)
-            return
-        except OSError:  # a full disk, a store that is away for a moment: finished rollouts wait in memory
-            if pause is None:
-                raise
-            await asyncio.sleep(pause)

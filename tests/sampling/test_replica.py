@@ -10,8 +10,8 @@ import ray
 from pyarrow import fs
 
 from reasonray.config import Fixed
+from reasonray.sampling.ledger_writer import LedgerWriter
 from reasonray.sampling.pool import ReplicaPool
-from reasonray.sampling.replica import LedgerWriter
 from reasonray.sampling.work import EngineSpec, Lease, ProblemState, ResolvedJob, SamplingJob
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import begin_or_resume
