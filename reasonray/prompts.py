@@ -1,14 +1,22 @@
 """Prompts: problem → messages → text → token ids; and a completion split into reasoning and response.
 
 Engines and training use the same functions, so a student is trained on exactly the prompt that it is sampled with.
+
+Some chat templates write the beginning of the answer into the prompt, mostly `<think>`. This text is the prompt's
+`opening`. The model continues it, so it belongs to the answer: the answer is opening + completion.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, Protocol, TypedDict
 
+from jinja2 import TemplateError
+
 from reasonray.config import Prompt
+from reasonray.errors import UserError
 
 REASONING_OPEN = "<think>"
 REASONING_CLOSE = "</think>"
@@ -25,12 +33,20 @@ class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that is used here."""
 
     chat_template: Any
+    added_tokens_decoder: Any
+    """Token id → an added token, with its text as `content` and whether it is `special`."""
 
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any:
         """Render messages."""
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
         """Encode text."""
+
+
+_DATE = date(2024, 7, 26)
+"""The date in the prompts of runs that recorded none: the one that Llama 3.1's template falls back to."""
+_TAG = re.compile(f"{REASONING_OPEN}|{REASONING_CLOSE}")
+_EMPTY_BLOCK = rf"(?:{REASONING_OPEN}\s*)?{REASONING_CLOSE}\s*"
 
 
 def messages(prompt: Prompt, question: str) -> list[Message]:
@@ -48,27 +64,178 @@ def _user_turn(prompt: Prompt, question: str) -> str:
     return prompt.template.replace("{question}", question)
 
 
-def prompt_text(tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any]) -> str:
+def prompt_text(
+    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = _DATE
+) -> str:
     """Return the text that the model continues. Without a chat template it is plain Question/Answer lines.
+
+    Worked examples keep their reasoning, which many templates cut out of earlier turns. A system message that the
+    template refuses (Gemma 2, Mistral 7B) becomes the beginning of the first user turn.
 
     Args:
         tokenizer: of the model.
         turns: the chat.
         template_args: further arguments of the chat template, such as `enable_thinking`.
+        today: the date for templates that write it. It is the run's, so that a prompt is the same on every day.
+
+    Raises:
+        UserError: the template refuses the chat.
     """
+    if not tokenizer.chat_template:
+        label = {"system": "", "user": "Question: ", "assistant": "Answer: "}
+        return "\n\n".join(f"{label[turn['role']]}{turn['content']}" for turn in turns) + "\n\nAnswer:"
+    text = _render(tokenizer, turns, template_args, today)
+    examples = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+    if all(example.strip() in text for example in examples):
+        return text
+    marks = iter(range(len(examples)))
+    marked: list[Message] = [
+        {"role": "assistant", "content": _mark(next(marks))} if turn["role"] == "assistant" else turn for turn in turns
+    ]
+    text = _render(tokenizer, marked, template_args, today)
+    for number, example in enumerate(examples):
+        if example.lstrip().startswith(REASONING_OPEN):  # some templates write an empty block before earlier answers
+            text = re.sub(_EMPTY_BLOCK + _mark(number), _mark(number), text)
+        text = text.replace(_mark(number), example)
+    return text
+
+
+def _mark(number: int) -> str:
+    """Return a text that stands for a turn's content; no model and no template writes these private characters."""
+    return f"\ue000{number}\ue001"
+
+
+def _render(tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date) -> str:
+    arguments = {"strftime_now": today.strftime} | dict(template_args)
+    fault = ""
+    for chat in (list(turns), _without_system(turns)):
+        try:
+            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **arguments))
+        except TemplateError as error:
+            fault = fault or str(error)
+    raise UserError(
+        f"the model's chat template refuses the prompt: {fault}; change prompt.system, prompt.examples or "
+        "prompt.template_args"
+    )
+
+
+def _without_system(turns: Sequence[Message]) -> list[Message]:
+    """Return a chat whose system message is the beginning of the first user turn."""
+    if turns[0]["role"] != "system":
+        return list(turns)
+    system, user, *others = turns
+    return [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *others]
+
+
+def opening(
+    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = _DATE
+) -> str:
+    """Return what the prompt writes of the answer itself, such as "<think>\\n"; mostly nothing.
+
+    It is the text at the prompt's end that follows the header of the assistant's turn. The header is what the template
+    writes between a question and an earlier answer. A reasoning tag never belongs to the header, because some templates
+    write an empty block before each earlier answer; a control token always does.
+
+    Args:
+        tokenizer: of the model.
+        turns: the chat.
+        template_args: further arguments of the chat template.
+        today: as in `prompt_text`.
+    """
+    if not tokenizer.chat_template:
+        return ""
+    *earlier, last = turns
+    asked: list[Message] = [*earlier, {"role": "user", "content": last["content"] + _mark(0)}]
+    _, found, tail = _render(tokenizer, asked, template_args, today).rpartition(_mark(0))
+    if not found:
+        return ""
+    header = _header(tokenizer, [turn for turn in turns[:1] if turn["role"] == "system"], template_args, today)
+    tag = _TAG.search(tail)
+    start = min(len(_common_beginning(tail, header)) if header else len(tail), tag.start() if tag else len(tail))
+    return _after_control_tokens(tokenizer, tail[start:]).lstrip()
+
+
+def _header(tokenizer: Tokenizer, system: list[Message], template_args: Mapping[str, Any], today: date) -> str:
+    """Return what a template writes between a question and an earlier answer; "" if it allows no earlier answers."""
+    question, answer, following = map(_mark, range(3))
+    chat: list[Message] = [
+        *system,
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": following},
+    ]
+    try:
+        text = _render(tokenizer, chat, template_args, today)
+    except UserError:
+        return ""
+    after_question = text.partition(question)[2]
+    return after_question.partition(answer)[0] if answer in after_question else ""
+
+
+def _common_beginning(text: str, other: str) -> str:
+    pairs = enumerate(zip(text, other, strict=False))
+    return text[: next((index for index, (one, two) in pairs if one != two), min(len(text), len(other)))]
+
+
+def _after_control_tokens(tokenizer: Tokenizer, text: str) -> str:
+    """Return the text after its last control token."""
+    tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    ends = [text.rfind(token) + len(token) for token in tokens if token in text and not _TAG.search(token)]
+    return text[max(ends, default=0) :]
+
+
+def whole_answer(prompt_opening: str, completion: str) -> str:
+    """Return an answer from its beginning: what the prompt opened, then the completion.
+
+    A block of reasoning that is closed and never opened was opened by the prompt, even where that was not recorded: by
+    versions that did not, or by a server that renders the prompt itself.
+    """
+    before, close, _ = completion.partition(REASONING_CLOSE)
+    if not prompt_opening and close and before.strip() and REASONING_OPEN not in before:
+        return f"{REASONING_OPEN}\n{completion}"
+    return prompt_opening + completion
+
+
+def continuation(prompt_opening: str, answer: str) -> str:
+    """Return what an answer adds to a prompt that holds its opening already, so that both write each tag once.
+
+    Args:
+        prompt_opening: of the prompt that the answer is to follow.
+        answer: from its beginning, as `whole_answer` returns it.
+
+    Raises:
+        ValueError: the answer does not begin as the prompt does; the message says how.
+    """
+    begins = prompt_opening.strip()
+    if not begins:
+        return answer
+    if answer.startswith(prompt_opening):
+        return answer[len(prompt_opening) :]
+    if answer.lstrip().startswith(begins):  # only the white space differs
+        rest = answer.lstrip().removeprefix(begins)
+        return rest.removeprefix(_common_beginning(rest, prompt_opening[len(prompt_opening.rstrip()) :]))
+    reasoning, response = split_reasoning(answer)
+    if begins.endswith(REASONING_CLOSE) and not reasoning.strip():  # neither of them reasons
+        return response.lstrip() if _TAG.search(answer) else answer
+    how = "holds no reasoning" if not reasoning.strip() else "reasons" if REASONING_CLOSE in begins else "does not"
+    raise ValueError(f"the prompt opens the answer with {prompt_opening!r}, and the answer {how}")
+
+
+def prompt_ids(
+    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = _DATE
+) -> list[int]:
+    """Return the token ids of `prompt_text`.
+
+    A chat template writes its own special tokens, so none are added. Without one, those that the tokenizer puts before
+    a text are added, and not those after it: they would end the prompt before the answer.
+    """
+    text = prompt_text(tokenizer, turns, template_args, today)
+    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     if tokenizer.chat_template:
-        rendered = tokenizer.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=True, **dict(template_args)
-        )
-        return str(rendered)
-    label = {"system": "", "user": "Question: ", "assistant": "Answer: "}
-    return "\n\n".join(f"{label[turn['role']]}{turn['content']}" for turn in turns) + "\n\nAnswer:"
-
-
-def prompt_ids(tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any]) -> list[int]:
-    """Return the token ids of `prompt_text`. A chat template writes its own special tokens, so none are added."""
-    text = prompt_text(tokenizer, turns, template_args)
-    return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
+        return plain
+    marked = list(tokenizer(text, add_special_tokens=True)["input_ids"])
+    starts = range(len(marked) - len(plain) + 1)
+    return next((marked[:start] + plain for start in starts if marked[start : start + len(plain)] == plain), plain)
 
 
 def split_reasoning(completion: str) -> tuple[str, str]:

@@ -20,13 +20,10 @@ from reasonray.config import Training
 from reasonray.training import examples, loop
 from reasonray.training.examples import Example, collate
 from reasonray.training.plan import learning_rate
+from tests.templates import CHATML
 
 VOCAB = 97
 LENGTHS = (9, 1 + 1, 14, 9, 23, 3, 17, 5)
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 EXACT = {"precision": "fp32", "learning_rate": 1e-2, "warmup": 0.1, "checkpoints": 1}
 
 

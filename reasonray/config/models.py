@@ -24,10 +24,11 @@ class Prompt(Section):
     """The chat messages of a problem."""
 
     system: str = ""
-    """The system message; "" for none."""
+    """The system message; "" for none. Where the chat template allows none (Gemma 2, Mistral 7B), it begins the first
+    user turn."""
     examples: tuple[Example, ...] = ()
-    """Worked examples, shown as earlier turns. In TOML also the name of a JSON Lines file next to the configuration,
-    with one example a line."""
+    """Worked examples, shown as earlier turns, with their reasoning even where the chat template cuts it out. In TOML
+    also the name of a JSON Lines file next to the configuration, with one example a line."""
     template: str = "{question}"
     """The user's turn; `{question}` is replaced by the problem's question."""
     template_args: dict[str, Any] = Field(default_factory=dict)
@@ -92,7 +93,8 @@ class EndpointEngine(Section):
     `tokenizer`."""
     tokenizer: str | None = None
     """A model reference whose chat template renders prompts for the completions API; without it prompts are plain
-    Question/Answer lines."""
+    Question/Answer lines. For the chat API it is not needed, and shows which beginning of an answer, such as `<think>`,
+    the server's prompt already holds."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself is stored nowhere."""
     max_num_seqs: PositiveInt = 64

@@ -26,7 +26,7 @@ from reasonray import models
 from reasonray.config import EndpointEngine, Sampling, UserError
 from reasonray.engines.pacing import RateLimiter, backoff_seconds, retry_after_seconds
 from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
-from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, Tokenizer, messages, prompt_text
+from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, Tokenizer, messages, opening, prompt_text, whole_answer
 from reasonray.records import Finish
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Endpoint:
             if error.status_code in _REJECTED_FOR_CONTENT:
                 return Completion("", Finish.ERROR, error=self._reason(error))
             raise UserError(self._rejection(error)) from None
-        return self._completion(answer)
+        return self._completion(answer, request)
 
     async def swap(self, model: Path) -> bool:
         """Return False: the weights belong to the server."""
@@ -179,14 +179,28 @@ class Endpoint:
         prompt = prompt_text(self._tokenizer, turns, request.prompt.template_args)
         return await _with_choices(send(prompt=prompt, extra_body=body))
 
-    def _completion(self, answer: Any) -> Completion:
+    def _completion(self, answer: Any, request: SampleRequest) -> Completion:
         choice, usage = answer.choices[0], answer.usage
         prompt_tokens, completion_tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         self._tokens += completion_tokens
         text = choice.text if self._config.api == "completions" else _text(choice.message)
         finish = _FINISHES.get(choice.finish_reason, Finish.ERROR)
         error = f"the server ended the request with {choice.finish_reason!r}" if finish is Finish.ERROR else ""
-        return Completion(text, finish, prompt_tokens, completion_tokens, error)
+        return Completion(text, finish, prompt_tokens, completion_tokens, error, self._opening(text, request))
+
+    def _opening(self, text: str, request: SampleRequest) -> str:
+        """Return what the prompt opened of an answer.
+
+        A server that renders the prompt itself does not report this. With its `tokenizer` it is known; without, a block
+        of reasoning that is closed and not opened shows it. An answer that begins with it lacks nothing: servers that
+        split the reasoning off know what they opened.
+        """
+        if self._config.tokenizer:
+            turns = messages(request.prompt, request.problem.question)
+            opened = opening(self._tokenizer, turns, request.prompt.template_args)
+            is_complete = self._config.api == "chat" and text.lstrip().startswith(opened.strip())
+            return "" if is_complete else opened
+        return whole_answer("", text).removesuffix(text) if self._config.api == "chat" else ""
 
     def _rejected_key(self) -> str:
         name = self._config.api_key_env
@@ -248,6 +262,7 @@ class _NoTokenizer:
     """A tokenizer without a chat template: prompts become plain Question/Answer lines."""
 
     chat_template = None
+    added_tokens_decoder: Any = None
 
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any:
         """Fail: there is no template."""

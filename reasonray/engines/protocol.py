@@ -32,6 +32,8 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str = ""
+    opening: str = ""
+    """What the prompt wrote of the answer, before `text`: see prompts.py."""
 
 
 @dataclass(frozen=True, slots=True)

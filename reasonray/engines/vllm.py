@@ -17,7 +17,7 @@ from typing import Any
 from reasonray import models
 from reasonray.config import Sampling, UserError, VLLMEngine
 from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
-from reasonray.prompts import messages, prompt_ids
+from reasonray.prompts import messages, opening, prompt_ids
 from reasonray.records import Finish
 
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "repetition": Finish.LENGTH}
@@ -56,7 +56,7 @@ class VLLM:
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        ids = self._prompt_ids(request)
+        ids, opened = self._prompt(request)
         if len(ids) >= self._limit:
             reason = f"prompt of {len(ids)} tokens leaves no room in a context of {self._limit} (engine.max_model_len)"
             return Completion("", Finish.ERROR, len(ids), error=reason)
@@ -75,7 +75,7 @@ class VLLM:
         sample = outputs[-1].outputs[0]
         finish = _FINISHES.get(sample.finish_reason, Finish.ERROR)
         reason = "" if finish is not Finish.ERROR else f"vLLM ended the request with {sample.finish_reason!r}"
-        return Completion(sample.text, finish, len(ids), len(sample.token_ids), reason)
+        return Completion(sample.text, finish, len(ids), len(sample.token_ids), reason, opened)
 
     async def swap(self, model: Path) -> bool:
         """Load other weights into the running engine. Return False if their shape differs."""
@@ -122,17 +122,19 @@ class VLLM:
         from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(model)
-        self._encoded: dict[tuple[str, str], list[int]] = {}
+        self._prompts: dict[tuple[str, str], tuple[list[int], str]] = {}
 
-    def _prompt_ids(self, request: SampleRequest) -> list[int]:
+    def _prompt(self, request: SampleRequest) -> tuple[list[int], str]:
+        """Return the token ids of a request's prompt, and what the prompt opens of the answer."""
         # The K requests of a problem come close together: a small cache saves K - 1 renderings.
         key = (request.problem.id, request.prompt.model_dump_json())
-        if key not in self._encoded:
-            if len(self._encoded) >= 1024:
-                self._encoded.clear()
+        if key not in self._prompts:
+            if len(self._prompts) >= 1024:
+                self._prompts.clear()
             turns = messages(request.prompt, request.problem.question)
-            self._encoded[key] = prompt_ids(self._tokenizer, turns, request.prompt.template_args)
-        return self._encoded[key]
+            chat = self._tokenizer, turns, request.prompt.template_args
+            self._prompts[key] = prompt_ids(*chat), opening(*chat)
+        return self._prompts[key]
 
 
 def check_arguments(model: str, revision: str | None, config: VLLMEngine, *, gpus: int, pipeline: int = 1) -> None:

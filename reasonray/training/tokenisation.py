@@ -1,12 +1,14 @@
 """Curated rows → tokenised examples: the prompt as it is sampled, the completion's own text, and one stop token.
 
-The completion is tokenised as the teacher wrote it. It is never rendered through the chat template again, which would
-drop or double its reasoning. Every example is checked to teach the whole text and then the token to stop at.
+The answer is tokenised as the teacher's prompt opened it and the teacher wrote it. It is never rendered through the
+chat template again, which would drop or double its reasoning. What the student's own prompt opens of it is not
+repeated. Every example is checked to teach the whole text and then the token to stop at.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from transformers import AutoTokenizer
 from reasonray import models
 from reasonray.config import Student
 from reasonray.errors import UserError
-from reasonray.prompts import REASONING_OPEN, Message, prompt_ids, prompt_text
+from reasonray.prompts import Message, continuation, opening, prompt_ids, prompt_text, whole_answer
 from reasonray.store.storage import Place
 from reasonray.training.examples import Example, write
 
 _COLUMNS = ("id", "prompt", "completion_text")
+_REASONING_TAG = re.compile(r"[<\[]/?(\w+:)?(think|thinking|thought)[>\]]", re.IGNORECASE)
+"""Control tokens that may be part of an answer."""
 
 
 class RefusedExample(Exception):
@@ -69,31 +73,65 @@ def tokenise(
         tokenizer: of the student.
         turns: the prompt.
         template_args: further arguments of the chat template.
-        completion: the teacher's text.
+        completion: the teacher's answer, with what the teacher's prompt opened of it.
         stop: id of the token that ends an answer.
         id: of the example.
 
     Raises:
-        UserError: prompts and completions do not fit together, so no example would be right.
+        UserError: the chat template refuses the prompt.
         RefusedExample: the target tokens would not be exactly the text and then, once, the stop token.
     """
-    prompt_opens = prompt_text(tokenizer, turns, template_args).rstrip().endswith(REASONING_OPEN)
-    if prompt_opens and completion.lstrip().startswith(REASONING_OPEN):
-        raise UserError(
-            f"example {id}: the student's prompt already ends in {REASONING_OPEN} and the completion opens it again; "
-            "set student.prompt.template_args so that the chat template leaves it out"
-        )
+    try:
+        text = continuation(opening(tokenizer, turns, template_args), whole_answer("", completion))
+    except ValueError as error:
+        raise RefusedExample(f"example {id}: {error}; set student.prompt.template_args so that they agree") from None
     prompt = prompt_ids(tokenizer, turns, template_args)
-    target = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
-    if not prompt or not target:
+    if not prompt or not text:
         raise RefusedExample(f"example {id}: the {'completion' if prompt else 'prompt'} is empty")
-    if stop in target:
-        raise RefusedExample(f"example {id}: the completion's text holds the stop token {tokenizer.decode([stop])!r}")
-    if completion not in tokenizer.decode(prompt + target, skip_special_tokens=False):
+    target = _target(tokenizer, prompt, prompt_text(tokenizer, turns, template_args), text)
+    if target is None:
         raise RefusedExample(
             f"example {id}: the student's tokenizer does not give the completion's text back as it was"
         )
+    if stop in target:
+        raise RefusedExample(f"example {id}: the completion's text holds the stop token {tokenizer.decode([stop])!r}")
+    if control := _control_tokens(tokenizer) & set(target):
+        name = tokenizer.decode([min(control)])
+        raise RefusedExample(f"example {id}: the completion's text holds the control token {name!r}")
     return Example(id, [*prompt, *target, stop], len(prompt))
+
+
+def _target(tokenizer: Any, prompt: list[int], prompt_text: str, text: str) -> list[int] | None:
+    """Return the tokens that add exactly a text to a prompt, None if there are none.
+
+    Some tokenizers put a space before a text that they encode by itself. Then the text is encoded after the prompt, or
+    after a line break that is taken off again.
+    """
+    before = _decoded(tokenizer, prompt)
+
+    def encoded(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encoded_after(beginning: list[int], text: str) -> list[int]:
+        ids = encoded(text)
+        return ids[len(beginning) :] if ids[: len(beginning)] == beginning else []
+
+    def candidates() -> Iterator[list[int]]:
+        yield encoded(text)
+        yield encoded_after(prompt, prompt_text + text)
+        yield encoded_after(encoded("\n"), "\n" + text)
+
+    return next((ids for ids in candidates() if ids and _decoded(tokenizer, prompt + ids) == before + text), None)
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _control_tokens(tokenizer: Any) -> set[int]:
+    """Return the ids of the tokens that steer a model, such as the header of a turn."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {id for id, token in added if token.special and not _REASONING_TAG.fullmatch(token.content)}
 
 
 def tokenise_files(student: Student, files: Sequence[Place], target: Path) -> tuple[list[int], list[str]]:

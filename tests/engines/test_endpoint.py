@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from reasonray.engines.endpoint import Endpoint
 from reasonray.engines.protocol import Completion, EngineDied, SampleRequest
 from reasonray.records import Finish
 from tests.factories import a_problem
+from tests.students import byte_tokenizer
+from tests.templates import CONTROL_TOKENS, R1_DISTILL
 
 KEY = "sk-very-secret"
 
@@ -135,6 +138,24 @@ def test_an_answer_comes_with_its_tokens_and_finish(serve: Serve) -> None:
 def test_reasoning_that_a_server_split_off_precedes_the_answer_in_tags(serve: Serve) -> None:
     server = serve((200, {}, chat_answer("42.", reasoning_content="6 times 7")))
     assert answered(server).text == "<think>\n6 times 7\n</think>\n\n42."
+
+
+def test_the_block_of_reasoning_that_a_servers_prompt_opened_is_the_opening(serve: Serve) -> None:
+    server = serve((200, {}, chat_answer("6 times 7\n</think>\n\n42.")))
+    completion = answered(server)
+    assert (completion.opening, completion.text) == ("<think>\n", "6 times 7\n</think>\n\n42.")
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_the_opening_is_that_of_the_tokenizers_template(serve: Serve, tmp_path: Path, api: str) -> None:
+    byte_tokenizer(R1_DISTILL, CONTROL_TOKENS[R1_DISTILL], "<｜end▁of▁sentence｜>").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    cut = {"index": 0, "finish_reason": "length"} | {"text": "6 times"}
+    server = serve((200, {}, chat_answer("6 times", "length") if api == "chat" else {"id": "1", "choices": [cut]}))
+    assert answered(server, api=api, tokenizer=str(tmp_path)).opening == "<think>\n", "even if the block is cut"
+    if api == "chat":
+        split = serve((200, {}, chat_answer("42.", reasoning_content="6 times 7")))
+        assert answered(split, tokenizer=str(tmp_path)).opening == "", "the server gave it already"
 
 
 @pytest.mark.slow

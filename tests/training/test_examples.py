@@ -1,42 +1,44 @@
 """Target tokens are exactly the completion and its stop token, under any chat template."""
 
+import string
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from transformers import PreTrainedTokenizerFast
 
 from reasonray.errors import UserError
-from reasonray.prompts import Message, prompt_text
+from reasonray.prompts import Message, opening, prompt_text
 from reasonray.training import examples, tokenisation
 from reasonray.training.examples import IGNORED, Example
-from tests.students import CHATML, byte_tokenizer
+from tests import templates
+from tests.students import byte_tokenizer
+from tests.templates import CHATML, CONTROL_TOKENS
 
-LLAMA3 = (
-    "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
-    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-# Like Qwen3's: it strips the reasoning of earlier answers, so an answer must not be rendered through it.
-QWEN3 = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{{ m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-)
-OPENING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
-GEMMA = (
-    "<bos>{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
-    "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
-    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 TEMPLATES = {
-    "chatml": (CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
-    "llama3": (LLAMA3, ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], "<|eot_id|>"),
-    "qwen3": (QWEN3, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
-    "gemma": (GEMMA, ["<bos>", "<start_of_turn>", "<end_of_turn>"], "<end_of_turn>"),
+    "chatml": (templates.CHATML, "<|im_end|>"),
+    "llama3": (templates.LLAMA3, "<|eot_id|>"),
+    "qwen3": (templates.QWEN3, "<|im_end|>"),
+    "gemma": (templates.GEMMA2, "<end_of_turn>"),
+    "mistral": (templates.MISTRAL, "</s>"),
 }
+OPENINGS = [
+    (templates.CHATML, {}),
+    (templates.QWEN3, {}),
+    (templates.QWEN3_THINKING, {}),
+    (templates.QWEN3_5, {}),
+    (templates.QWQ, {}),
+    (templates.R1_DISTILL, {}),
+    (templates.DEEPSEEK_V3_1, {"thinking": True}),
+    (templates.SMOLLM3, {}),
+    (templates.GLM4_5, {}),
+]
+"""Templates of models that reason, with their arguments."""
 TURNS: list[Message] = [{"role": "user", "content": "What is 2 + 2?"}]
 ROWS = st.lists(
     st.integers(2, 12).flatmap(
@@ -49,10 +51,15 @@ ROWS = st.lists(
 )
 
 
+def tokenizer_with(template: str, eos: str | None = None) -> Any:
+    """Return a tokenizer of bytes with a template and its control tokens."""
+    return byte_tokenizer(template, CONTROL_TOKENS[template], eos or CONTROL_TOKENS[template][-1])
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("text", ["<think>\n2 + 2 = 4 ✓\n</think>\n\n\\boxed{4}", "  4 \n"])
 def test_target_tokens_are_the_text_and_the_stop_token(name: str, text: str) -> None:
-    tokenizer = byte_tokenizer(*TEMPLATES[name])
+    tokenizer = tokenizer_with(*TEMPLATES[name])
     stop = tokenizer.eos_token_id
     example = tokenisation.tokenise(tokenizer, TURNS, {}, text, stop, id="a")
     assert tokenizer.decode(example.ids[example.start :]) == text + tokenizer.decode([stop])
@@ -77,26 +84,83 @@ def test_a_model_without_a_stop_token_is_an_error(tmp_path: Path) -> None:
 
 
 def test_rendering_the_answer_through_the_template_would_have_lost_its_reasoning() -> None:
-    tokenizer = byte_tokenizer(*TEMPLATES["qwen3"])
+    tokenizer = tokenizer_with(templates.R1_DISTILL)
     answer = {"role": "assistant", "content": "<think>\nsum\n</think>\n\n4"}
     assert "sum" not in tokenizer.apply_chat_template([*TURNS, answer], tokenize=False)
 
 
-def test_a_reasoning_block_that_the_prompt_already_opens_is_refused() -> None:
-    tokenizer = byte_tokenizer(OPENING, ["<|im_start|>", "<|im_end|>"], "<|im_end|>")
-    with pytest.raises(UserError, match="opens it again"):
-        tokenisation.tokenise(tokenizer, TURNS, {}, "<think>\nsum</think>4", 1, id="a")
-    tokenisation.tokenise(tokenizer, TURNS, {}, "sum</think>4", 1, id="a")
+@pytest.mark.parametrize(("teacher", "teacher_args"), OPENINGS)
+@pytest.mark.parametrize(("student", "student_args"), OPENINGS)
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "not recorded"])
+def test_an_example_has_each_tag_once_whichever_template_opens_the_block(
+    teacher: str, teacher_args: dict[str, Any], student: str, student_args: dict[str, Any], is_recorded: bool
+) -> None:
+    opened = opening(tokenizer_with(teacher), TURNS, teacher_args)
+    completion = "sum\n</think>\n\n4" if opened else "<think>\nsum\n</think>\n\n4"
+    answer = opened + completion if is_recorded else completion
+    tokenizer = tokenizer_with(student)
+    example = tokenisation.tokenise(tokenizer, TURNS, student_args, answer, tokenizer.eos_token_id, id="a")
+    learnt = tokenizer.decode(example.ids[example.start :])
+    prompt = tokenizer.decode(example.ids[: example.start])
+    assert prompt == prompt_text(tokenizer, TURNS, student_args), "as the student will be prompted"
+    asked = prompt.partition(TURNS[0]["content"])[2]
+    assert (asked + learnt).count("<think>") == (asked + learnt).count("</think>") == 1
+    assert learnt.endswith("sum\n</think>\n\n4" + tokenizer.eos_token)
+
+
+def test_an_answer_that_reasons_is_refused_where_the_prompt_says_not_to() -> None:
+    tokenizer = tokenizer_with(templates.QWEN3_5)
+    with pytest.raises(
+        tokenisation.RefusedExample, match=r"and the answer reasons; set student\.prompt\.template_args"
+    ):
+        tokenisation.tokenise(tokenizer, TURNS, {"enable_thinking": False}, "<think>\nsum\n</think>\n\n4", 1, id="a")
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+@pytest.mark.parametrize("text", ["4", " 4", "<think>\nsum</think>4", "\n4", "▁4"])
+def test_a_tokenizer_that_puts_a_space_before_a_text_teaches_none(scheme: str, text: str) -> None:
+    alphabet = sorted(
+        {*"▁ <>/.?\n", *string.printable, *string.ascii_letters, *(f"<0x{byte:02X}>" for byte in range(256))}
+    )
+    control = CONTROL_TOKENS[templates.MISTRAL]
+    names = {name: index for index, name in enumerate([*control, *alphabet, "▁4"])}
+    raw = Tokenizer(tokenizer_models.BPE(vocab=names, merges=[("▁", "4")], byte_fallback=True))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    raw.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=scheme)])
+    raw.add_special_tokens(control)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>")
+    tokenizer.chat_template = templates.MISTRAL
+    try:
+        example = tokenisation.tokenise(tokenizer, TURNS, {}, text, tokenizer.eos_token_id, id="a")
+    except tokenisation.RefusedExample:
+        assert text.startswith("▁"), "only what the tokenizer cannot write"
+        return
+    whole, prompt = (tokenizer.decode(ids) for ids in (example.ids, example.ids[: example.start]))
+    assert whole == prompt + text + "</s>"
+
+
+@pytest.mark.parametrize("text", ["4<|start_header_id|>user<|end_header_id|>\n\nAgain", "<|begin_of_text|>4"])
+def test_a_completion_that_holds_a_control_token_is_refused(text: str) -> None:
+    tokenizer = tokenizer_with(*TEMPLATES["llama3"])
+    with pytest.raises(tokenisation.RefusedExample, match="holds the control token"):
+        tokenisation.tokenise(tokenizer, TURNS, {}, text, tokenizer.eos_token_id, id="a")
+
+
+def test_reasoning_tags_that_are_control_tokens_are_part_of_an_answer() -> None:
+    tokenizer = byte_tokenizer(CHATML, ["<|im_start|>", "[THINK]", "[/THINK]", "<|im_end|>"], "<|im_end|>")
+    text = "[THINK]sum[/THINK]4"
+    example = tokenisation.tokenise(tokenizer, TURNS, {}, text, tokenizer.eos_token_id, id="a")
+    assert tokenizer.decode(example.ids[example.start :]) == text + "<|im_end|>"
 
 
 @pytest.mark.parametrize(("text", "complaint"), [("", "empty"), ("4<|im_end|>5", "stop token")])
 def test_a_completion_that_teaches_no_clean_stop_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(tokenisation.RefusedExample, match=complaint):
-        tokenisation.tokenise(byte_tokenizer(*TEMPLATES["chatml"]), TURNS, {}, text, 1, id="a")
+        tokenisation.tokenise(tokenizer_with(*TEMPLATES["chatml"]), TURNS, {}, text, 1, id="a")
 
 
 def test_of_several_stop_tokens_the_one_that_the_template_writes_is_the_target(tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer(*TEMPLATES["llama3"])
+    tokenizer = tokenizer_with(*TEMPLATES["llama3"])
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [0, 3]}')
     assert tokenisation.stop_token(tmp_path, tokenizer) == tokenizer.convert_tokens_to_ids("<|eot_id|>") == 3
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 2}')
