@@ -79,6 +79,12 @@ def last_boxed(text: str) -> str | None:
     return answer.text if answer else None
 
 
+def boxed_answers(text: str) -> list[str]:
+    """Return the contents of all closed `\\boxed{…}` that hold no other box, in their order."""
+    first = _BOX.search(text)
+    return _boxes(text, max(0, first.start() - 1)) if first else []
+
+
 def after_hashes(text: str) -> str | None:
     """Return the text after the last `####`, which is how GSM8K writes its gold answers; None if there is none."""
     answer = _after_hashes(text)

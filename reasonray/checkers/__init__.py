@@ -79,7 +79,9 @@ def unverifiable(problem: Problem) -> str | None:
         UserError: the problem's checker does not exist.
     """
     checker = find_checker(problem.checker)
-    return _missing_answer(problem, checker) or checker.unverifiable(problem)
+    if reason := _without_gold(problem, checker):
+        return reason
+    return next((reason for each in _golds(problem) if (reason := checker.unverifiable(each))), None)
 
 
 def check(problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict:
@@ -124,6 +126,8 @@ def compare_rules(problem: Problem, completion: str, finish: Finish) -> tuple[Ou
     answer, checker = _extracted(problem, completion, finish), find_checker(problem.checker)
     if isinstance(answer, Verdict) or answer.other_boxes or not checker.has_independent_rules:
         return None, None
+    if len(_golds(problem)) > 1:
+        return None, None
     fast = _without_fault(_fast_finding, problem, answer)
     return fast.outcome if fast else None, _without_fault(_slow_finding, problem, answer).outcome
 
@@ -145,13 +149,16 @@ def _extracted(problem: Problem, completion: str, finish: Finish) -> ExtractedAn
         return Verdict(outcome=Outcome.TRUNCATED, checker=problem.checker, detail=detail)
     if answer is None:
         return Verdict(outcome=Outcome.NO_ANSWER, checker=problem.checker, detail="no rule finds an answer")
-    if reason := _missing_answer(problem, checker):
+    if reason := _without_gold(problem, checker):
         return _result(problem, answer, Finding(Outcome.UNVERIFIABLE, reason), 0.0).verdict
     return answer
 
 
-def _missing_answer(problem: Problem, checker: Checker) -> str | None:
-    return "the problem has no gold answer" if problem.answer is None and checker.needs_answer else None
+def _without_gold(problem: Problem, checker: Checker) -> str | None:
+    if problem.answer is None and checker.needs_answer:
+        return "the problem has no gold answer"
+    is_list = isinstance(problem.metadata.get("accepted", ()), list | tuple)
+    return None if is_list else "accepted must be a list of texts"
 
 
 def _without_fault(
@@ -165,7 +172,34 @@ def _without_fault(
         return Finding(Outcome.FAILED, f"{type(error).__name__}: {error}"[:300])
 
 
+def _golds(problem: Problem) -> list[Problem]:
+    """Return a problem once for each of its gold answers: its own, and those of `metadata["accepted"]`."""
+    accepted = problem.metadata.get("accepted")
+    if problem.answer is None or not accepted or not isinstance(accepted, list | tuple):
+        return [problem]
+    return [problem, *(replace(problem, answer=str(answer)) for answer in accepted)]
+
+
 def _fast_finding(problem: Problem, answer: ExtractedAnswer) -> Finding | None:
+    """Judge an answer by the fast path: by each gold answer, or only by some if one of them is correct."""
+    findings = [_fast_finding_of_one(each, answer) for each in _golds(problem)]
+    correct = next((finding for finding in findings if finding and finding.outcome is Outcome.CORRECT), None)
+    return correct or (None if None in findings else findings[0])
+
+
+def _slow_finding(problem: Problem, answer: ExtractedAnswer) -> Finding:
+    """Judge an answer that the fast path passed on by each gold answer, up to the first that it is equal to."""
+    first, *others = _golds(problem)
+    finding = (_fast_finding_of_one(first, answer) if others else None) or _slow_finding_of_one(first, answer)
+    for each in others:
+        if finding.outcome is Outcome.CORRECT:
+            break
+        further = _fast_finding_of_one(each, answer) or _slow_finding_of_one(each, answer)
+        finding = further if further.outcome is Outcome.CORRECT else finding
+    return finding
+
+
+def _fast_finding_of_one(problem: Problem, answer: ExtractedAnswer) -> Finding | None:
     """Judge an answer by the fast path; of several boxes each must be decided, or one be wrong."""
     if len(answer.other_boxes) > _MAX_OTHER_BOXES:
         return Finding(Outcome.WRONG, f"{len(answer.other_boxes) + 1} boxed answers differ")
@@ -180,7 +214,7 @@ def _fast_finding(problem: Problem, answer: ExtractedAnswer) -> Finding | None:
     return None if is_open else _agreed(decided, answer)
 
 
-def _slow_finding(problem: Problem, answer: ExtractedAnswer) -> Finding:
+def _slow_finding_of_one(problem: Problem, answer: ExtractedAnswer) -> Finding:
     """Judge an answer that the fast path passed on; of several boxes each must be correct, or all of them as a list."""
     checker = find_checker(problem.checker)
     if not answer.other_boxes:

@@ -1,7 +1,7 @@
-"""Answers in words: the same text as the gold answer, or as one of several.
+"""Answers in words: the same text as the gold answer.
 
-`metadata["accepted"]` may list further correct answers. `metadata["text_match"]` is `normalised` (the default: case,
-spacing, typography, quotes and surrounding punctuation are ignored) or `exact`.
+`metadata["text_match"]` is `normalised` (the default: case, spacing, typography, quotes and surrounding punctuation are
+ignored) or `exact`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,23 @@ _TYPOGRAPHY = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "�
 
 
 class TextAnswer(Checker):
-    """Judges whether an answer is the gold answer's text or one of the accepted texts."""
+    """Judges whether an answer is the gold answer's text."""
 
     def unverifiable(self, problem: Problem) -> str | None:
         """Return what is wrong with the gold answer or with the options of the comparison, or None if nothing is."""
         if problem.metadata.get("text_match", "normalised") not in _MATCHES:
             return f"text_match is {problem.metadata['text_match']!r}; it must be one of {', '.join(_MATCHES)}"
-        if not isinstance(problem.metadata.get("accepted", ()), list | tuple):
-            return "accepted must be a list of texts"
         return None if normalised(problem.answer or "") else "the gold answer is empty"
 
     def compare(self, problem: Problem, answer: str) -> Finding:
         """Judge whether two texts are the same."""
         if reason := self.unverifiable(problem):
             return Finding(Outcome.UNVERIFIABLE, reason)
-        accepted = [problem.answer or "", *map(str, problem.metadata.get("accepted", ()))]
+        gold = problem.answer or ""
         if problem.metadata.get("text_match", "normalised") == "exact":
-            is_same = answer.strip() in {text.strip() for text in accepted}
+            is_same = answer.strip() == gold.strip()
         else:
-            is_same = normalised(answer) in {normalised(text) for text in accepted}
+            is_same = normalised(answer) == normalised(gold)
         return Finding(Outcome.CORRECT, "same text") if is_same else Finding(Outcome.WRONG, "another text")
 
     fast = compare

@@ -17,7 +17,8 @@ def forecast(config: Config) -> str:
     Raises:
         UserError: a source is wrong, or the test problems have no evaluation.cluster.
     """
-    loaded = problems.load(config.sources, to_distil=bool(config.teachers)).problems
+    result = problems.load(config.sources, to_distil=bool(config.teachers))
+    loaded = result.problems
     train = [problem for problem in loaded if problem.split is Split.TRAIN]
     test = [problem for problem in loaded if problem.split is Split.TEST]
     clusters_of(test, config.evaluation.cluster)
@@ -25,6 +26,7 @@ def forecast(config: Config) -> str:
     rollouts = {teacher.name: len(assigned[teacher.name]) * max_samples(config.policy) for teacher in config.teachers}
     total = sum(rollouts.values())
     lines = [f"problems   {len(train):>10,} to distil   {len(test):,} held out"]
+    lines += [f"problems   {note}" for note in result.notes]
     for teacher in config.teachers:
         lines.append(_at_most("sample", rollouts[teacher.name], f"rollouts at most by {teacher.name}", [teacher]))
     if limits := [f"{limit:,} {name.replace('_', ' ')}" for name, limit in config.budget if limit is not None]:

@@ -30,11 +30,14 @@ class GeneratedSource(Section):
     """Seed of the generator."""
 
 
+Gold = Literal["verbatim", "gsm8k", "boxed", "any", "all", "index", "number"]
+
+
 class Columns(Section):
-    """The columns of a table."""
+    """The columns of a table. A part of a column goes by its path: `reward_model.ground_truth`, `chat.0.content`."""
 
     question: str = "question"
-    """Column of the question."""
+    """Column of the question: a text, or a list of messages with one turn of the user."""
     answer: str = "answer"
     """Column of the gold answer."""
     difficulty: str | None = None
@@ -57,6 +60,10 @@ class FilesSource(_Licensed):
     """Path, glob or URI of the test file(s), relative to the working directory; by default none."""
     columns: Columns = Columns()
     """Names of the columns."""
+    gold: Gold = "verbatim"
+    """How the answer's column holds the gold answer. verbatim: all of its text. gsm8k: after `####`. boxed: in its
+    `\\boxed{}`. any, all: several gold answers (a list, or a text with several boxes), of which an answer must state
+    one, or each. index, number: the place of an option, the first being 0, or 1; the gold answer is its letter."""
     checker: str = "math_answer"
     """Checker of every problem that names no other."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
@@ -90,8 +97,10 @@ class HubSource(_Licensed):
     """Name of the split to evaluate on; "" for none."""
     columns: Columns = Columns()
     """Names of the columns."""
-    gold: Literal["verbatim", "gsm8k", "boxed"] = "verbatim"
-    """Part of its column that is the gold answer: all of it, after `####`, or in the last `\\boxed{}`."""
+    gold: Gold = "verbatim"
+    """How the answer's column holds the gold answer. verbatim: all of its text. gsm8k: after `####`. boxed: in its
+    `\\boxed{}`. any, all: several gold answers (a list, or a text with several boxes), of which an answer must state
+    one, or each. index, number: the place of an option, the first being 0, or 1; the gold answer is its letter."""
     checker: str = "math_answer"
     """Checker of every problem that names no other."""
     checker_args: dict[str, Any] = Field(default_factory=dict)

@@ -8,8 +8,10 @@ from importlib import import_module
 from typing import Any
 
 from reasonray import checkers
+from reasonray.checkers.consensus import is_same
 from reasonray.config import FilesSource, HubSource, Source
 from reasonray.errors import UserError
+from reasonray.problems.notes import Notes
 from reasonray.records import Problem, Split
 
 _SOURCES = {
@@ -20,7 +22,8 @@ _SOURCES = {
 }
 """Kind → module. Modules are loaded on demand, because some need heavy libraries.
 
-Each has `load(source) -> list[tuple[Problem, str]]`: the problems, each with its location for messages."""
+Each has `load(source, notes) -> list[tuple[Problem, str]]`: the problems, each with its location for messages. Notes
+take what is left out or replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Loaded:
     problems: list[Problem]
     dropped: int = 0
     """The duplicates that sources with on_duplicate = "drop" left out."""
+    notes: tuple[str, ...] = ()
+    """Lines on what was left out or replaced, and on questions that have two gold answers."""
 
 
 def load(sources: Sequence[Source], *, to_distil: bool = True) -> Loaded:
@@ -44,11 +49,11 @@ def load(sources: Sequence[Source], *, to_distil: bool = True) -> Loaded:
             one is both to distil and held out.
     """
     kept: dict[str, tuple[Problem, str]] = {}
-    questions: dict[str, tuple[Split, str]] = {}
-    dropped = 0
+    questions: dict[str, tuple[Problem, str]] = {}
+    dropped, notes = 0, Notes()
     for source in sources:
         drops = isinstance(source, FilesSource | HubSource) and source.on_duplicate == "drop"
-        for problem, location in _read(source):
+        for problem, location in _read(source, notes):
             _refuse_unknown_checker(problem, location)
             question = " ".join(problem.question.casefold().split())
             duplicate = _duplicate(problem, location, question, kept, questions)
@@ -58,12 +63,14 @@ def load(sources: Sequence[Source], *, to_distil: bool = True) -> Loaded:
                 dropped += 1
                 continue
             kept[problem.id] = problem, location
-            questions[question] = problem.split, location
+            if question in questions and _has_another_gold(problem, questions[question][0]):
+                notes.add("questions with two gold answers", f"{questions[question][1]} and {location}")
+            questions.setdefault(question, (problem, location))
     if to_distil and not any(problem.split is Split.TRAIN for problem, _ in kept.values()):
         raise UserError("the sources hold no problem to distil; give one of them a train part")
     if not kept:
         raise UserError("the sources hold no problem at all")
-    return Loaded([problem for problem, _ in kept.values()], dropped)
+    return Loaded([problem for problem, _ in kept.values()], dropped, tuple(notes.lines()))
 
 
 def unverifiable(problems: Sequence[Problem]) -> dict[str, str]:
@@ -75,10 +82,10 @@ def unverifiable(problems: Sequence[Problem]) -> dict[str, str]:
     return {problem_id: reason for problem_id, reason in reasons if reason}
 
 
-def _read(source: Source) -> list[tuple[Problem, str]]:
-    reader: Callable[[Any], list[tuple[Problem, str]]] = import_module(_SOURCES[source.kind]).load
+def _read(source: Source, notes: Notes) -> list[tuple[Problem, str]]:
+    reader: Callable[[Any, Notes], list[tuple[Problem, str]]] = import_module(_SOURCES[source.kind]).load
     # Held-out problems first, so that a duplicate is dropped from the train part.
-    return sorted(reader(source), key=lambda pair: pair[0].split is Split.TRAIN)
+    return sorted(reader(source, notes), key=lambda pair: pair[0].split is Split.TRAIN)
 
 
 def _duplicate(
@@ -86,15 +93,23 @@ def _duplicate(
     location: str,
     question: str,
     kept: dict[str, tuple[Problem, str]],
-    questions: dict[str, tuple[Split, str]],
+    questions: dict[str, tuple[Problem, str]],
 ) -> str:
     """Return which problem a problem repeats, or "" if it is new."""
     if problem.id in kept:
         return f"{location} repeats {kept[problem.id][1]} (problem {problem.id}: {problem.question[:60]!r})"
-    if question in questions and questions[question][0] is not problem.split:
+    if question in questions and questions[question][0].split is not problem.split:
         other = questions[question][1]
         return f"{location} is to distil, {other} is held out, and they ask the same: {problem.question[:60]!r}"
     return ""
+
+
+def _has_another_gold(problem: Problem, other: Problem) -> bool:
+    """Return whether two problems with the same question ask for different answers."""
+    if problem.answer is None or other.answer is None or problem.checker != other.checker:
+        return False
+    golds = [other.answer, *other.metadata.get("accepted", ())]
+    return not any(is_same(problem, problem.answer, str(gold)) for gold in golds)
 
 
 def _refuse_unknown_checker(problem: Problem, location: str) -> None:

@@ -1,110 +1,69 @@
-"""Problems from files: JSON Lines, JSON, CSV or parquet, by path, glob or URI, with a mapping of columns."""
+"""Problems from files: JSON Lines, JSON, CSV or parquet, by path, glob or URI, with a mapping of columns.
+
+A value is read as it is written: a CSV file holds texts, and a number in JSON keeps its digits. Files are hostile: what
+cannot be read is one line that names the place.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pc
+import pyarrow.parquet as pq
 
-from reasonray.checkers import CHECKERS, find_checker
-from reasonray.config import FilesSource, HubSource
+from reasonray.config import FilesSource
 from reasonray.errors import UserError
+from reasonray.problems.arrow import rows_of_table
+from reasonray.problems.columns import Row, mapped_columns, problem_of
+from reasonray.problems.notes import Notes
+from reasonray.problems.values import WrittenFloat
 from reasonray.records import Problem, Split
 from reasonray.store.storage import Place, place, storage_error
 
-Row = tuple[str, Mapping[str, Any]]
-"""The location of a row (file and line), and the row."""
+_BATCH = 1024
+_MAX_DIGITS = 4300
+"""Python refuses to read longer integers, because that takes quadratic time; they stay texts."""
+_BOM = "\ufeff"
 
 
-def load(source: FilesSource) -> list[tuple[Problem, str]]:
+def load(source: FilesSource, notes: Notes | None = None) -> list[tuple[Problem, str]]:
     """Return the problems of a source, each with its location.
 
     Raises:
         UserError: a file is missing or malformed (the message names the line), or a row has no question or answer.
     """
+    notes = Notes() if notes is None else notes
     parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
     problems = []
     for split, pattern, limit in parts:
         if not pattern:
             continue
-        rows = islice(read_rows(pattern, source.name), limit)
-        problems += [(problem_of(row, location, source, source.name, split), location) for location, row in rows]
+        rows = islice(read_rows(pattern, source.name, mapped_columns(source), notes), limit)
+        problems += [(problem_of(row, location, source, source.name, split, notes), location) for location, row in rows]
     return problems
 
 
-def read_rows(pattern: str, name: str) -> Iterator[Row]:
+def read_rows(pattern: str, name: str, wanted: Collection[str] = (), notes: Notes | None = None) -> Iterator[Row]:
     """Yield the rows of the files at a path or glob, each with its location.
 
     Args:
         pattern: path, glob or URI.
         name: the source's name in messages.
+        wanted: the columns that must be there as texts if they are there at all, such as dates.
+        notes: takes the columns that are left out, because JSON could not hold their values.
 
     Raises:
         UserError: a file is missing or malformed.
     """
     for file in matching(pattern, name):
-        yield from _rows(file)
-
-
-def problem_of(
-    row: Mapping[str, Any], location: str, source: FilesSource | HubSource, name: str, split: Split
-) -> Problem:
-    """Return the problem of a row. Its metadata are the source's checker_args and the columns that are not mapped.
-
-    Args:
-        row: column → value.
-        location: file and line, for messages.
-        source: gives the mapping of columns, the checker and its arguments.
-        name: the source's name, a part of the problem's id.
-        split: the part of the source.
-
-    Raises:
-        UserError: a mapped column is missing, or the question or the answer is empty.
-    """
-    columns = source.columns
-    mapped = {
-        role: column
-        for role, column in columns.model_dump(exclude={"metadata"}).items()
-        if column is not None and (role != "answer" or column in row)
-    }
-    for role, column in (mapped | columns.metadata).items():
-        if column not in row:
-            raise UserError(f"{location}: no column {column!r} for the {role}; there are {', '.join(map(str, row))}")
-    checker = _text(row[mapped["checker"]]) if "checker" in mapped else source.checker
-    question, answer = _text(row[mapped["question"]]), _text(row.get(columns.answer)) or None
-    if not question:
-        raise UserError(f"{location}: the question is empty; fill it or remove the row")
-    if answer is None and not source.unanswered and (checker not in CHECKERS or find_checker(checker).needs_answer):
-        raise UserError(_without_answer(row, columns.answer, location))
-    metadata = {key: value for key, value in row.items() if key not in mapped.values() and _is_plain(value)}
-    return Problem.of(
-        question,
-        answer,
-        source=name,
-        checker=checker,
-        difficulty=_text(row[mapped["difficulty"]]) if "difficulty" in mapped else "",
-        split=split,
-        metadata=source.checker_args | metadata | {name: row[column] for name, column in columns.metadata.items()},
-    )
-
-
-def _without_answer(row: Mapping[str, Any], column: str, location: str) -> str:
-    if column not in row:
-        return f"{location}: no column {column!r} for the answer; there are {', '.join(map(str, row))}"
-    return f"{location}: the answer is empty; fill it, remove the row, or set unanswered = true for the source"
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool | list | dict) and value == value  # NaN is not JSON
+        yield from _rows(file, name, wanted, Notes() if notes is None else notes)
 
 
 def matching(pattern: str, source: str) -> list[Place]:
@@ -132,32 +91,49 @@ def matching(pattern: str, source: str) -> list[Place]:
     return files
 
 
-def _rows(file: Place) -> Iterator[Row]:
+def _rows(file: Place, name: str, wanted: Collection[str], notes: Notes) -> Iterator[Row]:
     kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
-    readers = {"jsonl": _json_lines, "ndjson": _json_lines, "json": _json, "csv": _csv, "parquet": _parquet}
+    readers: dict[str, Callable[[Place], Iterator[Row]]] = {
+        "jsonl": _json_lines,
+        "ndjson": _json_lines,
+        "json": _json,
+        "csv": _csv,
+        "parquet": lambda file: _parquet(file, name, wanted, notes),
+    }
     if kind not in readers:
         raise UserError(f"{file}: cannot read .{kind} files; there are {', '.join('.' + name for name in readers)}")
     try:
         yield from readers[kind](file)
-    except OSError as error:
-        raise storage_error(file, error) from None
+    except pa.ArrowException as error:
+        raise UserError(f"{file}: not a .{kind} file: {_line(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 at byte {error.start + 1}; save it as UTF-8") from None
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{file}: not a .{kind} file: {str(error).partition(chr(10))[0]}") from None
+    except OSError as error:
+        raise storage_error(file, error) from None
 
 
 def _json_lines(file: Place) -> Iterator[Row]:
-    for number, line in enumerate(_decoded(file).split("\n"), 1):
-        if line.strip():
+    return _lines(file, _decoded(file))
+
+
+def _lines(file: Place, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip().removeprefix(_BOM)  # files that were put together have a mark at each of their beginnings
+        if line:
             location = f"{file}, line {number}"
             yield location, _an_object(_parsed(line, location), location)
 
 
 def _json(file: Place) -> Iterator[Row]:
-    rows = _parsed(_decoded(file), str(file))
+    """Yield the rows of a JSON list; many files called .json hold an object a line instead."""
+    text = _decoded(file)
+    first = text.lstrip().partition("\n")[0].rstrip()
+    if first.startswith("{") and first.endswith("}"):
+        yield from _lines(file, text)
+        return
+    rows = _parsed(text, str(file))
     if not isinstance(rows, list):
-        raise UserError(f"{file}: a .json file must hold a list of objects; one object a line makes a .jsonl file")
+        raise UserError(f"{file}: a .json file must hold a list of objects, or an object a line")
     for number, row in enumerate(rows, 1):
         location = f"{file}, item {number}"
         yield location, _an_object(row, location)
@@ -165,9 +141,21 @@ def _json(file: Place) -> Iterator[Row]:
 
 def _parsed(text: str, location: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_integer, parse_float=WrittenFloat.of, parse_constant=_constant)
     except json.JSONDecodeError as error:
         raise UserError(f"{location}: not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise UserError(f"{location}: its JSON is nested too deeply") from None
+
+
+def _integer(digits: str) -> int | float | str:
+    if len(digits) > _MAX_DIGITS:
+        return digits
+    return WrittenFloat.of(digits) if digits == "-0" else int(digits)
+
+
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else WrittenFloat.of(name)
 
 
 def _an_object(row: Any, location: str) -> Mapping[str, Any]:
@@ -177,17 +165,48 @@ def _an_object(row: Any, location: str) -> Mapping[str, Any]:
 
 
 def _csv(file: Place) -> Iterator[Row]:
-    table = pc.read_csv(pa.BufferReader(_decoded(file).encode()))  # read_csv would read other encodings as bytes
-    return _numbered(file, table.to_pylist())
+    """Yield the rows of a CSV file, all values as texts. A line break may be in a quoted field of any length."""
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(_decoded(file), newline=""), strict=True)
+    names: list[str] = []
+    number = 1  # of the line that a row begins with
+    try:
+        for fields in reader:
+            if not names:
+                names = _header(fields, str(file))
+            elif len(fields) == len(names):
+                yield f"{file}, line {number}", dict(zip(names, fields, strict=True))
+            elif fields:
+                raise UserError(
+                    f"{file}: not a .csv file: line {number}: Expected {len(names)} columns, got {len(fields)}; "
+                    "put quotes around a field that holds commas"
+                )
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{file}: not a .csv file: line {number}: {error}") from None
+    if not names:
+        raise UserError(f"{file}: not a .csv file: Empty CSV file")
 
 
-def _parquet(file: Place) -> Iterator[Row]:
-    return _numbered(file, file.read_table().to_pylist())
+def _header(names: list[str], location: str) -> list[str]:
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{location}: two columns are called {twice!r}; rename one")
+    return names
+
+
+def _parquet(file: Place, name: str, wanted: Collection[str], notes: Notes) -> Iterator[Row]:
+    number = 0
+    with pq.ParquetFile(file.path, filesystem=file.filesystem, pre_buffer=True) as stored:
+        for batch in stored.iter_batches(_BATCH):
+            first = f"{file}, row {number + 1}"
+            for row in rows_of_table(pa.Table.from_batches([batch]), wanted, name, first, notes):
+                number += 1
+                yield f"{file}, row {number}", row
 
 
 def _decoded(file: Place) -> str:
     return file.read().decode("utf-8-sig")
 
 
-def _numbered(file: Place, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-    return ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from reasonray.config import GeneratedSource
 from reasonray.errors import UserError
+from reasonray.problems.notes import Notes
 from reasonray.records import Problem, Split, content_hash
 
 _TEST_SHARE = 0.25
@@ -76,7 +77,7 @@ _KINDS: dict[str, Callable[[], list[list[Item]]]] = {
 }
 
 
-def load(source: GeneratedSource) -> list[tuple[Problem, str]]:
+def load(source: GeneratedSource, notes: Notes | None = None) -> list[tuple[Problem, str]]:
     """Return the problems of a source, each with its location.
 
     Raises:

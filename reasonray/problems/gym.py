@@ -8,13 +8,14 @@ from typing import Any
 
 from reasonray.config import GymSource
 from reasonray.errors import UserError
+from reasonray.problems.notes import Notes
 from reasonray.records import Problem, Split
 
 _TEST_SEED = 1_000_003
 """The offset of held-out items' seeds, larger than any number of train items."""
 
 
-def load(source: GymSource) -> list[tuple[Problem, str]]:
+def load(source: GymSource, notes: Notes | None = None) -> list[tuple[Problem, str]]:
     """Return the problems of a task, each with its location; the splits are disjoint.
 
     Raises:

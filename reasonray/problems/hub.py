@@ -2,59 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from reasonray.answers import after_hashes, last_boxed
 from reasonray.config import HubSource
 from reasonray.errors import UserError
-from reasonray.problems.files import problem_of
+from reasonray.problems.arrow import rows_of_table
+from reasonray.problems.columns import Row, mapped_columns, problem_of
+from reasonray.problems.notes import Notes
 from reasonray.records import Problem, Split
 
+_BATCH = 1024
 
-def load(source: HubSource) -> list[tuple[Problem, str]]:
+
+def load(source: HubSource, notes: Notes | None = None) -> list[tuple[Problem, str]]:
     """Return the problems of a source, each with its location.
 
     Raises:
         UserError: the data set or a split does not exist, or a row has no question or no readable answer.
     """
     name = source.name or source.path
+    notes = Notes() if notes is None else notes
     parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
     problems = []
     for split, part, limit in parts:
         if not part:
             continue
-        rows = _rows(source, part)
-        wanted = len(rows) if limit is None else min(limit, len(rows))
-        for number, row in enumerate(rows.select(range(wanted))):
-            location = f"{source.path}, {part} row {number}"
-            if (text := row.get(source.columns.answer)) is not None:
-                row = {**row, source.columns.answer: gold(text, source.gold, location)}
-            problems.append((problem_of(row, location, source, name, split), location))
+        for location, row in islice(_rows(source, part, name, notes), limit):
+            problems.append((problem_of(row, location, source, name, split, notes), location))
     return problems
 
 
-def gold(text: Any, form: str, location: str) -> str:
-    """Return the gold answer of a column's text.
-
-    Args:
-        text: the column's value.
-        form: verbatim, gsm8k (after `####`) or boxed (in the last `\\boxed{}`).
-        location: data set and row, for messages.
-
-    Raises:
-        UserError: the text has no answer of that form.
-    """
-    if form == "verbatim":
-        return str(text)
-    answer = after_hashes(str(text)) if form == "gsm8k" else last_boxed(str(text))
-    if answer is None:
-        sign = "####" if form == "gsm8k" else r"\boxed{}"
-        raise UserError(f"{location}: no {sign} in the answer; set gold to the form that the answers have")
-    return answer.replace(",", "") if form == "gsm8k" else answer
+def _rows(source: HubSource, part: str, name: str, notes: Notes) -> Iterator[Row]:
+    """Yield the rows of a split. As Arrow tables, so that no picture or sound is decoded."""
+    number, wanted = 0, mapped_columns(source)
+    for table in _dataset(source, part).with_format("arrow").iter(_BATCH):
+        first = f"{source.path}, {part} row {number}"
+        for row in rows_of_table(table, wanted, name, first, notes):
+            yield f"{source.path}, {part} row {number}", row
+            number += 1
 
 
-def _rows(source: HubSource, part: str) -> Any:
+def _dataset(source: HubSource, part: str) -> Any:
     try:
         from datasets import exceptions, load_dataset
     except ImportError:

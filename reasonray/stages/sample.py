@@ -17,6 +17,9 @@ from reasonray.sampling.work import Counts, SamplingJob
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 
+_NUM_SHOWN = 3
+"""The problems shown of those that cannot be judged."""
+
 
 def load_problems(run: Run) -> None:
     """Load the problems and store a snapshot of them, once; if the sources have grown, add the new ones.
@@ -36,17 +39,22 @@ def load_problems(run: Run) -> None:
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""
     dropped += f"   {before:,} of them known before" if before else ""
     log_line("problems", f"{counts[Split.TRAIN]:>7,} to distil   {counts[Split.TEST]:,} held out{dropped}")
+    for note in loaded.notes:
+        log_line("problems", note)
     reasons = problems.unverifiable(loaded.problems)
     unread = [problem for problem in loaded.problems if problem.id in reasons]
     if unread:
-        example = f"{unread[0].answer!r} to {unread[0].question[:60]!r} ({reasons[unread[0].id]})"
-        log_line("problems", f"{len(unread):>7,} cannot be judged, such as the answer {example}")
+        log_line("problems", f"{len(unread):>7,} cannot be judged, such as:")
+    for problem in unread[:_NUM_SHOWN]:
+        answer = repr(problem.answer)[:60]
+        log_line("problems", f"        the answer {answer} to {problem.question[:60]!r}: {reasons[problem.id]}")
     run.events.emit(
         "problems",
         train=counts[Split.TRAIN],
         test=counts[Split.TEST],
         dropped=loaded.dropped,
         unverifiable=len(unread),
+        notes=loaded.notes,
     )
 
 

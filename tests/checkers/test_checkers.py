@@ -18,8 +18,7 @@ from reasonray.checkers.checker import Checker
 from reasonray.checkers.numbers import read
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking, GymSource, UserError
-from reasonray.problems import gym
-from reasonray.problems.hub import gold
+from reasonray.problems import golds, gym
 from reasonray.records import Finish, Outcome, Problem
 from tests.factories import a_problem
 
@@ -110,7 +109,7 @@ def test_every_gold_answer_passes_its_own_checker(form: str) -> None:
     ],
 )
 def test_the_gold_answers_of_hub_data_sets_pass_their_own_checker(form: str, text: str) -> None:
-    problem = a_problem(answer=gold(text, form, "row 0"))
+    problem = a_problem(answer=golds.read(text, form).answer)
     assert unverifiable(problem) is None
     for completion in (text, rf"\boxed{{{problem.answer}}}", f"The answer is ${problem.answer}$."):
         assert check(problem, completion).outcome is Outcome.CORRECT

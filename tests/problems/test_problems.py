@@ -212,13 +212,6 @@ def test_a_limit_of_0_takes_no_problem_of_a_part(tmp_path: Path) -> None:
     assert [problem.split for problem in problems.load([source]).problems] == [Split.TRAIN] * 2
 
 
-def test_a_gold_answer_of_another_form_is_refused_with_its_row(tmp_path: Path) -> None:
-    from reasonray.problems.hub import gold
-
-    with pytest.raises(UserError, match=r"row 3: no #### in the answer"):
-        gold("just 5", "gsm8k", "row 3")
-
-
 def test_gym_items_pass_their_own_scorer_and_splits_are_disjoint() -> None:
     source = GymSource(kind="gym", task="basic_arithmetic", train=20, test=10)
     loaded = problems.load([source]).problems
