@@ -1,0 +1,137 @@
+"""Answers in a form of their own: `\\boxed{…}`, `<answer>…</answer>`, and `####`, GSM8K's mark."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+
+from reasonray.answers.candidate import Candidate
+from reasonray.answers.markup import is_formula, strip_markup
+
+# Every quantifier is bounded or followed by something it cannot match, so nothing backtracks.
+_OPENING = (
+    r"(?:\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])|(?<![A-Za-z\\])(?:boxed|fbox)(?=\{))\s{0,4}"
+    r"(?:(?P<open>\{)|(?P<bare>-?\d[^\s${}\\]{0,63}|[A-Za-z](?=[\s.,;:]{0,4}(?:\$|\\[)\]]|$))))"
+)
+_BOX = re.compile(rf"{_OPENING}|\\.", re.DOTALL)
+_BOX_OR_BRACE = re.compile(rf"{_OPENING}|\\.|(?P<brace>[{{}}])", re.DOTALL)
+_PLACEHOLDER = re.compile(
+    r"\s*(?:\\(?:text|textbf|mathrm)\s?\{)?\s*(?:\.{2,}|…|\\[lc]?dots|(?:your |the |final )*answer(?: here)?)[\s}]*",
+    re.IGNORECASE,
+)
+_JOINT = re.compile(
+    r"(?:[\s$,;:.&*()\[\]|-]|\\[,;:!()\[\]\\]|\\q?quad\b|"
+    r"\b(?:and|or|either|both|also|maybe|perhaps|possibly|as|well|und|oder|et|ou|y|o)\b|[和或、，；]"
+    r"|\\(?:text|mathrm|textbf)\{[^{}]{0,40}\}|\b[A-Za-z](?:_\{?\w{1,3}\}?)?\s*(?:=|\\in\b))*"
+)
+_MAX_JOINT = 120
+"""The characters between two boxes of one list."""
+_MAX_LISTED = 64
+_MAX_BOXES = 128
+"""The last boxes of a text that are candidates; a bound, so that hostile texts stay cheap."""
+_MAX_UNCLOSED = 200
+
+_TAG = re.compile(r"<(/?)(?:final_)?answer>|<\|(begin|end)_of_box\|>", re.IGNORECASE)
+_HASHES = re.compile(r"(?<!#)####(?!#)[^\S\n]{0,4}")
+_AFTER_HASHES = re.compile(r"\s#{1,8}\s*$|</answer>\s*$")
+_NUMBERED = re.compile(r"\d{1,2}[.)][^\S\n]+[A-Za-z*]")
+_MAX_CANDIDATES = 16
+"""The last tags and hashes that are examined; a bound, so that hostile texts stay cheap."""
+
+
+def boxes(text: str) -> list[Candidate]:
+    """Return the last boxes of a text that contain no box, in one pass, in their order.
+
+    An empty box and one that never closes are retracted: the text announces another answer and does not give it.
+    """
+    begin = min((at for word in ("boxed", "fbox", "framebox") if (at := text.find(word)) >= 0), default=-1)
+    if begin < 0:
+        return []
+    closed: deque[tuple[int, int, int, int]] = deque(maxlen=_MAX_BOXES)  # of a box and of its content
+    opened: list[tuple[int, int]] = []  # start of each open box and of its content; -1 for other braces
+    latest, at = -1, max(0, begin - 2)
+    while token := (_BOX_OR_BRACE if opened else _BOX).search(text, at):
+        at, kind = token.end(), token.lastgroup
+        if kind == "bare":
+            closed.append((*token.span(), *token.span("bare")))
+            latest = token.start()
+        elif kind == "open":
+            opened.append(token.span())
+        elif kind and token.group() == "{":
+            opened.append((-1, -1))
+        elif kind and (top := opened.pop())[1] > latest:
+            closed.append((top[0], token.end(), top[1], token.start()))
+            latest = top[1]
+    found = [_box(text, *spans) for spans in closed]
+    unclosed = next((top for top in reversed(opened) if top[0] >= 0), (-1, -1))
+    if unclosed[1] > latest:
+        content = text[unclosed[1] : unclosed[1] + _MAX_UNCLOSED].strip()
+        found.append(Candidate(content, unclosed[0], len(text), "boxed", closed=False, retracted=True))
+    return [box for box in found if not _PLACEHOLDER.fullmatch(box.text)]
+
+
+def _box(text: str, start: int, end: int, inner: int, inner_end: int) -> Candidate:
+    content = text[inner:inner_end].strip()
+    content = content if text[inner - 1] == "{" else content.rstrip(".,;:")
+    return Candidate(content, start, end, "boxed", retracted=not content)
+
+
+def listed_with(text: str, found: Sequence[Candidate], last: Candidate) -> tuple[str, ...]:
+    """Return the boxed answers that stand in one list with a box and differ from it, in their order."""
+    if last.rule != "boxed":
+        return ()
+    others: dict[str, str] = {}
+    after = last
+    for box in reversed([box for box in found if box.rule == "boxed" and box.start < last.start][-_MAX_LISTED:]):
+        gap = text[box.end : after.start]
+        if len(gap) > _MAX_JOINT or not box.text or not _JOINT.fullmatch(gap):
+            break
+        others.setdefault("".join(box.text.split()), box.text)
+        after = box
+    others.pop("".join(last.text.split()), None)
+    return tuple(reversed(others.values()))
+
+
+def tags(text: str) -> list[Candidate]:
+    """Return the contents of the last `<answer>` tags. One that is left open ends with the text."""
+    if "<" not in text:
+        return []
+    found: deque[Candidate] = deque(maxlen=_MAX_CANDIDATES)
+    opened = -1
+    for tag in _TAG.finditer(text):
+        if not tag[1] and tag[2] != "end":
+            opened = tag.end()
+        elif opened >= 0:
+            content = text[opened : tag.start()].strip()
+            found.append(Candidate(content, opened, tag.start(), "tag", retracted=not content))
+            opened = -1
+    if opened >= 0 and (content := text[opened:].strip()):
+        found.append(Candidate(content, opened, len(text), "tag", closed=False))
+    return list(found)
+
+
+def hashes(text: str) -> list[Candidate]:
+    """Return the answers after the last marks `####`. A Markdown heading of four hashes is none."""
+    if "####" not in text:
+        return []
+    found = []
+    for mark in deque(_HASHES.finditer(text), maxlen=_MAX_CANDIDATES):
+        end = text.find("\n", mark.end())
+        end = len(text) if end < 0 else end
+        answer = strip_markup(_AFTER_HASHES.sub("", text[mark.end() : end]))
+        is_last = not text[end:].strip()
+        if answer and not _NUMBERED.match(answer) and (is_last or is_formula(answer)) and not _is_heading(answer):
+            found.append(Candidate(answer, mark.end(), end, "hashes", closed=end < len(text)))
+    return found
+
+
+_HEADING_WORDS = re.compile(
+    r"(?:final )?(?:step|answer|result|solution|conclusion|verification|check|explanation|note|case|part|summary"
+    r"|approach|method|option|question|problem|analysis|reasoning|calculation|proof|example)s?\b",
+    re.IGNORECASE,
+)
+
+
+def _is_heading(answer: str) -> bool:
+    return _HEADING_WORDS.match(answer) is not None

@@ -1,0 +1,205 @@
+"""Answers that a sentence states ("The answer is …", "答案是…") or that a label announces ("Answer:", "### Answer").
+
+The words are those that models write in the languages of the common multilingual benchmarks. A text is searched for the
+words, from its end, and only around them by an expression, so its length costs the search for a few words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from reasonray.answers.candidate import Candidate
+from reasonray.answers.markup import DISPLAYS, is_formula, sentence_end, strip_markup
+
+_ANSWERS = (
+    "answer|ans|antwort|respuesta|réponse|reponse|resposta|risposta|antwoord|svar|cevap|yanıt|jawaban|odpowiedź"
+    "|odpověď|válasz|vastaus|răspuns|đáp án|câu trả lời|jibu|ответ|відповідь|απάντηση"
+)
+_CHOICES = "option|choice|letter"
+_OUTCOMES = (
+    "result|solution|value|total|sum|number|amount|count|ergebnis|lösung|resultado|solución|résultat|resultat"
+    "|risultato|soluzione|результат"
+)
+_UNSPACED = "答案|答え|答|正解|解答|回答|정답|답변|해답|답|الإجابة|الجواب|إجابة|उत्तर|উত্তর|คำตอบ"
+
+_MARKS = r"[*_`]{0,4}"
+_COPULA = (
+    r"(?:is|are|was|equals|becomes|reads|lautet|ist|sind|es|son|est|sont|é|è|är|adalah|là|равен|равна|равно"
+    r"|comes to|works out to|(?:turns|comes) out to be|(?P<modal>would|should|must|will|has to|can only) be)(?!\w)"
+)
+_ADVERB = r"(?:therefore|thus|then|hence|so|simply|finally|daher|also|donc|entonces)\b"
+_STATED = (
+    rf"s?(?:et)?(?:\W?\(s\))?{_MARKS}(?: (?:choice|option|value)(?!\w))?"
+    r"(?:,? (?:to|of|for|in|as|zu|auf|für|à|de|na) [^.!?:：=\n]{1,80}?,?)?"
+    rf"(?:, ?{_ADVERB},?)?[^\S\n]{{0,4}}"
+    rf"(?:(?P<sign>[:：=])|{_COPULA}){_MARKS}[^\S\n]{{0,4}}[:：]?"
+    rf"(?:[^\S\n]{{0,4}}{_ADVERB}[^\S\n]{{0,4}},?)?"
+)
+
+
+def _stating(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:{words}){_STATED}", re.IGNORECASE)
+
+
+_ANSWER_IS, _OUTCOME_IS, _CHOICE_IS = _stating(_ANSWERS), _stating(_OUTCOMES), _stating(_CHOICES)
+_ANSWER_IS_EAST = re.compile(
+    rf"(?:{_UNSPACED}){_MARKS}(?: (?:النهائية|الصحيحة|النهائي|الصحيح))?[^\S\n]{{0,2}}"
+    r"(?:(?:应该|應該|应|應|就|即|便|也)?(?:是|为|為|等于|等於|选|選|は|은|는|이|है|คือ|هي|هو)[^\S\n]{0,2}[:：、]?|(?P<sign>[:：=ঃ]))"
+    rf"{_MARKS}[^\S\n]{{0,4}}"
+)
+_LABEL = re.compile(
+    rf"[^\S\n]{{0,4}}[#>*_-]{{0,8}}[^\S\n]{{0,4}}(?:(?:the|my|our) )?(?P<final>final |correct )?"
+    rf"(?:{_ANSWERS}){_MARKS}(?:(?P<sign> {{1,4}}[-–—]{{1,2}} {{1,4}}|(?<=ans)\. ?)|(?P<glued> {{1,4}}))(?=\S)",
+    re.IGNORECASE,
+)
+_HEADING = re.compile(
+    rf"[^\S\n]{{0,4}}(?P<mark>[#*_]{{1,8}}[^\S\n]{{0,4}})?(?P<final>final |correct |最终|最終|최종 ?)?"
+    rf"(?:{_ANSWERS}|{_UNSPACED}|results?|ergebnis)(?: finale?| définitive)?[^\S\n]{{0,4}}[*_]{{0,8}}"
+    r"[^\S\n]{0,4}(?=\n|$)",
+    re.IGNORECASE,
+)
+_CORRECT = re.compile(r"\b(?:correct|right|best|final|chosen|appropriate)\b[ *_]{1,4}(?:answer )?$", re.IGNORECASE)
+_FINAL = re.compile(
+    r"(?:\bfinal |(?:^|\n)[^\S\n]{0,4}[#>*_-]{0,8}[^\S\n]{0,4}(?:(?:so|thus|the) ){0,2})$", re.IGNORECASE
+)
+
+_DOUBT = re.compile(
+    r"(?:\b(?:if|suppose|supposing|assume|assuming|whether|unless)|\b(?:might|may|could|would) "
+    r"(?:think|guess|believe|say)|\bthought)(?: that)?(?: the| my| our| your| final| correct){0,3}\s*$",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(r"\b(?:if|had|unless|otherwise|without|suppose|were|instead of)\b[^.!?\n]*$", re.IGNORECASE)
+_BLAME = re.compile(r"(?:wrong|incorrect|not (?:right|correct|quite right|valid))\b", re.IGNORECASE)
+_REMARK = re.compile(
+    r"(?:(?:also|indeed|clearly|now|still|in fact|therefore|thus|both) )?(?:correct|right|verified|confirmed"
+    r"|reasonable|consistent|plausible|valid|clear|unique|sensible|obvious|checked|as (?:follows|required|expected"
+    r"|above|before|stated)|found|obtained|based|given by|derived|in (?:the|a|its|terms)|an? (?:\w+ )?(?:integer"
+    r"|number|multiple|prime|fraction|divisor|factor|function)|positive|negative|between|within|supposed|expected"
+    r"|required|asked|needed|independent|the same|what|where|when|how|why|rounded|simplified)\b",
+    re.IGNORECASE,
+)
+_BLANK = re.compile(r"[\s*_]*\n[^\S\n]*")
+_BULLET = re.compile(r"[^\S\n]{0,4}(?:[-*•]|\d{1,2}[.)])[^\S\n]{1,4}([^\n]+)\n?")
+_TAIL = re.compile(r"</[a-z]|<\||<｜|【")
+_POLITE = re.compile(r"(?:입니다|이다|이에요|예요|됩니다|です|である|だ|になります|となります|でした)$")
+_MAX_STATEMENTS = 12
+"""The last occurrences of each word that are examined; a bound, so that hostile texts stay cheap."""
+_MAX_BULLETS = 16
+
+
+def statements(text: str) -> list[Candidate]:
+    """Return what the last sentences and labels state as the answer, in their order."""
+    lower = lowered(text)
+    found = [_stated_at(text, at) or _labelled_at(text, at) for at in occurrences(lower, _ANSWERS)]
+    for at in occurrences(lower, _CHOICES):
+        if _CORRECT.search(text, max(0, at - 24), at) and (match := _CHOICE_IS.match(text, at)):
+            found.append(_stated(text, at, match))
+    if not text.isascii():
+        matches = ((at, _ANSWER_IS_EAST.match(text, at)) for at in occurrences(lower, _UNSPACED, spaced=False))
+        found += [_stated(text, at, match) for at, match in matches if match]
+        found += [_labelled_at(text, at) for at in occurrences(lower, _UNSPACED, spaced=False)]
+    found += [_labelled_at(text, at) for at in occurrences(lower, "result|ergebnis")]
+    unique = {candidate.start: candidate for candidate in found if candidate}
+    return [unique[start] for start in sorted(unique)]
+
+
+def outcomes(text: str) -> list[Candidate]:
+    """Return the values that a text calls its result: "Result: 42", "The final value is 42"."""
+    found = []
+    for at in occurrences(lowered(text), _OUTCOMES):
+        if _FINAL.search(text, max(0, at - 24), at) and (match := _OUTCOME_IS.match(text, at)):
+            found.append(_stated(text, at, match))
+    return sorted((one for one in found if one and is_formula(one.text)), key=lambda candidate: candidate.start)
+
+
+def lowered(text: str) -> str:
+    """Return a text in lower case, every character at its place."""
+    return text.lower() if text.isascii() else text.replace("İ", "I").lower()
+
+
+def occurrences(lower: str, words: str, *, spaced: bool = True) -> Iterator[int]:
+    """Yield the starts of the last occurrences of each word of `a|b|c`; if spaced, only where a word begins."""
+    for word in words.split("|"):
+        at, count = lower.rfind(word), 0
+        while at >= 0 and count < _MAX_STATEMENTS:
+            if not spaced or at == 0 or not lower[at - 1].isalnum():
+                count += 1
+                yield at
+            at = lower.rfind(word, 0, at)
+
+
+def _stated_at(text: str, at: int) -> Candidate | None:
+    match = _ANSWER_IS.match(text, at)
+    return _stated(text, at, match) if match else None
+
+
+def _stated(text: str, at: int, match: re.Match[str]) -> Candidate | None:
+    """Return the candidate after "The answer is", or None where the sentence doubts or blames it."""
+    if _DOUBT.search(text, max(0, at - 60), at):
+        return None
+    is_sentence = not match["sign"]
+    modal = match.groupdict().get("modal")
+    if modal and _CONDITION.search(text, max(0, at - 160), at):
+        return None
+    candidate = _candidate_at(text, match.end(), is_question_allowed=not is_sentence)
+    if candidate is None or (is_sentence and _BLAME.match(candidate.text)):
+        return None
+    return _as_remark(candidate) if is_sentence and _REMARK.match(candidate.text) else candidate
+
+
+def _labelled_at(text: str, at: int) -> Candidate | None:
+    """Return the candidate after a label or below a heading on the line of a word, or None if the line is neither."""
+    begin = text.rfind("\n", 0, at) + 1
+    if at - begin > 40:
+        return None
+    if heading := _HEADING.match(text, begin):
+        is_heading = heading["mark"] or heading["final"]
+        return _candidate_at(text, heading.end(), is_question_allowed=True) if is_heading else None
+    label = _LABEL.match(text, begin)
+    if label is None:
+        return None
+    candidate = _candidate_at(text, label.end(), is_question_allowed=True)
+    is_label = candidate and (label["sign"] or (label["final"] and is_formula(candidate.text)))
+    return candidate if is_label else None
+
+
+def _candidate_at(text: str, start: int, *, is_question_allowed: bool) -> Candidate | None:
+    """Return the answer that begins after a phrase, or None if it is empty or a question."""
+    begin = text.find("\n", start)
+    if begin >= 0 and not text[start:begin].strip(" \t*_:"):  # the rest of the line is empty: the answer is below
+        blank = _BLANK.match(text, begin)
+        start = blank.end() if blank else start
+        if listed := _bullets(text, start):
+            return listed
+    at = start + len(text[start : start + 40]) - len(text[start : start + 40].lstrip())
+    for opening, closing in DISPLAYS.items():
+        end = text.find(closing, at + 2) if text.startswith(opening, at) else -1
+        if end >= 0:
+            answer = text[at + 2 : end].strip().rstrip(".").strip()
+            return Candidate(answer, at, end + 2, "phrase") if answer else None
+    end = text.find("\n", start)
+    line = text[start : len(text) if end < 0 else end]
+    cut = _TAIL.search(line)
+    line = line[: cut.start()] if cut else line
+    stop = sentence_end(line)
+    if stop and stop.group() == "?" and not is_question_allowed:
+        return None
+    last = (stop.end() if stop.group() in "?？" else stop.start()) if stop else len(line)
+    answer = _POLITE.sub("", strip_markup(line[:last]))
+    closed = bool(stop) or bool(cut) or end >= 0
+    return Candidate(answer, start, start + last, "phrase", closed) if answer else None
+
+
+def _bullets(text: str, start: int) -> Candidate | None:
+    """Return the items of a list as one answer, or None if there are not two of them."""
+    items: list[str] = []
+    at = start
+    while len(items) < _MAX_BULLETS and (bullet := _BULLET.match(text, at)):
+        items.append(strip_markup(bullet[1]))
+        at = bullet.end()
+    return Candidate(", ".join(items), start, at, "phrase", at < len(text)) if len(items) > 1 else None
+
+
+def _as_remark(candidate: Candidate) -> Candidate:
+    return Candidate(candidate.text, candidate.start, candidate.end, candidate.rule, candidate.closed, remark=True)
