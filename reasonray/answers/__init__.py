@@ -1,7 +1,8 @@
 """The final answer of a text: where it is, and by which rule. Pure functions of the text, linear in its length.
 
 `final_answer` finds candidates with their positions (boxes.py, statements.py), drops those that the text takes back
-(retractions.py), and returns the last of the rest. `boxed_answers`, `last_boxed` and `after_hashes` read the gold answers of data sets.
+(retractions.py), and returns the last of the rest. `boxed_answers`, `last_boxed` and `after_hashes` read the gold
+answers of data sets.
 """
 
 from reasonray.answers.candidate import Candidate, ExtractedAnswer
