@@ -179,11 +179,17 @@ class Rollout:
     seed: int
     resample: int = 0
     """Times that this sample was generated again, because max_tokens was raised after it was truncated."""
+    prompt: int = 0
+    """Index among the prompts of the teacher."""
+    opening: str = ""
+    """Text that the prompt opened and that belongs to the completion, such as "<think>"."""
     completion: str
     """The raw text, verbatim. It is judged, masked and trained on, but never re-rendered."""
     finish: Finish
     prompt_tokens: int
     completion_tokens: int
+    tokens_estimated: bool = False
+    """Whether the token counts are estimates, because the server did not report any."""
     verdict: Verdict
     annotation: Annotation | None = None
 

@@ -67,7 +67,7 @@ def annotated(ledger: Ledger, map_batches: MapBatches = one_by_one) -> pa.Table:
     missing = rollouts.filter(pc.is_null(_annotation_rows(rollouts, known))) if known is not None else rollouts
     if known is None or missing.num_rows:
         new = _annotate(ledger, missing, map_batches)
-        known = new if known is None else pa.concat_tables([known, new])
+        known = new if known is None else pa.concat_tables([known, new], promote_options="permissive")
         stored.write_table(known.replace_schema_metadata({_VERSION_KEY: DETECTORS_VERSION}))
     rows = _annotation_rows(rollouts, known)
     for name in known.column_names:

@@ -42,7 +42,7 @@ class Comparison:
 
 def contaminated(comparison: Comparison, candidates: Rows) -> Booleans:
     """Return which candidates are of a problem that overlaps with a held-out one."""
-    problems = pa.array(sorted(comparison.contaminated), pa.string())
+    problems = pa.array(sorted(comparison.contaminated), pa.large_string())
     return np.asarray(pc.is_in(comparison.features["problem_id"], value_set=problems).to_numpy()[candidates])
 
 

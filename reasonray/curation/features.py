@@ -32,9 +32,11 @@ def rollout_features(table: pa.Table, curation: Curation) -> pa.Table:
     """
     completions = table["completion"].to_pylist()
     features = table.select(_COPIED).append_column("first_rule", first_fired(table, curation))
-    features = features.append_column("text_hash", pa.array([text_hash(text) for text in completions], pa.string()))
+    features = features.append_column(
+        "text_hash", pa.array([text_hash(text) for text in completions], pa.large_string())
+    )
     if "same_reasoning" in curation.rules:
-        keys = pa.array([reasoning_key(text) for text in completions], pa.string())
+        keys = pa.array([reasoning_key(text) for text in completions], pa.large_string())
         features = features.append_column("reasoning", keys)
     if "near_duplicate" in curation.rules or curation.prefer == "diverse":
         hashes = minhash_signatures(completions)

@@ -72,7 +72,7 @@ def select(features: pa.Table, curation: Curation, *, contaminated: Collection[s
     return pa.table(
         {
             "id": features["id"],
-            "dropped_by": pa.array(np.where(selected, "", names[first]), pa.string()),
+            "dropped_by": pa.array(np.where(selected, "", names[first]), pa.large_string()),
             "selected": pa.array(selected),
             "pass_rate": pa.array(rates[problem], pa.float64(), mask=np.isnan(rates[problem])),
         }

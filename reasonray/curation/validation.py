@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reasonray.records import Finish, Outcome, Split
-from reasonray.store.schema import ROLLOUT_SCHEMA, stored_columns, upgrade
+from reasonray.store.schema import ROLLOUT_SCHEMA, absent_column, stored_columns, upgrade
 from reasonray.store.storage import Place
 
 LARGEST = 8 << 20
@@ -71,8 +71,10 @@ def valid_rows(table: pa.Table, train: Collection[str], faults: Counter[str]) ->
 def _as_field(table: pa.Table, field: pa.Field) -> tuple[pa.Array, pa.Array | None]:
     """Return a column as a field of the schema, and which of its rows are invalid (None if none can be)."""
     if field.name not in table.column_names:
-        empty = pa.nulls(table.num_rows, field.type)
-        return empty, None if field.nullable else pa.array([True] * table.num_rows)
+        absent = absent_column(field, table.num_rows)
+        if absent is not None:
+            return absent, None
+        return pa.nulls(table.num_rows, field.type), pa.array([True] * table.num_rows)
     column = table[field.name].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)

@@ -109,7 +109,8 @@ def _choose_train(sampled: pa.Table, budget: int) -> pa.Table:
     if sampled.num_rows == 0:
         return sampled
     rule = pc.fill_null(sampled["annotation_dropped_by"], "")
-    stratum = pc.binary_join_element_wise(sampled["problem_difficulty"], sampled["verdict_outcome"], rule, "\x1f")
+    columns = (sampled["problem_difficulty"], sampled["verdict_outcome"], rule, pa.scalar("\x1f"))
+    stratum = pc.binary_join_element_wise(*(column.cast(pa.large_string()) for column in columns))
     strata, ids = stratum.to_numpy().astype(np.str_), _column(sampled, "id")
     order = np.lexsort((strata, _turn(ids, strata)))
     return sampled.filter(pa.array(_within(order, _weights(sampled), budget)))

@@ -177,7 +177,7 @@ def _annotate(
                 part = f"{segment.name.removesuffix('.parquet')}-{number:05d}.parquet"
                 (scratch / part).write_table(table)
                 features = rollout_features(table, curation).append_column("content", row_hashes(rollouts))
-                features = features.append_column("part", pa.array([part] * table.num_rows))
+                features = features.append_column("part", pa.array([part] * table.num_rows, pa.large_string()))
                 yield features.append_column("row", pa.array(range(table.num_rows)))
         if faults:
             name = f"{content_hash(*batch['segment'].to_pylist())}.json"

@@ -88,7 +88,7 @@ def _sample(run: Run, size: int) -> list[dict[str, Any]]:
     if files is None:
         raise UserError(f"run {run.name} has nothing curated to label; run jobs/curate.py first")
     ids = pa.concat_tables([read_rollouts(file, ["id"]) for file in files])["id"].to_pylist()
-    chosen = pa.array(sorted(ids, key=lambda rollout_id: content_hash("label", rollout_id))[:size], pa.string())
+    chosen = pa.array(sorted(ids, key=lambda rollout_id: content_hash("label", rollout_id))[:size], pa.large_string())
     columns = ["id", "completion", *(f"annotation_{name}" for name in BEHAVIOURS)]
     tables = (read_rollouts(file, columns) for file in files)
     return [row for table in tables for row in table.filter(pc.is_in(table["id"], value_set=chosen)).to_pylist()]

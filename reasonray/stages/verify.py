@@ -49,7 +49,7 @@ _MAX_ACTORS = 4
 _BATCH = 1000
 """Rollouts that an actor judges at a time."""
 _UNDECIDED = (Outcome.NO_ANSWER, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
-_RULES_SCHEMA = pa.schema([*VERIFIED_SCHEMA, pa.field("question", pa.string())])
+_RULES_SCHEMA = pa.schema([*VERIFIED_SCHEMA, pa.field("question", pa.large_string())])
 """`question` is the one to ask the judge; null for none."""
 
 Outcomes = tuple[Outcome | None, Outcome | None]
@@ -134,7 +134,8 @@ def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> 
     checking = run.config.checking
     for name in checking.instead.values():
         find_checker(name)
-    inputs = content_hash(str(VERIFIED_SCHEMA), checking.model_dump_json(), *(segment.name for segment in segments))
+    columns = str(VERIFIED_SCHEMA).replace("large_string", "string")  # as up to schema 3, whose verdicts are the same
+    inputs = content_hash(columns, checking.model_dump_json(), *(segment.name for segment in segments))
     before = (run.verified / "manifest.json").read_json_or_none()
     if before and not again and before["inputs"] == inputs:
         log_line("verify", "done before")
@@ -221,7 +222,7 @@ def _with_judgements(
     replies = replies.filter(pc.equal(replies["model"], judge.model))
     outcomes = dict(zip(replies["problem_id"].to_pylist(), replies["verdict_outcome"].to_pylist(), strict=True))
     judged = pa.array(
-        [outcomes.get(problems[text].id) if text is not None else None for text in questions], pa.string()
+        [outcomes.get(problems[text].id) if text is not None else None for text in questions], pa.large_string()
     )
     controls = control_results(*([outcomes.get(problems[text].id) for text in texts] for texts in (accept, refuse)))
     has_decided = pc.is_in(judged, value_set=pa.array([Outcome.CORRECT.value, Outcome.WRONG.value]))
@@ -232,9 +233,15 @@ def _with_judgements(
         decides,
         verdict_outcome=judged,
         verdict_checker="judge",
-        verdict_detail=pc.binary_join_element_wise(pa.scalar("judge"), verified["verdict_detail"], " instead of "),
+        verdict_detail=_judge_instead_of(verified["verdict_detail"]),
     )
     return verified, controls
+
+
+def _judge_instead_of(details: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the details of verdicts that the judge decided in place of the rules."""
+    judge, instead_of = (pa.scalar(text, details.type) for text in ("judge", " instead of "))
+    return pc.binary_join_element_wise(judge, details, instead_of)
 
 
 def _controls(problems: Sequence[Problem]) -> tuple[list[str], list[str]]:
@@ -256,7 +263,7 @@ def _with_majorities(run: Run, min_share: float, verified: pa.Table) -> pa.Table
     """Judge the rollouts of problems without a gold answer by the answer that most of them give."""
     unanswered = {problem.id: problem for problem in run.problems(Split.TRAIN) if problem.answer is None}
     mask = pc.and_(
-        pc.is_in(verified["problem_id"], value_set=pa.array(unanswered, pa.string())),
+        pc.is_in(verified["problem_id"], value_set=pa.array(unanswered, pa.large_string())),
         pc.is_valid(verified["verdict_extracted"]),
     )
     answers: dict[str, list[tuple[str, str]]] = {}
@@ -274,7 +281,7 @@ def _with_majorities(run: Run, min_share: float, verified: pa.Table) -> pa.Table
             is_right = consensus.is_same(problem, most.answer, answer)
             judged[rollout_id] = (Outcome.CORRECT if is_right else Outcome.WRONG).value, detail
     values = [judged.get(rollout_id, (None, None)) for rollout_id in verified["id"].to_pylist()]
-    outcomes, details = (pa.array(column, pa.string()) for column in zip(*values, strict=True))
+    outcomes, details = (pa.array(column, pa.large_string()) for column in zip(*values, strict=True))
     return _replaced(
         verified,
         pc.is_valid(outcomes),

@@ -134,7 +134,7 @@ class Ledger:
             return
         is_wanted = is_newest_of_id(pa.concat_tables(keys))
         if yielded:
-            yielded_ids = pa.chunked_array([chunk for ids in yielded for chunk in ids.chunks], pa.string())
+            yielded_ids = pa.chunked_array([chunk for ids in yielded for chunk in ids.chunks], pa.large_string())
             is_wanted &= ~pc.is_in(pa.concat_tables(keys)["id"], value_set=yielded_ids.combine_chunks()).to_numpy()
         for name in names:
             table = self._read_segment(name, list(dict.fromkeys(["id", *schema.names])))
@@ -150,7 +150,7 @@ class Ledger:
         Args:
             problems: ids of the problems to count; None for all.
         """
-        wanted = None if problems is None else pa.array(problems, pa.string())
+        wanted = None if problems is None else pa.array(problems, pa.large_string())
 
         def read_condensed(name: str) -> pa.Table:
             table = self._read_segment(name, COUNTED_COLUMNS, ENCODED_COLUMNS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -30,33 +31,39 @@ from reasonray.records import (
 )
 from reasonray.store.storage import Place
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 """Version 2 added the columns of curation/measures.py, which are null in older files. Version 3 renamed two columns and
-a value."""
+a value. Version 4 added three columns, and stores all text as large_string."""
 
 _FORMER_NAMES = {"resample": "round", "annotation_num_steps": "annotation_depth"}
 """Column → its name up to version 2."""
 _FORMER_OVER_QUOTA = "surplus"
 """The value of OVER_QUOTA up to version 2."""
+_ADDED = {"opening": "", "prompt": 0, "tokens_estimated": False}
+"""Column that is never null → its value in files of a version that did not have it."""
+
+_TEXT = pa.large_string()
+"""Offsets of 64 bits: with `string` a column of 107 million ids would be too large for one array."""
+_SEPARATOR = pa.scalar("\x1f", _TEXT)
 
 _PROBLEM_FIELDS = [
-    pa.field("id", pa.string(), nullable=False),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("question", pa.string(), nullable=False),
-    pa.field("answer", pa.string()),
-    pa.field("checker", pa.string(), nullable=False),
-    pa.field("difficulty", pa.string(), nullable=False),
-    pa.field("split", pa.string(), nullable=False),
-    pa.field("metadata", pa.string(), nullable=False),
+    pa.field("id", _TEXT, nullable=False),
+    pa.field("source", _TEXT, nullable=False),
+    pa.field("question", _TEXT, nullable=False),
+    pa.field("answer", _TEXT),
+    pa.field("checker", _TEXT, nullable=False),
+    pa.field("difficulty", _TEXT, nullable=False),
+    pa.field("split", _TEXT, nullable=False),
+    pa.field("metadata", _TEXT, nullable=False),
 ]
 _VERDICT_FIELDS = [
-    pa.field("outcome", pa.string(), nullable=False),
-    pa.field("extracted", pa.string()),
-    pa.field("checker", pa.string(), nullable=False),
-    pa.field("detail", pa.string(), nullable=False),
+    pa.field("outcome", _TEXT, nullable=False),
+    pa.field("extracted", _TEXT),
+    pa.field("checker", _TEXT, nullable=False),
+    pa.field("detail", _TEXT, nullable=False),
     pa.field("seconds", pa.float64(), nullable=False),
 ]
-SPANS = pa.list_(pa.struct([("behaviour", pa.string()), ("start", pa.int32()), ("end", pa.int32())]))
+SPANS = pa.list_(pa.struct([("behaviour", _TEXT), ("start", pa.int32()), ("end", pa.int32())]))
 _ANNOTATION_FIELDS = [
     pa.field("verification", pa.int32()),
     pa.field("backtracking", pa.int32()),
@@ -69,9 +76,9 @@ _ANNOTATION_FIELDS = [
     pa.field("compression_ratio", pa.float64()),
     pa.field("ngram_loop", pa.int32()),
     pa.field("code_share", pa.float64()),
-    pa.field("reasoning_format", pa.string()),
+    pa.field("reasoning_format", _TEXT),
     pa.field("pass_rate", pa.float64()),
-    pa.field("dropped_by", pa.string()),
+    pa.field("dropped_by", _TEXT),
     pa.field("selected", pa.bool_()),
 ]
 
@@ -83,18 +90,21 @@ def _prefixed(prefix: str, fields: Sequence[pa.Field]) -> list[pa.Field]:
 PROBLEM_SCHEMA = pa.schema(_PROBLEM_FIELDS, metadata={"reasonray.schema": SCHEMA_VERSION})
 ROLLOUT_SCHEMA = pa.schema(
     [
-        pa.field("id", pa.string(), nullable=False),
+        pa.field("id", _TEXT, nullable=False),
         *_prefixed("problem", _PROBLEM_FIELDS),
-        pa.field("teacher", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("teacher", _TEXT, nullable=False),
+        pa.field("model", _TEXT, nullable=False),
+        pa.field("fingerprint", _TEXT, nullable=False),
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("resample", pa.int32(), nullable=False),
-        pa.field("completion", pa.large_string(), nullable=False),
-        pa.field("finish", pa.string(), nullable=False),
+        pa.field("prompt", pa.int32(), nullable=False),
+        pa.field("opening", _TEXT, nullable=False),
+        pa.field("completion", _TEXT, nullable=False),
+        pa.field("finish", _TEXT, nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("completion_tokens", pa.int32(), nullable=False),
+        pa.field("tokens_estimated", pa.bool_(), nullable=False),
         *_prefixed("verdict", _VERDICT_FIELDS),
         *_prefixed("annotation", _ANNOTATION_FIELDS),
     ],
@@ -112,16 +122,28 @@ def set_columns(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArra
 
 def rollout_keys(table: pa.Table) -> pa.ChunkedArray:
     """Return the key of each row: the id together with the resample number."""
-    return pc.binary_join_element_wise(table["id"], table["resample"].cast(pa.string()), "/")
+    ids, resamples = (table[name].cast(_TEXT) for name in ("id", "resample"))
+    return pc.binary_join_element_wise(ids, resamples, pa.scalar("/", _TEXT))
 
 
 def row_hashes(table: pa.Table) -> pa.Array:
-    """Return a hash of each rollout as it was committed, without its annotations."""
+    """Return a hash of each rollout as it was committed, without its annotations.
+
+    Columns that a later version added count only where they differ from their default, so that a rollout keeps its
+    hash when it is read by a later version.
+    """
     committed = [name for name in ROLLOUT_SCHEMA.names if not name.startswith("annotation_")]
-    columns = [table[name].cast(pa.large_string()) for name in committed]
-    separator = pa.scalar("\x1f", pa.large_string())
-    joined = pc.binary_join_element_wise(*columns, separator, null_handling="replace", null_replacement="\x00")
-    return pa.array([content_hash(row) for row in joined.to_pylist()], pa.string())
+    rows = _joined(table, [name for name in committed if name not in _ADDED])
+    is_default = [pc.equal(table[name], pa.scalar(value, table[name].type)) for name, value in _ADDED.items()]
+    with_added = pc.binary_join_element_wise(rows, _joined(table, list(_ADDED)), _SEPARATOR)
+    rows = pc.if_else(reduce(pc.and_, is_default), rows, with_added)
+    return pa.array([content_hash(row) for row in rows.to_pylist()], _TEXT)
+
+
+def _joined(table: pa.Table, names: Sequence[str]) -> pa.ChunkedArray:
+    """Return the values of each row's columns as one text."""
+    columns = [table[name].cast(_TEXT) for name in names]
+    return pc.binary_join_element_wise(*columns, _SEPARATOR, null_handling="replace", null_replacement="\x00")
 
 
 def refuse_newer(version: str, segment: str) -> None:
@@ -137,7 +159,7 @@ def refuse_newer(version: str, segment: str) -> None:
 
 
 def select_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Return columns of ROLLOUT_SCHEMA; nulls for those that the table's older schema version did not have.
+    """Return columns of ROLLOUT_SCHEMA, with the values of `absent_column` where an older version did not have them.
 
     Args:
         table: rows of this schema version or an older one.
@@ -149,9 +171,30 @@ def select_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
     table = upgrade(table)
     columns = []
     for field in (ROLLOUT_SCHEMA.field(name) for name in names):
-        is_newer = field.nullable and field.name not in table.column_names
-        columns.append(pa.nulls(table.num_rows, field.type) if is_newer else table[field.name])
+        absent = None if field.name in table.column_names else absent_column(field, table.num_rows)
+        columns.append(_as_type(table[field.name], field.type) if absent is None else absent)
     return pa.table(columns, names=list(names))
+
+
+def absent_column(field: pa.Field, rows: int) -> pa.Array | None:
+    """Return what a column of ROLLOUT_SCHEMA holds in files of a version that did not have it.
+
+    Args:
+        field: of ROLLOUT_SCHEMA.
+        rows: length of the column.
+
+    Returns:
+        Its default value, or nulls; None if files of every version have the column.
+    """
+    if field.name in _ADDED:
+        return pa.repeat(pa.scalar(_ADDED[field.name], field.type), rows)
+    return pa.nulls(rows, field.type) if field.nullable else None
+
+
+def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column with the type of its field; one that was read as a dictionary stays a dictionary."""
+    is_encoded = pa.types.is_dictionary(column.type)
+    return column.cast(pa.dictionary(column.type.index_type, kind) if is_encoded else kind)
 
 
 def stored_columns(names: Sequence[str], stored: pa.Schema) -> list[str]:
@@ -196,6 +239,10 @@ def upgrade(table: pa.Table) -> pa.Table:
             values = pc.coalesce(table[name], values)
             table = table.drop_columns([name])
         table = table.set_column(table.schema.get_field_index(former), name, values)
+    for name, value in _ADDED.items():  # in such a table, rows of older versions have nulls
+        if name in table.column_names and table[name].null_count:
+            values = pc.fill_null(table[name], value)
+            table = table.set_column(table.schema.get_field_index(name), ROLLOUT_SCHEMA.field(name), values)
     if "annotation_dropped_by" in table.column_names and table.num_rows:
         index, rules = table.schema.get_field_index("annotation_dropped_by"), table["annotation_dropped_by"]
         is_former = pc.fill_null(pc.equal(rules, _FORMER_OVER_QUOTA), False)
@@ -261,10 +308,13 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "sample": rollout.sample,
         "seed": rollout.seed,
         "resample": rollout.resample,
+        "prompt": rollout.prompt,
+        "opening": rollout.opening,
         "completion": rollout.completion,
         "finish": rollout.finish.value,
         "prompt_tokens": rollout.prompt_tokens,
         "completion_tokens": rollout.completion_tokens,
+        "tokens_estimated": rollout.tokens_estimated,
         "verdict_outcome": verdict.outcome.value,
         "verdict_extracted": verdict.extracted,
         "verdict_checker": verdict.checker,
@@ -287,10 +337,13 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         sample=row["sample"],
         seed=row["seed"],
         resample=row["resample"],
+        prompt=row["prompt"],
+        opening=row["opening"],
         completion=row["completion"],
         finish=Finish(row["finish"]),
         prompt_tokens=row["prompt_tokens"],
         completion_tokens=row["completion_tokens"],
+        tokens_estimated=row["tokens_estimated"],
         verdict=Verdict(
             outcome=Outcome(row["verdict_outcome"]),
             extracted=row["verdict_extracted"],

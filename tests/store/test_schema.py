@@ -1,5 +1,6 @@
 """Tables of older schema versions, read with this version's names and values."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +10,12 @@ import pytest
 from reasonray.errors import UserError
 from reasonray.records import OVER_QUOTA, Annotation, Rollout
 from reasonray.store.schema import (
+    PROBLEM_SCHEMA,
     ROLLOUT_SCHEMA,
     SCHEMA_VERSION,
     read_rollouts,
     rollouts_to_table,
+    row_hashes,
     schema_version,
     select_columns,
     stored_columns,
@@ -20,12 +23,14 @@ from reasonray.store.schema import (
     upgrade,
 )
 from reasonray.store.storage import place
+from reasonray.store.verdicts import VERIFIED_SCHEMA
 from tests.factories import a_rollout
 
 VERSION_1_LACKS = [
     *("annotation_foreign_share", "annotation_compression_ratio", "annotation_ngram_loop"),
     *("annotation_code_share", "annotation_reasoning_format"),
 ]
+VERSION_3_LACKS = ["prompt", "opening", "tokens_estimated"]
 
 
 def rollouts() -> list[Rollout]:
@@ -38,6 +43,9 @@ def rollouts() -> list[Rollout]:
 
 def as_version(table: pa.Table, version: int) -> pa.Table:
     """Return a table of ROLLOUT_SCHEMA as an older version wrote it."""
+    if version < 4:
+        narrow = [field.with_type(pa.string()) if field.type == pa.large_string() else field for field in table.schema]
+        table = table.cast(pa.schema(narrow)).drop_columns(VERSION_3_LACKS)
     if version < 3:
         former = {"resample": "round", "annotation_num_steps": "annotation_depth"}
         table = table.rename_columns([former.get(name, name) for name in table.column_names])
@@ -49,7 +57,7 @@ def as_version(table: pa.Table, version: int) -> pa.Table:
     return table.replace_schema_metadata({"reasonray.schema": str(version)})
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_every_version_up_to_this_one_is_read_as_the_same_rollouts(tmp_path: Path, version: int) -> None:
     file = place(tmp_path / "part.parquet")
     file.write_table(as_version(rollouts_to_table(rollouts()), version))
@@ -63,10 +71,10 @@ def test_every_version_up_to_this_one_is_read_as_the_same_rollouts(tmp_path: Pat
 
 def test_rows_of_several_versions_are_upgraded_together() -> None:
     table = rollouts_to_table(rollouts())
-    parts = [as_version(table, version).replace_schema_metadata(None) for version in (1, 2, 3)]
-    together = pa.concat_tables(parts, promote_options="default")
+    parts = [as_version(table, version).replace_schema_metadata(None) for version in (1, 2, 3, 4)]
+    together = pa.concat_tables(parts, promote_options="permissive")
     upgraded = select_columns(together, ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA)
-    assert table_to_rollouts(upgraded) == rollouts() * 3
+    assert table_to_rollouts(upgraded) == rollouts() * 4
 
 
 def test_a_table_of_this_version_is_not_changed() -> None:
@@ -88,3 +96,17 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     file.write_table(rollouts_to_table(rollouts()).replace_schema_metadata({"reasonray.schema": newer}))
     with pytest.raises(UserError, match=rf"part\.parquet is of schema {newer}, .*; update reasonray"):
         read_rollouts(file)
+
+
+def test_a_rollout_keeps_its_hash_when_a_later_version_reads_it(tmp_path: Path) -> None:
+    file = place(tmp_path / "part.parquet")
+    file.write_table(as_version(rollouts_to_table(rollouts()), 3))
+    hashes = row_hashes(read_rollouts(file)).to_pylist()
+    assert hashes == row_hashes(rollouts_to_table(rollouts())).to_pylist()
+    opened = [replace(rollout, opening="<think>") for rollout in rollouts()]
+    assert not set(hashes) & set(row_hashes(rollouts_to_table(opened)).to_pylist())
+
+
+def test_no_column_of_text_has_offsets_of_32_bits() -> None:
+    for schema in (PROBLEM_SCHEMA, ROLLOUT_SCHEMA, VERIFIED_SCHEMA):
+        assert not [field.name for field in schema if " string" in f" {field.type}" or "<string" in str(field.type)]

@@ -16,7 +16,7 @@ from reasonray.cli.show import Query, show
 from reasonray.cli.status import describe
 from reasonray.records import OVER_QUOTA, Split
 from reasonray.store.run import Run, find_run
-from reasonray.store.schema import SCHEMA_VERSION, read_rollouts
+from reasonray.store.schema import SCHEMA_VERSION, read_rollouts, schema_version
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
 from tests.commands import ROOT, run_python
 
@@ -31,6 +31,15 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     with tarfile.open(request.param) as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path
+
+
+def segment_columns(run: Run) -> list[list[str]]:
+    return [pq.read_schema(segment.path).names for segment in run.ledger.segments()]
+
+
+def resample_column(run: Run) -> str:
+    """The name of the column `resample` in the archive: "round" up to schema 2."""
+    return "round" if "round" in segment_columns(run)[0] else "resample"
 
 
 def run_of(stored: Path) -> Run:
@@ -50,10 +59,13 @@ def test_there_is_a_stored_run_of_the_previous_version() -> None:
     assert f"schema-{int(SCHEMA_VERSION) - 1}.tar.gz" in names
 
 
-def test_the_rollouts_have_todays_columns_and_values(stored: Path) -> None:
+def test_the_rollouts_have_todays_columns_and_values(stored: Path, request: pytest.FixtureRequest) -> None:
     run = run_of(stored)
-    segment = pq.read_schema(run.ledger.segments()[0].path).names
-    assert "round" in segment, "the archive does not have the schema of its name"
+    segment = pq.read_schema(run.ledger.segments()[0].path)
+    assert f"schema-{schema_version(segment)}" == request.node.callspec.id, "the archive has the schema of its name"
+    assert "opening" not in segment.names
+    added = run.ledger.read(["prompt", "opening", "tokens_estimated"]).to_pylist()
+    assert added == [{"prompt": 0, "opening": "", "tokens_estimated": False}] * 12 * 6
     rollouts = run.ledger.read(["id", "resample", "sample", "completion_tokens"])
     assert rollouts.num_rows == 12 * 6
     assert set(rollouts["resample"].to_pylist()) == {0, 1}
@@ -78,11 +90,12 @@ def test_stored_samples_are_counted_as_in_the_segments(stored: Path) -> None:
     run = run_of(stored)
     rows = [row for segment in run.ledger.segments() for row in pq.read_table(segment.path).to_pylist()]
     newest: dict[str, dict[str, Any]] = {}
+    resample = resample_column(run)
     for row in rows:
-        if row["id"] not in newest or row["round"] > newest[row["id"]]["round"]:
+        if row["id"] not in newest or row[resample] > newest[row["id"]][resample]:
             newest[row["id"]] = row
     expected = {
-        (row["problem_id"], row["fingerprint"], row["sample"]): (row["round"], row["completion_tokens"])
+        (row["problem_id"], row["fingerprint"], row["sample"]): (row[resample], row["completion_tokens"])
         for row in newest.values()
         if row["finish"] == "length"
     }
@@ -125,7 +138,7 @@ def test_segments_are_compacted_into_segments_of_this_version(stored: Path) -> N
     before = run.ledger.read().sort_by("id")
     assert run.ledger.compact(min_segments=2) > 1
     assert run.ledger.read().sort_by("id") == before
-    assert all("round" not in pq.read_schema(segment.path).names for segment in run.ledger.segments())
+    assert all("round" not in columns and "opening" in columns for columns in segment_columns(run))
 
 
 @pytest.mark.ray
@@ -135,10 +148,11 @@ def test_the_report_has_the_numbers_of_the_stored_one(stored: Path) -> None:
     after = json.loads((stored / "runs" / "stored" / "metrics.json").read_text())
     assert after["evaluation"] == before["evaluation"]
     assert after["difference"] == before["difference"]
-    assert after["funnel"]["over_quota"] == before["funnel"]["surplus"] > 0
+    quota, steps = ("surplus", "depth") if "surplus" in before["funnel"] else ("over_quota", "num_steps")
+    assert after["funnel"]["over_quota"] == before["funnel"][quota] > 0
     assert after["training"] == before["training"]
     for arm, figures in before["behaviours"].items():
-        assert after["behaviours"][arm]["num_steps"] == figures["depth"]
+        assert after["behaviours"][arm]["num_steps"] == figures[steps]
 
 
 @pytest.mark.ray
