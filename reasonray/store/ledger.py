@@ -5,7 +5,8 @@ ignored, so a writer can crash at any point. Two writers never touch the same fi
 (its lease ran again because the replica died between commit and report) is read once.
 
     <place>/segments/<name>.parquet
-    <place>/manifest/<name>.json
+    <place>/tallies/<name>              of large segments (tally.py)
+    <place>/manifest/<name>.json        rows, bytes, schema version, counts, tally; written last
 
 Compaction merges many small segments into few. A merged manifest (<name>.merged.json) lists the segments that it
 replaces. From then on these are ignored, whether or not they are deleted yet. Names sort in order of commit. A merged
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 
 from reasonray.records import Rollout
 from reasonray.store.duplicates import is_first_of_resample, is_newest_of_id
+from reasonray.store.sample_arrays import SampleArrays, sample_arrays
 from reasonray.store.schema import (
     ROLLOUT_SCHEMA,
     SCHEMA_VERSION,
@@ -39,11 +41,25 @@ from reasonray.store.schema import (
 )
 from reasonray.store.storage import Place
 from reasonray.store.stored_samples import COUNTED_COLUMNS, ENCODED_COLUMNS, StoredSamples, condense, count_samples
+from reasonray.store.tally import (
+    INLINE_ROWS,
+    TALLIED_COLUMNS,
+    CommittedCounts,
+    CountsByTeacher,
+    Tally,
+    counts_of,
+    counts_of_json,
+    counts_to_json,
+    tally_of,
+)
 
 T = TypeVar("T")
 
 _READERS = 8
-"""Segments that are read at the same time: an object store has a high latency, but serves many requests at once."""
+"""Segments that are read at the same time."""
+_REQUESTS = 32
+"""Small files of an object store that are read at the same time: its latency is high, but it serves many at once."""
+_TALLIES_AT_ONCE = 1000
 _ROW_GROUP_BYTES = 64 << 20
 """Bytes in memory after which a compaction writes the rows that it has read."""
 
@@ -63,16 +79,31 @@ class Ledger:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        self._commit(name, sink.getvalue(), table.num_rows)
+        self._commit(name, sink.getvalue(), select_columns(table, TALLIED_COLUMNS))
         return name
 
-    def _commit(self, name: str, content: pa.Buffer, rows: int, **facts: Any) -> None:
+    def _commit(self, name: str, content: pa.Buffer, tallied: pa.Table, **facts: Any) -> None:
+        """Write a segment, its tally, and last its manifest.
+
+        Args:
+            name: of the segment.
+            content: of the segment.
+            tallied: TALLIED_COLUMNS of its rows.
+            facts: further entries of the manifest.
+        """
         self._segment(name).write(content)
+        tally = tally_of(tallied)
+        packed = tally.content()
+        is_inline = tallied.num_rows <= INLINE_ROWS
+        if not is_inline:
+            self._tally(name).write(packed)
         manifest = {
             "segment": f"{name}.parquet",
-            "rows": rows,
+            "rows": tallied.num_rows,
             "bytes": content.size,
             "schema": SCHEMA_VERSION,
+            "counts": counts_to_json(counts_of(tallied)),
+            "tally": tally.to_json(packed if is_inline else None),
             **facts,
         }
         self._manifest(name).write(json.dumps(manifest).encode())
@@ -90,6 +121,27 @@ class Ledger:
     def count(self) -> int:
         """Return how many rollouts are committed, from the manifests alone; duplicates and older resamples count."""
         return sum(manifest["rows"] for manifest in self._with_current(self._read_manifests))
+
+    def counts(self) -> CountsByTeacher:
+        """Return the counts of what is committed by teacher and fingerprint, from the manifests.
+
+        A sample that was generated again counts each time, and so does a rollout that was committed twice.
+        """
+        total: CountsByTeacher = {}
+        for counts in self._with_current(lambda names: _in_threads(self._read_counts, names, _REQUESTS)):
+            for key, committed in counts.items():
+                total.setdefault(key, CommittedCounts()).add(committed)
+        return total
+
+    def sample_arrays(self, problem_ids: Sequence[str]) -> dict[str, SampleArrays]:
+        """Return the stored samples of problems by fingerprint, as arrays; fingerprints without any are left out.
+
+        Reads the tallies alone, some hundred thousand rows at a time.
+
+        Args:
+            problem_ids: of the problems; their order is that of the arrays.
+        """
+        return self._with_current(lambda names: sample_arrays(problem_ids, self._read_tallies(names)))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the committed rollouts, the newest resample of each id, in order of commit.
@@ -179,14 +231,14 @@ class Ledger:
             return 0
         groups = [group for group in _merge_groups(sizes, target_bytes) if len(group) > 1]
         for group in groups:
-            content, rows = self._merge(group)
+            content, tallied = self._merge(group)
             name = f"{group[0].partition('-')[0]}-{uuid.uuid4().hex[:8]}.merged"
-            self._commit(name, content, rows, replaces=group)
+            self._commit(name, content, tallied, replaces=group)
         self._delete_replaced()
         return sum(map(len, groups))
 
-    def _merge(self, names: Sequence[str]) -> tuple[pa.Buffer, int]:
-        """Return one parquet file with the rows of several segments, and how many rows it has."""
+    def _merge(self, names: Sequence[str]) -> tuple[pa.Buffer, pa.Table]:
+        """Return one parquet file with the rows of several segments, and TALLIED_COLUMNS of them."""
         kept = is_first_of_resample(pa.concat_tables([self._read_segment(name, ["id", "resample"]) for name in names]))
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, ROLLOUT_SCHEMA, compression="zstd") as writer:
@@ -194,7 +246,7 @@ class Ledger:
                 writer.write_table(rows.filter(pa.array(kept[: rows.num_rows])))
                 kept = kept[rows.num_rows :]
         content = sink.getvalue()
-        return content, pq.read_metadata(pa.BufferReader(content)).num_rows
+        return content, pq.read_table(pa.BufferReader(content), columns=TALLIED_COLUMNS, use_threads=False)
 
     def _delete_replaced(self) -> None:
         """Delete replaced segments: their manifests first, so that no manifest names a missing segment."""
@@ -204,9 +256,10 @@ class Ledger:
             if name in replaced:
                 self._manifest(name).delete()
         if replaced:
-            stored = {segment.name.removesuffix(".parquet") for segment in (self.place / "segments").list(".parquet")}
-            for name in sorted(replaced & stored):
-                self._segment(name).delete()
+            for folder in ("segments", "tallies"):
+                for file in (self.place / folder).list():
+                    if file.name.removesuffix(".parquet") in replaced:
+                        (self.place / folder / file.name).delete()
 
     def _with_current(self, read: Callable[[list[str]], T]) -> T:
         """Return the result of `read` on the current segments; repeat it if a compaction removed one meanwhile."""
@@ -237,21 +290,43 @@ class Ledger:
         replaced = self._replaced(listed)
         return [name for name in listed if name not in replaced]
 
+    def _read_counts(self, name: str) -> CountsByTeacher:
+        manifest = self._read_manifest(name)
+        if "counts" in manifest:
+            return counts_of_json(manifest["counts"])
+        return counts_of(self._read_segment(name, TALLIED_COLUMNS))  # committed by a version before 4
+
+    def _read_tallies(self, names: Sequence[str]) -> Iterator[Tally]:
+        """Yield the tallies of segments in order; holds those of a thousand segments in memory."""
+        for start in range(0, len(names), _TALLIES_AT_ONCE):
+            yield from _in_threads(self._read_tally, names[start : start + _TALLIES_AT_ONCE], _REQUESTS)
+
+    def _read_tally(self, name: str) -> Tally:
+        stored = self._read_manifest(name).get("tally")
+        if stored is None:
+            return tally_of(self._read_segment(name, TALLIED_COLUMNS))  # committed by a version before 4
+        return Tally.of_json(stored, None if "content" in stored else self._tally(name).read())
+
     def _replaced(self, listed: Sequence[str]) -> set[str]:
         merged = self._read_manifests([name for name in listed if name.endswith(".merged")])
         return {name for manifest in merged for name in manifest["replaces"]}
 
     def _read_manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        manifests = _in_threads(lambda name: self._manifest(name).read_json(), names)
-        for manifest in manifests:
-            refuse_newer(manifest["schema"], manifest["segment"])
-        return manifests
+        return _in_threads(self._read_manifest, names, _REQUESTS)
+
+    def _read_manifest(self, name: str) -> dict[str, Any]:
+        manifest = self._manifest(name).read_json()
+        refuse_newer(manifest["schema"], manifest["segment"])
+        return manifest
 
     def _manifest(self, name: str) -> Place:
         return self.place / "manifest" / f"{name}.json"
 
     def _segment(self, name: str) -> Place:
         return self.place / "segments" / f"{name}.parquet"
+
+    def _tally(self, name: str) -> Place:
+        return self.place / "tallies" / name
 
     def _read_segment(
         self, name: str, columns: Sequence[str] = ROLLOUT_SCHEMA.names, encoded: Sequence[str] = ()
@@ -271,8 +346,8 @@ def _schema_of(columns: Sequence[str] | None) -> pa.Schema:
     return pa.schema([ROLLOUT_SCHEMA.field(name) for name in names], metadata=ROLLOUT_SCHEMA.metadata)
 
 
-def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:
-    with ThreadPoolExecutor(_READERS) as pool:
+def _in_threads(work: Callable[[str], T], names: Sequence[str], threads: int = _READERS) -> list[T]:
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, names))
 
 
