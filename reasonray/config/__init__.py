@@ -30,7 +30,7 @@ from reasonray.config.models import (
     Teacher,
     VLLMEngine,
 )
-from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, UntilCorrect
+from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
 from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
 from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, Training
@@ -63,6 +63,7 @@ __all__ = [
     "Sampling",
     "ScriptedEngine",
     "Source",
+    "Storage",
     "Student",
     "Teacher",
     "Training",
@@ -93,6 +94,8 @@ class Config(Section):
     """Limits on what sampling costs."""
     failures: Failures = Failures()
     """Limits on failures."""
+    storage: Storage = Storage()
+    """Storage of finished rollouts."""
     checking: Checking = Checking()
     """Checks of rollouts."""
     curation: Curation = Curation()

@@ -1,4 +1,4 @@
-"""The number of samples per problem, and the limits on cost and failures of sampling."""
+"""The number of samples per problem, the limits on cost and failures of sampling, and when rollouts are committed."""
 
 from __future__ import annotations
 
@@ -128,3 +128,15 @@ class Failures(Section):
     """Replica deaths within `minutes` that end the stage, however many rollouts were finished meanwhile."""
     minutes: float = Field(10.0, gt=0)
     """Time window of `deaths`."""
+
+
+class Storage(Section):
+    """How finished rollouts are stored. Fewer, larger files are faster to read; what is not committed yet is lost when
+    its replica dies."""
+
+    CHANGE: ClassVar[Change | None] = Change.FREE
+
+    commit_megabytes: float = Field(8.0, gt=0)
+    """Text of finished rollouts, in megabytes, with which a replica commits them."""
+    commit_seconds: float = Field(60.0, gt=0)
+    """Time after which a replica commits finished rollouts, however few they are."""

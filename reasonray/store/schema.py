@@ -262,8 +262,17 @@ def table_to_problems(table: pa.Table) -> list[Problem]:
 
 
 def rollouts_to_table(rollouts: Iterable[Rollout]) -> pa.Table:
-    """Return a table of ROLLOUT_SCHEMA with one row per rollout."""
-    return pa.Table.from_pylist([_rollout_row(rollout) for rollout in rollouts], schema=ROLLOUT_SCHEMA)
+    """Return a table of ROLLOUT_SCHEMA with one row per rollout.
+
+    Raises:
+        ValueError: a column has no value, or a text that is not Unicode. For a value of another type, or a number that
+            is too large, it may also be a TypeError, an OverflowError or an exception of Arrow.
+    """
+    table = pa.Table.from_pylist([_rollout_row(rollout) for rollout in rollouts], schema=ROLLOUT_SCHEMA)
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if column.null_count and not field.nullable:
+            raise ValueError(f"a rollout has no {field.name}")
+    return table
 
 
 def table_to_rollouts(table: pa.Table) -> list[Rollout]:
