@@ -193,7 +193,7 @@ class VerdictMetrics:
     checkers: Mapping[str, int]
     """Rollouts by the checker whose verdict counts, the most first."""
     unsandboxed: bool
-    """Whether programs ran without a sandbox."""
+    """Whether programs and the scorers of gym tasks ran without a sandbox."""
     judge: str | None
     controls: JudgeControls | None
     agreement: CheckerAgreement | None

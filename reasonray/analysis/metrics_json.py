@@ -176,7 +176,7 @@ def _verdicts(inputs: MetricsInputs) -> VerdictMetrics:
     verification = inputs.verification
     return VerdictMetrics(
         checkers=checkers,
-        unsandboxed=inputs.config.checking.unsandboxed and "program" in checkers,
+        unsandboxed=inputs.config.checking.unsandboxed and bool({"program", "gym"} & checkers.keys()),
         judge=verification.judge if verification else None,
         controls=verification.controls if verification else None,
         agreement=verification.agreement if verification else None,

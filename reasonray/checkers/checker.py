@@ -37,6 +37,10 @@ class Checker(Protocol):
     def unverifiable(self, problem: Problem) -> str | None:
         """Return why no completion of a problem can be judged, or None if completions can be."""
 
+    def needs_sandbox(self, problem: Problem) -> bool:
+        """Return whether answers are run, or handed to code that is not ours: in the sandbox of checkers/sandbox.py."""
+        return False
+
     def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
         """Return the final answer of a response, or None if it has none. Linear in the response's length."""
         return final_answer(response, last_number=bool(problem.metadata.get("last_number")))

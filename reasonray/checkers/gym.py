@@ -1,22 +1,40 @@
-"""Answers to reasoning-gym tasks, by the task's own scorer. A full score of 1 is CORRECT; partial credit is not."""
+"""Answers to reasoning-gym tasks: full credit is CORRECT, partial credit is not.
+
+Most tasks are judged by our own rules (checkers/gym_rules.py), in microseconds and without the library: its scorers
+evaluate some answers and accept some wrong ones. The library scores the rest, in the sandbox (checkers/gym_scorer.py).
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any
 
 from reasonray.answers import ExtractedAnswer, final_answer
+from reasonray.checkers import gym_scorer
 from reasonray.checkers.checker import Checker, Finding
+from reasonray.checkers.gym_rules import FORMATS, RULES, WITHOUT_GOLD, Rule, lines
 from reasonray.records import Outcome, Problem
+
+_MAX_CHARACTERS = 20_000
 
 
 class Gym(Checker):
-    """Asks the scorer of the task that the problem's metadata name; they hold the task's entry, too."""
+    """Judges by the rule or the scorer of the task that the problem's metadata name; they hold its entry, too."""
 
     def unverifiable(self, problem: Problem) -> str | None:
-        """Return why the task's scorer cannot be asked, or None if it can."""
-        is_complete = problem.metadata.get("task") is not None and "entry" in problem.metadata
-        return None if is_complete else "the problem does not come from reasoning-gym"
+        """Return why no answer can be judged, or None if answers can be."""
+        entry = problem.metadata.get("entry")
+        if not isinstance(problem.metadata.get("task"), str) or not (
+            isinstance(entry, Mapping) and isinstance(entry.get("metadata", {}), Mapping)
+        ):
+            return "the problem does not come from reasoning-gym"
+        if problem.answer == str(None) and _task(problem) in WITHOUT_GOLD:
+            return f"the task {_task(problem)} has no gold answer"
+        return None
+
+    def needs_sandbox(self, problem: Problem) -> bool:
+        """Return whether the library must score the answers."""
+        return self.unverifiable(problem) is None and _task(problem) not in RULES
 
     def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
         """Return the content of reasoning-gym's own <answer> tag, which may span lines; else the final answer."""
@@ -26,20 +44,55 @@ class Gym(Checker):
             return ExtractedAnswer(inside.strip(), "tag", bool(closed))
         return final_answer(before or response)
 
-    def compare(self, problem: Problem, answer: str) -> Finding:
-        """Score an answer."""
+    def fast(self, problem: Problem, answer: str) -> Finding | None:
+        """Judge by the task's rule; None if the library must score the answer."""
         if reason := self.unverifiable(problem):
             return Finding(Outcome.UNVERIFIABLE, reason)
-        if problem.answer != str(None) and answer.split() == (problem.answer or "").split():
-            # Some scorers expect the entry's tuples, which JSON stores as lists, and would refuse the gold answer.
+        task, gold = _task(problem), problem.answer or ""
+        if len(answer) > _MAX_CHARACTERS + 4 * len(gold):
+            return Finding(Outcome.WRONG, "far longer than the gold answer")
+        if lines(answer) == lines(gold):
             return Finding(Outcome.CORRECT, "the gold answer itself")
-        task = problem.metadata["task"]
-        score = float(_scorer(str(task)).score_answer(answer=answer, entry=problem.metadata["entry"]))
-        return Finding(Outcome.CORRECT if score > 1 - 1e-9 else Outcome.WRONG, f"{task} scores {score:.3g}")
+        if rule := RULES.get(task):
+            return _by_rule(rule, problem, answer)
+        if (form := FORMATS.get(task)) and not form.fullmatch(answer):
+            return Finding(Outcome.WRONG, f"not an answer of the form that {task} asks for")
+        return None
+
+    def compare(self, problem: Problem, answer: str) -> Finding:
+        """Let the library score an answer, in the sandbox. A scorer that fails at the answer alone makes it wrong.
+
+        Raises:
+            UserError: no sandbox can be made on this machine.
+        """
+        if finding := self.fast(problem, answer):
+            return finding
+        task, gold = str(problem.metadata["task"]), problem.answer or ""
+        scored = gym_scorer.score(problem.metadata, answer)
+        if scored.limit:
+            return Finding(Outcome.TIMEOUT, f"{task}: {scored.limit}")
+        if scored.error and (gold_error := gym_scorer.score(problem.metadata, gold).error):
+            return Finding(Outcome.FAILED, f"{task} cannot score its own gold answer: {gold_error}")
+        if scored.error:
+            return Finding(Outcome.WRONG, f"{task} cannot score it: {scored.error}")
+        outcome = Outcome.CORRECT if scored.score > 1 - 1e-9 else Outcome.WRONG
+        return Finding(outcome, f"{task} scores {scored.score:.3g}")
 
 
-@lru_cache(maxsize=64)
-def _scorer(task: str) -> Any:
-    import reasoning_gym
+def _by_rule(rule: Rule, problem: Problem, answer: str) -> Finding:
+    try:
+        agrees = rule.agrees(answer, problem.answer or "", _facts(problem))
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        return Finding(Outcome.WRONG, f"cannot be read: {error}"[:200])
+    return Finding(Outcome.CORRECT if agrees else Outcome.WRONG, f"our rule for {_task(problem)}")
 
-    return reasoning_gym.create_dataset(task, size=1, seed=0)
+
+def _facts(problem: Problem) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = problem.metadata["entry"].get("metadata", {})
+    return facts
+
+
+def _task(problem: Problem) -> str:
+    """Return the task of a problem; an entry of the task `composite` names the task that it comes from."""
+    task = problem.metadata["task"]
+    return str(_facts(problem).get("source_dataset", task) if task == "composite" else task)

@@ -14,7 +14,7 @@ from importlib import import_module
 
 from pebble import ProcessExpired, ProcessPool
 
-from reasonray.checkers import CheckResult, PendingCheck, begin, compare_rules, complete, program
+from reasonray.checkers import CheckResult, PendingCheck, begin, compare_rules, complete, gym_scorer, program
 from reasonray.checkers.sandbox import Limits
 from reasonray.config import Checking
 from reasonray.records import Finish, Outcome, Problem, Verdict
@@ -74,7 +74,9 @@ class CheckerPool:
         self._pool.join()
 
     def _limit(self, problem: Problem) -> float:
-        """Return the seconds that a check may take. Programs have a limit of their own, at which they are wrong."""
+        """Return the seconds that a check may take. Programs and the sandboxed scorers have limits of their own."""
+        if problem.checker == "gym":
+            return gym_scorer.worst_seconds(self._checking.timeout_seconds)
         extra = self._checking.program_seconds if problem.checker == "program" else 0.0
         return self._checking.timeout_seconds + extra
 
@@ -98,4 +100,5 @@ def _prepare(checking: Checking) -> None:
     # every process that replaces a killed one.
     import_module("math_verify")
     program.configure(Limits.of(checking))
+    gym_scorer.configure(Limits.of(checking), checking.timeout_seconds)
     resource.setrlimit(resource.RLIMIT_AS, (checking.memory_mb << 20,) * 2)

@@ -123,6 +123,10 @@ class Program(Checker):
             return "every call must name its result"
         return None
 
+    def needs_sandbox(self, problem: Problem) -> bool:
+        """Return True: answers are programs."""
+        return True
+
     def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
         """Return the program of a response: the last block, or the last block that defines the function to call."""
         blocks = [match for match in _FENCE.finditer(response) if match[1].lower() in (*_LANGUAGES, "")]

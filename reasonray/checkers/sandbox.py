@@ -1,4 +1,4 @@
-"""A sandbox for programs that a model wrote: bubblewrap namespaces, resource limits, and no data of ours.
+"""A sandbox for programs that a model wrote, and for what evaluates its answers: bubblewrap namespaces and limits.
 
 The program sees the system's /usr and the Python interpreter, read-only, and an empty /tmp of 64 MB. It has no network,
 no home, no /proc and none of our environment. Memory, processor time, processes and output are limited, and its
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import selectors
 import shutil
 import signal
@@ -82,8 +83,9 @@ def refuse_without(limits: Limits) -> None:
     """
     if not limits.unsandboxed and (reason := missing()):
         raise UserError(
-            f"programs cannot be checked here: {reason}; install bubblewrap (apt-get install bubblewrap) and allow "
-            "user namespaces, or set checking.unsandboxed = true where nothing can be lost"
+            f"programs, and gym tasks that reasoning-gym itself scores, cannot be checked here: {reason}; install "
+            "bubblewrap (apt-get install bubblewrap) and allow user namespaces, or set checking.unsandboxed = true "
+            "where nothing can be lost"
         )
 
 
@@ -110,7 +112,7 @@ def run(code: str, *, stdin: bytes, job: bytes, limits: Limits, seconds: float) 
     channel, channel_end = os.pipe()
     stdin_file, job_file = _memory_file(stdin), _memory_file(job)
     inherited = (job_file, channel_end)
-    command = [*_command(limits, seconds), "-s", "-P", "-B", "-c", code, *map(str, inherited)]
+    command = [*_command(limits, seconds, ()), "-s", "-P", "-B", "-c", code, *map(str, inherited)]
     child = subprocess.Popen(
         command,
         stdin=stdin_file,
@@ -128,6 +130,79 @@ def run(code: str, *, stdin: bytes, job: bytes, limits: Limits, seconds: float) 
     with child.stdout, child.stderr, os.fdopen(channel, "rb") as report:
         streams = (child.stdout.fileno(), child.stderr.fileno(), report.fileno())
         return _watched(child, streams, time.monotonic() + seconds, limits.output_bytes)
+
+
+def converse(code: str, *, limits: Limits, arguments: Sequence[str], folders: Sequence[str]) -> Conversation:
+    """Start Python code that answers lines with lines, for as long as it is asked.
+
+    Args:
+        code: our server. Its last two arguments are open files: requests to read, replies to write.
+        limits: the resources that it may use; its time is limited by whoever asks.
+        arguments: further arguments, before these two.
+        folders: folders that it may read, besides those of the interpreter.
+    """
+    requests_end, requests = os.pipe()
+    replies, replies_end = os.pipe()
+    inherited = (requests_end, replies_end)
+    command = [*_command(limits, None, folders), "-s", "-P", "-B", "-c", code, *arguments, *map(str, inherited)]
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=inherited,
+        env=_ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    )
+    for number in inherited:
+        os.close(number)
+    return Conversation(child, requests, replies)
+
+
+class Conversation:
+    """A process in the sandbox that answers lines with lines."""
+
+    def __init__(self, child: subprocess.Popen[bytes], requests: int, replies: int) -> None:
+        self._child, self._requests, self._replies = child, requests, replies
+        os.set_blocking(requests, False)
+        os.set_blocking(replies, False)
+
+    def ask(self, line: bytes, seconds: float) -> bytes | None:
+        """Send a line and return the reply, or None if the process has died or does not reply in time."""
+        deadline, rest = time.monotonic() + seconds, memoryview(line + b"\n")
+        while rest:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([], [self._requests], [], left)[1]:
+                return None
+            try:
+                rest = rest[os.write(self._requests, rest) :]
+            except BrokenPipeError:
+                return None
+        return self.read(deadline - time.monotonic())
+
+    def read(self, seconds: float) -> bytes | None:
+        """Return the next line, or None if the process has died or writes none in time."""
+        deadline, line = time.monotonic() + seconds, bytearray()
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._replies], [], [], left)[0]:
+                return None
+            piece = os.read(self._replies, 1 << 16)
+            if not piece:
+                return None
+            line += piece
+        return bytes(line)
+
+    def close(self) -> str:
+        """Kill the process, and return what it wrote to stderr before its first reply."""
+        _kill(self._child)
+        os.close(self._requests)
+        os.close(self._replies)
+        assert self._child.stderr is not None
+        with self._child.stderr as errors:
+            self._child.wait()
+            return errors.read().decode(errors="replace")
 
 
 def _watched(
@@ -179,12 +254,13 @@ def _memory_file(content: bytes) -> int:
     return number
 
 
-def _command(limits: Limits, seconds: float) -> list[str]:
-    interpreter, folders = _interpreter(limits.python)
+def _command(limits: Limits, seconds: float | None, packages: Sequence[str]) -> list[str]:
+    """Return the command up to the interpreter: ours with `packages`, or that of programs. None: no limit of time."""
+    interpreter, folders = _interpreter("" if packages else limits.python)
     confined = [
         "prlimit",
         f"--as={limits.memory_mb << 20}",
-        f"--cpu={int(seconds) + 2}",
+        *([f"--cpu={int(seconds) + 2}"] if seconds is not None else []),
         f"--fsize={_SCRATCH_BYTES}",
         "--nofile=64",
         "--core=0",
@@ -195,7 +271,7 @@ def _command(limits: Limits, seconds: float) -> list[str]:
     if bwrap is None:
         raise UserError(missing())
     command, privileged = list(bwrap), _is_privileged(bwrap)
-    for folder in folders:
+    for folder in (*folders, *packages):
         for above in reversed(Path(folder).parents[:-1]):
             command += ["--perms", "0755", "--dir", str(above)]
         command += ["--ro-bind", folder, folder]

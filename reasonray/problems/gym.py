@@ -6,6 +6,7 @@ import json
 from difflib import get_close_matches
 from typing import Any
 
+from reasonray.checkers.gym_rules import WITHOUT_GOLD
 from reasonray.config import GymSource
 from reasonray.errors import UserError
 from reasonray.problems.notes import Notes
@@ -35,6 +36,7 @@ def _items(source: GymSource, split: Split, count: int, seed: int, seen: set[str
             break
         entry = dataset[index]
         if entry["question"] not in seen:
+            _refuse_without_gold(source.task, entry)
             seen.add(entry["question"])
             problems.append((_problem(source, split, entry), f"task {source.task}, {split.value} item {index}"))
     if len(problems) < count:
@@ -52,8 +54,16 @@ def _problem(source: GymSource, split: Split, entry: dict[str, Any]) -> Problem:
         source=source.name or source.task,
         checker="gym",
         split=split,
-        metadata={"task": source.task, "entry": plain},
+        metadata={"task": source.task, "entry": plain, **({"args": source.args} if source.args else {})},
     )
+
+
+def _refuse_without_gold(task: str, entry: dict[str, Any]) -> None:
+    if entry["answer"] is None:
+        raise UserError(
+            f"task {task}: its problems have no gold answer, so no scorer can be checked; the tasks without one are "
+            f"{', '.join(WITHOUT_GOLD)}"
+        )
 
 
 def _dataset(source: GymSource, seed: int, size: int) -> Any:

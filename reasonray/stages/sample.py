@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reasonray import problems
 from reasonray.analysis.comparisons import clusters_of
-from reasonray.checkers import sandbox
+from reasonray.checkers import find_checker, sandbox
 from reasonray.config import UserError
 from reasonray.records import Split
 from reasonray.sampling.policy import assign_problems
@@ -31,7 +31,7 @@ def load_problems(run: Run) -> None:
     if run.has_problems and not run.problems_are_stale:
         return
     loaded = problems.load(run.config.sources, to_distil=bool(run.config.teachers))
-    if any(problem.checker == "program" for problem in loaded.problems):
+    if any(find_checker(problem.checker).needs_sandbox(problem) for problem in loaded.problems):
         sandbox.refuse_without(sandbox.Limits.of(run.config.checking))
     clusters_of([problem for problem in loaded.problems if problem.split is Split.TEST], run.config.evaluation.cluster)
     before = run.store_problems(loaded.problems)
