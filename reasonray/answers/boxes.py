@@ -30,7 +30,8 @@ _MAX_JOINT = 120
 _MAX_LISTED = 64
 _MAX_BOXES = 128
 """The last boxes of a text that are candidates; a bound, so that hostile texts stay cheap."""
-_MAX_UNCLOSED = 200
+_UNCLOSED = re.compile(r"[^.\n]{0,200}")
+"""The content of a box that never closes ends with its sentence: what follows may state another answer."""
 
 _TAG = re.compile(r"<(/?)(?:final_)?answer>|<\|(begin|end)_of_box\|>", re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[^\S\n]{0,4}")
@@ -66,8 +67,10 @@ def boxes(text: str) -> list[Candidate]:
     found = [_box(text, *spans) for spans in closed]
     unclosed = next((top for top in reversed(opened) if top[0] >= 0), (-1, -1))
     if unclosed[1] > latest:
-        content = text[unclosed[1] : unclosed[1] + _MAX_UNCLOSED].strip()
-        found.append(Candidate(content, unclosed[0], len(text), "boxed", closed=False, retracted=True))
+        content = _UNCLOSED.match(text, unclosed[1])
+        end = content.end() if content else len(text)
+        inside = text[unclosed[1] : end].strip()
+        found.append(Candidate(inside, unclosed[0], end, "boxed", closed=False, retracted=True))
     return [box for box in found if not _PLACEHOLDER.fullmatch(box.text)]
 
 

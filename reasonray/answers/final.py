@@ -16,7 +16,7 @@ from reasonray.answers.boxes import boxes, hashes, listed_with, tags
 from reasonray.answers.candidate import Candidate, ExtractedAnswer
 from reasonray.answers.markup import is_formula, strip_markup
 from reasonray.answers.retractions import correction, taken_back_at
-from reasonray.answers.statements import lowered, occurrences, outcomes, statements
+from reasonray.answers.statements import lowered, occurrences, outcomes, predicate, statements
 
 _NUMBER = re.compile(r"(?<![\w.])-?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _CONCLUSION = re.compile(
@@ -42,6 +42,7 @@ def final_answer(
     text: str,
     *,
     last_number: bool = False,
+    whole_sentences: bool = False,
     accepts: Callable[[str], bool] = is_formula,
     weaker: Callable[[str], list[Candidate]] | None = None,
 ) -> ExtractedAnswer | None:
@@ -50,40 +51,41 @@ def final_answer(
     Args:
         text: the response, without the reasoning before it.
         last_number: whether the last number is the answer if no other rule finds one.
-        accepts: whether a response that is nothing but a short text can be the answer.
+        whole_sentences: whether "The largest n is 34" stays a sentence; else its answer is 34.
+        accepts: whether a text can be the answer where it is the whole response or the end of a sentence.
         weaker: a checker's own rules, for texts without a box, a tag, `####` or a statement.
     """
-    found = candidates(text)
+    response = _after_reasoning(text)
+    found = candidates(response)
     if found:
         chosen = _last(found)
-        if chosen.retracted:
+        others = listed_with(response, found, chosen)
+    else:
+        weak = _weak(response, accepts, weaker) or (_last_number(response) if last_number else None)
+        if weak is None or (weak.rule != "last number" and taken_back_at(response, weak.end, len(response)) >= 0):
             return None
-        others = (
-            listed_with(text, [box for box in found if box.rule == "boxed"], chosen) if chosen.rule == "boxed" else ()
-        )
-        return ExtractedAnswer(chosen.text, chosen.rule, chosen.closed, others)
-    weak = _weak(text, accepts, weaker) or (_last_number(text) if last_number else None)
-    if weak is None or (weak.rule != "last number" and taken_back_at(text, weak.end, len(text)) >= 0):
+        chosen, others = weak, ()
+    if chosen.retracted:
         return None
-    return ExtractedAnswer(weak.text, weak.rule, weak.closed)
+    answer = chosen.text if whole_sentences or chosen.rule == "boxed" else predicate(chosen.text, accepts)
+    return ExtractedAnswer(answer, chosen.rule, chosen.closed, others)
 
 
 def candidates(text: str) -> list[Candidate]:
     """Return the boxes, tags, `####` and statements of a text in their order, with what the text takes back marked.
 
-    Of an answer within another (a box in a tag, a statement after `####`) the inner one comes later and counts.
+    Of an answer within another (a box in a tag, a statement after `####`) the inner one comes later and counts; a box
+    is read as a whole.
     """
-    start = max((text.rfind(mark) + len(mark) for mark in _REASONING_ENDS if mark in text), default=0)
-    rest = text[start:] if start else text
-    found = sorted([*tags(rest), *hashes(rest), *statements(rest), *boxes(rest)], key=lambda candidate: candidate.start)
-    if not found:
-        return []
-    at = taken_back_at(rest, _last(found).end, len(rest))
+    boxed = boxes(text)
+    stated = [one for one in statements(text) if not any(box.start < one.start < box.end for box in boxed)]
+    found = sorted([*tags(text), *hashes(text), *stated, *boxed], key=lambda candidate: candidate.start)
+    at = taken_back_at(text, _last(found).end, len(text)) if found else -1
     if at < 0:
-        return _shifted(found, start)
-    corrected = correction(rest, at)
+        return found
+    corrected = correction(text, at)
     found = [replace(candidate, retracted=True) for candidate in found]
-    return _shifted([*found, corrected] if corrected else found, start)
+    return [*found, corrected] if corrected else found
 
 
 def last_boxed(text: str) -> str | None:
@@ -106,8 +108,9 @@ def _last(found: list[Candidate]) -> Candidate:
     return next((candidate for candidate in reversed(found) if not candidate.remark), found[-1])
 
 
-def _shifted(found: list[Candidate], by: int) -> list[Candidate]:
-    return [replace(one, start=one.start + by, end=one.end + by) for one in found] if by else found
+def _after_reasoning(text: str) -> str:
+    start = max((text.rfind(mark) + len(mark) for mark in _REASONING_ENDS if mark in text), default=0)
+    return text[start:] if start else text
 
 
 def _weak(
@@ -119,10 +122,15 @@ def _weak(
     if found:
         return sorted(found, key=lambda candidate: candidate.start)[-1]
     stripped = text.strip()
-    if not stripped or len(stripped) > _CLOSING or "\n\n" in stripped or not accepts(stripped):
+    is_short = 0 < len(stripped) <= _CLOSING and "\n\n" not in stripped
+    if not is_short or not (accepts(stripped) or _is_statement(strip_markup(stripped), accepts)):
         return None
     start = text.find(stripped)
     return Candidate(strip_markup(stripped), start, len(text), "whole response", closed=False)
+
+
+def _is_statement(sentence: str, accepts: Callable[[str], bool]) -> bool:
+    return predicate(sentence, accepts) != sentence
 
 
 def _conclusions(text: str) -> list[Candidate]:

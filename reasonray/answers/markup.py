@@ -25,7 +25,7 @@ _OPENER = re.compile(
 _MAX_ABBREVIATIONS = 8
 """The full stops in a sentence that are examined for being part of a name."""
 
-_MATH = re.compile(r"\$\$?[^$]{1,2000}\$\$?|\\\(.{1,2000}?\\\)|\\\[.{1,2000}?\\\]", re.DOTALL)
+MATH = re.compile(r"\$\$?[^$]{1,2000}\$\$?|\\\(.{1,2000}?\\\)|\\\[.{1,2000}?\\\]", re.DOTALL)
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}(?:['’][^\W\d_]+)?")
 _PROSE = (
@@ -63,7 +63,7 @@ def is_formula(text: str) -> bool:
     text = strip_markup(text)
     if not text or len(text) > _MAX_CHARACTERS:
         return False
-    outside = _COMMAND.sub(" ", _MATH.sub(" ", text))
+    outside = _COMMAND.sub(" ", MATH.sub(" ", text))
     words = [word.casefold() for word in _WORD.findall(outside)]
     if len(words) > _MAX_WORDS or not _PROSE_WORDS.isdisjoint(words):
         return False

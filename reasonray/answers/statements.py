@@ -7,33 +7,34 @@ words, from its end, and only around them by an expression, so its length costs 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from reasonray.answers.candidate import Candidate
-from reasonray.answers.markup import DISPLAYS, is_formula, sentence_end, strip_markup
+from reasonray.answers.markup import DISPLAYS, MATH, is_formula, sentence_end, strip_markup
 
 _ANSWERS = (
-    "answer|ans|antwort|respuesta|réponse|reponse|resposta|risposta|antwoord|svar|cevap|yanıt|jawaban|odpowiedź"
+    "answer|ans|antwort|endantwort|respuesta|réponse|reponse|resposta|risposta|antwoord|svar|cevap|yanıt|jawaban|odpowiedź"
     "|odpověď|válasz|vastaus|răspuns|đáp án|câu trả lời|jibu|ответ|відповідь|απάντηση"
 )
 _CHOICES = "option|choice|letter"
 _OUTCOMES = (
-    "result|solution|value|total|sum|number|amount|count|ergebnis|lösung|resultado|solución|résultat|resultat"
-    "|risultato|soluzione|результат"
+    "result|solution|ergebnis|endergebnis|lösung|resultado|solución|résultat|resultat|risultato|soluzione|результат"
 )
+_QUANTITIES = "value|total|sum|number|amount|count|price|cost|probability"
 _UNSPACED = "答案|答え|答|正解|解答|回答|정답|답변|해답|답|الإجابة|الجواب|إجابة|उत्तर|উত্তর|คำตอบ"
 
 _MARKS = r"[*_`]{0,4}"
 _COPULA = (
-    r"(?:is|are|was|equals|becomes|reads|lautet|ist|sind|es|son|est|sont|é|è|är|adalah|là|равен|равна|равно"
+    r"(?<!\w)(?:is|are|was|equals|becomes|reads|lautet|ist|sind|es|son|est|sont|é|è|är|adalah|là|равен|равна|равно"
     r"|comes to|works out to|(?:turns|comes) out to be|(?P<modal>would|should|must|will|has to|can only) be)(?!\w)"
 )
 _ADVERB = r"(?:therefore|thus|then|hence|so|simply|finally|daher|also|donc|entonces)\b"
 _STATED = (
     rf"s?(?:et)?(?:\W?\(s\))?{_MARKS}(?: (?:choice|option|value)(?!\w))?"
+    r"(?: (?:finale?|correct[ea]?|correta|correcto|corretta|définitive|poprawna))?"
     r"(?:,? (?:to|of|for|in|as|zu|auf|für|à|de|na) [^.!?:：=\n]{1,80}?,?)?"
     rf"(?:, ?{_ADVERB},?)?[^\S\n]{{0,4}}"
-    rf"(?:(?P<sign>[:：=])|{_COPULA}){_MARKS}[^\S\n]{{0,4}}[:：]?"
+    rf"(?:(?P<sign>[:：→⇒]|=>?|->)|{_COPULA}){_MARKS}[^\S\n]{{0,4}}[:：=]?"
     rf"(?:[^\S\n]{{0,4}}{_ADVERB}[^\S\n]{{0,4}},?)?"
 )
 
@@ -42,7 +43,8 @@ def _stating(words: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{words}){_STATED}", re.IGNORECASE)
 
 
-_ANSWER_IS, _OUTCOME_IS, _CHOICE_IS = _stating(_ANSWERS), _stating(_OUTCOMES), _stating(_CHOICES)
+_ANSWER_IS, _CHOICE_IS = _stating(_ANSWERS), _stating(_CHOICES)
+_OUTCOME_IS = _stating(f"{_OUTCOMES}|{_QUANTITIES}")
 _ANSWER_IS_EAST = re.compile(
     rf"(?:{_UNSPACED}){_MARKS}(?: (?:النهائية|الصحيحة|النهائي|الصحيح))?[^\S\n]{{0,2}}"
     r"(?:(?:应该|應該|应|應|就|即|便|也)?(?:是|为|為|等于|等於|选|選|は|은|는|이|है|คือ|هي|هو)[^\S\n]{0,2}[:：、]?|(?P<sign>[:：=ঃ]))"
@@ -60,8 +62,9 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _CORRECT = re.compile(r"\b(?:correct|right|best|final|chosen|appropriate)\b[ *_]{1,4}(?:answer )?$", re.IGNORECASE)
-_FINAL = re.compile(
-    r"(?:\bfinal |(?:^|\n)[^\S\n]{0,4}[#>*_-]{0,8}[^\S\n]{0,4}(?:(?:so|thus|the) ){0,2})$", re.IGNORECASE
+_FINAL = re.compile(r"\bfinal $", re.IGNORECASE)
+_FIRST = re.compile(
+    r"(?:^|[\n.])[^\S\n]{0,4}[#>*_-]{0,8}[^\S\n]{0,4}(?:(?:so|thus|hence|the|das|le|el),? ){0,2}$", re.IGNORECASE
 )
 
 _DOUBT = re.compile(
@@ -79,6 +82,14 @@ _REMARK = re.compile(
     r"|required|asked|needed|independent|the same|what|where|when|how|why|rounded|simplified)\b",
     re.IGNORECASE,
 )
+_SUBJECT = re.compile(
+    r"(?:(?:so|thus|therefore|hence|that)\b,? )*(?:the|there|this|it|its|his|her|their|a|an|each|every)\b",
+    re.IGNORECASE,
+)
+_VERB = re.compile(r"\b(?:is|are|was|were|equals|(?:will|would|must|should) be)\b:?", re.IGNORECASE)
+_DENIED = re.compile(r"\b(?:not|no|never|neither|cannot|isn['’]t|wrong|incorrect)\b", re.IGNORECASE)
+_SECOND_VALUE = re.compile(r"\d|\b(?:and|or|but|while|whereas)\b", re.IGNORECASE)
+_MAX_SENTENCE = 400
 _BLANK = re.compile(r"[\s*_]*\n[^\S\n]*")
 _BULLET = re.compile(r"[^\S\n]{0,4}(?:[-*•]|\d{1,2}[.)])[^\S\n]{1,4}([^\n]+)\n?")
 _TAIL = re.compile(r"</[a-z]|<\||<｜|【")
@@ -106,11 +117,12 @@ def statements(text: str) -> list[Candidate]:
 
 def outcomes(text: str) -> list[Candidate]:
     """Return the values that a text calls its result: "Result: 42", "The final value is 42"."""
-    found = []
-    for at in occurrences(lowered(text), _OUTCOMES):
-        if _FINAL.search(text, max(0, at - 24), at) and (match := _OUTCOME_IS.match(text, at)):
-            found.append(_stated(text, at, match))
-    return sorted((one for one in found if one and is_formula(one.text)), key=lambda candidate: candidate.start)
+    lower, found = lowered(text), []
+    for words, before in ((_OUTCOMES, _FIRST), (f"{_OUTCOMES}|{_QUANTITIES}", _FINAL)):
+        for at in occurrences(lower, words):
+            if before.search(text, max(0, at - 24), at) and (match := _OUTCOME_IS.match(text, at)):
+                found.append(_stated(text, at, match))
+    return [candidate for candidate in found if candidate and is_formula(candidate.text)]
 
 
 def lowered(text: str) -> str:
@@ -186,7 +198,7 @@ def _candidate_at(text: str, start: int, *, is_question_allowed: bool) -> Candid
     if stop and stop.group() == "?" and not is_question_allowed:
         return None
     last = (stop.end() if stop.group() in "?？" else stop.start()) if stop else len(line)
-    answer = _POLITE.sub("", strip_markup(line[:last]))
+    answer = strip_markup(_POLITE.sub("", strip_markup(line[:last])))
     closed = bool(stop) or bool(cut) or end >= 0
     return Candidate(answer, start, start + last, "phrase", closed) if answer else None
 
@@ -199,6 +211,20 @@ def _bullets(text: str, start: int) -> Candidate | None:
         items.append(strip_markup(bullet[1]))
         at = bullet.end()
     return Candidate(", ".join(items), start, at, "phrase", at < len(text)) if len(items) > 1 else None
+
+
+def predicate(sentence: str, accepts: Callable[[str], bool]) -> str:
+    """Return the value that a sentence gives its subject ("The largest n is 34"), or the sentence if unclear."""
+    if not _SUBJECT.match(sentence) or len(sentence) > _MAX_SENTENCE:
+        return sentence
+    plain = MATH.sub(lambda formula: "0" * len(formula.group()), sentence)
+    verbs = list(_VERB.finditer(plain))
+    if not verbs or _DENIED.search(plain, 0, verbs[-1].start()):
+        return sentence
+    if len(verbs) > 1 and _SECOND_VALUE.search(plain, verbs[0].end(), verbs[-1].start()):
+        return sentence
+    value = strip_markup(sentence[verbs[-1].end() :])
+    return value if accepts(value) else sentence
 
 
 def _as_remark(candidate: Candidate) -> Candidate:

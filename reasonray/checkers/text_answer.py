@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from reasonray.answers import ExtractedAnswer, final_answer, is_words
 from reasonray.checkers import notation
 from reasonray.checkers.checker import Checker, Finding
 from reasonray.records import Outcome, Problem
@@ -25,6 +26,10 @@ class TextAnswer(Checker):
         if problem.metadata.get("text_match", "normalised") not in _MATCHES:
             return f"text_match is {problem.metadata['text_match']!r}; it must be one of {', '.join(_MATCHES)}"
         return None if normalised(problem.answer or "") else "the gold answer is empty"
+
+    def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
+        """Return the final answer of a response; a response of a few words is one as a whole."""
+        return final_answer(response, whole_sentences=True, accepts=is_words)
 
     def compare(self, problem: Problem, answer: str) -> Finding:
         """Judge whether two texts are the same."""
