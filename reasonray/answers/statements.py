@@ -69,7 +69,7 @@ _FIRST = re.compile(
 
 _DOUBT = re.compile(
     r"(?:\b(?:if|suppose|supposing|assume|assuming|whether|unless)|\b(?:might|may|could|would) "
-    r"(?:think|guess|believe|say)|\bthought)(?: that)?(?: the| my| our| your| final| correct){0,3}\s*$",
+    r"(?:think|guess|believe|say)|\bthought)(?: that)?(?: the| my| our| your| final| correct){0,3}[^\S\n]*$",
     re.IGNORECASE,
 )
 _CONDITION = re.compile(r"\b(?:if|had|unless|otherwise|without|suppose|were|instead of)\b[^.!?\n]*$", re.IGNORECASE)
