@@ -248,5 +248,7 @@ def split_reasoning(completion: str) -> tuple[str, str]:
     prefix, opened, inside = before.partition(REASONING_OPEN)
     if not close and not opened:
         return "", completion
+    while inside.lstrip().startswith(REASONING_OPEN):  # the template opened it, and the model once more
+        inside = inside.lstrip().removeprefix(REASONING_OPEN)
     reasoning = inside if opened and not prefix.strip() else before
     return reasoning, after

@@ -66,6 +66,14 @@ def content_hash(*parts: str | int) -> str:
     return hasher.hexdigest()
 
 
+def storable(text: str) -> str:
+    """Return a text that can be encoded as UTF-8: surrogate pairs are joined, lone surrogates become U+FFFD.
+
+    JSON may escape half of a pair (`"\\ud83d"`), so any server may send one; Arrow and most files refuse it.
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def hash_fraction(identity: str) -> float:
     """Return a hash in hex as a number in [0, 1). A share s of all hashes is below s."""
     return int(identity[:12], 16) / 16**12

@@ -65,6 +65,7 @@ def tokenizer_of(template: str) -> Any:
         ("just b", "", "just b"),
         ("<think> a </think> b </think> c", " a ", " b </think> c"),
         ("Sure. <think> a </think> b", "Sure. <think> a ", " b"),
+        ("<think>\n<think> a </think> b", " a ", " b"),
         ("", "", ""),
     ],
 )

@@ -18,18 +18,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray.config import toml
-from reasonray.config.models import (
-    EndpointEngine,
-    Engine,
-    Example,
-    Prompt,
-    PromptedModel,
-    Sampling,
-    ScriptedEngine,
-    Student,
-    Teacher,
-    VLLMEngine,
-)
+from reasonray.config.engines import EndpointEngine, Engine, ScriptedEngine, VLLMEngine
+from reasonray.config.models import Example, Prompt, PromptedModel, Sampling, Student, Teacher
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
 from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source

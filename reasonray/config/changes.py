@@ -35,7 +35,8 @@ def change_of(root: type[Section], path: Sequence[str]) -> Change:
         (change,) = marks
         within = {name: mark.change for mark in _withins(fields[0]) for name in mark.keys}
         sections = [section for field in fields for section in sections_in(field.annotation)]
-        if not sections:  # a value, or a list or table of values: all of it has the field's mark
+        if not sections:  # a value, or a list or table of values: all of it has the field's mark, or that of its key
+            change = within.get(next(keys, ""), change)
             break
         if is_list(fields[0].annotation):
             next(keys, None)  # the number or name of an entry

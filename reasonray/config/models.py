@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
-from reasonray.config.section import PATH_PART, Change, Section, Share, Within, default_kind
+from reasonray.config.engines import Engine, VLLMEngine
+from reasonray.config.section import PATH_PART, Change, Section, Share, Within
 
 
 class Example(Section):
@@ -42,6 +42,53 @@ class Prompt(Section):
         return template
 
 
+class RepetitionDetection(Section):
+    """Ends a completion that repeats a pattern of tokens again and again; it counts as truncated."""
+
+    max_pattern_size: PositiveInt
+    """Tokens of the longest pattern that is looked for."""
+    min_pattern_size: PositiveInt = 1
+    """Tokens of the shortest pattern."""
+    min_count: int = Field(ge=2)
+    """Occurrences in a row that end the completion."""
+
+    @model_validator(mode="after")
+    def _sizes_are_in_order(self) -> Self:
+        if self.min_pattern_size > self.max_pattern_size:
+            raise ValueError(
+                f"min_pattern_size ({self.min_pattern_size}) is above max_pattern_size ({self.max_pattern_size})"
+            )
+        return self
+
+
+_FIRST_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "seeded")
+"""The keys of Sampling that fingerprints have held from the first version on, set or not."""
+_TAKEN_PARAMETERS = {
+    "n": "the number of samples is `policy`",
+    "best_of": "the number of samples is `policy`",
+    "seed": "every sample has its own seed; sampling.seeded = true sends it",
+    "max_completion_tokens": "write sampling.max_tokens",
+    "max_new_tokens": "write sampling.max_tokens",
+    "messages": "write prompt.system, prompt.examples and prompt.template",
+    "prompt": "write prompt.system, prompt.examples and prompt.template",
+    "chat_template_kwargs": "write prompt.template_args",
+    "model": "write `model`",
+    "stream": "answers are read whole",
+    "stream_options": "answers are read whole",
+    "stream_interval": "answers are read whole",
+    "output_kind": "answers are read whole",
+    "logprobs": "log probabilities are not stored",
+    "prompt_logprobs": "log probabilities are not stored",
+    "top_logprobs": "log probabilities are not stored",
+    "detokenize": "completions are stored as text",
+    "skip_special_tokens": "special tokens inside a completion are always kept",
+    "spaces_between_special_tokens": "completions are stored verbatim",
+    "include_stop_str_in_output": "a stop string belongs to the completion",
+    "skip_clone": "it does not affect the completion",
+}
+"""Parameter that sampling.extra refuses → what to do instead."""
+
+
 class Sampling(Section):
     """Sampling parameters. All of them are sent; none is taken from the model's generation config."""
 
@@ -60,109 +107,55 @@ class Sampling(Section):
     what the old limit truncated."""
     stop: tuple[str, ...] = ()
     """Strings at which a completion ends."""
-    seeded: bool = True
-    """Send a seed with each request. The seed is recorded either way, for provenance and diversity; it does not make a
-    replay bitwise equal."""
+    seeded: Annotated[bool, Change.FREE] = False
+    """Send a seed with each request. Every rollout has a recorded seed either way; sending it does not make a replay
+    bitwise equal, and takes vLLM's slower sampler."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """Above 0 discourages tokens that the completion already holds."""
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    """Above 0 discourages tokens, the more the more often the completion holds them."""
+    min_tokens: int = Field(0, ge=0)
+    """Tokens before which a completion does not end."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Further tokens at which a completion ends."""
+    thinking_token_budget: PositiveInt | None = None
+    """Tokens after which the model has to end its reasoning. vLLM needs `reasoning_parser` or `reasoning_config` in
+    engine.args for it."""
+    repetition_detection: RepetitionDetection | None = None
+    """Ends completions that repeat themselves."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further parameters: any of vLLM's SamplingParams, or any field of a server's request, such as `logit_bias`."""
 
-
-class VLLMEngine(Section):
-    """vLLM in a Ray actor."""
-
-    kind: Literal["vllm"] = "vllm"
-    dtype: str = "bfloat16"
-    """Data type of the weights, as vLLM names it."""
-    max_model_len: PositiveInt = 4096
-    """Tokens of prompt and completion together."""
-    max_num_seqs: PositiveInt = 256
-    """Requests in flight, per replica."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of vLLM's AsyncEngineArgs, passed on unchanged."""
-
-
-class EndpointEngine(Section):
-    """A model behind an OpenAI-compatible server; `model` is its name there.
-
-    A completion that ends at a stop string comes without the string, as OpenAI's servers cut it off.
-    """
-
-    kind: Literal["endpoint"]
-    base_url: str
-    """The server's address, such as http://127.0.0.1:8000/v1."""
-    api: Literal["chat", "completions"] = "chat"
-    """chat: the server renders the messages. completions: they are rendered here, with the chat template of
-    `tokenizer`."""
-    tokenizer: str | None = None
-    """A model reference whose chat template renders prompts for the completions API; without it prompts are plain
-    Question/Answer lines. For the chat API it is not needed, and shows which beginning of an answer, such as `<think>`,
-    the server's prompt already holds."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key. The key itself is stored nowhere."""
-    max_num_seqs: PositiveInt = 64
-    """Requests in flight, per replica."""
-    requests_per_minute: PositiveInt | None = None
-    """Rate limit per replica: with several replicas, give each its part of the server's limit."""
-    tokens_per_minute: PositiveInt | None = None
-    """Rate limit per replica; a request counts with sampling.max_tokens, the most that it may cost."""
-    timeout_seconds: float = Field(600.0, gt=0)
-    """Time from the request to the last byte of its answer."""
-    max_retries: int = Field(8, ge=0)
-    """Retries of one request. After the last one the replica counts as dead, and its work goes back to the queue."""
-    extra_body: dict[str, Any] = Field(default_factory=dict)
-    """Added to the body of every request, such as `reasoning_effort`."""
-
-    @field_validator("base_url")
+    @field_validator("extra")
     @classmethod
-    def _holds_no_key(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is not an http(s) address")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("must hold no key and no query; put the key into the environment (api_key_env)")
-        return url
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _names_a_variable(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # it may be the key itself, so it is not repeated
-            raise ValueError("is not the name of an environment variable; put the key into one and its name here")
-        return name
-
-
-class ScriptedEngine(Section):
-    """Seeded, deterministic answers without a model, for tests, dry runs and fault injection.
-
-    The rates are shares of all requests and must not exceed 1 together; the remaining requests are answered wrongly.
-    """
-
-    kind: Literal["scripted"]
-    correct: Share = 0.5
-    """Rate of correct answers."""
-    endless: Share = 0.0
-    """Rate of completions that run into the token limit."""
-    unparseable: Share = 0.0
-    """Rate of completions without an answer that can be extracted."""
-    crash: Share = 0.0
-    """Rate of requests that kill the engine's process each time they are made: poison prompts."""
-    error: Share = 0.0
-    """Rate of requests that the engine refuses, as vLLM refuses a prompt that is too long."""
-    hang: Share = 0.0
-    """Rate of requests after which the engine answers no more: a hung engine."""
-    seconds: float = Field(0.0, ge=0)
-    """Mean latency of a request."""
-    journal: str | None = None
-    """A directory in which each answer leaves a line before it is returned, to count the work that a kill wastes."""
-    max_num_seqs: PositiveInt = 256
-    """Requests in flight, per replica."""
+    def _leaves_out_what_has_a_key(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name in extra:
+            if name in cls.model_fields:
+                raise ValueError(f"{name} has a key of its own; write sampling.{name}")
+            if name in _TAKEN_PARAMETERS:
+                raise ValueError(f"{name} cannot be set here; {_TAKEN_PARAMETERS[name]}")
+        return extra
 
     @model_validator(mode="after")
-    def _rates_sum_to_at_most_one(self) -> ScriptedEngine:
-        total = self.correct + self.endless + self.unparseable + self.crash + self.error + self.hang
-        if total > 1 + 1e-9:
-            raise ValueError(f"rates sum to {total:g}; they must not exceed 1")
+    def _minimum_is_within_the_limit(self) -> Self:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens ({self.min_tokens}) is above max_tokens ({self.max_tokens})")
         return self
 
+    def identity(self) -> str:
+        """Return the parameters that decide the distribution of completions, as JSON, for the fingerprint of rollouts.
 
-Engine = Annotated[VLLMEngine | EndpointEngine | ScriptedEngine, Field(discriminator="kind"), default_kind("vllm")]
+        max_tokens and seeds do not count. A key that came with a later version counts only if it is set, so the
+        fingerprints of older runs stay what they were.
+        """
+        unset = {name for name in type(self).model_fields if name not in _FIRST_KEYS and self._is_default(name)}
+        # Older fingerprints hold `seeded`, which was true by default.
+        return self.model_copy(update={"seeded": True}).model_dump_json(exclude=unset | {"max_tokens"})
+
+    def _is_default(self, name: str) -> bool:
+        default = type(self).model_fields[name].get_default(call_default_factory=True)
+        return bool(getattr(self, name) == default)
+
 
 _Count = Annotated[
     Annotated[PositiveInt, Tag("number")] | Annotated[tuple[PositiveInt, PositiveInt], Tag("range")],
@@ -196,6 +189,8 @@ class PromptedModel(Section):
     name that the server has for it."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
+    trust_remote_code: Annotated[bool, Change.FREE] = False
+    """Run the Python code that comes with the model and its tokenizer. Only for models whose authors you trust."""
     engine: Engine = VLLMEngine()
     """Engine that runs the model."""
     replicas: Annotated[CountRange, Change.FREE] = 1

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from reasonray import models
-from reasonray.config.models import EndpointEngine, ScriptedEngine, VLLMEngine
-from reasonray.config.models import Engine as EngineConfig
+from reasonray.config.engines import EndpointEngine, ScriptedEngine, VLLMEngine
+from reasonray.config.engines import Engine as EngineConfig
 from reasonray.engines.protocol import Engine
 from reasonray.errors import UserError
 

@@ -10,37 +10,34 @@ nowhere else, and it is masked where a server repeats it.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import openai
-from openai.types.chat import ChatCompletionMessage
 
 from reasonray import models
 from reasonray.config import EndpointEngine, Sampling, UserError
+from reasonray.engines.answers import Answer, NoCompletion, model_names, read_answer, read_json
+from reasonray.engines.dialect import Dialect
 from reasonray.engines.pacing import RateLimiter, backoff_seconds, retry_after_seconds
 from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
-from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, Tokenizer, messages, opening, prompt_text, whole_answer
-from reasonray.records import Finish
+from reasonray.prompts import Tokenizer, messages, opening, prompt_text, whole_answer
+from reasonray.records import Finish, storable
 
 T = TypeVar("T")
 
-_FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH}
 _REJECTED_FOR_CONTENT = (400, 413, 422)
+_BYTES_PER_TOKEN = 3
 _LIST_SECONDS = 30.0
 """Time limit for the list of models, which takes the server no computing."""
 _START_RETRIES = 4
 """Few, so that a wrong address fails within seconds. Whoever starts a server waits for it before starting a job."""
-
-
-class _NoCompletion(Exception):
-    """The server answered with status 200 and no completion, as gateways do when the server behind them fails."""
 
 
 class Endpoint:
@@ -55,7 +52,8 @@ class Endpoint:
         )
         self._tokenizer = _load_tokenizer(config.tokenizer) if config.tokenizer else _NoTokenizer()
         self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
-        self._tokens = 0
+        self._dialect = Dialect()
+        self._tokens, self._in_flight = 0, 0
         self.capacity = config.max_num_seqs
 
     def __reduce__(self) -> tuple[type[Endpoint], tuple[str, EndpointEngine]]:
@@ -82,13 +80,16 @@ class Endpoint:
             EngineDied: the server still fails after all retries.
             UserError: the server rejects every such request, because of the key or the model.
         """
+        self._in_flight += 1
         try:
-            answer = await self._with_retries(partial(self._send, request), tokens=request.sampling.max_tokens)
+            answer = await self._answer(self._prompt(request), request.sampling, request.seed)
         except openai.APIStatusError as error:
             if error.status_code in _REJECTED_FOR_CONTENT:
                 return Completion("", Finish.ERROR, error=self._reason(error))
             raise UserError(self._rejection(error)) from None
-        return self._completion(answer, request)
+        finally:
+            self._in_flight -= 1
+        return self._completion(request, answer)
 
     async def swap(self, model: Path) -> bool:
         """Return False: the weights belong to the server."""
@@ -96,7 +97,7 @@ class Endpoint:
 
     def heartbeat(self) -> Heartbeat:
         """Return the tokens of all answers so far, as of now: the client's time limit covers requests in flight."""
-        return Heartbeat(self._tokens, time.monotonic())
+        return Heartbeat(self._tokens, time.monotonic(), self._in_flight)
 
     def close(self) -> None:
         """Do nothing: connections end with the process."""
@@ -126,7 +127,7 @@ class Endpoint:
                     return await send()
             except (openai.AuthenticationError, openai.PermissionDeniedError):
                 raise UserError(self._rejected_key()) from None
-            except (openai.APIError, TimeoutError, json.JSONDecodeError, _NoCompletion) as error:
+            except (openai.APIError, TimeoutError, NoCompletion) as error:
                 if isinstance(error, openai.APIStatusError) and not _is_retryable(error.status_code):
                     raise
                 last, retry_after = f"{type(error).__name__}: {self._reason(error)}".rstrip(": "), _retry_after(error)
@@ -135,24 +136,20 @@ class Endpoint:
         raise EngineDied(f"{self._config.base_url} failed {failures} times in a row, the last: {last}")
 
     async def _listed_models(self) -> list[str]:
+        limit = min(_LIST_SECONDS, self._config.timeout_seconds)
         try:
-            page = await self._client.with_options(
-                timeout=min(_LIST_SECONDS, self._config.timeout_seconds)
-            ).models.list()
+            page = await self._client.with_options(timeout=limit).get("/models", cast_to=httpx.Response)
         except openai.APIStatusError as error:
             if _is_retryable(error.status_code) or error.status_code in (401, 403):
                 raise
             return []  # this server has no list of models
-        # The client does not validate answers: another server's list may lack `data`, or be no object at all.
-        return [model.id for model in getattr(page, "data", None) or []]
+        return model_names(page.content)
 
     async def _generate_one_token(self, listed: list[str]) -> None:
-        send: Any = partial(self._client.completions.create, prompt="1")
-        if self._config.api == "chat":
-            send = partial(self._client.chat.completions.create, messages=[{"role": "user", "content": "1"}])
-        send = partial(send, model=self._model, max_tokens=1, extra_body=self._config.extra_body)
+        chat = {"messages": [{"role": "user", "content": "1"}]}
+        prompt: dict[str, Any] = chat if self._config.api == "chat" else {"prompt": "1"}
         try:
-            await self._with_retries(lambda: _with_choices(send()), tokens=1, retries=_START_RETRIES)
+            await self._answer(prompt, Sampling(max_tokens=1), 0, retries=_START_RETRIES)
         except openai.APIStatusError as error:
             if listed:
                 names = ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
@@ -160,33 +157,67 @@ class Endpoint:
             if error.status_code not in _REJECTED_FOR_CONTENT:
                 raise UserError(self._rejection(error)) from None
 
-    async def _send(self, request: SampleRequest) -> Any:
-        sampling, turns = request.sampling, messages(request.prompt, request.problem.question)
-        body = _further_parameters(sampling) | self._config.extra_body
-        send = partial(
-            self._client.chat.completions.create if self._config.api == "chat" else self._client.completions.create,
-            model=self._model,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            stop=list(sampling.stop) or openai.omit,
-            seed=request.seed if sampling.seeded and sampling.temperature > 0 else openai.omit,
-        )
-        if self._config.api == "chat":
-            arguments = request.prompt.template_args
-            body |= {"chat_template_kwargs": arguments} if arguments else {}
-            return await _with_choices(send(messages=turns, extra_body=body))
-        prompt = prompt_text(self._tokenizer, turns, request.prompt.template_args)
-        return await _with_choices(send(prompt=prompt, extra_body=body))
+    async def _answer(
+        self, prompt: Mapping[str, Any], sampling: Sampling, seed: int, *, retries: int | None = None
+    ) -> Answer:
+        """Send a request, in the server's own spelling of the parameters once that is known.
 
-    def _completion(self, answer: Any, request: SampleRequest) -> Completion:
-        choice, usage = answer.choices[0], answer.usage
-        prompt_tokens, completion_tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        Raises:
+            EngineDied, UserError, openai.APIStatusError: see `_with_retries`.
+        """
+        while True:
+            dialect = self._dialect
+            body = self._parameters(sampling, seed, dialect) | dict(prompt)
+            try:
+                return await self._with_retries(partial(self._send, body), tokens=sampling.max_tokens, retries=retries)
+            except openai.APIStatusError as error:
+                rejected = error.status_code in _REJECTED_FOR_CONTENT
+                better = dialect.after_rejection(f"{error} {error.body}", body) if rejected else None
+                if better is None:
+                    raise
+                if self._dialect is dialect:  # else another request has found the better one
+                    self._dialect = better
+
+    def _prompt(self, request: SampleRequest) -> dict[str, Any]:
+        """Return the fields of a request's body that hold the prompt."""
+        turns, arguments = messages(request.prompt, request.problem.question), request.prompt.template_args
+        if self._config.api == "chat":
+            return {"messages": turns} | ({"chat_template_kwargs": arguments} if arguments else {})
+        return {"prompt": prompt_text(self._tokenizer, turns, arguments)}
+
+    def _parameters(self, sampling: Sampling, seed: int, dialect: Dialect) -> dict[str, Any]:
+        """Return the fields of a request's body that hold model and parameters."""
+        body = {"model": self._model, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        body |= dialect.limit(sampling.max_tokens) | _further_parameters(sampling)
+        if sampling.seeded and sampling.temperature > 0:
+            body |= dialect.seed(seed)
+        return body | sampling.extra | self._config.extra_body
+
+    async def _send(self, body: Mapping[str, Any]) -> Answer:
+        path = "/chat/completions" if self._config.api == "chat" else "/completions"
+        # Raw: the client's own reading of an answer believes whatever a server sends.
+        answer = await self._client.post(path, body=body, cast_to=httpx.Response)
+        return read_answer(read_json(answer.content))
+
+    def _completion(self, request: SampleRequest, answer: Answer) -> Completion:
+        prompt_tokens, completion_tokens = answer.prompt_tokens, answer.completion_tokens
+        is_estimated = completion_tokens is None or prompt_tokens is None
+        if completion_tokens is None:
+            completion_tokens = min(self._count(answer.text), request.sampling.max_tokens)
+        if prompt_tokens is None:
+            turns = messages(request.prompt, request.problem.question)
+            prompt_tokens = sum(self._count(turn["content"]) for turn in turns)
         self._tokens += completion_tokens
-        text = choice.text if self._config.api == "completions" else _text(choice.message)
-        finish = _FINISHES.get(choice.finish_reason, Finish.ERROR)
-        error = f"the server ended the request with {choice.finish_reason!r}" if finish is Finish.ERROR else ""
-        return Completion(text, finish, prompt_tokens, completion_tokens, error, self._opening(text, request))
+        finish, error = answer.finish(completion_tokens, request.sampling.max_tokens)
+        return Completion(
+            answer.text,
+            finish,
+            prompt_tokens,
+            completion_tokens,
+            self._without_key(error),
+            opening=self._opening(answer.text, request),
+            tokens_estimated=is_estimated,
+        )
 
     def _opening(self, text: str, request: SampleRequest) -> str:
         """Return what the prompt opened of an answer.
@@ -202,6 +233,12 @@ class Endpoint:
             return "" if is_complete else opened
         return whole_answer("", text).removesuffix(text) if self._config.api == "chat" else ""
 
+    def _count(self, text: str) -> int:
+        """Return the tokens of a text that the server did not count."""
+        if isinstance(self._tokenizer, _NoTokenizer):
+            return estimated_tokens(text)
+        return len(self._tokenizer(storable(text), add_special_tokens=False)["input_ids"])
+
     def _rejected_key(self) -> str:
         name = self._config.api_key_env
         key = "the key in" if self._key else "no key, and there is none in"
@@ -214,42 +251,41 @@ class Endpoint:
 
     def _reason(self, error: Exception) -> str:
         """Return the first line of a server's error message, with the key masked, because some servers repeat it."""
-        line = str(error).strip().partition("\n")[0]
-        return (line.replace(self._key, f"${self._config.api_key_env}") if self._key else line)[:300]
+        return self._without_key(str(error).strip().partition("\n")[0])[:300]
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, f"${self._config.api_key_env}") if self._key else text
 
 
-def _further_parameters(sampling: Sampling) -> dict[str, float]:
-    """Return the parameters that OpenAI's API lacks, unless they are neutral: strict servers reject them."""
-    parameters = {
+def estimated_tokens(text: str) -> int:
+    """Return an estimate of a text's tokens: one for every three bytes of UTF-8.
+
+    Measured on solutions of GSM8K: see `tests/engines/test_endpoint.py`.
+    """
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
+
+
+def _further_parameters(sampling: Sampling) -> dict[str, Any]:
+    """Return the parameters that are not neutral: strict servers reject those that OpenAI's API lacks."""
+    repetition = sampling.repetition_detection
+    parameters: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "stop": (list(sampling.stop), ([],)),
         "top_k": (sampling.top_k, (-1, 0)),
         "min_p": (sampling.min_p, (0.0,)),
         "repetition_penalty": (sampling.repetition_penalty, (1.0,)),
+        "presence_penalty": (sampling.presence_penalty, (0.0,)),
+        "frequency_penalty": (sampling.frequency_penalty, (0.0,)),
+        "min_tokens": (sampling.min_tokens, (0,)),
+        "stop_token_ids": (list(sampling.stop_token_ids), ([],)),
+        "thinking_token_budget": (sampling.thinking_token_budget, (None,)),
+        "repetition_detection": (repetition and repetition.model_dump(), (None,)),
     }
     return {name: value for name, (value, neutral) in parameters.items() if value not in neutral}
-
-
-async def _with_choices(sending: Awaitable[Any]) -> Any:
-    answer = await sending
-    # The client does not validate answers: a gateway's error may lack `choices`, and a body of text is a plain string.
-    if not getattr(answer, "choices", None):
-        raise _NoCompletion(str(getattr(answer, "error", None) or answer))
-    return answer
 
 
 def _is_retryable(status: int) -> bool:
     """Return whether the same request may succeed later: time-outs, conflicts, rate limits, faults of the server."""
     return status in (408, 409, 429) or status >= 500
-
-
-def _text(message: ChatCompletionMessage) -> str:
-    """Return a chat message as one text. Reasoning that the server split off goes back in front of it, in tags.
-
-    Both parts are verbatim. The tags and the blank line between the parts are added here, whatever the model wrote.
-    """
-    further = message.model_extra or {}
-    reasoning = further.get("reasoning_content") or further.get("reasoning")
-    content = message.content or ""
-    return f"{REASONING_OPEN}\n{reasoning}\n{REASONING_CLOSE}\n\n{content}" if reasoning else content
 
 
 def _retry_after(error: Exception) -> float | None:

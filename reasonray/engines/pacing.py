@@ -7,6 +7,8 @@ from collections import deque
 from email.utils import parsedate_to_datetime
 
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.5, 60.0
+_LONGEST_RETRY_AFTER = 600.0
+"""Seconds of a server's Retry-After that are believed."""
 _WINDOW_SECONDS = 60.0
 
 
@@ -21,7 +23,9 @@ def backoff_seconds(failures: int, uniform: float, retry_after: float | None = N
         uniform: random number in [0, 1).
         retry_after: seconds named by the server's Retry-After header.
     """
-    return (retry_after or 0.0) + uniform * min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(failures, 16))
+    return min(retry_after or 0.0, _LONGEST_RETRY_AFTER) + uniform * min(
+        _LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(failures, 16)
+    )
 
 
 def retry_after_seconds(header: str, now: float) -> float | None:
@@ -35,7 +39,7 @@ def retry_after_seconds(header: str, now: float) -> float | None:
         return float(header)
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):  # a date outside of the calendar
         return None
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from reasonray.config import Prompt, Sampling
-from reasonray.records import Finish, Problem
+from reasonray.records import Finish, Problem, storable
+
+_MOST_TOKENS = 2**31 - 1
+"""The largest count that a ledger stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,11 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An engine's answer. A rejected request is data too: its finish is ERROR, and `error` holds the reason."""
+    """An engine's answer. A rejected request is data too: its finish is ERROR, and `error` holds the reason.
+
+    Whatever an engine writes can be checked and stored: text that cannot be encoded and counts that no column holds
+    are mended here, the one place that every engine's output passes.
+    """
 
     text: str
     finish: Finish
@@ -34,6 +41,15 @@ class Completion:
     error: str = ""
     opening: str = ""
     """What the prompt wrote of the answer, before `text`: see prompts.py."""
+    tokens_estimated: bool = False
+    """Whether the token counts are estimates, because the engine reported none."""
+
+    def __post_init__(self) -> None:
+        """Mend what could not be stored."""
+        for name in ("text", "error", "opening"):
+            object.__setattr__(self, name, storable(getattr(self, name)))
+        for name in ("prompt_tokens", "completion_tokens"):
+            object.__setattr__(self, name, min(max(0, getattr(self, name)), _MOST_TOKENS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,8 @@ class Heartbeat:
     """Tokens generated since the engine started, those of aborted requests included."""
     at: float
     """Time of the latest token by time.monotonic(); before the first one, time of the engine's start."""
+    running: int = 0
+    """Requests that the engine computes at the moment, without those that wait in its queue."""
 
 
 class EngineDied(Exception):

@@ -32,10 +32,18 @@ class Scripted:
         }
         self.capacity = config.max_num_seqs
         self._hung = False
-        self._heartbeat = Heartbeat(0, time.monotonic())
+        self._running = 0
+        self._tokens, self._latest = 0, time.monotonic()
 
     async def complete(self, request: SampleRequest) -> Completion:
         """Answer as the request's seed decides. A `crash` ends this very process, as a dying engine does."""
+        self._running += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self._running -= 1
+
+    async def _answer(self, request: SampleRequest) -> Completion:
         random_numbers = random.Random(request.seed)
         kind = self._kind(random_numbers.random())
         if self._config.seconds:
@@ -53,7 +61,7 @@ class Scripted:
         if self._config.journal:
             with (Path(self._config.journal) / str(os.getpid())).open("a") as journal:
                 journal.write(f"{request.problem.id} {request.sample}\n")
-        self._heartbeat = Heartbeat(self._heartbeat.tokens + tokens, time.monotonic())
+        self._tokens, self._latest = self._tokens + tokens, time.monotonic()
         return Completion(text, finish, len(request.problem.question.split()), tokens)
 
     async def swap(self, model: Path) -> bool:
@@ -62,7 +70,7 @@ class Scripted:
 
     def heartbeat(self) -> Heartbeat:
         """Return the tokens of all answers so far; an answer's tokens count when it is complete."""
-        return self._heartbeat
+        return Heartbeat(self._tokens, self._latest, self._running)
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""

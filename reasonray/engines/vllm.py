@@ -45,7 +45,7 @@ class VLLM:
         self._limit = config.max_model_len
         self._requests = 0
         # 1.1: a short queue in the engine replaces a finished sequence in the very next step.
-        self.capacity = int(config.max_num_seqs * 1.1)
+        self.capacity = int((config.max_num_seqs or 256) * 1.1)
 
     async def complete(self, request: SampleRequest) -> Completion:
         """Generate one sample. Cancelling the call aborts the request.

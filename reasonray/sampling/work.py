@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from reasonray.config import Policy, Prompt, PromptedModel, Sampling
-from reasonray.config.models import Engine
+from reasonray.config.engines import Engine
 from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.policy import SampleState, is_satisfied, max_samples, next_samples
@@ -112,8 +112,8 @@ class ResolvedJob:
     @staticmethod
     def of(run: Run, job: SamplingJob, identity: str) -> ResolvedJob:
         """Return a job with the identity of its model's weights resolved."""
-        sampling = job.sampling.model_dump_json(exclude={"max_tokens"})
-        fingerprint = content_hash(job.spec.model, identity, job.prompt.model_dump_json(), sampling)
+        prompt, sampling = job.prompt.model_dump_json(), job.sampling.identity()
+        fingerprint = content_hash(job.spec.model, identity, prompt, sampling)
         return ResolvedJob(
             job.name,
             job.spec.model,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from reasonray.config import ConfigError, EndpointEngine, Prompt, Sampling, UserError
 from reasonray.engines import identity
 from reasonray.engines.endpoint import Endpoint
+from reasonray.engines.pacing import backoff_seconds, retry_after_seconds
 from reasonray.engines.protocol import Completion, EngineDied, SampleRequest
 from reasonray.records import Finish
 from tests.factories import a_problem
@@ -25,12 +27,17 @@ from tests.templates import CONTROL_TOKENS, R1_DISTILL
 KEY = "sk-very-secret"
 
 
+ScriptedAnswer = tuple[int, dict[str, str], Any]
+"""(status, headers, body): the body as JSON, as it is if it is bytes, and no answer at all if it is None."""
+
+
 class ScriptedServer(ThreadingHTTPServer):
     """A server that answers requests for completions from a list, one after the other, and records the requests."""
 
-    def __init__(self, answers: list[tuple[int, dict[str, str], dict[str, Any] | None]], models: int = 200) -> None:
+    def __init__(self, answers: list[ScriptedAnswer], models: int = 200) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers, self.models = answers, models
+        self.listed: Any = {"object": "list", "data": [{"id": "served", "object": "model"}]}
         self.requests: list[dict[str, Any]] = []
         self.times: list[float] = []
 
@@ -43,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
     server: ScriptedServer
 
     def do_GET(self) -> None:
-        self.reply(self.server.models, {}, {"object": "list", "data": [{"id": "served", "object": "model"}]})
+        self.reply(self.server.models, {}, self.server.listed)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -51,11 +58,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.times.append(time.monotonic())
         self.reply(*(self.server.answers.pop(0) if self.server.answers else (200, {}, chat_answer("more"))))
 
-    def reply(self, status: int, headers: dict[str, str], body: dict[str, Any] | None) -> None:
+    def reply(self, status: int, headers: dict[str, str], body: Any) -> None:
         if body is None:  # close the connection without an answer
             self.connection.close()
             return
-        content = json.dumps(body).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in (
             {"content-type": "application/json", "content-length": str(len(content))} | headers
@@ -96,9 +103,9 @@ REFUSED = {"error": {"message": "no", "type": "error"}}
 def serve() -> Iterator[Serve]:
     servers: list[ScriptedServer] = []
 
-    def start(*answers: tuple[int, dict[str, str], dict[str, Any] | None], models: int = 200) -> ScriptedServer:
+    def start(*answers: ScriptedAnswer, models: int = 200) -> ScriptedServer:
         servers.append(ScriptedServer(list(answers), models))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
         return servers[-1]
 
     yield start
@@ -111,8 +118,22 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
+@pytest.fixture
+def small_tokenizer(tmp_path: Path) -> str:
+    """Write a tokenizer that counts words, and return its directory."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    return str(tmp_path)
+
+
 def a_request(sample: int = 0, **sampling: Any) -> SampleRequest:
-    return SampleRequest(a_problem(), sample, 11 + sample, Prompt(system="Solve."), Sampling(max_tokens=16, **sampling))
+    parameters = Sampling.model_validate({"max_tokens": 16} | sampling)
+    return SampleRequest(a_problem(), sample, 11 + sample, Prompt(system="Solve."), parameters)
 
 
 def answered(server: ScriptedServer, request: SampleRequest | None = None, **config: Any) -> Completion:
@@ -130,14 +151,49 @@ def test_an_answer_comes_with_its_tokens_and_finish(serve: Serve) -> None:
     assert answered(server).finish is Finish.LENGTH
     sent = server.requests[0]
     assert sent["messages"][0] == {"role": "system", "content": "Solve."}
-    assert (sent["model"], sent["seed"], sent["max_tokens"]) == ("served", 11, 16)
+    assert (sent["model"], sent["max_tokens"]) == ("served", 16)
     assert sent["authorization"] == f"Bearer {KEY}"
-    assert not {"top_k", "min_p", "repetition_penalty", "stop"} & sent.keys(), "strict servers refuse what they lack"
+    assert sent.keys() - {"path", "authorization"} == {"model", "messages", "temperature", "top_p", "max_tokens"}, (
+        "strict servers refuse what they lack"
+    )
 
 
-def test_reasoning_that_a_server_split_off_precedes_the_answer_in_tags(serve: Serve) -> None:
-    server = serve((200, {}, chat_answer("42.", reasoning_content="6 times 7")))
-    assert answered(server).text == "<think>\n6 times 7\n</think>\n\n42."
+def test_parameters_that_are_set_are_sent_and_extra_ones_too(serve: Serve) -> None:
+    server = serve()
+    repetition = {"max_pattern_size": 20, "min_count": 4}
+    settings = {"min_tokens": 3, "presence_penalty": 0.5, "stop": ["X"], "stop_token_ids": [7], "seeded": True}
+    extra = {"logit_bias": {"50": -100}, "repetition_penalty_window": 9}
+    answered(server, a_request(**settings, repetition_detection=repetition, thinking_token_budget=9, extra=extra))
+    sent = server.requests[0]
+    assert {name: sent[name] for name in settings if name != "seeded"} | {"seeded": True} == settings
+    assert sent["seed"] == 11
+    assert sent["repetition_detection"] == repetition | {"min_pattern_size": 1}
+    assert sent["thinking_token_budget"] == 9
+    assert {name: sent[name] for name in extra} == extra
+
+
+def rejection(message: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+    return 400, {}, {"error": {"message": message, "type": "invalid_request_error"}}
+
+
+def test_a_server_is_asked_in_its_own_spelling(serve: Serve) -> None:
+    """OpenAI's newer models refuse max_tokens; some servers hold seeds in 32 bits, others know none."""
+    seed = 2**62 + 5
+    request = replace(a_request(seeded=True), seed=seed)
+    refuses_limit = rejection("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    refuses_seed = rejection("seed: Input should be less than 4294967296")
+    server = serve(refuses_limit, refuses_seed, refuses_seed, (200, {}, chat_answer("42")))
+    assert answered(server, request).text == "42"
+    limits = [{name: sent[name] for name in sent if name.startswith("max_")} for sent in server.requests]
+    assert limits == [{"max_tokens": 16}, *[{"max_completion_tokens": 16}] * 3]
+    assert [sent.get("seed") for sent in server.requests] == [seed, seed, seed % 2**31, None]
+
+
+def test_a_rejection_that_no_spelling_cures_is_data(serve: Serve) -> None:
+    server = serve(rejection("seed-oss takes at most 8 tokens of context, and max_completion_tokens must be lower"))
+    server.answers *= 2
+    assert answered(server).finish is Finish.ERROR
+    assert len(server.requests) == 2
 
 
 def test_the_block_of_reasoning_that_a_servers_prompt_opened_is_the_opening(serve: Serve) -> None:
@@ -220,6 +276,55 @@ def test_a_success_without_a_completion_is_retried(serve: Serve) -> None:
     assert answered(server).text == "42"
     with pytest.raises(EngineDied, match="upstream"):
         answered(serve((200, {}, {"error": {"message": "upstream"}})), max_retries=0)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html><body>Bad gateway</body></html>", b"", b"\xff\xfe{", b"[" * 20000, b"[]", b"7"]
+)
+def test_a_success_that_holds_no_json_object_is_retried(serve: Serve, body: bytes) -> None:
+    assert answered(serve((200, {}, body), (200, {}, chat_answer("42")))).text == "42"
+    with pytest.raises(EngineDied, match="NoCompletion"):
+        answered(serve((200, {}, body)), max_retries=0)
+
+
+def test_a_list_of_models_of_any_shape_is_read(serve: Serve) -> None:
+    for listed in ({"data": None}, {"data": "x"}, {"data": [7, {"id": None}]}, [], "text", b"<html>"):
+        server = serve((200, {}, chat_answer("1")), (200, {}, chat_answer("42")))
+        server.listed = listed
+        assert answered(server).text == "42", listed
+
+
+def test_tokens_that_a_server_does_not_count_are_estimated(serve: Serve) -> None:
+    """Budgets count tokens, and the rule too_short drops rollouts by them."""
+    text = "The apples are 3 + 4 = 7. " * 40
+    without = chat_answer(text)
+    del without["usage"]
+    nothing = [without, chat_answer(text) | {"usage": None}, chat_answer(text) | {"usage": "many"}]
+    absurd = [-1, 10**30, float("nan"), float("inf"), "3", [3], True, 0, None]
+    for body in nothing + [chat_answer(text) | {"usage": {"completion_tokens": count}} for count in absurd]:
+        completion = answered(serve((200, {}, body)), a_request(max_tokens=4096))
+        assert completion.tokens_estimated
+        assert 200 < completion.completion_tokens < 600, body.get("usage")
+        assert completion.prompt_tokens > 0
+    assert not answered(serve((200, {}, chat_answer(text)))).tokens_estimated
+
+
+def test_the_configured_tokenizer_counts_better_than_an_estimate(serve: Serve, small_tokenizer: str) -> None:
+    text = "one two three four five six seven eight nine ten"
+    body = chat_answer(text) | {"usage": None}
+    counted = answered(serve((200, {}, body)), tokenizer=small_tokenizer)
+    assert counted.completion_tokens == 10
+    assert counted.tokens_estimated
+
+
+def test_text_that_cannot_be_encoded_is_mended(serve: Serve) -> None:
+    completion = answered(serve((200, {}, chat_answer("a \ud83d\ude00 b \ud83d c"))))
+    assert completion.text == "a \U0001f600 b \ufffd c"
+
+
+def test_a_server_that_asks_for_a_pause_of_years_is_tried_again_in_minutes() -> None:
+    assert backoff_seconds(1, 0.0, retry_after_seconds("9" * 30, 0.0)) <= 600
+    assert retry_after_seconds("Fri, 31 Dec 9999999 23:59:59 GMT", 0.0) is None
 
 
 def test_a_server_that_is_busy_at_the_start_is_retried(serve: Serve) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from reasonray import engines, models
 from reasonray.config import EndpointEngine, ScriptedEngine, UserError, VLLMEngine
-from reasonray.config.models import Engine
+from reasonray.config.engines import Engine
 from reasonray.engines.scripted import Scripted
 
 ENDPOINT = EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", extra_body={"b": 1, "a": "x"})

@@ -106,7 +106,7 @@ def full_configurations() -> Iterator[dict[str, Any]]:
     prompt = {"system": "s", "examples": [example], "template_args": {"enable_thinking": True}}
     model = {"model": "m", "revision": "r", "replicas": [1, 2], "prompt": prompt, "sampling": {"stop": ["x"]}}
     limits = {"requests_per_minute": 1, "tokens_per_minute": 1}
-    vllm = model | {"engine": {"kind": "vllm", "args": {"block_size": 32}}}
+    vllm = model | {"engine": {"kind": "vllm", "args": {"block_size": 32, "quantization": "fp8"}}}
     endpoint = {"kind": "endpoint", "base_url": "http://h/v1", "tokenizer": "t", "extra_body": {"x": 1}, **limits}
     served = model | {"engine": endpoint}
     scripted = model | {"engine": {"kind": "scripted", "journal": "j"}}
