@@ -20,6 +20,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reasonray import rewards
     from reasonray.checkers import check
     from reasonray.config import Config, load_config
     from reasonray.errors import UserError
@@ -47,6 +48,7 @@ __all__ = [
     "load_config",
     "open_run",
     "report",
+    "rewards",
     "sample",
     "train",
     "verify",
@@ -64,10 +66,13 @@ _MODULES = {
     "reasonray.records": ("Finish", "Interval", "Outcome", "Problem", "Rollout", "Score", "Verdict"),
     "reasonray.store.run": ("Run", "find_run"),
 }  # fmt: skip
+_SUBMODULES = ("rewards",)
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -7,7 +7,6 @@ that the fast path passes on. Each works on its main thread, one check at a time
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import resource
 from concurrent.futures import Future
 from importlib import import_module
@@ -16,6 +15,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from reasonray.checkers import CheckResult, PendingCheck, begin, compare_rules, complete, gym_scorer, program
 from reasonray.checkers.sandbox import Limits
+from reasonray.checkers.spawning import WithoutMain
 from reasonray.config import Checking
 from reasonray.records import Finish, Outcome, Problem, Verdict
 
@@ -29,7 +29,7 @@ class CheckerPool:
             max_workers=checking.processes,
             initializer=_prepare,
             initargs=(checking,),
-            context=multiprocessing.get_context("spawn"),
+            context=WithoutMain(),
         )
 
     def submit(self, problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Future[CheckResult]:
