@@ -201,6 +201,11 @@ class Rollout:
     verdict: Verdict
     annotation: Annotation | None = None
 
+    @property
+    def answer(self) -> str:
+        """The answer from its beginning: what the prompt opened of it, and the completion."""
+        return self.opening + self.completion
+
     @staticmethod
     def identify(problem_id: str, fingerprint: str, sample: int) -> str:
         """Return the id of a rollout."""

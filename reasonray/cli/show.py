@@ -234,15 +234,19 @@ def _heading(row: dict[str, Any]) -> Text:
 
 
 def _completion(row: dict[str, Any]) -> Text:
-    """Return the completion with behaviours in colour and the answer in bold; `printable` keeps character offsets."""
-    text = Text(printable(row["completion"]))
+    """Return the completion with behaviours in colour and the answer in bold; `printable` keeps character offsets.
+
+    What the prompt opened of it comes first, dimmed.
+    """
+    text = Text(printable(row["opening"]), style="dim")
+    completion = Text(printable(row["completion"]), style="not dim")
     for span in row["annotation_spans"] or ():
-        text.stylize(_BEHAVIOUR_STYLES.get(span["behaviour"], "reverse"), span["start"], span["end"])
+        completion.stylize(_BEHAVIOUR_STYLES.get(span["behaviour"], "reverse"), span["start"], span["end"])
     answer = row["verdict_extracted"]
-    at = row["completion"].rfind(answer) if answer else -1
-    if at >= 0:
-        text.stylize("bold underline", at, at + len(answer))
-    return text
+    begin = row["completion"].rfind(answer) if answer else -1
+    if begin >= 0:
+        completion.stylize("bold underline", begin, begin + len(answer))
+    return text.append_text(completion)
 
 
 def _verdict(row: dict[str, Any]) -> Text:

@@ -90,7 +90,7 @@ def _annotation_rows(rollouts: pa.Table, known: pa.Table) -> pa.ChunkedArray:
 
 
 def _annotate(ledger: Ledger, missing: pa.Table, map_batches: MapBatches) -> pa.Table:
-    texts = ledger.read(["id", "resample", "completion", "problem_question"])
+    texts = ledger.read(["id", "resample", "opening", "completion", "problem_question"])
     texts = texts.filter(pc.is_in(rollout_keys(texts), value_set=rollout_keys(missing).combine_chunks()))
     batches = [texts.slice(start, _BATCH) for start in range(0, texts.num_rows, _BATCH)]
     tables = map_batches(_annotations, batches)

@@ -21,7 +21,7 @@ from reasonray.curation.lexicon import ANYWHERE, OPENED, OPENERS, OPENING
 from reasonray.curation.phrase_matcher import PhraseMatcher
 from reasonray.prompts import REASONING_CLOSE, split_reasoning
 from reasonray.records import BEHAVIOURS, Annotation, Span
-from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, set_columns
+from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, answers, set_columns
 
 __all__ = ["DETECTORS_VERSION", "annotate", "annotate_table", "sentences"]
 
@@ -92,9 +92,9 @@ _QUOTED_NGRAM = 5
 """Words in a row that are a quotation where the question holds them too."""
 
 
-def annotate(completion: str, question: str) -> Annotation:
+def annotate(completion: str, question: str, opening: str = "") -> Annotation:
     """Return the behaviours of one completion, with their evidence, and its number of reasoning steps."""
-    num_steps, spans = _detect(completion, question)
+    num_steps, spans = _detect(completion, question, opening)
     counts = Counter(behaviour for behaviour, _, _ in spans)
     return Annotation(
         verification=counts["verification"],
@@ -110,10 +110,14 @@ def annotate_table(table: pa.Table) -> pa.Table:
     """Return rollouts with behaviours and reasoning steps filled in; what selection decided is kept where it is known.
 
     Args:
-        table: columns of schema.ROLLOUT_SCHEMA, at least completion and problem_question.
+        table: columns of schema.ROLLOUT_SCHEMA, at least completion and problem_question; opening if it is known.
     """
-    pairs = zip(table["completion"].to_pylist(), table["problem_question"].to_pylist(), strict=True)
-    detected = [_detect(completion, question) for completion, question in pairs]
+    completions, questions = table["completion"].to_pylist(), table["problem_question"].to_pylist()
+    openings = [
+        answer[: len(answer) - len(completion)]
+        for answer, completion in zip(answers(table).to_pylist(), completions, strict=True)
+    ]
+    detected = [_detect(*texts) for texts in zip(completions, questions, openings, strict=True)]
     spans = [span for _, evidence in detected for span in evidence]
     ends = np.cumsum([0, *(len(evidence) for _, evidence in detected)], dtype=np.int32)
     owners = np.repeat(np.arange(len(detected)), np.diff(ends))
@@ -134,10 +138,10 @@ def annotate_table(table: pa.Table) -> pa.Table:
     return set_columns(table, columns)
 
 
-def _detect(completion: str, question: str) -> tuple[int, list[_Evidence]]:
-    """Return the reasoning steps of a completion and the evidence of its behaviours, in the order of the text."""
+def _detect(completion: str, question: str, opening: str) -> tuple[int, list[_Evidence]]:
+    """Return the reasoning steps of an answer and the evidence of the completion's behaviours, in order of the text."""
     text = _lowered(_blank_code_and_quotations(completion, question))
-    return _count_steps(text), sorted(_find_behaviours(text), key=itemgetter(1, 2))
+    return _count_steps(opening + text), sorted(_find_behaviours(text), key=itemgetter(1, 2))
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:

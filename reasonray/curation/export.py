@@ -1,7 +1,7 @@
 """Export of the data set: selected rollouts as training examples, in the layouts that trainers read.
 
 Examples carry the student's prompt, not the teacher's, because the student will be prompted with it. The completion is
-the teacher's text, character by character.
+the teacher's text, character by character, from its beginning: what the teacher's prompt opened belongs to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from reasonray import models
 from reasonray.config import Prompt
 from reasonray.curation.measures import MEASURES
-from reasonray.prompts import Message, messages
+from reasonray.prompts import Message, messages, whole_answer
 from reasonray.records import BEHAVIOURS, content_hash, hash_fraction
 from reasonray.store.schema import SCHEMA_VERSION
 
@@ -56,7 +56,6 @@ _COPIED = {
     "difficulty": "problem_difficulty",
     "question": "problem_question",
     "answer": "problem_answer",
-    "completion_text": "completion",
     "teacher": "teacher",
     "completion_tokens": "completion_tokens",
     **{name: f"annotation_{name}" for name in ("num_steps", *BEHAVIOURS, *MEASURES, "pass_rate")},
@@ -76,15 +75,20 @@ def examples(table: pa.Table, prompt: Prompt) -> pa.Table:
     """
     chosen = table.filter(pc.fill_null(table["annotation_selected"], False))
     prompts = [messages(prompt, question) for question in chosen["problem_question"].to_pylist()]
-    replies: list[list[Message]] = [
-        [{"role": "assistant", "content": completion}] for completion in chosen["completion"].to_pylist()
-    ]
+    texts = _whole_answers(chosen)
+    replies: list[list[Message]] = [[{"role": "assistant", "content": text}] for text in texts]
     columns: dict[str, Any] = {name: chosen[source] for name, source in _COPIED.items()}
     columns["model"] = pa.array([models.public_name(model) for model in chosen["model"].to_pylist()], pa.string())
+    columns["completion_text"] = pa.array(texts, EXPORT_SCHEMA.field("completion_text").type)
     columns["prompt"] = pa.array(prompts, _TURNS)
     columns["completion"] = pa.array(replies, _TURNS)
     columns["messages"] = pa.array([turns + reply for turns, reply in zip(prompts, replies, strict=True)], _TURNS)
     return pa.table([_cast_to(columns[field.name], field) for field in EXPORT_SCHEMA], schema=EXPORT_SCHEMA)
+
+
+def _whole_answers(rollouts: pa.Table) -> list[str]:
+    columns = (rollouts[name].to_pylist() for name in ("opening", "completion"))
+    return [whole_answer(opening, completion) for opening, completion in zip(*columns, strict=True)]
 
 
 def _cast_to(column: pa.Array | pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.ChunkedArray:

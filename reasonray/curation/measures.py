@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from reasonray.curation.behaviours import sentences
 from reasonray.curation.text import segment_words
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN
-from reasonray.store.schema import ROLLOUT_SCHEMA, set_columns
+from reasonray.store.schema import ROLLOUT_SCHEMA, answers, set_columns
 
 __all__ = [
     "MEASURES",
@@ -71,7 +71,8 @@ def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
     """Return a table with the columns of MEASURES at its end, or in place of its own where it has them.
 
     Args:
-        table: column completion; annotation_spans if behaviours are known, else failed_branch_fraction is null.
+        table: column completion; opening if it is known; annotation_spans if behaviours are known, else
+            failed_branch_fraction is null.
         ngram: words in the runs that ngram_loops counts.
     """
     texts = table["completion"].to_pylist()
@@ -83,7 +84,7 @@ def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
         "compression_ratio": [compression_ratio(text) for text in texts],
         "ngram_loop": ngram_loops(_segmented(table["completion"], others), ngram),
         "code_share": [code_share(text) for text in texts],
-        "reasoning_format": [reasoning_format(text) for text in texts],
+        "reasoning_format": [reasoning_format(text) for text in answers(table).to_pylist()],
     }
     return set_columns(table, {f"annotation_{name}": pa.array(measured[name], kind) for name, kind in MEASURES.items()})
 
@@ -289,18 +290,18 @@ def code_share(completion: str) -> float:
     return sum(map(len, pieces[1::2])) / len(completion) if len(pieces) > 1 else 0.0
 
 
-def reasoning_format(completion: str) -> str:
+def reasoning_format(answer: str) -> str:
     """Return how the reasoning is marked.
 
     Returns:
         "tags": one block at the beginning. "lone close": the prompt supplied the opening tag, as some chat templates
-        do. "none": no tag at all. "broken": anything else, such as a block that never closes, two of them, or words
-        before it.
+        do, and the engine did not record it. "none": no tag at all. "broken": anything else, such as a block that never
+        closes, two of them, or words before it.
     """
-    opened, closed = completion.count(REASONING_OPEN), completion.count(REASONING_CLOSE)
+    opened, closed = answer.count(REASONING_OPEN), answer.count(REASONING_CLOSE)
     if not opened and not closed:
         return "none"
-    before, _, after = completion.partition(REASONING_CLOSE)
+    before, _, after = answer.partition(REASONING_CLOSE)
     if closed != 1 or opened > 1 or REASONING_OPEN in after:
         return "broken"
     if not opened:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from reasonray.config import Curation
 from reasonray.prompts import split_reasoning
 from reasonray.records import Finish, Outcome
+from reasonray.store.schema import answers
 
 _NOT_JUDGED = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.UNVERIFIABLE)
 
@@ -43,7 +44,8 @@ def incorrect(table: pa.Table, _: Curation) -> pa.ChunkedArray:
 
 def no_reasoning(table: pa.Table, _: Curation) -> pa.Array:
     """Return which completions hold no reasoning before the response."""
-    return _each(table, lambda completion: not split_reasoning(completion)[0].strip())
+    texts = answers(table).to_pylist()
+    return pa.array([not split_reasoning(answer)[0].strip() for answer in texts], pa.bool_())
 
 
 def broken_tags(table: pa.Table, _: Curation) -> pa.ChunkedArray:

@@ -160,6 +160,7 @@ def _booleans(mask: Any, name: str, rows: int) -> Booleans:
 GOOD: Mapping[str, Any] = {
     "finish": "stop",
     "verdict_outcome": "correct",
+    "opening": "",
     "completion": "<think> 6 * 6 = 36, and 36 + 6 = 42. </think> The answer is 42.",
     "completion_tokens": 12,
     "problem_id": "good",
@@ -203,7 +204,11 @@ RULES: dict[str, RolloutRule | ComparingRule] = {
         summary="the completion has no reasoning before the response",
         drops=rollout_rules.no_reasoning,
         dropped=({"completion": "The answer is 42."}, {"completion": "<think>\n \n</think> The answer is 42."}),
-        kept=({}, {"completion": "6 * 7 = 42. </think> The answer is 42."}),
+        kept=(
+            {},
+            {"completion": "6 * 7 = 42. </think> The answer is 42."},
+            {"opening": "<think>\n", "completion": "6 * 7 = 42. </think> The answer is 42."},
+        ),
     ),
     "broken_tags": RolloutRule(
         summary="the reasoning tags are not one block at the beginning: unclosed, repeated, or after other text",
@@ -214,6 +219,7 @@ RULES: dict[str, RolloutRule | ComparingRule] = {
             {"completion": "<think> 6 * 7 </think> Hm. </think> The answer is 42."},
             {"completion": "Sure. <think> 6 * 7 = 42. </think> The answer is 42."},
             {"completion": "6 * 7 = 42. </think> The answer <think> is 42."},
+            {"opening": "<think>\n", "completion": "<think> 6 * 7 = 42. </think> The answer is 42."},
         ),
         kept=({}, {"completion": "6 * 7 = 42. </think> The answer is 42."}, {"completion": "The answer is 42."}),
     ),

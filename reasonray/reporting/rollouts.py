@@ -28,7 +28,7 @@ BUDGET = 20_000_000
 """Bytes of rollouts that a page carries, before compression: it stays below 20 MB, and a phone can unpack it."""
 ROW_BYTES, SPAN_BYTES, TOKEN_BYTES = 400, 32, 4
 """About how many bytes a row takes without its completion, and each span, and each token of text."""
-TEXT = ("completion", "problem_question", "problem_answer")
+TEXT = ("opening", "completion", "problem_question", "problem_answer")
 """Columns that are read only for rollouts that the page may show."""
 MARGIN = 2
 """Factor on the budget of a first choice by tokens, made before the bytes of the texts are known."""
@@ -150,7 +150,7 @@ def _rows(table: pa.Table, arm: str) -> list[dict[str, Any]]:
 
 
 def _row(row: Mapping[str, Any], arm: str) -> dict[str, Any]:
-    text = row["completion"]
+    text = row["opening"] + row["completion"]
     return {
         "id": row["id"],
         "arm": arm,
@@ -165,13 +165,19 @@ def _row(row: Mapping[str, Any], arm: str) -> dict[str, Any]:
         "rule": row["annotation_dropped_by"] or "",
         "selected": bool(row["annotation_selected"]),
         "text": text,
-        "spans": _spans(text, row["annotation_spans"] or ()),
+        "spans": _spans(text, len(row["opening"]), row["annotation_spans"] or ()),
     }
 
 
-def _spans(text: str, spans: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """Return spans in UTF-16 code units, the units of JavaScript strings; records count characters."""
-    in_characters = [(span["behaviour"], span["start"], span["end"]) for span in spans]
+def _spans(text: str, begin: int, spans: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
+    """Return spans in UTF-16 code units, the units of JavaScript strings; records count characters.
+
+    Args:
+        text: the answer from its beginning.
+        begin: of the completion, from which records count.
+        spans: of the completion.
+    """
+    in_characters = [(span["behaviour"], begin + span["start"], begin + span["end"]) for span in spans]
     if not in_characters or max(text) <= "\uffff":
         return in_characters
     return [(name, _utf16_length(text[:start]), _utf16_length(text[:end])) for name, start, end in in_characters]

@@ -240,7 +240,7 @@ class Replica:
     async def _check(self, problem: Problem, completion: Completion) -> Verdict:
         if completion.finish is Finish.ERROR:
             return Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail=completion.error)
-        return await self._checkers.check(problem, completion.text, completion.finish)
+        return await self._checkers.check(problem, completion.opening + completion.text, completion.finish)
 
     def _request_started(self) -> None:
         if self._in_flight == 0:

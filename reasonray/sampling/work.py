@@ -281,6 +281,7 @@ def make_rollout(
         sample=request.sample,
         seed=request.seed,
         resample=resample,
+        opening=completion.opening,
         completion=completion.text,
         finish=completion.finish,
         prompt_tokens=completion.prompt_tokens,

@@ -43,7 +43,7 @@ def label(run: Run, pool: ReplicaPool | None = None) -> None:
     if labeller is None:
         return
     rows = _sample(run, run.config.curation.labelled)
-    questions = {row["id"]: labels.question(split_reasoning(row["completion"])[0]) for row in rows}
+    questions = {row["id"]: labels.question(split_reasoning(row["opening"] + row["completion"])[0]) for row in rows}
     distinct = list({problem.id: problem for problem in questions.values()}.values())
     job = SamplingJob.of(run, "labeller", labeller, distinct, Fixed(samples=1), run.labels)
     with pool_for(run, pool) as replicas:
@@ -89,6 +89,6 @@ def _sample(run: Run, size: int) -> list[dict[str, Any]]:
         raise UserError(f"run {run.name} has nothing curated to label; run jobs/curate.py first")
     ids = pa.concat_tables([read_rollouts(file, ["id"]) for file in files])["id"].to_pylist()
     chosen = pa.array(sorted(ids, key=lambda rollout_id: content_hash("label", rollout_id))[:size], pa.large_string())
-    columns = ["id", "completion", *(f"annotation_{name}" for name in BEHAVIOURS)]
+    columns = ["id", "opening", "completion", *(f"annotation_{name}" for name in BEHAVIOURS)]
     tables = (read_rollouts(file, columns) for file in files)
     return [row for table in tables for row in table.filter(pc.is_in(table["id"], value_set=chosen)).to_pylist()]

@@ -83,7 +83,7 @@ class Rules:
         """Begin to judge a rollout, and by each rule alone if it is audited. Failed completions are not judged."""
         if rollout.finish is Finish.ERROR:
             return None, None
-        arguments = rollout.problem, rollout.completion, rollout.finish
+        arguments = rollout.problem, rollout.answer, rollout.finish
         is_audited = hash_fraction(rollout.id) < self._checking.audit
         return self._pool.submit(*arguments), self._pool.compare_rules(*arguments) if is_audited else None
 
@@ -94,7 +94,7 @@ class Rules:
         result = checked.result() if checked else CheckResult(rollout.verdict)
         verdict = result.verdict
         fast, symbolic = compared.result() if compared else (None, None)
-        response = split_reasoning(rollout.completion)[1]
+        response = split_reasoning(rollout.answer)[1]
         has_answer = verdict.extracted or (rollout.finish is Finish.STOP and response.strip())
         reason = None
         if self._checking.judge and has_answer:

@@ -120,6 +120,15 @@ def set_columns(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArra
     return table
 
 
+def answers(table: pa.Table) -> pa.ChunkedArray:
+    """Return each rollout's answer from its beginning: what its prompt opened, if that is known, and the completion."""
+    completions = table["completion"]
+    if "opening" not in table.column_names:
+        return completions
+    parts = (pc.fill_null(column.cast(_TEXT), "") for column in (table["opening"], completions))
+    return pc.binary_join_element_wise(*parts, pa.scalar("", _TEXT))
+
+
 def rollout_keys(table: pa.Table) -> pa.ChunkedArray:
     """Return the key of each row: the id together with the resample number."""
     ids, resamples = (table[name].cast(_TEXT) for name in ("id", "resample"))

@@ -139,6 +139,14 @@ def test_lines_of_the_text_are_not_wrapped_in_a_pipe(tmp_path: Path) -> None:
     assert "long " * 99 in _printed(run, Query())
 
 
+def test_what_the_prompt_opened_is_shown_with_the_completion(tmp_path: Path) -> None:
+    run = begin_or_resume(a_scripted_config(tmp_path))
+    run.ledger.append([a_rollout("6 * 7 = 42\n</think>\n\n42", opening="<think>\n")])
+    assert "<think>\n6 * 7 = 42\n</think>\n\n42\n" in _printed(run, Query())
+    coloured = _printed(run, Query(), width=200)
+    assert "\x1b[1;4m42\x1b[0m" in coloured.partition("</think>")[2], "the answer is where it was"
+
+
 @pytest.mark.parametrize("width", [0, 30, 100, 200])
 def test_hostile_text_is_neither_executed_nor_read_as_markup(tmp_path: Path, width: int) -> None:
     run = begin_or_resume(a_scripted_config(tmp_path))

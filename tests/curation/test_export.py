@@ -54,6 +54,16 @@ def test_an_example_has_the_prompt_of_the_student_and_the_completion_verbatim() 
     assert (row["num_steps"], row["verification"], row["backtracking"], row["pass_rate"]) == (1, 1, 0, 0.5)
 
 
+@pytest.mark.parametrize("opening", ["<think>\n", ""], ids=["recorded", "not recorded"])
+def test_an_example_holds_what_the_teachers_prompt_opened(opening: str) -> None:
+    selected = Annotation(selected=True)
+    rollout = a_rollout("6 * 7 = 42\n</think>\n\n42", opening=opening, annotation=selected)
+    (row,) = examples(rollouts_to_table([rollout]), Prompt()).to_pylist()
+    assert row["completion_text"] == "<think>\n6 * 7 = 42\n</think>\n\n42"
+    assert [turn["content"] for turn in row["completion"]] == [row["completion_text"]]
+    assert row["messages"][-1]["content"] == row["completion_text"]
+
+
 def test_datasets_loads_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")

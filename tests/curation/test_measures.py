@@ -73,6 +73,26 @@ def test_a_change_of_mind_takes_back_the_branch_before_it(completion: str, share
     assert _retracted(completion) == pytest.approx(share)
 
 
+def test_the_format_and_the_steps_of_the_reasoning_are_those_of_the_answer_from_its_beginning() -> None:
+    cut = a_rollout("We add. Then we take 6 * 7.", opening="<think>\n")
+    closed = a_rollout("We add.\n</think>\n\n42", opening="<think>\n")
+    table = measure_table(annotate_table(rollouts_to_table([cut, closed])))
+    assert table["annotation_reasoning_format"].to_pylist() == ["broken", "tags"]
+    assert table["annotation_num_steps"].to_pylist() == [2, 1], "sentences of the reasoning, which never ends"
+
+
+@pytest.mark.parametrize("opening", ["", "<think>\n"])
+def test_spans_are_places_in_the_completion_whatever_the_prompt_opened(opening: str) -> None:
+    text = "We get 41. Wait, that's wrong. 42\n</think>\n\n42"
+    table = annotate_table(rollouts_to_table([a_rollout(text, opening=opening)]))
+    spans = table["annotation_spans"].to_pylist()[0]
+    assert [text[span["start"] : span["end"]] for span in spans if span["behaviour"] == "backtracking"]
+    assert spans == [
+        {"behaviour": span.behaviour, "start": span.start, "end": span.end}
+        for span in annotate(text, "What is 6 * 7?", opening).spans
+    ]
+
+
 @given(TEXTS)
 def test_the_failed_branch_fraction_is_a_share_and_zero_without_backtracking(completion: str) -> None:
     share = _retracted(completion)

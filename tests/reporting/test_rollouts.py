@@ -85,6 +85,16 @@ def test_spans_are_counted_as_javascript_counts():
     assert text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le") == "Let me check."
 
 
+def test_a_rollout_is_shown_with_what_its_prompt_opened():
+    spans = (Span("verification", 2, 4),)
+    rollout = a_rollout("a check </think> 42", opening="<think>\U0001f600", annotation=Annotation(spans=spans))
+    embedded = unpack(embed(rollouts_to_table([rollout]), {}, EVERYTHING))
+    (row,) = embedded["rollouts"]
+    assert row["text"] == "<think>\U0001f600a check </think> 42"
+    (name, start, end), in_javascript = row["spans"][0], row["text"].encode("utf-16-le")
+    assert (name, in_javascript[2 * start : 2 * end].decode("utf-16-le")) == ("verification", "ch")
+
+
 def test_test_problems_hold_whether_they_were_gained_or_lost():
     problems = [a_problem(f"{i}?", "1") for i in range(3)]
 

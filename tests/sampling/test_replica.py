@@ -9,10 +9,14 @@ import pytest
 import ray
 from pyarrow import fs
 
+from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Fixed
+from reasonray.engines.protocol import Completion, SampleRequest
+from reasonray.records import Finish, Outcome
 from reasonray.sampling.ledger_writer import LedgerWriter
 from reasonray.sampling.pool import ReplicaPool
-from reasonray.sampling.work import EngineSpec, Lease, ProblemState, ResolvedJob, SamplingJob
+from reasonray.sampling.replica import Replica
+from reasonray.sampling.work import EngineSpec, Lease, ProblemState, ResolvedJob, SamplingJob, make_rollout
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import begin_or_resume
 from reasonray.store.storage import Place, place
@@ -53,6 +57,20 @@ def test_rollouts_of_a_failed_commit_are_committed_by_the_next(tmp_path: Path) -
     asyncio.run(write())
     assert ledger.read(["sample"])["sample"].to_pylist() == [0, 1]
     assert len(ledger.segments()) == 1, "a commit of nothing writes nothing"
+
+
+def test_an_answer_is_checked_and_stored_with_what_the_prompt_opened(tmp_path: Path) -> None:
+    run = begin_or_resume(a_scripted_config(tmp_path))
+    teacher, problem = run.config.teachers[0], a_problem()
+    job = ResolvedJob.of(run, SamplingJob.of(run, "teacher", teacher, [], Fixed(samples=1), run.ledger), "weights")
+    request = SampleRequest(problem, 0, 1, job.prompt, job.sampling)
+    completion = Completion("So it is 6 * 7, and \\boxed{42}", Finish.STOP, opening="<think>\n")
+    replica = object.__new__(Replica)
+    replica._checkers = CheckerPool(run.config.checking)
+    verdict = asyncio.run(replica._check(problem, completion))
+    replica._checkers.close()
+    assert (verdict.outcome, verdict.detail) == (Outcome.NO_ANSWER, "the reasoning never ends")
+    assert make_rollout(job, request, completion, verdict).answer == "<think>\n" + completion.text
 
 
 @pytest.mark.ray
