@@ -113,6 +113,11 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--behaviour", choices=BEHAVIOURS, help="only rollouts that show it")
     parser.add_argument("--teacher", help="only rollouts of this teacher")
     parser.add_argument("--text", help="only where question or completion contains it, in any case")
+    parser.add_argument(
+        "--disagreements",
+        action="store_true",
+        help="the answers on which rules, judge and majority differ",
+    )
     parser.add_argument("--limit", "--count", type=int, metavar="N", help="how many (default 10; all of one problem)")
     parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
 
@@ -247,6 +252,11 @@ def _show(options: Options) -> None:
     from reasonray.store.run import find_run
 
     query = Query(**{field.name: getattr(options, field.name) for field in fields(Query)})
+    if options.disagreements:
+        from reasonray.cli.disagreements import show_disagreements
+
+        show_disagreements(find_run(options.run), query, terminal(), limit=options.limit)
+        return
     show(find_run(options.run), query, terminal(), limit=options.limit, page=options.page)
 
 

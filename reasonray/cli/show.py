@@ -22,7 +22,7 @@ from reasonray.errors import UserError
 from reasonray.records import BEHAVIOURS
 from reasonray.store.run import Run
 
-__all__ = ["SELECTED", "Query", "printable", "show", "terminal"]
+__all__ = ["SELECTED", "Query", "matches", "printable", "put", "show", "terminal"]
 
 _BEHAVIOUR_STYLES = {
     "verification": "black on green",
@@ -121,18 +121,18 @@ def printable(text: str | None) -> str:
 
 def _matching(run: Run, query: Query, limit: int) -> tuple[list[dict[str, Any]], int]:
     """Return the first rows that match, and how many match."""
-    matches, total = [], 0
+    found, total = [], 0
     for table in run.evaluation(query.arm).tables() if query.arm else run.rollout_tables():
         if (query.rule or query.behaviour) and table.num_rows and table["annotation_dropped_by"].null_count:
             raise UserError("rules and behaviours are known once a run is curated; run jobs/curate.py first")
-        matching = table.filter(_matches(table, query))
+        matching = table.filter(matches(table, query))
         # A problem's samples are shown in order of samples, so all of them are sorted before the limit applies.
-        matches.append(matching if query.problem is not None else matching.slice(0, max(0, limit - total)))
+        found.append(matching if query.problem is not None else matching.slice(0, max(0, limit - total)))
         total += matching.num_rows
     if not total:
         return [], 0
     order = [(name, "ascending") for name in ("problem_id", "teacher", "sample", "id")]
-    rows = pa.concat_tables(matches).sort_by(order).to_pylist()
+    rows = pa.concat_tables(found).sort_by(order).to_pylist()
     if query.problem is not None:  # the limit must not hide that the beginning of the id is ambiguous
         by_problem = {row["problem_id"]: row for row in rows}
         rows = rows[:limit] if len(by_problem) == 1 else list(by_problem.values())
@@ -151,7 +151,7 @@ def _count_not_curated(run: Run, query: Query) -> str:
     )
 
 
-def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
+def matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
     """Return for each row of a table of ROLLOUT_SCHEMA whether it matches."""
     kept = pc.is_valid(table["id"])
     for column, value in (
@@ -181,7 +181,7 @@ def _matches(table: pa.Table, query: Query) -> pa.ChunkedArray:
 def _print(console: Console, rows: Sequence[dict[str, Any]], footer: str, *, one: bool) -> None:
     across = max(1, console.width // _MIN_COLUMNS) if one and console.is_terminal else 1
     if one:
-        _put(console, _question(rows[0]))
+        put(console, _question(rows[0]))
     for first in range(0, len(rows), across):
         samples = rows[first : first + across]
         if across > 1 and len(rows) > 1:
@@ -190,12 +190,12 @@ def _print(console: Console, rows: Sequence[dict[str, Any]], footer: str, *, one
         for row in samples:
             parts = [_heading(row), _completion(row), _verdict(row), Text()]
             for part in parts if one else [_question(row), *parts]:
-                _put(console, part)
-    _put(console, Text(footer))
+                put(console, part)
+    put(console, Text(footer))
 
 
-def _put(console: Console, text: Text) -> None:
-    # Lines are wrapped on a terminal only; a pipe gets them unchanged.
+def put(console: Console, text: Text) -> None:
+    """Print a text. Lines are wrapped on a terminal only; a pipe gets them unchanged."""
     console.print(text, soft_wrap=not console.is_terminal)
 
 

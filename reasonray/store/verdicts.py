@@ -34,13 +34,18 @@ each rule on its own in the audit. judged_for is why the judge was asked: undeci
 was not. The verdict_ columns are the outcome of the whole cascade."""
 
 
+def read_verified(run: Run) -> pa.Table:
+    """Return the findings of the last verification, of VERIFIED_SCHEMA; no rows if there was none."""
+    manifest = (run.verified / "manifest.json").read_json_or_none()
+    if manifest is None:
+        return VERIFIED_SCHEMA.empty_table()
+    return pa.concat_tables([_read(run.verified / name) for name in manifest["files"]])
+
+
 def newer_verdicts(run: Run) -> pa.Table:
     """Return the verdicts whose outcome differs from the committed one: id, resample and the verdict's columns."""
     names = ["id", "resample", *(field.name for field in _VERDICT_FIELDS)]
-    manifest = (run.verified / "manifest.json").read_json_or_none()
-    if manifest is None:
-        return pa.schema([VERIFIED_SCHEMA.field(name) for name in names]).empty_table()
-    verified = pa.concat_tables([_read(run.verified / name) for name in manifest["files"]])
+    verified = read_verified(run)
     changed = pc.not_equal(verified["verdict_outcome"], verified["outcome_before"])
     return verified.filter(changed).select(names)
 
