@@ -43,7 +43,7 @@ class Tokenizer(Protocol):
         """Encode text."""
 
 
-_DATE = date(2024, 7, 26)
+FALLBACK_DATE = date(2024, 7, 26)
 """The date in the prompts of runs that recorded none: the one that Llama 3.1's template falls back to."""
 _TAG = re.compile(f"{REASONING_OPEN}|{REASONING_CLOSE}")
 _EMPTY_BLOCK = rf"(?:{REASONING_OPEN}\s*)?{REASONING_CLOSE}\s*"
@@ -65,7 +65,7 @@ def _user_turn(prompt: Prompt, question: str) -> str:
 
 
 def prompt_text(
-    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = _DATE
+    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = FALLBACK_DATE
 ) -> str:
     """Return the text that the model continues. Without a chat template it is plain Question/Answer lines.
 
@@ -128,7 +128,7 @@ def _without_system(turns: Sequence[Message]) -> list[Message]:
 
 
 def opening(
-    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = _DATE
+    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = FALLBACK_DATE
 ) -> str:
     """Return what the prompt writes of the answer itself, such as "<think>\\n"; mostly nothing.
 
@@ -222,7 +222,7 @@ def continuation(prompt_opening: str, answer: str) -> str:
 
 
 def prompt_ids(
-    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = _DATE
+    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = FALLBACK_DATE
 ) -> list[int]:
     """Return the token ids of `prompt_text`.
 

@@ -183,7 +183,7 @@ class Endpoint:
         turns, arguments = messages(request.prompt, request.problem.question), request.prompt.template_args
         if self._config.api == "chat":
             return {"messages": turns} | ({"chat_template_kwargs": arguments} if arguments else {})
-        return {"prompt": prompt_text(self._tokenizer, turns, arguments)}
+        return {"prompt": prompt_text(self._tokenizer, turns, arguments, request.today)}
 
     def _parameters(self, sampling: Sampling, seed: int, dialect: Dialect) -> dict[str, Any]:
         """Return the fields of a request's body that hold model and parameters."""
@@ -228,7 +228,7 @@ class Endpoint:
         """
         if self._config.tokenizer:
             turns = messages(request.prompt, request.problem.question)
-            opened = opening(self._tokenizer, turns, request.prompt.template_args)
+            opened = opening(self._tokenizer, turns, request.prompt.template_args, request.today)
             is_complete = self._config.api == "chat" and text.lstrip().startswith(opened.strip())
             return "" if is_complete else opened
         return whole_answer("", text).removesuffix(text) if self._config.api == "chat" else ""

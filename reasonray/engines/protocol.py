@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Protocol
 
 from reasonray.config import Prompt, Sampling
+from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Finish, Problem, storable
 
 _MOST_TOKENS = 2**31 - 1
@@ -24,6 +26,8 @@ class SampleRequest:
     """63 bits, hashed from run, problem, fingerprint and sample index: no two requests share one."""
     prompt: Prompt
     sampling: Sampling
+    today: date = FALLBACK_DATE
+    """The date for chat templates that write it: that of the run's beginning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class VLLM:
             if len(self._prompts) >= 1024:
                 self._prompts.clear()
             turns = messages(request.prompt, request.problem.question)
-            chat = self._tokenizer, turns, request.prompt.template_args
+            chat = self._tokenizer, turns, request.prompt.template_args, request.today
             self._prompts[key] = prompt_ids(*chat), opening(*chat)
         return self._prompts[key]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reasonray.config import Failures, UserError
-from reasonray.engines.protocol import Completion, SampleRequest
+from reasonray.engines.protocol import Completion
 from reasonray.records import Finish, Outcome, Verdict
 from reasonray.sampling.policy import next_samples
 from reasonray.sampling.queue import ProblemQueue
@@ -98,7 +98,7 @@ class FailureTracker:
         problem, sample = state.problem, next_samples(job.policy, state.sample_state())[0]
         deaths = self._deaths[job.name, problem.id] + 1
         reason = f"the engine died {deaths} times on this: {cause}"
-        request = SampleRequest(problem, sample, job.seed_of(problem, sample), job.prompt, job.sampling)
+        request = job.request(problem, sample)
         verdict = Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail=reason)
         completion = Completion("", Finish.ERROR, error=reason)
         resample = state.resamples.get(sample, 0)

@@ -23,7 +23,7 @@ import ray
 from reasonray import engines, models
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
-from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung, SampleRequest
+from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung
 from reasonray.records import JUDGED, Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.sampling.ledger_writer import LedgerWriter
 from reasonray.sampling.policy import SampleState, is_satisfied, next_samples
@@ -222,7 +222,7 @@ class Replica:
 
     async def _sample(self, job: ResolvedJob, state: ProblemState, sample: int) -> Rollout:
         problem = state.problem
-        request = SampleRequest(problem, sample, job.seed_of(problem, sample), job.prompt, job.sampling)
+        request = job.request(problem, sample)
         assert self._engine is not None
         async with self._slots:
             self._started.add((job.name, problem.id))

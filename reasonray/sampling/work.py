@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import date
 from enum import StrEnum
 
 from reasonray.config import Policy, Prompt, PromptedModel, Sampling
 from reasonray.config.engines import Engine
 from reasonray.engines.protocol import Completion, SampleRequest
+from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.policy import SampleState, is_satisfied, max_samples, next_samples
 from reasonray.store.ledger import Ledger
@@ -108,6 +110,8 @@ class ResolvedJob:
     ledger: Ledger
     seed: int
     earlier_max_tokens: frozenset[int] = frozenset()
+    today: date = FALLBACK_DATE
+    """The date for chat templates that write it: that of the run's beginning."""
 
     @staticmethod
     def of(run: Run, job: SamplingJob, identity: str) -> ResolvedJob:
@@ -124,7 +128,12 @@ class ResolvedJob:
             job.ledger,
             run.config.seed,
             job.earlier_max_tokens,
+            run.begun_on or FALLBACK_DATE,
         )
+
+    def request(self, problem: Problem, sample: int) -> SampleRequest:
+        """Return the request for one sample."""
+        return SampleRequest(problem, sample, self.seed_of(problem, sample), self.prompt, self.sampling, self.today)
 
     def seed_of(self, problem: Problem, sample: int) -> int:
         """Return the 63-bit seed of one sample, a hash: no two samples of a run share a random stream."""

@@ -29,6 +29,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from reasonray import models
 from reasonray.config import Training, UserError
+from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import content_hash
 from reasonray.sampling.pool import autoscales
 from reasonray.store.checkpoints import (
@@ -180,7 +181,7 @@ def _tokenise_part(run: Run, target: Place, number: int, files: list[Place]) -> 
 
     with tempfile.TemporaryDirectory() as scratch:
         part = Path(scratch) / f"part-{number:05d}.arrow"
-        lengths, refused = tokenise_files(run.config.student, files, part)
+        lengths, refused = tokenise_files(run.config.student, files, part, run.begun_on or FALLBACK_DATE)
         (target / part.name).write(part.read_bytes())
     return lengths, refused
 

@@ -11,6 +11,7 @@ import json
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from importlib import metadata
 from typing import Any
 
@@ -39,6 +40,15 @@ class Run:
     def name(self) -> str:
         """The run's name."""
         return self.config.name
+
+    @property
+    def begun_on(self) -> date | None:
+        """The day on which the run was begun; None if a version began it that did not write that down.
+
+        Prompts of chat templates that write a date hold this one.
+        """
+        document = (self.place / "config.json").read_json_or_none() or {}
+        return date.fromisoformat(document["begun_on"]) if "begun_on" in document else None
 
     @property
     def ledger(self) -> Ledger:
@@ -276,6 +286,7 @@ def begin_or_resume(config: Config) -> Run:
     stored = where / "config.json"
     after = config.model_dump(mode="json")
     earlier: list[dict[str, Any]] = []
+    begun = {"begun_on": date.today().isoformat()}
     if (document := _read_document(stored)) is not None:
         before = parse(document["config"], origin=str(stored)).model_dump(mode="json")
         if reason := incompatibility(before, after):
@@ -283,7 +294,8 @@ def begin_or_resume(config: Config) -> Run:
         if not is_extension(before, after):
             return Run(where, config)
         earlier = [*document.get("earlier", []), before]
-    document = {"config": after, "sha256": config.sha256(), "versions": versions(), "earlier": earlier}
+        begun = {name: document[name] for name in begun if name in document}  # older runs have none
+    document = begun | {"config": after, "sha256": config.sha256(), "versions": versions(), "earlier": earlier}
     try:
         stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
     except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import AutoTokenizer
 from reasonray import models
 from reasonray.config import Student
 from reasonray.errors import UserError
-from reasonray.prompts import Message, continuation, opening, prompt_ids, prompt_text, whole_answer
+from reasonray.prompts import FALLBACK_DATE, Message, continuation, opening, prompt_ids, prompt_text, whole_answer
 from reasonray.store.storage import Place
 from reasonray.training.examples import Example, write
 
@@ -65,7 +66,14 @@ def _ids_after_an_answer(tokenizer: Any) -> list[int]:
 
 
 def tokenise(
-    tokenizer: Any, turns: Sequence[Message], template_args: Mapping[str, Any], completion: str, stop: int, *, id: str
+    tokenizer: Any,
+    turns: Sequence[Message],
+    template_args: Mapping[str, Any],
+    completion: str,
+    stop: int,
+    *,
+    id: str,
+    today: date = FALLBACK_DATE,
 ) -> Example:
     """Return the example of a prompt and a completion.
 
@@ -76,19 +84,21 @@ def tokenise(
         completion: the teacher's answer, with what the teacher's prompt opened of it.
         stop: id of the token that ends an answer.
         id: of the example.
+        today: the date for chat templates that write it.
 
     Raises:
         UserError: the chat template refuses the prompt.
         RefusedExample: the target tokens would not be exactly the text and then, once, the stop token.
     """
+    chat = tokenizer, turns, template_args, today
     try:
-        text = continuation(opening(tokenizer, turns, template_args), whole_answer("", completion))
+        text = continuation(opening(*chat), whole_answer("", completion))
     except ValueError as error:
         raise RefusedExample(f"example {id}: {error}; set student.prompt.template_args so that they agree") from None
-    prompt = prompt_ids(tokenizer, turns, template_args)
+    prompt = prompt_ids(*chat)
     if not prompt or not text:
         raise RefusedExample(f"example {id}: the {'completion' if prompt else 'prompt'} is empty")
-    target = _target(tokenizer, prompt, prompt_text(tokenizer, turns, template_args), text)
+    target = _target(tokenizer, prompt, prompt_text(*chat), text)
     if target is None:
         raise RefusedExample(
             f"example {id}: the student's tokenizer does not give the completion's text back as it was"
@@ -134,13 +144,16 @@ def _control_tokens(tokenizer: Any) -> set[int]:
     return {id for id, token in added if token.special and not _REASONING_TAG.fullmatch(token.content)}
 
 
-def tokenise_files(student: Student, files: Sequence[Place], target: Path) -> tuple[list[int], list[str]]:
+def tokenise_files(
+    student: Student, files: Sequence[Place], target: Path, today: date = FALLBACK_DATE
+) -> tuple[list[int], list[str]]:
     """Tokenise curated rows into one file of examples; return the examples' lengths and why others were refused.
 
     Args:
         student: section of the configuration.
         files: parquet files with the columns id, prompt (a list of messages) and completion_text.
         target: Arrow file to write.
+        today: the date for chat templates that write it.
 
     Raises:
         UserError: the model is not there or has no stop token, or its prompts do not fit the completions.
@@ -162,6 +175,7 @@ def tokenise_files(student: Student, files: Sequence[Place], target: Path) -> tu
                         row["completion_text"],
                         stop,
                         id=row["id"],
+                        today=today,
                     )
                 except RefusedExample as reason:
                     refused.append(str(reason))

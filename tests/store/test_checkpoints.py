@@ -74,6 +74,14 @@ def test_parts_of_a_dead_attempt_do_not_enter_the_state_of_the_next_one(stored: 
     assert not (stored.student / "checkpoints" / "step-000004").exists()
 
 
+def test_what_is_uploaded_does_not_stay_on_the_workers_disk(stored: Run, tmp_path: Path) -> None:
+    directory = part(tmp_path, 2, 0, 1)
+    with a_store(stored, 0, 1) as store:
+        store.save(2, directory, [{"step": 2}])
+    assert [state.name for state in stored.states()] == ["step-000002"]
+    assert not directory.exists()
+
+
 def test_any_state_shows_whether_other_data_or_settings_made_it(
     tmp_path: Path,
 ) -> None:

@@ -1,13 +1,16 @@
+import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from reasonray.config import UserError
+from reasonray.config import Fixed, UserError
 from reasonray.records import Split
+from reasonray.sampling.work import ResolvedJob, SamplingJob
 from reasonray.store.lease import exclusive
-from reasonray.store.run import begin_or_resume, find_run
+from reasonray.store.run import Run, begin_or_resume, find_run
 from tests.factories import a_minimal_config, a_problem
 
 
@@ -23,6 +26,25 @@ def test_a_changed_configuration_is_refused_by_field_and_nothing_is_overwritten(
     with pytest.raises(UserError, match=r"seed = 0, now it is 5; give the run another name"):
         begin_or_resume(a_minimal_config(tmp_path, seed=5))
     assert (run.place / "config.json").read() == before
+
+
+def test_a_run_keeps_the_day_on_which_it_was_begun(tmp_path: Path) -> None:
+    run = begin_or_resume(a_minimal_config(tmp_path))
+    assert run.begun_on == date.today()
+    stored = run.place / "config.json"
+    document = json.loads(stored.read())
+    stored.write(json.dumps(document | {"begun_on": "2001-02-03"}).encode())
+    assert begin_or_resume(a_minimal_config(tmp_path)).begun_on == date(2001, 2, 3)
+    extended = begin_or_resume(a_minimal_config(tmp_path, training={"epochs": 9}))
+    assert extended.begun_on == date(2001, 2, 3)
+    assert ResolvedJob.of(extended, a_job(extended), "weights").request(a_problem(), 0).today == date(2001, 2, 3)
+    stored.write(json.dumps({name: value for name, value in document.items() if name != "begun_on"}).encode())
+    older = begin_or_resume(a_minimal_config(tmp_path, training={"epochs": 10}))
+    assert older.begun_on is None, "its prompts so far had another date"
+
+
+def a_job(run: Run) -> SamplingJob:
+    return SamplingJob.of(run, "teacher", run.config.teachers[0], [], Fixed(samples=1), run.ledger)
 
 
 def test_the_placement_of_work_may_change(tmp_path: Path) -> None:

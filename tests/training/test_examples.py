@@ -2,6 +2,7 @@
 
 import string
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,17 @@ def test_an_answer_that_reasons_is_refused_where_the_prompt_says_not_to() -> Non
         tokenisation.RefusedExample, match=r"and the answer reasons; set student\.prompt\.template_args"
     ):
         tokenisation.tokenise(tokenizer, TURNS, {"enable_thinking": False}, "<think>\nsum\n</think>\n\n4", 1, id="a")
+
+
+def test_an_example_is_the_same_on_every_day_of_a_run() -> None:
+    tokenizer = tokenizer_with(templates.LLAMA3_1)
+    made = [
+        tokenisation.tokenise(tokenizer, TURNS, {}, "4", tokenizer.eos_token_id, id="a", **arguments)
+        for arguments in ({}, {}, {"today": date(2001, 2, 3)})
+    ]
+    assert made[0] == made[1] != made[2]
+    assert "Today Date: 03 Feb 2001" in tokenizer.decode(made[2].ids)
+    assert date.today().strftime("%d %b %Y") not in tokenizer.decode(made[0].ids)
 
 
 @pytest.mark.parametrize("scheme", ["always", "first"])
