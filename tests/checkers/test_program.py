@@ -69,6 +69,64 @@ def test_a_program_is_correct_if_it_passes_its_tests(
     assert (verdict.outcome, detail in verdict.detail) == (outcome, True), verdict.detail
 
 
+TYPED = "class Solution:\n    def double(self, xs: List[int]) -> List[int]:\n        return [2 * x for x in xs]"
+HEAP = """
+def double(xs):
+    heap = []
+    for x in xs:
+        heappush(heap, 2 * x)
+    return [heappop(heap) for _ in xs]
+"""
+EQUAL = "class Equal(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
+LINES = {"fn_name": "double", "inputs": [[[1, 2]], [[3]]], "outputs": [[2, 4], [6]]}
+BIG = {"tests": {"fn_name": "big", "inputs": [[5000]], "outputs": [10**5000]}}
+ADD = {"tests": {"fn_name": "add", "inputs": ["1\n2"], "outputs": ["3"]}}
+
+
+def asserting(*lines: str) -> dict[str, Any]:
+    return {"asserts": list(lines)}
+
+
+def calling(*args: Any, result: Any) -> dict[str, Any]:
+    return {"function": "double", "calls": [{"args": list(args), "result": result}]}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("code", "metadata", "outcome", "detail"),
+    [
+        (TYPED, {"tests": LINES}, Outcome.CORRECT, "2 calls"),
+        (TYPED, {"tests": json.dumps(LINES)}, Outcome.CORRECT, "2 calls"),
+        (TYPED, {"tests": LINES | {"outputs": [[[2, 4]], [[6]]]}}, Outcome.CORRECT, "2 calls"),
+        (TYPED, {"tests": LINES | {"outputs": [[2, 4], [7]]}}, Outcome.WRONG, "call 2 of 2: returns [6], not [7]"),
+        (TYPED, {"tests": [{"input": "[1, 2]", "output": "[2, 4]"}], "function": "double"}, Outcome.CORRECT, "1 calls"),
+        (HEAP, {"tests": LINES}, Outcome.CORRECT, "2 calls"),
+        ("def add(a, b): return a + b", ADD, Outcome.CORRECT, ""),
+        ("x: List[int] = [3]\nprint(*x)", {"tests": [{"stdin": "", "stdout": "3"}]}, Outcome.CORRECT, ""),
+        ("print(10**int(input()))", {"tests": [{"input": "5000", "output": "1" + "0" * 5000}]}, Outcome.CORRECT, ""),
+        ("def big(n): return 10**n", BIG, Outcome.CORRECT, ""),
+        ("def big(n): return 10**n + 1", BIG, Outcome.WRONG, ""),
+        (EQUAL + "def double(x): return Equal(7)", DOUBLE, Outcome.WRONG, "returns 7, not 4"),
+        (EQUAL + "def double(x): return Equal(7)", ASSERTS, Outcome.WRONG, "7 is not 4"),
+        (EQUAL + "def double(x): return Equal(2 * x)", ASSERTS, Outcome.CORRECT, "2 asserts"),
+        ("class E:\n    def __eq__(s, o): return True\ndef double(x): return E()", ASSERTS, Outcome.WRONG, "returns E"),
+        ("def double(x): return (2 * x,)", asserting("assert double(1) == [2]"), Outcome.WRONG, "assert 1 of 1"),
+        ("def double(x): return {2 * x}", asserting("assert double(1) == {2}"), Outcome.CORRECT, ""),
+        ("def double(x): return {x: (x, {3})}", asserting("assert double(1) == {1: (1, {3})}"), Outcome.CORRECT, ""),
+        ("def double(x): return 2 * x", asserting("assert abs(double(1) - 2) < 1e-9"), Outcome.CORRECT, ""),
+        ("def double(x): return [1]", asserting("assert sorted(double(1)) == sorted([2])"), Outcome.WRONG, ""),
+        ("def double(x): return {1: 2}", calling(1, result={"1": 2}), Outcome.CORRECT, ""),
+        ("def double(x): return (x, [x])", calling(1, result=[1, [1]]), Outcome.CORRECT, ""),
+        ("def double(x): return True", calling(1, result=1), Outcome.WRONG, "returns true, not 1"),
+    ],
+)
+def test_tests_of_the_forms_that_data_sets_have(
+    code: str, metadata: dict[str, Any], outcome: Outcome, detail: str
+) -> None:
+    verdict = judged(code, metadata)
+    assert (verdict.outcome, detail in verdict.detail) == (outcome, True), verdict.detail
+
+
 @needs_sandbox
 def test_methods_float_tolerances_and_other_forms_of_tests_are_supported() -> None:
     solution = "class Solution:\n    def third(self, x):\n        return {'third': x / 3}"
@@ -97,6 +155,17 @@ def test_methods_float_tolerances_and_other_forms_of_tests_are_supported() -> No
         ("The answer is 42.", ECHO, None),
         ("42", ECHO, None),
         ("```bash\nls\n```", ECHO, None),
+        ("```python\nprint(int(input()))\n```\nTry:\n```python\nprint(1 + 1)\n```", ECHO, "print(int(input()))\n"),
+        ("```python\ndef double(x): ...\n```\n```python\nassert double(1) == 2\n```", ASSERTS, "def double(x): ...\n"),
+        (
+            "```python\ndef half(x): ...\n```\nThen\n```python\ndef double(x):\n    return half(4 * x)\n```",
+            ASSERTS,
+            "def half(x): ...\n\ndef double(x):\n    return half(4 * x)\n",
+        ),
+        ("1. So:\n   ```python\n   def double(x):\n       return x\n   ```", DOUBLE, "def double(x):\n    return x\n"),
+        ("~~~python\na = 1\n~~~", ECHO, "a = 1\n"),
+        ("````python\na = '`'\n```\nb = 1\n````", ECHO, "a = '`'\n```\nb = 1\n"),
+        ("<answer>\nprint(int(input()) + 1)\n</answer>", ECHO, "print(int(input()) + 1)"),
     ],
 )
 def test_the_program_is_the_last_block_or_the_one_that_defines_what_is_called(
