@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from reasonray.checkers import CHECKERS
+from reasonray.checkers import find_checker
+from reasonray.checkers.own import is_own
 from reasonray.config import Config
 from reasonray.curation.rules import check_names
 from reasonray.errors import UserError
@@ -155,9 +156,12 @@ def refuse_unknown_names(config: Config) -> None:
         UserError: there is nothing of that name.
     """
     check_names(config.curation)
-    for name in (*config.checking.instead, *config.checking.instead.values()):
-        if name not in CHECKERS:
-            raise UserError(f"checking.instead: no checker is called {name!r}; there are {', '.join(CHECKERS)}")
+    replaced = [name for name in config.checking.instead if not is_own(name)]
+    for name in (*replaced, *config.checking.instead.values()):
+        try:
+            find_checker(name)
+        except UserError as error:
+            raise UserError(f"checking.instead: {error}") from None
 
 
 def refuse_missing_files(config: Config) -> None:

@@ -3,7 +3,7 @@
 A checker reads the response (the text after the reasoning) and returns one of seven outcomes. CORRECT, WRONG, NO_ANSWER
 and TRUNCATED describe the model's work. The other three are never counted against the model: UNVERIFIABLE (the gold
 answer cannot be judged), TIMEOUT (the check was killed at its time limit) and FAILED (a fault of the engine or of the
-checker, with its reason). The package's one broad `except` is in `_without_fault`.
+checker, with its reason). An answer at which a checker raises is WRONG, unless the gold answer makes it raise, too.
 
 `check` judges a completion in the calling process. checkers/pool.py does so in processes that can be killed.
 """
@@ -18,6 +18,7 @@ from pkgutil import resolve_name
 from typing import TypeVar
 
 from reasonray.answers import ExtractedAnswer
+from reasonray.checkers import own
 from reasonray.checkers.checker import Checker, Finding
 from reasonray.errors import UserError
 from reasonray.prompts import REASONING_CLOSE, REASONING_OPEN, split_reasoning
@@ -33,7 +34,8 @@ CHECKERS = {
     "judgement": "reasonray.checkers.judgement:Judgement",
     "labels": "reasonray.checkers.labels:Labels",
 }
-"""Name → `module:class`. Modules are loaded on first use, because some are heavy."""
+"""Name → `module:class`. Modules are loaded on first use, because some are heavy. Other names with a colon are the
+user's own checkers (checkers/own.py)."""
 
 F = TypeVar("F", Finding, Finding | None)
 
@@ -61,13 +63,16 @@ class PendingCheck:
 
 @cache
 def find_checker(name: str) -> Checker:
-    """Return the checker of a name.
+    """Return the checker of a name, or the one that `package.module:Name` names.
 
     Raises:
         UserError: there is no checker of that name.
     """
+    if own.is_own(name):
+        return own.load(name).checker
     if name not in CHECKERS:
-        raise UserError(f"no checker is called {name!r}; there are {', '.join(CHECKERS)}")
+        known = ", ".join(CHECKERS)
+        raise UserError(f"no checker is called {name!r}; there are {known}, and your own as package.module:Name")
     checker: Checker = resolve_name(CHECKERS[name])()
     return checker
 
@@ -81,7 +86,10 @@ def unverifiable(problem: Problem) -> str | None:
     checker = find_checker(problem.checker)
     if reason := _without_gold(problem, checker):
         return reason
-    return next((reason for each in _golds(problem) if (reason := checker.unverifiable(each))), None)
+    try:
+        return next((reason for each in _golds(problem) if (reason := checker.unverifiable(each))), None)
+    except Exception as error:  # of a checker of the user's: one problem may not end the loading of the others
+        return f"the checker raises {type(error).__name__}: {error}"[:300]
 
 
 def check(problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict:
@@ -96,12 +104,14 @@ def check(problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Ve
 
 def check_fast(problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict | None:
     """Judge one completion if that takes microseconds, or return None. Linear in the text, safe on an event loop."""
+    if own.is_own(problem.checker):
+        return None
     result = begin(problem, completion, finish)
     return None if isinstance(result, PendingCheck) else result.verdict
 
 
 def begin(problem: Problem, completion: str, finish: Finish) -> CheckResult | PendingCheck:
-    """Extract the answer and judge it by the fast path. Linear in the text, safe on an event loop."""
+    """Extract the answer and judge it by the fast path: linear in the text and safe on an event loop, if not own."""
     begun = time.perf_counter()
     answer = _extracted(problem, completion, finish)
     if isinstance(answer, Verdict):
@@ -135,20 +145,27 @@ def compare_rules(problem: Problem, completion: str, finish: Finish) -> tuple[Ou
 def _extracted(problem: Problem, completion: str, finish: Finish) -> ExtractedAnswer | Verdict:
     """Return the answer of a completion, or the verdict where the answer's value does not matter."""
     if finish is Finish.ERROR:
-        return Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail="the engine returned no completion")
+        return Verdict(
+            outcome=Outcome.FAILED, checker=own.signature(problem.checker), detail="the engine returned no completion"
+        )
     is_cut = finish is Finish.LENGTH
     reads_reasoning = bool(problem.metadata.get("from_reasoning"))
     if not reads_reasoning and REASONING_OPEN in completion and REASONING_CLOSE not in completion:
         outcome = Outcome.TRUNCATED if is_cut else Outcome.NO_ANSWER
-        return Verdict(outcome=outcome, checker=problem.checker, detail="the reasoning never ends")
+        return Verdict(outcome=outcome, checker=own.signature(problem.checker), detail="the reasoning never ends")
     response = completion if reads_reasoning else split_reasoning(completion)[1]
     checker = find_checker(problem.checker)
-    answer = checker.extract(problem, response)
+    try:
+        answer = checker.extract(problem, response)
+    except Exception as error:  # of a checker of the user's
+        return Verdict(outcome=Outcome.FAILED, checker=own.signature(problem.checker), detail=_fault(error))
     if is_cut and (answer is None or not answer.closed):
         detail = "cut before the answer was complete"
-        return Verdict(outcome=Outcome.TRUNCATED, checker=problem.checker, detail=detail)
+        return Verdict(outcome=Outcome.TRUNCATED, checker=own.signature(problem.checker), detail=detail)
     if answer is None:
-        return Verdict(outcome=Outcome.NO_ANSWER, checker=problem.checker, detail="no rule finds an answer")
+        return Verdict(
+            outcome=Outcome.NO_ANSWER, checker=own.signature(problem.checker), detail="no rule finds an answer"
+        )
     if reason := _without_gold(problem, checker):
         return _result(problem, answer, Finding(Outcome.UNVERIFIABLE, reason), 0.0).verdict
     return answer
@@ -164,12 +181,32 @@ def _without_gold(problem: Problem, checker: Checker) -> str | None:
 def _without_fault(
     rule: Callable[[Problem, ExtractedAnswer], F], problem: Problem, answer: ExtractedAnswer
 ) -> F | Finding:
+    """Apply a rule. If it raises at the answer but not at the gold answer, the answer is wrong; else it has failed."""
+    finding = _attempted(rule, problem, answer)
+    if not isinstance(finding, str):
+        return finding
+    gold = ExtractedAnswer(problem.answer, "gold", True) if problem.answer is not None else None
+    if gold is None or isinstance(_attempted(rule, problem, gold), str):
+        return Finding(Outcome.FAILED, finding)
+    return Finding(Outcome.WRONG, f"the checker cannot take this answer: {finding}"[:300], is_undecided=True)
+
+
+def _attempted(
+    rule: Callable[[Problem, ExtractedAnswer], F], problem: Problem, answer: ExtractedAnswer
+) -> F | Finding | str:
+    """Return what a rule finds, or its fault: it must neither count against the model nor end the batch."""
     try:
         return rule(problem, answer)
     except UserError:
         raise
-    except Exception as error:  # a checker's fault must neither count against the model nor end the batch
-        return Finding(Outcome.FAILED, f"{type(error).__name__}: {error}"[:300])
+    except OSError as error:  # of the machine, whatever the answer
+        return Finding(Outcome.FAILED, _fault(error))
+    except Exception as error:
+        return _fault(error)
+
+
+def _fault(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _golds(problem: Problem) -> list[Problem]:
@@ -242,7 +279,7 @@ def _result(problem: Problem, answer: ExtractedAnswer, finding: Finding, seconds
     verdict = Verdict(
         outcome=finding.outcome,
         extracted=answer.text,
-        checker=problem.checker,
+        checker=own.signature(problem.checker),
         detail=f"{answer.rule}: {finding.detail}",
         seconds=seconds,
     )

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from reasonray.checkers import find_checker
+from reasonray.checkers import find_checker, own
 from reasonray.checkers.text_answer import normalised
 from reasonray.records import Outcome, Problem
 
@@ -63,6 +63,8 @@ def is_same(problem: Problem, answer: str, other: str) -> bool:
     """Return whether two answers have the same text or are equal by the fast path of the problem's checker."""
     if normalised(answer) == normalised(other):
         return True
+    if own.is_own(problem.checker):  # its code runs in processes that can be killed alone
+        return False
     finding = find_checker(problem.checker).fast(replace(problem, answer=answer), other)
     return finding is not None and finding.outcome is Outcome.CORRECT
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Sequence
 from concurrent.futures import Future
 from importlib import import_module
 
 from pebble import ProcessExpired, ProcessPool
 
-from reasonray.checkers import CheckResult, PendingCheck, begin, compare_rules, complete, gym_scorer, program
+from reasonray.checkers import CheckResult, PendingCheck, begin, compare_rules, complete, gym_scorer, own, program
 from reasonray.checkers.sandbox import Limits
 from reasonray.checkers.spawning import WithoutMain
 from reasonray.config import Checking
+from reasonray.errors import UserError
 from reasonray.records import Finish, Outcome, Problem, Verdict
 
 
@@ -33,18 +35,22 @@ class CheckerPool:
         )
 
     def submit(self, problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Future[CheckResult]:
-        """Judge one completion: at once by the fast path, else in a process.
+        """Judge one completion: at once by the fast path, else in a process; by a checker of the user's always there.
 
         The future's result is a verdict even if the check hangs or kills its process.
         """
         outer: Future[CheckResult] = Future()
+        limit = self._limit(problem)
+        if own.is_own(problem.checker):
+            inner = self._pool.schedule(_judge, args=(problem, completion, finish), timeout=limit)
+            inner.add_done_callback(lambda done: outer.set_result(_result(problem, done, limit)))
+            return outer
         result = begin(problem, completion, finish)
         if isinstance(result, CheckResult):
             outer.set_result(result)
             return outer
-        limit = self._limit(problem)
         inner = self._pool.schedule(complete, args=(result,), timeout=limit)
-        inner.add_done_callback(lambda done: outer.set_result(_result(result, done, limit)))
+        inner.add_done_callback(lambda done: outer.set_result(_result(problem, done, limit)))
         return outer
 
     async def check(self, problem: Problem, completion: str, finish: Finish = Finish.STOP) -> Verdict:
@@ -68,6 +74,22 @@ class CheckerPool:
         inner.add_done_callback(settle)
         return outer
 
+    def try_own(self, problem: Problem) -> Future[str]:
+        """Try a checker of the user's on a problem and its gold answer; the result is its fault, or ""."""
+        limit = self._checking.timeout_seconds
+        outer: Future[str] = Future()
+
+        def settle(done: Future[str]) -> None:
+            error = done.exception()
+            slow = f"needs more than {limit:g} s, its import included, so it would be killed (checking.timeout_seconds)"
+            fault = (
+                slow if isinstance(error, TimeoutError) else f"kills its process ({error})" if error else done.result()
+            )
+            outer.set_result(fault)
+
+        self._pool.schedule(own.trial, args=(problem,), timeout=limit).add_done_callback(settle)
+        return outer
+
     def close(self) -> None:
         """Stop the processes, busy ones included."""
         self._pool.stop()  # type: ignore[no-untyped-call]
@@ -81,7 +103,32 @@ class CheckerPool:
         return self._checking.timeout_seconds + extra
 
 
-def _result(pending: PendingCheck, done: Future[CheckResult], limit: float) -> CheckResult:
+def refuse_faulty(problems: Sequence[Problem], checking: Checking) -> None:
+    """Try the user's own checkers on a few of their problems and gold answers.
+
+    Raises:
+        UserError: one cannot be loaded, raises, hangs, or does not accept a gold answer.
+    """
+    names = own.versions(problem.checker for problem in problems)
+    if not names:
+        return
+    pool = CheckerPool(checking)
+    try:
+        for name in names:
+            for problem in own.sample(problems, name):
+                if fault := pool.try_own(problem).result():
+                    place = f"problem {problem.id}: {problem.question[:60]!r}, answer {(problem.answer or '')[:60]!r}"
+                    raise UserError(f"checker {name} {fault}; {place}")
+    finally:
+        pool.close()
+
+
+def _judge(problem: Problem, completion: str, finish: Finish) -> CheckResult:
+    result = begin(problem, completion, finish)
+    return complete(result) if isinstance(result, PendingCheck) else result
+
+
+def _result(problem: Problem, done: Future[CheckResult], limit: float) -> CheckResult:
     error = done.exception()
     if error is None:
         return done.result()
@@ -91,7 +138,7 @@ def _result(pending: PendingCheck, done: Future[CheckResult], limit: float) -> C
         outcome, reason, seconds = Outcome.FAILED, f"the checker's process died: {error!r}", 0.0
     else:
         outcome, reason, seconds = Outcome.FAILED, f"{type(error).__name__}: {error}", 0.0
-    verdict = Verdict(outcome=outcome, checker=pending.problem.checker, detail=reason[:300], seconds=seconds)
+    verdict = Verdict(outcome=outcome, checker=own.signature(problem.checker), detail=reason[:300], seconds=seconds)
     return CheckResult(verdict)
 
 

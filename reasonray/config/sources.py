@@ -43,7 +43,8 @@ class Columns(Section):
     difficulty: str | None = None
     """Column of the difficulty, by which the report groups problems."""
     checker: str | None = None
-    """Column of the checker's name, where a source mixes several kinds of answers."""
+    """Column of the checker's name, where a source mixes several kinds of answers. It can name a checker of your own
+    only if that is the source's `checker`."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """Metadata that a checker reads → the column that holds it, such as `asserts = "test_list"`."""
 
@@ -65,7 +66,7 @@ class FilesSource(_Licensed):
     `\\boxed{}`. any, all: several gold answers (a list, or a text with several boxes), of which an answer must state
     one, or each. index, number: the place of an option, the first being 0, or 1; the gold answer is its letter."""
     checker: str = "math_answer"
-    """Checker of every problem that names no other."""
+    """Checker of every problem that names no other; one of your own is named as `package.module:Name`."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
     """Metadata for the checker, of every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     unanswered: bool = False
@@ -102,7 +103,7 @@ class HubSource(_Licensed):
     `\\boxed{}`. any, all: several gold answers (a list, or a text with several boxes), of which an answer must state
     one, or each. index, number: the place of an option, the first being 0, or 1; the gold answer is its letter."""
     checker: str = "math_answer"
-    """Checker of every problem that names no other."""
+    """Checker of every problem that names no other; one of your own is named as `package.module:Name`."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
     """Metadata for the checker, of every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
     unanswered: bool = False

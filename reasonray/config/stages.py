@@ -38,7 +38,7 @@ class Checking(Section):
     """Interpreter that runs programs, with its packages; "" for the interpreter on which this environment is built,
     without the environment's packages."""
     instead: dict[str, str] = Field(default_factory=dict)
-    """Checker → the checker that verification uses in its place."""
+    """Checker → the checker that verification uses in its place; one of your own is named as `package.module:Name`."""
     judge: Judge | None = None
     """A language model that verification asks where the rules cannot decide or disagree, and on the audited sample."""
     audit: Share = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reasonray.checkers import find_checker
+from reasonray.checkers import find_checker, own
 from reasonray.config import FilesSource, HubSource
 from reasonray.errors import UserError
 from reasonray.problems import golds
@@ -67,6 +67,9 @@ def problem_of(
     """
     columns = source.columns
     checker = _text(row, columns.checker, "checker", location) if columns.checker else source.checker
+    if own.is_own(checker) and checker != source.checker:
+        cure = f'set checker = "{checker}" for the source if the code is yours'
+        raise UserError(f"{location}: only the configuration may name code as a checker, not a row; {cure}")
     question = _question(_mapped(row, columns.question, "question", location), columns.question, location, notes)
     if not question:
         raise UserError(f"{location}: the question is empty; fill it or remove the row")

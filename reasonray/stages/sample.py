@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from reasonray import problems
 from reasonray.analysis.comparisons import clusters_of
-from reasonray.checkers import find_checker, sandbox
+from reasonray.checkers import find_checker, own, sandbox
+from reasonray.checkers.pool import refuse_faulty
 from reasonray.config import UserError
 from reasonray.records import Split
 from reasonray.sampling.policy import assign_problems
@@ -28,12 +29,15 @@ def load_problems(run: Run) -> None:
         UserError: a source is wrong, no longer holds a problem of the snapshot, or lacks evaluation.cluster; the
             message names the place.
     """
+    own.refuse_changed(run.checker_versions())
     if run.has_problems and not run.problems_are_stale:
         return
     loaded = problems.load(run.config.sources, to_distil=bool(run.config.teachers))
     if any(find_checker(problem.checker).needs_sandbox(problem) for problem in loaded.problems):
         sandbox.refuse_without(sandbox.Limits.of(run.config.checking))
+    refuse_faulty(loaded.problems, run.config.checking)
     clusters_of([problem for problem in loaded.problems if problem.split is Split.TEST], run.config.evaluation.cluster)
+    run.record_checker_versions(own.versions(problem.checker for problem in loaded.problems))
     before = run.store_problems(loaded.problems)
     counts = Counter(problem.split for problem in loaded.problems)
     dropped = f"   {loaded.dropped:,} dropped (duplicates)" if loaded.dropped else ""

@@ -28,8 +28,8 @@ import ray
 import ray.data
 
 from reasonray.analysis.checker_agreement import agreement, control_results
-from reasonray.checkers import CheckResult, consensus, find_checker, judgement
-from reasonray.checkers.pool import CheckerPool
+from reasonray.checkers import CheckResult, consensus, find_checker, judgement, own
+from reasonray.checkers.pool import CheckerPool, refuse_faulty
 from reasonray.config import Checking, Fixed, Judge, UserError
 from reasonray.prompts import split_reasoning
 from reasonray.records import Finish, Outcome, Problem, Rollout, Split, content_hash, hash_fraction
@@ -126,16 +126,17 @@ def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> 
         again: whether to do so if the same rollouts were verified under the same configuration before.
 
     Raises:
-        UserError: the run has no rollouts, or a checker does not exist.
+        UserError: the run has no rollouts, a checker does not exist, or one of the user's own is faulty.
     """
     segments = run.ledger.segments()
     if not segments:
         raise UserError(f"run {run.name} holds no rollouts to verify; run jobs/sample.py first")
     checking = run.config.checking
-    for name in checking.instead.values():
-        find_checker(name)
+    versions = _own_versions(run, checking)
     columns = str(VERIFIED_SCHEMA).replace("large_string", "string")  # as up to schema 3, whose verdicts are the same
-    inputs = content_hash(columns, checking.model_dump_json(), *(segment.name for segment in segments))
+    inputs = content_hash(
+        columns, checking.model_dump_json(), *_texts(versions), *(segment.name for segment in segments)
+    )
     before = (run.verified / "manifest.json").read_json_or_none()
     if before and not again and before["inputs"] == inputs:
         log_line("verify", "done before")
@@ -151,7 +152,25 @@ def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> 
         verified = _with_majorities(run, checking.majority, verified)
     document = _conclude(run, inputs, verified.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA), controls)
     scratch.delete()
+    run.record_checker_versions(versions)
     return document
+
+
+def _own_versions(run: Run, checking: Checking) -> dict[str, str]:
+    """Return the versions of the user's own checkers that are to judge, after they were tried on the run's problems."""
+    for name in checking.instead.values():
+        find_checker(name)
+    names = {*run.checker_versions(), *checking.instead, *checking.instead.values()}
+    if not any(map(own.is_own, names)):
+        return {}
+    problems = [problem for split in Split for problem in run.problems(split)]
+    judged = [replace(problem, checker=checking.instead.get(problem.checker, problem.checker)) for problem in problems]
+    refuse_faulty(judged, checking)
+    return own.versions(problem.checker for problem in judged)
+
+
+def _texts(versions: Mapping[str, str]) -> list[str]:
+    return [f"{name}@{version}" for name, version in versions.items()]
 
 
 def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> pa.Table:

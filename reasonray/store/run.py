@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -200,6 +200,16 @@ class Run:
 
     def _model_identities(self) -> dict[str, str]:
         return (self.place / "models.json").read_json_or_none() or {}
+
+    def checker_versions(self) -> dict[str, str]:
+        """Return the versions of the user's own checkers that gave the run's verdicts, by name."""
+        return (self.place / "checkers.json").read_json_or_none() or {}
+
+    def record_checker_versions(self, versions: Mapping[str, str]) -> None:
+        """Write down the versions of the user's own checkers, next to those of others."""
+        if versions:
+            document = self.checker_versions() | dict(versions)
+            (self.place / "checkers.json").write(json.dumps(document, indent=2, sort_keys=True).encode())
 
     def problems(self, split: Split) -> list[Problem]:
         """Return the stored problems of one split.
