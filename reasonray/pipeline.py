@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from reasonray.checkers import find_checker
 from reasonray.checkers.own import is_own
-from reasonray.config import Config
+from reasonray.config import Config, PromptedModel
 from reasonray.curation.rules import check_names
+from reasonray.engines import check_sampling
 from reasonray.errors import UserError
 from reasonray.problems.files import matching
 from reasonray.records import Score
@@ -156,12 +157,20 @@ def refuse_unknown_names(config: Config) -> None:
         UserError: there is nothing of that name.
     """
     check_names(config.curation)
+    for model in models_of(config):
+        check_sampling(model.engine, model.sampling)
     replaced = [name for name in config.checking.instead if not is_own(name)]
     for name in (*replaced, *config.checking.instead.values()):
         try:
             find_checker(name)
         except UserError as error:
             raise UserError(f"checking.instead: {error}") from None
+
+
+def models_of(config: Config) -> list[PromptedModel]:
+    """Return all models of a configuration: teachers, student, further arms, judge and labeller."""
+    helpers = [model for model in (config.checking.judge, config.curation.labeller) if model]
+    return [*config.teachers, config.student, *config.evaluation.arms, *helpers]
 
 
 def refuse_missing_files(config: Config) -> None:

@@ -12,27 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from reasonray import models
+from reasonray.config import Sampling
 from reasonray.config.engines import EndpointEngine, ScriptedEngine, VLLMEngine
 from reasonray.config.engines import Engine as EngineConfig
-from reasonray.engines.protocol import Engine
+from reasonray.engines.dialect import refuse_misspelt
+from reasonray.engines.protocol import Engine, Launch
 from reasonray.errors import UserError
 
+__all__ = ["ENGINES", "EngineKind", "Launch", "check_sampling", "identity", "needs_weights", "start"]
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """A model to serve and the hardware to serve it on."""
 
-    model: str
-    """The reference as configured, or the model's name on a server."""
-    directory: Path | None
-    """The model's local directory; None for an engine that needs no weights on this machine."""
-    gpus: int
-    """Tensor parallel size times `pipeline`; 0 computes on the CPU."""
-    pipeline: int
-    """Pipeline parallel stages."""
-    spread: bool
-    """Whether the GPUs belong to the placement group of this process, which may span several nodes."""
-    seed: int
+_TEMPERATE = 2.0
+"""Temperature up to which no engine objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +33,22 @@ class EngineKind:
     start: Callable[[Any, Launch], Awaitable[Engine]]
     needs_weights: bool
     """Whether the model has to be in a directory on this machine."""
+    check_sampling: Callable[[Any, Sampling], None]
+    """Checks sampling parameters, as far as that is possible without the model; raises UserError."""
     identity: Callable[[Any, Path | None], str]
     """Returns a string that changes whenever something besides prompt, sampling and model name changes the text."""
 
 
 async def _start_vllm(config: VLLMEngine, launch: Launch) -> Engine:
-    from reasonray.engines.vllm import VLLM
+    from reasonray.engines.vllm import start
 
-    assert launch.directory is not None
-    return VLLM(
-        launch.directory,
-        config,
-        gpus=launch.gpus,
-        pipeline=launch.pipeline,
-        spread=launch.spread,
-        seed=launch.seed,
-    )
+    return await start(config, launch)
 
 
 async def _start_endpoint(config: EndpointEngine, launch: Launch) -> Engine:
     from reasonray.engines.endpoint import Endpoint
 
-    endpoint = Endpoint(launch.model, config)
+    endpoint = Endpoint(launch.model, config, launch.trust_remote_code)
     await endpoint.start()
     return endpoint
 
@@ -72,6 +57,23 @@ async def _start_scripted(config: ScriptedEngine, launch: Launch) -> Engine:
     from reasonray.engines.scripted import Scripted
 
     return Scripted(config)
+
+
+def _check_vllm(config: VLLMEngine, sampling: Sampling) -> None:
+    if not (sampling.extra or sampling.thinking_token_budget or sampling.temperature > _TEMPERATE):
+        return  # the configuration has checked the rest, and vLLM takes seconds to import
+    from reasonray.engines.vllm_arguments import check_sampling
+
+    check_sampling(config, sampling)
+
+
+def _check_endpoint(config: EndpointEngine, sampling: Sampling) -> None:
+    refuse_misspelt("sampling.extra", sampling.extra)
+    refuse_misspelt("engine.extra_body", config.extra_body)
+
+
+def _check_scripted(config: ScriptedEngine, sampling: Sampling) -> None:
+    """Accept everything: scripted answers depend on no parameter."""
 
 
 def _weights_identity(config: VLLMEngine, directory: Path | None) -> str:
@@ -89,9 +91,13 @@ def _scripted_identity(config: ScriptedEngine, directory: Path | None) -> str:
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "vllm": EngineKind(_start_vllm, needs_weights=True, identity=_weights_identity),
-    "endpoint": EngineKind(_start_endpoint, needs_weights=False, identity=_endpoint_identity),
-    "scripted": EngineKind(_start_scripted, needs_weights=False, identity=_scripted_identity),
+    "vllm": EngineKind(_start_vllm, True, _check_vllm, _weights_identity),
+    "endpoint": EngineKind(
+        _start_endpoint, needs_weights=False, check_sampling=_check_endpoint, identity=_endpoint_identity
+    ),
+    "scripted": EngineKind(
+        _start_scripted, needs_weights=False, check_sampling=_check_scripted, identity=_scripted_identity
+    ),
 }
 """Engines by `engine.kind`. Fingerprints of rollouts contain the identities, so these strings must never change."""
 
@@ -103,6 +109,15 @@ async def start(config: EngineConfig, launch: Launch) -> Engine:
         UserError: the engine rejects its arguments, or the server rejects the key or the model.
     """
     return await _kind(config).start(config, launch)
+
+
+def check_sampling(config: EngineConfig, sampling: Sampling) -> None:
+    """Check sampling parameters before anything is started.
+
+    Raises:
+        UserError: the engine does not know a parameter, or rejects its value.
+    """
+    _kind(config).check_sampling(config, sampling)
 
 
 def needs_weights(config: EngineConfig) -> bool:

@@ -43,22 +43,26 @@ _START_RETRIES = 4
 class Endpoint:
     """A model on a server. Call `start` before the first `complete`."""
 
-    def __init__(self, model: str, config: EndpointEngine) -> None:
-        self._model, self._config = model, config
+    def __init__(self, model: str, config: EndpointEngine, trust_remote_code: bool = False) -> None:
+        self._model, self._config, self._trust_remote_code = model, config, trust_remote_code
         self._key = os.environ.get(config.api_key_env, "")
         # The client insists on a key, even for servers without authentication.
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url, api_key=self._key or "none", timeout=config.timeout_seconds, max_retries=0
         )
-        self._tokenizer = _load_tokenizer(config.tokenizer) if config.tokenizer else _NoTokenizer()
+        self._tokenizer: Tokenizer = (
+            models.load_tokenizer(models.resolve(config.tokenizer), trust_remote_code)
+            if config.tokenizer
+            else _NoTokenizer()
+        )
         self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
         self._dialect = Dialect()
         self._tokens, self._in_flight = 0, 0
         self.capacity = config.max_num_seqs
 
-    def __reduce__(self) -> tuple[type[Endpoint], tuple[str, EndpointEngine]]:
+    def __reduce__(self) -> tuple[type[Endpoint], tuple[str, EndpointEngine, bool]]:
         """Leave the key out of the pickle: another process reads its own."""
-        return Endpoint, (self._model, self._config)
+        return Endpoint, (self._model, self._config, self._trust_remote_code)
 
     async def start(self) -> None:
         """Check that the server offers the model: by its list of models, else by generating one token.
@@ -307,10 +311,3 @@ class _NoTokenizer:
     def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
         """Fail: only the server has the tokens."""
         raise NotImplementedError
-
-
-def _load_tokenizer(reference: str) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(models.resolve(reference, None))
-    return tokenizer

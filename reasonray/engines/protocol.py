@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,31 @@ from reasonray.records import Finish, Problem, storable
 
 _MOST_TOKENS = 2**31 - 1
 """The largest count that a ledger stores."""
+
+
+def report_nothing(phase: str) -> None:
+    """Ignore the phase of a start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A model to serve and the hardware to serve it on."""
+
+    model: str
+    """The reference as configured, or the model's name on a server."""
+    directory: Path | None
+    """The model's local directory; None for an engine that needs no weights on this machine."""
+    gpus: int
+    """Tensor parallel size times `pipeline`; 0 computes on the CPU."""
+    pipeline: int
+    """Pipeline parallel stages."""
+    spread: bool
+    """Whether the GPUs belong to the placement group of this process, which may span several nodes."""
+    seed: int
+    trust_remote_code: bool = False
+    """Whether the Python code that comes with the model and its tokenizer may run."""
+    report: Callable[[str], None] = report_nothing
+    """Gets what the engine is doing while it starts: loading weights, compiling, capturing graphs."""
 
 
 @dataclass(frozen=True, slots=True)

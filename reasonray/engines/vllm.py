@@ -6,46 +6,127 @@ a problem share the prompt's KV blocks by prefix caching. No other module import
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import tempfile
 import time
-from dataclasses import fields
-from difflib import get_close_matches
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from reasonray import models
-from reasonray.config import Sampling, UserError, VLLMEngine
-from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
+from reasonray.config import UserError, VLLMEngine
+from reasonray.engines.phases import logging_configuration, read_phase
+from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, Launch, SampleRequest
+from reasonray.engines.tether import tethered_children
+from reasonray.engines.tokens import completion_text
+from reasonray.engines.vllm_arguments import (
+    check_arguments,
+    check_sampling,
+    engine_arguments,
+    refused,
+    request_parameters,
+    typed_parameters,
+)
 from reasonray.prompts import messages, opening, prompt_ids
 from reasonray.records import Finish
 
+__all__ = ["VLLM", "check_arguments", "check_sampling", "start"]
+
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "repetition": Finish.LENGTH}
+_SHORT = 1024
+"""Tokens of a short rollout with its prompt: no more requests are useful than the KV cache holds of these."""
+
+
+async def start(config: VLLMEngine, launch: Launch) -> VLLM:
+    """Start an engine; meanwhile, report what it is doing.
+
+    Raises:
+        UserError: vLLM refuses the engine's arguments.
+    """
+    assert launch.directory is not None
+    if launch.gpus == 0:
+        _use_all_cores()
+    loop = asyncio.get_running_loop()
+    # The engine's processes end with the thread that started them, so it has to live as long as they.
+    thread = ThreadPoolExecutor(1, "vllm", initializer=asyncio.set_event_loop, initargs=(loop,))
+    engine = VLLM(config, launch, thread)
+    with tempfile.TemporaryDirectory() as directory, _phases_in(Path(directory) / "phase") as phase:
+        starting = loop.run_in_executor(thread, engine.start)
+        while not (await asyncio.wait([starting], timeout=0.5))[0]:
+            launch.report(read_phase(phase))
+    try:
+        await starting
+    except UserError:
+        thread.shutdown(wait=False)
+        raise
+    return engine
+
+
+@contextmanager
+def _phases_in(path: Path) -> Iterator[Path]:
+    """Have the engine that starts in this block leave its phase in a file, unless the user configures vLLM's log."""
+    from vllm.logger import DEFAULT_LOGGING_CONFIG
+
+    if "VLLM_LOGGING_CONFIG_PATH" in os.environ:
+        yield path
+        return
+    configuration = path.with_name("logging.json")
+    configuration.write_text(json.dumps(logging_configuration(deepcopy(DEFAULT_LOGGING_CONFIG), path)))
+    os.environ["VLLM_LOGGING_CONFIG_PATH"] = str(configuration)
+    try:
+        yield path
+    finally:
+        del os.environ["VLLM_LOGGING_CONFIG_PATH"]
 
 
 class VLLM:
-    """A model served by vLLM in this process (and in the engine processes that vLLM starts)."""
+    """A model served by vLLM in this process (and in the engine processes that vLLM starts). See `start`."""
 
-    def __init__(
-        self, model: Path, config: VLLMEngine, *, gpus: int, seed: int, pipeline: int = 1, spread: bool = False
-    ) -> None:
-        if gpus == 0:
-            _use_all_cores()
+    def __init__(self, config: VLLMEngine, launch: Launch, thread: ThreadPoolExecutor) -> None:
+        assert launch.directory is not None
+        self._config, self._launch, self._thread = config, launch, thread
+        self._model = launch.directory
+        self._requests = 0
+        self._tokens, self._latest = 0, time.monotonic()
+        self._running: dict[int, int] = {}
+        """Index of a data parallel engine → the requests that it computes."""
+        self._extra: dict[str, dict[str, Any]] = {}
+        """sampling.extra → as vLLM's types."""
+
+    def start(self) -> None:
+        """Start the engine's processes, and return when they are ready.
+
+        Raises:
+            UserError: vLLM refuses the engine's arguments.
+        """
         from vllm import AsyncEngineArgs
+        from vllm.exceptions import VLLMClientError
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        check_arguments(str(model), None, config, gpus=gpus, pipeline=pipeline)
-        arguments = engine_arguments(model, config, gpus=gpus, seed=seed, pipeline=pipeline, spread=spread)
+        arguments = engine_arguments(self._config, self._launch)
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=self._stat_loggers())
-        except (TypeError, ValueError) as error:
-            raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
-        self._model = model
-        self._load_tokenizer(model)
-        self._limit = config.max_model_len
-        self._requests = 0
-        # 1.1: a short queue in the engine replaces a finished sequence in the very next step.
-        self.capacity = int((config.max_num_seqs or 256) * 1.1)
+            with tethered_children():
+                self._engine = AsyncLLM.from_engine_args(
+                    AsyncEngineArgs(**arguments),
+                    stat_loggers=self._stat_loggers(),
+                    usage_context=UsageContext.LLM_CLASS,  # decides vLLM's defaults: those of LLM, for throughput
+                )
+        except (TypeError, ValueError, VLLMClientError) as error:
+            raise refused(error, self._launch.model) from error
+        self._load_tokenizer(self._model)
+        vllm = self._engine.vllm_config
+        self._limit = int(vllm.model_config.max_model_len)
+        self.capacity = capacity(
+            vllm.scheduler_config.max_num_seqs * vllm.parallel_config.data_parallel_size,
+            (vllm.cache_config.num_gpu_blocks or 0) * vllm.cache_config.block_size,
+            self._limit,
+        )
 
     async def complete(self, request: SampleRequest) -> Completion:
         """Generate one sample. Cancelling the call aborts the request.
@@ -54,6 +135,7 @@ class VLLM:
             EngineDied: the engine is gone.
         """
         from vllm import TokensPrompt
+        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         ids, opened = self._prompt(request)
@@ -61,25 +143,26 @@ class VLLM:
             reason = f"prompt of {len(ids)} tokens leaves no room in a context of {self._limit} (engine.max_model_len)"
             return Completion("", Finish.ERROR, len(ids), error=reason)
         self._requests += 1
-        parameters = _sampling_params(request.sampling, request.seed, room=self._limit - len(ids))
         prompt = TokensPrompt(prompt_token_ids=ids)
         try:
+            parameters = self._sampling_params(request, room=self._limit - len(ids))
             # With FINAL_ONLY there is one output, when the sample has ended.
             outputs = [
                 output async for output in self._engine.generate(prompt, parameters, request_id=str(self._requests))
             ]
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
-        except (EngineGenerateError, ValueError) as error:
+        except (EngineGenerateError, VLLMClientError, ValueError) as error:
             return Completion("", Finish.ERROR, len(ids), error=f"{type(error).__name__}: {error}")
         sample = outputs[-1].outputs[0]
         finish = _FINISHES.get(sample.finish_reason, Finish.ERROR)
         reason = "" if finish is not Finish.ERROR else f"vLLM ended the request with {sample.finish_reason!r}"
-        return Completion(sample.text, finish, len(ids), len(sample.token_ids), reason, opened)
+        text = completion_text(self._tokenizer, sample.text, sample.token_ids, sample.finish_reason, sample.stop_reason)
+        return Completion(text, finish, len(ids), len(sample.token_ids), reason, opened)
 
     async def swap(self, model: Path) -> bool:
-        """Load other weights into the running engine. Return False if their shape differs."""
-        if _shape(model) != _shape(self._model):
+        """Load other weights into the running engine. Return False if more than the weights differs."""
+        if models.serving_difference(self._model, model):
             return False
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(model)})
         await self._engine.reset_prefix_cache()
@@ -89,7 +172,7 @@ class VLLM:
 
     def heartbeat(self) -> Heartbeat:
         """Return the tokens of vLLM's own statistics, step by step: aborted requests count too."""
-        return self._heartbeat
+        return Heartbeat(self._tokens, self._latest, sum(self._running.values()))
 
     def _stat_loggers(self) -> list[Any]:
         """Return the listeners to vLLM's statistics: the heartbeat, and Ray's Prometheus metrics where Ray is there."""
@@ -97,17 +180,19 @@ class VLLM:
         from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger, ray_metrics
 
         engine = self
-        self._heartbeat = Heartbeat(0, time.monotonic())
 
         class HeartbeatLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed
             def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
                 """Accept the arguments that vLLM passes to a logger."""
+                self._index = engine_index
 
             def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-                """Add the tokens of one engine step."""
+                """Take the figures of one engine step."""
+                if scheduler_stats is not None:
+                    engine._running[self._index] = scheduler_stats.num_running_reqs
                 if iteration_stats is not None and iteration_stats.num_generation_tokens:
-                    tokens = engine._heartbeat.tokens + iteration_stats.num_generation_tokens
-                    engine._heartbeat = Heartbeat(tokens, time.monotonic())
+                    engine._tokens += iteration_stats.num_generation_tokens
+                    engine._latest = time.monotonic()
 
             def log_engine_initialized(self) -> None:
                 """Log nothing."""
@@ -117,11 +202,10 @@ class VLLM:
     def close(self) -> None:
         """Stop the engine's processes."""
         self._engine.shutdown()
+        self._thread.shutdown(wait=False)
 
     def _load_tokenizer(self, model: Path) -> None:
-        from transformers import AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        self._tokenizer = models.load_tokenizer(model, self._launch.trust_remote_code)
         self._prompts: dict[tuple[str, str], tuple[list[int], str]] = {}
 
     def _prompt(self, request: SampleRequest) -> tuple[list[int], str]:
@@ -136,95 +220,38 @@ class VLLM:
             self._prompts[key] = prompt_ids(*chat), opening(*chat)
         return self._prompts[key]
 
+    def _sampling_params(self, request: SampleRequest, *, room: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
-def check_arguments(model: str, revision: str | None, config: VLLMEngine, *, gpus: int, pipeline: int = 1) -> None:
-    """Check an engine's arguments by vLLM's own classes and the model's shape, without an accelerator.
-
-    Args:
-        model: a model reference.
-        revision: of a model on the hub.
-        config: the engine's section.
-        gpus: in all; tensor parallel size times `pipeline`.
-        pipeline: pipeline parallel stages.
-
-    Raises:
-        UserError: vLLM does not know an argument or rejects its value, or the GPUs cannot share the attention heads.
-    """
-    from vllm import AsyncEngineArgs
-
-    known = [field.name for field in fields(AsyncEngineArgs)]
-    for name in config.args:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else "see vLLM's engine arguments"
-            raise UserError(f"engine.args: vLLM knows no {name!r}; {hint}")
-    existing = Path("/")  # any directory that exists: offline, vLLM would look for the files of a model's name
-    try:
-        AsyncEngineArgs(**engine_arguments(existing, config, gpus=gpus, seed=0, pipeline=pipeline))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"vLLM refuses the engine's arguments: {error}") from error
-    tensor = int(config.args.get("tensor_parallel_size", gpus // pipeline))
-    heads = _attention_heads(model, revision) if tensor > 1 else 0
-    if tensor > 1 and heads % tensor:
-        fitting = [number for number in range(1, min(heads, 16) + 1) if heads % number == 0]
-        raise UserError(
-            f"{tensor} GPUs cannot share the {heads} attention heads of {model}: "
-            f"make gpus / pipeline one of {', '.join(map(str, fitting))}"
+        sampling = request.sampling
+        key = json.dumps(sampling.extra, sort_keys=True)
+        if key not in self._extra:
+            self._extra[key] = typed_parameters(sampling)
+        return SamplingParams(
+            **request_parameters(sampling),
+            **self._extra[key],
+            max_tokens=min(sampling.max_tokens, room),
+            min_tokens=min(sampling.min_tokens, room),
+            seed=request.seed if sampling.seeded and sampling.temperature > 0 else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            # Reasoning and answer are delimited by special tokens in some models (gpt-oss, Magistral).
+            skip_special_tokens=False,
+            spaces_between_special_tokens=False,
         )
 
 
-def _attention_heads(model: str, revision: str | None) -> int:
-    from transformers import AutoConfig
-
-    reference = models.resolve(model, revision) if model.startswith("package:") or model.endswith(".gguf") else model
-    return int(AutoConfig.from_pretrained(reference, revision=revision).get_text_config().num_attention_heads)
-
-
-def engine_arguments(
-    model: Path, config: VLLMEngine, *, gpus: int, seed: int, pipeline: int = 1, spread: bool = False
-) -> dict[str, Any]:
-    """Return the arguments of AsyncEngineArgs; the user's own `args` take precedence.
+def capacity(max_num_seqs: int, kv_tokens: int, max_model_len: int) -> int:
+    """Return the requests in flight that keep an engine busy.
 
     Args:
-        model: directory of the model.
-        config: the engine's section.
-        gpus: in all; tensor parallel size times `pipeline`. 0 computes on the CPU.
-        seed: of the engine.
-        pipeline: pipeline parallel stages.
-        spread: whether the GPUs belong to the placement group of this process, which may span several nodes.
+        max_num_seqs: sequences that are computed at the same time, by all data parallel engines together.
+        kv_tokens: tokens that the KV cache holds; 0 if that is not known.
+        max_model_len: tokens of the longest sequence.
     """
-    arguments: dict[str, Any] = {
-        "model": str(model),
-        "dtype": config.dtype,
-        "max_model_len": config.max_model_len,
-        "max_num_seqs": config.max_num_seqs,
-        "seed": seed,
-        "disable_log_stats": True,
-    }
-    if gpus == 0:
-        # Per-request seeds crash the CPU engine when a prompt's prefill is chunked.
-        arguments |= {
-            "enforce_eager": True,
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(2048, config.max_model_len),
-        }
-    if gpus > 1:
-        arguments |= {
-            "tensor_parallel_size": gpus // pipeline,
-            "pipeline_parallel_size": pipeline,
-            "distributed_executor_backend": "ray" if spread else "mp",
-        }
-    return arguments | config.args
-
-
-def _shape(model: Path) -> dict[str, Any]:
-    """Return the architecture and its sizes, which have to be equal for other weights to fit."""
-    config = json.loads((model / "config.json").read_text())
-    return {
-        key: value
-        for key, value in config.items()
-        if key == "architectures" or (isinstance(value, int) and key.startswith(("num_", "hidden_", "inter", "vocab")))
-    }
+    held = kv_tokens // min(max_model_len, _SHORT) if kv_tokens else max_num_seqs
+    # 1.1: a short queue in the engine replaces a finished sequence in the very next step.
+    return max(1, int(min(max_num_seqs, held) * 1.1))
 
 
 def _use_all_cores() -> None:
@@ -234,22 +261,3 @@ def _use_all_cores() -> None:
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-
-
-def _sampling_params(sampling: Sampling, seed: int, *, room: int) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        n=1,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        max_tokens=min(sampling.max_tokens, room),
-        stop=list(sampling.stop) or None,
-        include_stop_str_in_output=bool(sampling.stop),
-        seed=seed if sampling.seeded and sampling.temperature > 0 else None,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from reasonray import engines, models
-from reasonray.config import EndpointEngine, ScriptedEngine, UserError, VLLMEngine
+from reasonray.config import EndpointEngine, Sampling, ScriptedEngine, UserError, VLLMEngine
 from reasonray.config.engines import Engine
 from reasonray.engines.scripted import Scripted
 
@@ -32,6 +32,8 @@ def test_an_unknown_kind_is_an_error_and_not_some_other_engine() -> None:
     with pytest.raises(UserError, match=message):
         engines.needs_weights(unknown)
     with pytest.raises(UserError, match=message):
+        engines.check_sampling(unknown, Sampling())
+    with pytest.raises(UserError, match=message):
         asyncio.run(engines.start(unknown, a_launch()))
 
 
@@ -51,3 +53,11 @@ def test_only_vllm_needs_the_weights_on_its_machine() -> None:
 
 def test_a_scripted_engine_starts_without_a_model() -> None:
     assert isinstance(asyncio.run(engines.start(ScriptedEngine(kind="scripted"), a_launch())), Scripted)
+
+
+def test_a_misspelt_field_of_a_servers_request_is_refused_and_an_unknown_one_passes() -> None:
+    with pytest.raises(UserError, match=r"sampling\.extra: there is no 'logit_bais'; did you mean logit_bias\?"):
+        engines.check_sampling(ENDPOINT, Sampling(extra={"logit_bais": {}}))
+    with pytest.raises(UserError, match=r"engine\.extra_body: there is no 'reasoning_efort'"):
+        engines.check_sampling(ENDPOINT.model_copy(update={"extra_body": {"reasoning_efort": "low"}}), Sampling())
+    engines.check_sampling(ENDPOINT, Sampling(extra={"mirostat": 2, "logit_bias": {}}))

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from reasonray.config import UserError, VLLMEngine
-from reasonray.engines.vllm import check_arguments
+from reasonray.config import Sampling, UserError, VLLMEngine
+from reasonray.config.engines import _TUNING_ARGS
+from reasonray.engines.vllm import capacity, check_arguments, check_sampling
 
 pytestmark = pytest.mark.slow
 
@@ -28,3 +29,43 @@ def test_arguments_that_vllm_accepts_pass() -> None:
     check_arguments(MODEL, None, VLLMEngine(args={"block_size": 32, "gpu_memory_utilization": 0.8}), gpus=3)
     check_arguments(MODEL, None, VLLMEngine(), gpus=0)
     check_arguments(MODEL, None, VLLMEngine(), gpus=6, pipeline=2)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"extra": {"bad_word": ["x"]}}, "sampling.extra: vLLM knows no 'bad_word'; did you mean bad_words?"),
+        ({"extra": {"zzz": 1}}, "sampling.extra: vLLM knows no 'zzz'; see vLLM's SamplingParams"),
+        ({"extra": {"_eos_token_id": 1}}, "knows no '_eos_token_id'"),
+        ({"extra": {"bad_words": 3}}, "sampling.extra: vLLM refuses the parameters: "),
+        ({"extra": {"structured_outputs": {"regex": "a", "json": {}}}}, "vLLM refuses the parameters: "),
+        ({"temperature": 3.0}, "sampling: vLLM refuses the parameters: temperature must be in"),
+        ({"thinking_token_budget": 9}, "thinking_token_budget needs engine.args.reasoning_parser"),
+    ],
+)
+def test_a_parameter_that_vllm_refuses_is_reported_in_one_line(sampling: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        check_sampling(VLLMEngine(), Sampling.model_validate(sampling))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_parameters_that_vllm_knows_pass() -> None:
+    repetition = {"max_pattern_size": 20, "min_count": 4}
+    extra = {"bad_words": ["x"], "logit_bias": {"50": -100}, "structured_outputs": {"regex": "a+"}}
+    sampling = {"repetition_detection": repetition, "thinking_token_budget": 99, "stop_token_ids": [5], "extra": extra}
+    check_sampling(VLLMEngine(args={"reasoning_parser": "deepseek_r1"}), Sampling.model_validate(sampling))
+
+
+def test_tuning_arguments_are_arguments_of_vllm() -> None:
+    check_arguments(MODEL, None, VLLMEngine(args={"block_size": 32}), gpus=1)
+    from vllm import AsyncEngineArgs
+
+    assert [name for name in _TUNING_ARGS if not hasattr(AsyncEngineArgs(model="/"), name)] == []
+
+
+def test_capacity_is_what_the_engine_computes_and_its_cache_holds() -> None:
+    assert capacity(256, 0, 4096) == 281
+    assert capacity(1024, 400_000, 32768) == 429, "390 rollouts of 1,024 tokens fill the cache"
+    assert capacity(256, 10_000_000, 32768) == 281
+    assert capacity(256, 300, 512) == 1
