@@ -168,8 +168,9 @@ def _refuse_wrong_arguments(spec: EngineSpec) -> None:
     if not (isinstance(spec.engine, VLLMEngine) and spec.gpus):
         return
     checking = ray.remote(check_arguments).options(num_cpus=1, num_gpus=0)
+    hardware = {"gpus": spec.gpus, "pipeline": spec.pipeline, "trust_remote_code": spec.trust_remote_code}
     try:
-        ray.get(checking.remote(spec.model, spec.revision, spec.engine, gpus=spec.gpus, pipeline=spec.pipeline))
+        ray.get(checking.remote(spec.model, spec.revision, spec.engine, **hardware))
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from None
 

@@ -116,7 +116,9 @@ class Replica:
             self._engine.close()
             self._engine = None
         if self._engine is None:
-            launch = engines.Launch(model, directory, spec.gpus, spec.pipeline, self._spread, spec.seed)
+            launch = engines.Launch(
+                model, directory, spec.gpus, spec.pipeline, self._spread, spec.seed, spec.trust_remote_code
+            )
             self._engine = await engines.start(spec.engine, launch)
             self._slots = asyncio.Semaphore(self._engine.capacity)
         self._served = (model, revision)

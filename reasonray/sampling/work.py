@@ -30,6 +30,7 @@ class EngineSpec:
     pipeline: int
     cpus: float
     seed: int
+    trust_remote_code: bool = False
 
     def __hash__(self) -> int:
         return hash((self.model, self.gpus, self.cpus))  # an engine's arguments can be compared but not hashed
@@ -46,6 +47,7 @@ class EngineSpec:
             prompted.pipeline,
             prompted.cpus,
             run.config.seed,
+            prompted.trust_remote_code,
         )
 
     def serves(self, other: EngineSpec) -> bool:
