@@ -9,6 +9,7 @@ import re
 from functools import lru_cache
 
 from reasonray.answers import strip_markup
+from reasonray.checkers.mathematics.vocabulary import PHRASES
 
 _VULGAR = "1/2 1/3 2/3 1/4 3/4 1/5 2/5 3/5 4/5 1/6 5/6 1/8 3/8 5/8 7/8".split()  # noqa: SIM905
 _CHARACTERS = {
@@ -32,7 +33,7 @@ _ROOT = re.compile(r"√\s?(?:\(([^()]{1,80})\)|(\w{1,20}))")
 _SPACING = re.compile(
     r"(?<!\\)\\(?:[,;: ]|quad\b|qquad\b|displaystyle\b|left\b(?=\s?[\[\]()|.\\])|right\b(?=\s?[\[\]()|.\\]))|~"
 )
-_DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree\b")
+_DEGREES = re.compile(r"\^\s?(?:\{\s?\\circ\s?\}|\\circ(?![A-Za-z]))|\\degree\b")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|bf|rm)\s?\{([^{}]*)\}")
 _INLINE = re.compile(r"\$\$?([^$]{1,2000})\$\$?|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL)
 _CHOOSE = re.compile(r"\{([^{}]{1,80})\\choose([^{}]{1,80})\}")
@@ -60,8 +61,7 @@ CHANGES_VALUE = re.compile(
     re.IGNORECASE,
 )
 _CONNECTIVE = (
-    r"because|since|as|which|so|where|when|for|that|giving|after|given|found|using|by|if|and so|hence|thus|therefore|in"
-    r" (?:total|all|the|this)|from|with|obtained|on|at|i\.e\."
+    r"because|since|as|which|so|giving|found|obtained|using|by|and so|hence|thus|therefore|in (?:total|all)|from|i\.e\."
 )
 TAIL = re.compile(
     rf"(?:\s*[,;:(]?\s*(?:{_CONNECTIVE})\b|\s*,\s*not\b|\s*\((?:not|or)?\s*[A-Za-z][^()\d]*\)$)", re.IGNORECASE
@@ -236,3 +236,8 @@ def _closes_last(text: str) -> bool:
         if depth == 0:
             return token.end() == len(text)
     return False
+
+
+def phrase(text: str) -> str | None:
+    """Return the phrase that stands for a fixed one such as "no solutions" or "DNE", or None."""
+    return PHRASES.get(" ".join(text.casefold().split()))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from reasonray.checkers import notation, units
+from reasonray.checkers import notation, numerals, units
 from reasonray.checkers.checker import Finding
+from reasonray.checkers.mathematics.vocabulary import CLOSED_CLASS, UNIT_FILLERS
 from reasonray.records import Outcome
 
 _MAX_CHARACTERS = 160
@@ -40,10 +41,7 @@ _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10
 _PERCENT = re.compile(r"\s?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
 _WORD = r"[A-Za-z]+(?:\^\{?\d\}?)?"
 _UNIT = re.compile(rf"\s?(?:°\s?[CF]?\b|°|[€£$]|{_WORD}(?:\s?/\s?{_WORD})?(?:[ -]{_WORD}){{0,4}})")
-_NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-_NAMES += " seventeen eighteen nineteen twenty"
-_NAMED = {name: str(value) for value, name in enumerate(_NAMES.split())}
-_NAME = re.compile(rf"({'|'.join(reversed(_NAMED))})\b", re.IGNORECASE)
+_UPRIGHT_CONSTANT = re.compile(r"\\[a-z]+\s?\{\s*[eid]\s*\}")
 _GLOSS = re.compile(r"\s*\((?!or\b|not\b|mod\b)[A-Za-z -]+\)")
 _SAME_DIGITS = 6
 
@@ -96,14 +94,14 @@ def read(text: str) -> Number | None:
     """Return the plain number that a text states, or None if it states more than a number, a unit and a few words."""
     if _INTEGER.fullmatch(text):
         return Number(Fraction(int(text)))
-    if len(text) > _MAX_CHARACTERS:
+    if len(text) > _MAX_CHARACTERS or ".." in text or _UPRIGHT_CONSTANT.search(text):
         return None
     text = " ".join(notation.flat(notation.tidy(text)).split())
     text = re.sub(r"\$([^$]+)\$", r"\1", text)
     if hedge := notation.HEDGES.match(text):
         text = text[hedge.end() :]
     text = re.sub(r"^(?:negative|minus)\s+", "-", _GLOSS.sub("", text))
-    text = _NAME.sub(lambda name: _NAMED[name.group().casefold()], text, count=1) if _NAME.match(text) else text
+    text = numerals.in_digits(text)
     match = _NUMBER.fullmatch(text)
     return _number(match) if match else None
 
@@ -156,9 +154,13 @@ def _unit(rest: str, money: str) -> str | None:
     if not rest.strip():
         return money
     match = _UNIT.fullmatch(rest.rstrip(" .,"))
-    if match is None or notation.CHANGES_VALUE.search(rest):
+    if match is None:
         return None
     unit = match.group().strip()
+    if not units.is_known(unit) and any(
+        word in CLOSED_CLASS and word not in UNIT_FILLERS for word in unit.casefold().replace("-", " ").split()
+    ):
+        return None
     # `5x` and `5 x` are formulas, `10cm` and `10 m` are quantities, `5m` may be either.
     glued = not rest[0].isspace() and not unit.startswith("°")
     if (glued and (len(unit) == 1 or not units.is_known(unit))) or (

@@ -145,7 +145,7 @@ def _result(problem: Problem, done: Future[CheckResult], limit: float) -> CheckR
 def _prepare(checking: Checking) -> None:
     # Here it does not count against the first check's time limit: on a busy machine the import takes seconds, again in
     # every process that replaces a killed one.
-    import_module("math_verify")
+    import_module("reasonray.checkers.math_answer")
     program.configure(Limits.of(checking))
     gym_scorer.configure(Limits.of(checking), checking.timeout_seconds)
     resource.setrlimit(resource.RLIMIT_AS, (checking.memory_mb << 20,) * 2)

@@ -24,7 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from math_verify import parse, verify
 
 from reasonray.answers import final_answer
-from reasonray.checkers import check, check_fast, math_answer, notation, numbers, units
+from reasonray.checkers import check, check_fast, notation, numbers, units
+from reasonray.checkers.mathematics import parse as read_formula
+from reasonray.checkers.mathematics import rewriting, values
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Checking
 from reasonray.records import Outcome, Problem
@@ -153,7 +155,7 @@ def clear_caches() -> None:
     from math_verify import parser
     from sympy.core.cache import clear_cache
 
-    for cached in (numbers.read, notation.tidy, units.unit, math_answer._parsed, math_answer._unreadable):
+    for cached in (numbers.read, notation.tidy, units.unit, read_formula, rewriting.ordered, values.constant):
         cached.cache_clear()
     for cached in (parser.parse_latex_cached, parser.parse_expr_cached, parser.extract_latex, parser.extract_expr):
         if hasattr(cached, "cache_clear"):

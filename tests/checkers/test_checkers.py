@@ -249,7 +249,7 @@ def test_a_checker_is_one_object_with_every_member(name: str) -> None:
     assert checker is find_checker(name)
 
 
-def test_an_answer_that_math_verify_cannot_read_is_undecided() -> None:
+def test_an_answer_that_cannot_be_read_is_undecided() -> None:
     problem = a_problem(answer="7" * 2000)
     unread, wrong = (begin(problem, rf"\boxed{{{answer}}}", Finish.STOP) for answer in ("8" * 5000, r"\sqrt{2}"))
     assert isinstance(unread, PendingCheck)
@@ -283,24 +283,17 @@ def living_children() -> set[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("gold", "answer"),
-    [(r"10^{10^{10^{10}}} + x", "9^{9^{9^{9^{9}}}} + 1"), ("x + 1", "99999999! + 1")],
-    ids=["power tower", "huge factorial"],
-)
-def test_a_check_that_hangs_is_killed_and_the_next_one_gets_a_new_process(
-    pool: CheckerPool, gold: str, answer: str
-) -> None:
-    before, begun = living_children(), time.perf_counter()
-    stuck = pool.submit(a_problem(answer=gold), rf"\boxed{{{answer}}}")
-    following = pool.submit(a_problem(answer=r"\sqrt{12}"), r"\boxed{2\sqrt{3}}")
-    verdict = stuck.result(timeout=30).verdict
-    seconds = time.perf_counter() - begun
-    assert (verdict.outcome, verdict.detail) == (Outcome.TIMEOUT, "killed after 6 s")
-    assert LIMIT_SECONDS <= seconds < LIMIT_SECONDS + 5
-    assert following.result(timeout=60).verdict.outcome is Outcome.CORRECT
-    assert len(before - living_children()) == 1, "the process of the check that hung is gone"
-    assert len(living_children() - before) == 1, "another one judged the next completion"
+def test_hostile_answers_restart_no_process(pool: CheckerPool) -> None:
+    before = living_children()
+    for answer in (
+        "9^{9^{9^{9^{9}}}} + 1",
+        "99999999! + 1",
+        "((((9!)!)!)!)!",
+        r"\sum_{k=1}^{999999999} \frac{1}{k^{k}}",
+    ):
+        verdict = pool.submit(a_problem(answer="x + 1"), rf"\boxed{{{answer}}}").result(timeout=30).verdict
+        assert verdict.outcome is Outcome.WRONG, answer
+    assert living_children() == before
 
 
 @pytest.mark.parametrize(
