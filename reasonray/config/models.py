@@ -202,6 +202,9 @@ class PromptedModel(Section):
     """Pipeline parallel stages. A replica that does not fit on one node gets the GPUs of one node per stage."""
     cpus: Annotated[float, Change.FREE] = Field(1.0, ge=0)
     """CPUs per replica, checker processes included."""
+    labels: Annotated[dict[str, str], Change.FREE] = Field(default_factory=dict)
+    """Labels that a node must have to hold a replica, such as `{"ray.io/accelerator-type" = "H100"}` or the ones that
+    cluster.yaml gives. Without any, replicas start on every node that has room."""
     prompt: Prompt = Prompt()
     """Chat messages of a problem."""
     sampling: Sampling = Sampling()

@@ -104,10 +104,12 @@ def _marks_of_judges() -> Iterator[str]:
     """Yield how the fields of judges may change: not as those of the other models."""
     for place in _places()[Judge]:
         marks = {name: change_of(Config, (*place, name)) for name in PromptedModel.model_fields}
-        ((usual, _), *_) = Counter(marks.values()).most_common()
-        exceptions = [f"`{name}`" for name, mark in marks.items() if mark is not usual]
-        except_free = f" except {', '.join(exceptions)}, which are *{Change.FREE.value}*" if exceptions else ""
-        yield f"All keys of {_table(place)} are *{usual.value}*{except_free}."
+        names_by_mark = {
+            mark: ", ".join(f"`{name}`" for name in marks if marks[name] is mark)
+            for mark in dict.fromkeys(marks.values())
+        }
+        listed = "; ".join(f"*{mark.value}*: {names}" for mark, names in names_by_mark.items())
+        yield f"Keys of {_table(place)} that are {listed}."
         yield ""
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from reasonray.config.changes import free_fields
 from reasonray.config.models import CountRange, NamedModel, PromptedModel, Sampling, bounds
-from reasonray.config.section import Change, Section, Share, Within
+from reasonray.config.section import Change, Section, Share
 
 
 class Judge(PromptedModel):
@@ -128,7 +128,7 @@ class Curation(Section):
     """Seed of random choices."""
     validation: float = Field(0.0, ge=0, lt=1)
     """Share of the problems, by hash, whose examples are held out in data/validation-*.parquet."""
-    labeller: Annotated[Judge | None, Within(Change.EXTENDS, ("replicas", "gpus", "pipeline", "cpus"))] = None
+    labeller: Judge | None = None
     """A language model that labels the behaviours of a sample of rollouts, to measure how far the lexical detectors
     agree with it."""
     labelled: PositiveInt = 200

@@ -16,11 +16,21 @@ from reasonray.config import ScriptedEngine
 from reasonray.engines.protocol import Completion, Heartbeat, SampleRequest
 from reasonray.records import Finish
 
+FAULT = "REASONRAY_SCRIPTED_FAULT"
+"""An environment variable. On a node that sets it the engine does not start; its value is the reason."""
+
 
 class Scripted:
     """An engine that answers by rule; ScriptedEngine describes the rates."""
 
     def __init__(self, config: ScriptedEngine) -> None:
+        """Start the engine.
+
+        Raises:
+            RuntimeError: the node is one on which it must not start.
+        """
+        if fault := os.environ.get(FAULT):
+            raise RuntimeError(fault)
         self._config = config
         self._rates = {
             "correct": config.correct,

@@ -5,28 +5,35 @@ Pure functions of the configuration and of counts: no clock, no Ray, no state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from math import ceil, comb
 
 from reasonray.config import Band, Fixed, Policy, Proportional, Teacher, UntilCorrect
-from reasonray.records import Problem, hash_fraction
+from reasonray.records import JUDGED, Outcome, Problem, hash_fraction
 
 
-@dataclass(frozen=True, slots=True)
-class SampleState:
-    """The samples of one problem by one model, as far as a policy needs to know them."""
+@dataclass(slots=True)
+class ProblemState:
+    """The samples of one problem by one model."""
 
-    finished: Set[int]
+    finished: set[int] = field(default_factory=set)
     """Indices of finished samples."""
-    in_flight: Set[int]
+    in_flight: set[int] = field(default_factory=set)
     """Indices of samples in flight."""
-    correct: int
+    correct: int = 0
     """Finished samples that are correct."""
-    judged: int
+    judged: int = 0
     """Finished samples whose outcome counts for or against the model: the denominator of its pass rate."""
+
+    def record(self, sample: int, outcome: Outcome) -> None:
+        """Add a finished sample."""
+        self.finished.add(sample)
+        self.in_flight.discard(sample)
+        self.correct += outcome is Outcome.CORRECT
+        self.judged += outcome in JUDGED
 
 
 def assign_problems(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
@@ -42,10 +49,14 @@ def assign_problems(teachers: Sequence[Teacher], train: Sequence[Problem]) -> di
     }
 
 
-def is_satisfied(policy: Policy, state: SampleState) -> bool:
+def is_satisfied(policy: Policy, state: ProblemState) -> bool:
     """Return whether a problem needs no more samples; those still in flight are then aborted."""
-    judged, correct = state.judged, state.correct
-    if len(state.finished) >= max_samples(policy):
+    return needs_none(policy, len(state.finished), state.correct, state.judged)
+
+
+def needs_none(policy: Policy, finished: int, correct: int, judged: int) -> bool:
+    """Return what `is_satisfied` returns, by the numbers of finished, correct and judged samples alone."""
+    if finished >= max_samples(policy):
         return True
     match policy:
         case Fixed():
@@ -58,16 +69,21 @@ def is_satisfied(policy: Policy, state: SampleState) -> bool:
             return too_hard or 1 - probability_below(high, judged, correct) >= confidence
 
 
-def next_samples(policy: Policy, state: SampleState) -> list[int]:
+def next_samples(policy: Policy, state: ProblemState) -> list[int]:
     """Return the indices of the samples to start now, lowest first."""
-    if is_satisfied(policy, state):
-        return []
-    limit = max_samples(policy)
-    room = _max_in_flight(policy, state.judged, state.correct) - len(state.in_flight)
-    free = (sample for sample in range(limit) if sample not in state.finished and sample not in state.in_flight)
-    # Samples in flight count towards the limit. So do finished samples with an index beyond it, left by a larger K.
-    room = min(room, limit - len(state.finished) - len(state.in_flight))
+    room = num_to_start(policy, len(state.finished), state.correct, state.judged, len(state.in_flight))
+    indices = range(max_samples(policy))
+    free = (sample for sample in indices if sample not in state.finished and sample not in state.in_flight)
     return [sample for sample, _ in zip(free, range(room), strict=False)]
+
+
+def num_to_start(policy: Policy, finished: int, correct: int, judged: int, in_flight: int = 0) -> int:
+    """Return how many samples to start now, by the numbers of samples alone."""
+    if needs_none(policy, finished, correct, judged):
+        return 0
+    # Samples in flight count towards the limit. So do finished samples with an index beyond it, left by a larger K.
+    room = min(_max_in_flight(policy, judged, correct), max_samples(policy) - finished) - in_flight
+    return max(0, room)
 
 
 def max_samples(policy: Policy) -> int:

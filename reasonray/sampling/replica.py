@@ -1,12 +1,11 @@
 """Replicas: Ray actors that generate samples, have them checked and commit them to a ledger.
 
 A replica is an engine, a pool of checker processes and a ledger writer. It holds leases (a few problems each, with the
-state of their samples) and works on several at once. Rollouts never flow through the driver: a lease's result holds
-counts only.
+state of their samples) and works on several at once. Rollouts never flow through the driver: a replica reports counts.
+`report` is the only way back to the driver, so what happened on a replica has one order.
 
 Anything that breaks (the engine dies or hangs, the storage fails) becomes the replica's fault: it commits the finished
-samples if it can, fails every lease with the fault, and is replaced by the driver. A fault that another replica would
-have, too, ends the run.
+samples if it can, its next report raises the fault, and the driver replaces it.
 """
 
 from __future__ import annotations
@@ -14,165 +13,200 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import ray
 
 from reasonray import engines, models
 from reasonray.checkers.pool import CheckerPool
-from reasonray.config import Checking
+from reasonray.config import Config
 from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung
-from reasonray.records import JUDGED, Finish, Outcome, Problem, Rollout, Verdict
+from reasonray.records import Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.sampling.ledger_writer import LedgerWriter
-from reasonray.sampling.policy import SampleState, is_satisfied, next_samples
+from reasonray.sampling.policy import ProblemState, is_satisfied, next_samples
 from reasonray.sampling.telemetry import Telemetry
 from reasonray.sampling.work import (
     Counts,
     EngineSpec,
+    FinishedSample,
     Isolation,
     Lease,
-    ProblemState,
-    ResolvedJob,
-    Snapshot,
+    LeasedProblem,
+    Report,
+    Started,
     Usage,
     make_rollout,
 )
 from reasonray.store.schema import rollouts_to_table
 
-_COMMIT_SECONDS = 5.0
+_COMMIT_CHECK_SECONDS = 1.0
+_TELEMETRY_SECONDS = 5.0
+_LEAST_REPORT_SECONDS = 0.02
+"""Between two reports of a replica that waits for work."""
 
-Key = tuple[str, str]
-"""(job, problem id)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The report of a replica that is up."""
-
-    identity: str
-    """Of the model's weights."""
-    capacity: int
-    """Requests in flight that keep the engine busy."""
-    node: str
-    snapshot: Snapshot
-    """What it has done so far: a replica outlives a stage."""
+Key = tuple[int, int]
+"""(lease, problem)"""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseResult:
-    """The result of a finished lease."""
+class WrongModel(Exception):
+    """A lease of another model than the one that the replica serves."""
 
-    rollouts: int
-    """Sampled and committed."""
-    released: frozenset[Key] = frozenset()
-    """Problems that were returned without any sample started."""
+
+@dataclass(slots=True)
+class _News:
+    """What happened since the last report."""
+
+    samples: list[FinishedSample] = field(default_factory=list)
+    ended: list[tuple[int, int, int]] = field(default_factory=list)
+    released: list[Key] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.samples or self.ended or self.released is not None)
 
 
 class Replica:
     """One engine with its checkers and its ledger writer, as an async Ray actor."""
 
-    def __init__(self, spec: EngineSpec, checking: Checking, hang_seconds: float, run: str, *, spread: bool) -> None:
-        self._spec, self._spread, self._hang_seconds = spec, spread, hang_seconds
+    def __init__(self, spec: EngineSpec, config: Config, *, spread: bool) -> None:
+        """Create a replica without an engine.
+
+        Args:
+            spec: what it serves.
+            config: of the run.
+            spread: whether its GPUs belong to a placement group, which may span several nodes.
+        """
+        self._spec, self._spread, self._hang_seconds = spec, spread, config.failures.hang_seconds
         rollouts_to_table(())  # pyarrow's first table costs a second of imports: now, not at the first commit
-        self._checkers = CheckerPool(checking)
-        self._writer = LedgerWriter()
-        self._telemetry = Telemetry(run)
+        self._checkers = CheckerPool(config.checking)
+        self._writer = LedgerWriter(config.storage)
+        self._telemetry = Telemetry(config.name)
         self._counts_by_job: dict[str, Counts] = {}
-        self._tasks: dict[Key, asyncio.Task[int]] = {}
-        """The problems of all leases, each sampled by a task."""
-        self._started: set[Key] = set()
-        """Problems with a sample in the engine, or finished by it."""
-        self._released: set[Key] = set()
+        """Since the replica was created, for Ray's metrics."""
+        self._engine: Engine | None = None
+        self._served: tuple[str, str | None] | None = None
+        self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._fault: BaseException | None = None
         self._background: list[asyncio.Task[None]] = []
         """Tasks that run as long as the replica is up."""
+        self._last_commit: asyncio.Task[None] | None = None
+        """After a fault: the commit of what was finished."""
         self._in_flight = 0
-        self._idle_seconds, self._created_at = 0.0, time.monotonic()
-        self._idle_or_busy_since = time.monotonic()
+        self._begin(0)
+
+    def _begin(self, stage: int) -> None:
+        """Begin a stage: nothing leased, nothing reported."""
+        self._stage = stage
+        self._started_engine: Started | None = None
+        self._phase = ""
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        """The problems of all leases, each sampled by a task."""
+        self._begun: set[Key] = set()
+        """Problems with a sample in the engine, or finished by it."""
+        self._releasing: set[Key] = set()
+        """Problems that are cancelled because the driver wants them back."""
+        self._released: list[Key] = []
+        """Those of them that ended without a sample."""
+        self._news = _News()
+        self._num_finished = self._num_committed = self._num_reported_committed = 0
+        """Samples of the stage that are finished, committed, and reported as committed."""
+        self._changed = asyncio.Event()
+        self._idle_seconds, self._stage_began_at = 0.0, time.monotonic()
+        self._idle_or_busy_since = self._stage_began_at
         """When `_in_flight` last rose from 0 or fell to 0."""
-        self._engine: Engine | None = None
-        self._served: tuple[str, str | None] | None = None
+        self._tokens_before = self._engine.heartbeat().tokens if self._engine else 0
 
-    async def start(self, model: str, revision: str | None) -> Started:
-        """Serve a model.
+    async def serve(self, stage: int, model: str, revision: str | None) -> None:
+        """Begin a stage in which the replica serves a model. The outcome is in the next reports.
 
-        A replica that is up loads other weights of the same shape in a second, where a new engine takes a minute.
+        A replica that is up loads other weights of the same model configuration in seconds, where a new engine takes a
+        minute.
 
-        Raises:
-            UserError: the model does not exist, or the engine refuses its arguments.
+        Args:
+            stage: a number that no earlier stage of this replica had.
+            model: a model reference, or its name on a server.
+            revision: of a model on the hub.
         """
-        spec = self._spec
-        directory = models.resolve(model, revision) if engines.needs_weights(spec.engine) else None
+        self._begin(stage)
         if not self._background:
             self._run_in_background(self._commit_periodically())
             self._run_in_background(self._detect_hangs())
-        if (
-            self._engine
-            and self._served != (model, revision)
-            and not (directory and await self._engine.swap(directory))
-        ):
-            self._engine.close()
-            self._engine = None
-        if self._engine is None:
-            launch = engines.Launch(
-                model, directory, spec.gpus, spec.pipeline, self._spread, spec.seed, spec.trust_remote_code
-            )
-            self._engine = await engines.start(spec.engine, launch)
-            self._slots = asyncio.Semaphore(self._engine.capacity)
-        self._served = (model, revision)
-        identity = engines.identity(spec.engine, directory)
-        node = ray.get_runtime_context().get_node_id()
-        return Started(identity, self._engine.capacity, node, await self.snapshot())
+            self._run_in_background(self._export_telemetry())
+        self._run_in_background(self._start_engine(model, revision))
 
-    async def run_lease(self, lease: Lease) -> LeaseResult:
-        """Sample the lease's problems until the policy is satisfied with each.
-
-        Raises:
-            EngineDied: the engine is gone, or hangs.
-            OSError: the storage is gone.
-        """
-        if self._fault:  # from a moment without leases
-            raise self._fault
-        tasks = {
-            (lease.job.name, state.problem.id): asyncio.create_task(self._run_problem(lease, state))
-            for state in lease.problems
-        }
-        self._tasks |= tasks
-        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
-        released = self._released & tasks.keys()
-        self._released -= released
-        for key in tasks:
-            del self._tasks[key]
-            self._started.discard(key)
-        await self._writer.commit()
+    async def assign(self, lease: Lease) -> None:
+        """Sample the lease's problems until the policy is satisfied with each."""
+        if (lease.job.model, lease.job.revision) != self._served or not self._started_engine:
+            self._fail(WrongModel(f"a lease of {lease.job.model} reached a replica that serves {self._served}"))
+        elif lease.job.identity != self._started_engine.identity:
+            self._fail(WrongModel(f"a lease of other weights than this replica's reached it ({lease.job.model})"))
         if self._fault:
-            raise self._fault
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-        return LeaseResult(sum(result for result in results if isinstance(result, int)), frozenset(released))
+            return
+        for leased in lease.problems:
+            key = (lease.number, leased.index)
+            task = asyncio.create_task(self._run_problem(lease, leased))
+            self._tasks[key] = task
+            task.add_done_callback(partial(self._on_problem_done, key))
 
-    async def release(self, count: int | None = None) -> list[Key]:
+    async def release(self, count: int | None = None) -> None:
         """Return problems without any sample started, up to `count` or all, the last ones first."""
-        unstarted = [key for key in reversed(self._tasks) if key not in self._started and key not in self._released]
-        for key in unstarted[:count]:
-            self._released.add(key)
-            self._tasks[key].cancel()
-        return unstarted[:count]
+        unstarted = [key for key in reversed(self._tasks) if key not in self._begun][:count]
+        tasks = [self._tasks[key] for key in unstarted]
+        self._releasing |= set(unstarted)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._releasing -= set(unstarted)
+        self._news.released = self._released
+        self._released = []
+        self._changed.set()
 
     async def abort(self) -> None:
         """Abort all samples in flight; leases end with the samples that are finished."""
         for task in self._tasks.values():
             task.cancel()
 
-    async def snapshot(self) -> Snapshot:
-        """Return the counts and the usage so far."""
+    async def report(self, stage: int, after: float) -> Report:
+        """Return what happened since the last report.
+
+        After a fault one more report says what could still be committed; the next one raises the fault.
+
+        Args:
+            stage: the number of the stage that asks; a stage that is over learns nothing.
+            after: seconds. The report comes earlier if the engine has idle slots and there is news.
+
+        Raises:
+            Exception: the replica's fault: the engine did not start, died or hangs, or the storage is gone.
+        """
         now = time.monotonic()
-        idle = self._idle_seconds + (now - self._idle_or_busy_since if self._in_flight == 0 else 0.0)
-        tokens = self._engine.heartbeat().tokens if self._engine else 0
-        return Snapshot(deepcopy(self._counts_by_job), Usage(idle, now - self._created_at, tokens))
+        deadline, earliest = now + after, now + min(after, _LEAST_REPORT_SECONDS)
+        while not self._fault and (left := deadline - time.monotonic()) > 0:
+            if self._is_waiting_for_work() and (left := earliest - time.monotonic()) <= 0:
+                break
+            self._changed.clear()
+            await _wait(self._changed, left)
+        if stage != self._stage:
+            return Report(self._node)
+        if self._fault and self._last_commit is None:
+            raise self._fault
+        if is_failing := self._last_commit is not None:
+            await asyncio.wait([self._last_commit])
+            self._last_commit = None
+        news, self._news = self._news, _News()
+        self._num_reported_committed = self._num_committed
+        return Report(
+            self._node,
+            self._started_engine,
+            self._phase,
+            tuple(news.samples),
+            tuple(news.ended),
+            None if news.released is None else tuple(news.released),
+            self._num_committed,
+            self._in_flight,
+            self._usage(),
+            is_failing,
+        )
 
     async def stop(self) -> None:
         """Commit the finished samples, and close checkers and engine."""
@@ -181,53 +215,91 @@ class Replica:
         if self._engine:
             self._engine.close()
 
-    async def _run_problem(self, lease: Lease, state: ProblemState) -> int:
-        """Sample one problem until its policy is satisfied; every verdict decides what to start next.
+    def _is_waiting_for_work(self) -> bool:
+        """Return whether the driver should hear from this replica now: slots are idle, and there is news."""
+        has_news = bool(self._news) or self._num_committed > self._num_reported_committed
+        started = self._started_engine
+        return has_news and (started is None or self._in_flight < started.capacity)
 
-        Returns:
-            The number of samples that were finished.
-        """
-        job, finished, correct, judged, added = lease.job, set(state.finished), state.correct, state.judged, 0
-        in_flight: dict[asyncio.Task[Rollout], int] = {}
+    def _usage(self) -> Usage:
+        now = time.monotonic()
+        idle = self._idle_seconds + (now - self._idle_or_busy_since if self._in_flight == 0 else 0.0)
+        tokens = self._engine.heartbeat().tokens - self._tokens_before if self._engine else 0
+        return Usage(idle, now - self._stage_began_at, tokens)
+
+    async def _start_engine(self, model: str, revision: str | None) -> None:
+        spec, directory = self._spec, None
+        if engines.needs_weights(spec.engine):
+            directory = await asyncio.to_thread(models.resolve, model, revision)
+        serves_another = self._engine is not None and self._served != (model, revision)
+        if self._engine and serves_another and not (directory and await self._engine.swap(directory)):
+            self._engine.close()
+            self._engine = None
+        if self._engine is None:
+            launch = engines.Launch(
+                model, directory, spec.gpus, spec.pipeline, self._spread, spec.seed, spec.trust_remote_code
+            )
+            self._engine = await engines.start(spec.engine, launch)
+            self._slots = asyncio.Semaphore(self._engine.capacity)
+            self._tokens_before = 0
+        self._served = (model, revision)
+        self._started_engine = Started(engines.identity(spec.engine, directory), self._engine.capacity)
+        self._changed.set()
+
+    async def _run_problem(self, lease: Lease, leased: LeasedProblem) -> None:
+        """Sample one problem until its policy is satisfied; every verdict decides what to start next."""
+        job, before = lease.job, leased.state
+        state = ProblemState(set(before.finished), set(), before.correct, before.judged)
+        tasks: dict[asyncio.Task[Rollout], int] = {}
 
         def record(task: asyncio.Task[Rollout]) -> None:
-            nonlocal correct, judged, added
-            rollout = task.result()
-            finished.add(in_flight.pop(task))
+            rollout, sample = task.result(), tasks.pop(task)
+            outcome, tokens = rollout.verdict.outcome, rollout.completion_tokens
             counts = self._counts_by_job.setdefault(job.name, Counts())
-            if rollout.verdict.outcome is Outcome.CORRECT:
-                counts.covered += correct == 0
-                correct += 1
-            judged += rollout.verdict.outcome in JUDGED
-            added += 1
-            counts.count(rollout)
+            counts.covered += outcome is Outcome.CORRECT and state.correct == 0
+            counts.add_sample(outcome, tokens, rollout.problem.difficulty)
+            state.record(sample, outcome)
             self._writer.add(job.ledger, rollout)
+            self._num_finished += 1
+            self._news.samples.append(FinishedSample(lease.number, leased.index, sample, outcome, tokens))
 
         try:
-            while not is_satisfied(
-                job.policy, samples := SampleState(finished, set(in_flight.values()), correct, judged)
-            ):
-                for sample in _samples_to_start(lease, samples):
-                    in_flight[asyncio.create_task(self._sample(job, state, sample))] = sample
-                done, _ = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+            while not is_satisfied(job.policy, state):
+                for sample in _samples_to_start(lease, state):
+                    state.in_flight.add(sample)
+                    tasks[asyncio.create_task(self._sample(lease, leased, sample))] = sample
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     record(task)
-                if lease.isolation is Isolation.SAMPLE:
-                    await self._writer.commit()
+                if lease.isolation is Isolation.SAMPLE:  # the driver must know of it before the next one starts
+                    await self._commit()
+                    return
         finally:
-            for task in in_flight:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*in_flight, return_exceptions=True)
-            for task in [task for task in in_flight if not task.cancelled() and task.exception() is None]:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for task in [task for task in tasks if not task.cancelled() and task.exception() is None]:
                 record(task)  # it finished before the cancellation reached it: a finished sample is kept
-        return added
 
-    async def _sample(self, job: ResolvedJob, state: ProblemState, sample: int) -> Rollout:
-        problem = state.problem
+    def _on_problem_done(self, key: Key, task: asyncio.Task[None]) -> None:
+        del self._tasks[key]
+        if key in self._releasing and key not in self._begun:
+            self._released.append(key)
+        elif not self._fault:  # else its problem did not end: the replica's death ends its lease
+            self._news.ended.append((*key, self._num_finished))
+        self._begun.discard(key)
+        if not task.cancelled() and (fault := task.exception()):
+            self._fail(fault)
+        if not self._tasks and not self._fault:
+            self._run_in_background(self._commit())  # nothing else is to come that the commit could wait for
+        self._changed.set()
+
+    async def _sample(self, lease: Lease, leased: LeasedProblem, sample: int) -> Rollout:
+        job, problem = lease.job, leased.problem
         request = job.request(problem, sample)
         assert self._engine is not None
         async with self._slots:
-            self._started.add((job.name, problem.id))
+            self._begun.add((lease.number, leased.index))
             self._request_started()
             try:
                 completion = await self._engine.complete(request)
@@ -237,7 +309,7 @@ class Replica:
             finally:
                 self._request_ended()
         verdict = await self._check(problem, completion)
-        return make_rollout(job, request, completion, verdict, state.resamples.get(sample, 0))
+        return make_rollout(job, request, completion, verdict, leased.resamples.get(sample, 0))
 
     async def _check(self, problem: Problem, completion: Completion) -> Verdict:
         if completion.finish is Finish.ERROR:
@@ -260,23 +332,45 @@ class Replica:
         """Run a coroutine next to the leases; its exception becomes the replica's fault."""
 
         def on_done(task: asyncio.Task[None]) -> None:
+            self._background.remove(task)
             if not task.cancelled() and (fault := task.exception()):
                 self._fail(fault)
 
         task = asyncio.create_task(work)
-        task.add_done_callback(on_done)
         self._background.append(task)
+        task.add_done_callback(on_done)
 
     def _fail(self, fault: BaseException) -> None:
-        """Stop working: every lease ends with the fault."""
-        self._fault = self._fault or fault
+        """Stop working: the next report raises the fault."""
+        if self._fault:
+            return
+        self._fault = fault
         for task in self._tasks.values():
             task.cancel()
+        if not isinstance(fault, OSError):  # the storage: the writer has tried for minutes
+            self._last_commit = asyncio.create_task(self._commit_last(list(self._tasks.values())))
+        self._changed.set()
+
+    async def _commit_last(self, tasks: list[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._commit()
+
+    async def _commit(self) -> None:
+        """Commit the samples that are finished now; the next report says so."""
+        finished = self._num_finished
+        await self._writer.commit()
+        self._num_committed = max(self._num_committed, finished)
+        self._changed.set()
 
     async def _commit_periodically(self) -> None:
         while True:
-            await asyncio.sleep(_COMMIT_SECONDS)
-            await self._writer.commit()
+            await asyncio.sleep(_COMMIT_CHECK_SECONDS)
+            if self._writer.due():
+                await self._commit()
+
+    async def _export_telemetry(self) -> None:
+        while True:
+            await asyncio.sleep(_TELEMETRY_SECONDS)
             self._telemetry.update(self._counts_by_job, self._in_flight)
 
     async def _detect_hangs(self) -> None:
@@ -289,7 +383,15 @@ class Replica:
                 raise EngineHung(f"no token for {quiet:.0f} s with {self._in_flight} requests in flight")
 
 
-def _samples_to_start(lease: Lease, state: SampleState) -> list[int]:
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, at most some time."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _samples_to_start(lease: Lease, state: ProblemState) -> list[int]:
     if lease.isolation is not Isolation.SAMPLE:
         return next_samples(lease.job.policy, state)
     return [] if state.in_flight else next_samples(lease.job.policy, state)[:1]

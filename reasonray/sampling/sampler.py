@@ -1,28 +1,76 @@
 """The sampling loop: it runs jobs on replicas until every policy is satisfied or the budget is spent.
 
-Evaluation is sampling with another model, so every rollout of a run comes from here.
+Evaluation is sampling with another model, so every rollout of a run comes from here. The scheduler decides
+(scheduler.py, pure); this loop waits for Ray, tells the scheduler what happened and carries out what it answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import ray
+from ray.exceptions import RayError, RayTaskError
 
-from reasonray.config import Budget
-from reasonray.sampling.pool import ReplicaPool, refuse_impossible
-from reasonray.sampling.scheduler import Scheduler, unfinished_problems
-from reasonray.sampling.work import Counts, ResolvedJob, SamplingJob, Usage
-from reasonray.store.progress import Progress, duration
+from reasonray.config import Budget, UserError
+from reasonray.engines.protocol import Completion
+from reasonray.records import Finish, Outcome, Verdict
+from reasonray.sampling.pool import ReplicaPool, draining_nodes, lost_its_node, missing_resources, refuse_impossible
+from reasonray.sampling.scheduler import (
+    Abort,
+    Action,
+    Assign,
+    BudgetSpent,
+    ClusterChanged,
+    Event,
+    GiveBack,
+    GroupSpec,
+    JobsLoaded,
+    JobWork,
+    RecordError,
+    Release,
+    ReplicaDied,
+    ReplicaPlaced,
+    ReplicaReported,
+    ReplicaUp,
+    Scheduler,
+    Start,
+    Stop,
+)
+from reasonray.sampling.state import ProblemStates
+from reasonray.sampling.work import (
+    Counts,
+    EngineSpec,
+    Lease,
+    LeasedProblem,
+    Report,
+    ResolvedJob,
+    SamplingJob,
+    Started,
+    make_rollout,
+)
+from reasonray.store.progress import Progress, duration, log_line
 from reasonray.store.run import Run
 
 _FORECAST_AFTER = 20.0
 """Seconds of sampling before the time left is more than a guess."""
-_POLL_SECONDS = 0.5
-_MAX_RECONCILIATIONS = 3
-"""How often the ledger may hold less than the driver expects, before that is a bug."""
+_RATE_SECONDS = 10.0
+"""The tokens a second on the terminal are the mean of the last seconds."""
+_WAIT_SECONDS = 0.25
+"""How long the loop waits for a report before it looks at the budget and the cluster."""
+_SHOW_SECONDS = 0.5
+_CLUSTER_SECONDS = 2.0
+"""Between looks at the cluster's nodes and free resources."""
+_LONG_WAIT_SECONDS = 60.0
+"""After that a group that waits for a node is reported, with what it waits for."""
+_LEAST_REPORT_SECONDS = 0.25
+"""Between the reports of a replica that has work."""
+_REPORTS_PER_SECOND = 100.0
+"""Of all replicas together: with more than some dozen, each reports less often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +107,7 @@ class SamplingResult:
     @property
     def total(self) -> Counts:
         """The counts of all jobs together."""
-        return _total(self.counts_by_job)
+        return sum(self.counts_by_job.values(), Counts())
 
     def followed_by(self, later: SamplingResult) -> SamplingResult:
         """Return the result of this call and a later one, of other jobs, together."""
@@ -85,7 +133,8 @@ def run_jobs(
     Args:
         run: the run.
         stage: the stage's name on the terminal and in the events.
-        jobs: the work; jobs of one engine spec share replicas, and all specs work at the same time.
+        jobs: the work; jobs of one engine spec share replicas. All specs work at the same time if the cluster has room
+            for their replicas; else one waits until another has finished.
         pool: the replicas.
         budget: limits; reaching one ends the call.
         spent: what the run has spent of the budget before.
@@ -93,108 +142,328 @@ def run_jobs(
     Raises:
         UserError: the cluster cannot hold the replicas, a model does not exist, or replicas keep dying.
     """
-    unfinished = [job for job in jobs if _has_unfinished(run, job)]
+    known = {job.name: _load_known(run, job) for job in jobs}
+    unfinished = [job for job in jobs if (loaded := known[job.name]) is None or loaded.has_unfinished]
     if not unfinished:
         return SamplingResult()
-    specs = list(dict.fromkeys(job.spec for job in unfinished))
-    pool.prepare(specs)
-    schedulers = [Scheduler(run, [job for job in unfinished if job.spec == spec], pool) for spec in specs]
-    refuse_impossible([(scheduler.spec, scheduler.jobs[0].replicas[0]) for scheduler in schedulers])
+    groups = [
+        Group(spec, [job for job in unfinished if job.spec == spec])
+        for spec in dict.fromkeys(job.spec for job in unfinished)
+    ]
+    refuse_impossible([(group.spec, group.replicas[0]) for group in groups])
+    for group in groups:
+        pool.check(group.spec)
     with Progress(stage, run.events) as progress:
-        loop = SamplingLoop(run, schedulers, progress, budget or Budget(), spent)
-        loop.start()
-        return loop.run()
+        return SamplingLoop(run, groups, known, pool, progress, budget or Budget(), spent).run()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedJob:
+    """A job whose weights are known, and where its problems stand."""
+
+    job: SamplingJob
+    resolved: ResolvedJob
+    work: JobWork
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a problem needs more samples."""
+        return bool(self.work.states.first_waves().any())
+
+
+def load_job(run: Run, job: SamplingJob, identity: str) -> LoadedJob:
+    """Return a job with the states of its problems, by what its ledger holds.
+
+    Args:
+        run: the run.
+        job: the job.
+        identity: of its model's weights.
+    """
+    resolved = ResolvedJob.of(run, job, identity)
+    stored = job.ledger.stored_samples()
+    states = ProblemStates(job.policy, len(job.problems))
+    difficulties: dict[str, int] = {}
+    codes = np.zeros(len(job.problems), np.int32)
+    for index, problem in enumerate(job.problems):
+        codes[index] = difficulties.setdefault(problem.difficulty, len(difficulties))
+        if samples := stored.get((problem.id, resolved.fingerprint)):
+            states.restore(index, *resolved.state_of(samples))
+    return LoadedJob(job, resolved, JobWork(job.name, states, codes, list(difficulties)))
+
+
+def _load_known(run: Run, job: SamplingJob) -> LoadedJob | None:
+    """Return a job with its states if the run knows the weights of its model; None before they were ever loaded."""
+    identity = run.model_identity(job.spec.model, job.spec.revision)
+    return None if identity is None else load_job(run, job, identity)
+
+
+@dataclass(slots=True)
+class Group:
+    """The jobs of one engine spec, and what serves them."""
+
+    spec: EngineSpec
+    jobs: list[SamplingJob]
+    identity: str | None = None
+    """Of the weights that its first replica reported."""
+
+    @property
+    def replicas(self) -> tuple[int, int]:
+        """The least and the most replicas: the largest of its jobs."""
+        return max(job.replicas[0] for job in self.jobs), max(job.replicas[1] for job in self.jobs)
+
+    @property
+    def names(self) -> str:
+        """The names of its jobs, for the terminal."""
+        return ", ".join(job.name for job in self.jobs)
+
+
+@dataclass(slots=True, eq=False)
+class _RunningReplica:
+    number: int
+    group: int
+    actor: Any
+    node: str = ""
+    is_up: bool = False
+    phase: str = ""
+    in_flight: int = 0
 
 
 class SamplingLoop:
-    """One call of `run_jobs`: a loop that waits for replicas, assigns leases and shows the progress."""
+    """One call of `run_jobs`: it turns what Ray reports into events, and the scheduler's actions into calls of Ray."""
 
     def __init__(
-        self, run: Run, schedulers: Sequence[Scheduler], progress: Progress, budget: Budget, spent: Spent
+        self,
+        run: Run,
+        groups: Sequence[Group],
+        known: Mapping[str, LoadedJob | None],
+        pool: ReplicaPool,
+        progress: Progress,
+        budget: Budget,
+        spent: Spent,
     ) -> None:
-        self._schedulers, self._progress = schedulers, progress
-        self._budget, self._spent = budget, spent
-        self._started_at = 0.0
-        self._polled_at = 0.0
+        self._run, self._groups, self._known, self._pool = run, groups, known, pool
+        self._progress, self._budget, self._spent = progress, budget, spent
+        specs = [GroupSpec(group.spec.model, *group.replicas, accelerators=max(1, group.spec.gpus)) for group in groups]
+        self._scheduler = Scheduler(specs, run.config.failures)
+        self._stage = pool.begin_stage([group.spec for group in groups])
+        self._loaded: dict[int, LoadedJob] = {}
+        """Job number → job; the numbers count the jobs of all groups."""
+        self._replicas: dict[int, _RunningReplica] = {}
+        self._reports: dict[Any, _RunningReplica] = {}
+        """The Ray reference of each replica's next report."""
+        self._ever_up: set[int] = set()
+        """Groups of which a replica was up."""
+        self._polled_at = self._shown_at = -_CLUSTER_SECONDS
+        self._waiting_since: dict[int, float] = {}
+        """Group → when it began to wait for a node."""
+        self._began_at: float | None = None
+        """When the first replica was up."""
         self._accelerator_seconds = 0.0
+        self._generated: deque[tuple[float, int]] = deque()
+        """(seconds, tokens that the engines had generated then)."""
         self._exhausted = ""
-        self._reconciliations = 0
-
-    def start(self) -> None:
-        """Start replicas, and return when the first is up."""
-        for scheduler in self._schedulers:
-            scheduler.start()
-        names = ", ".join(job.name for scheduler in self._schedulers for job in scheduler.jobs)
-        while not any(scheduler.is_up for scheduler in self._schedulers):
-            self._receive()
-            text = f"starting the engine of {names}   {duration(self._progress.seconds)}"
-            self._progress.show(text, {"state": "starting", **self._cost()})
-        self._started_at = self._progress.seconds
 
     def run(self) -> SamplingResult:
         """Sample until every policy is satisfied, or the budget is spent."""
-        while self._is_unfinished():
-            for scheduler in self._schedulers:
-                if not self._exhausted:
-                    scheduler.assign_leases()
-                    scheduler.resize()
+        while not self._scheduler.is_finished:
+            self._poll_cluster()
             self._receive()
-            self._poll()
-        self._poll(now=True)
-        deaths = sum(scheduler.deaths for scheduler in self._schedulers)
-        seconds = self._progress.seconds - self._started_at
-        return SamplingResult(self._counts_by_job(), seconds, deaths, self._exhausted)
+            self._show()
+            self._check_budget()
+        self._show(now=True)
+        seconds = self._sampling_seconds()
+        return SamplingResult(self._counts_by_job(), seconds, self._scheduler.deaths, self._exhausted)
 
-    def _is_unfinished(self) -> bool:
-        if self._exhausted:  # unfinished problems stay unfinished, even those that a dead replica lost
-            return any(scheduler.has_leases for scheduler in self._schedulers)
-        if any(scheduler.is_busy for scheduler in self._schedulers):
-            return True
-        problems = sum(scheduler.reconcile() for scheduler in self._schedulers)
-        self._reconciliations += 1
-        if problems and self._reconciliations > _MAX_RECONCILIATIONS:
-            raise RuntimeError(f"{problems} problems still need samples after {_MAX_RECONCILIATIONS} passes")
-        return problems > 0
+    def _step(self, event: Event) -> None:
+        for action in self._scheduler.step(event):
+            self._act(action)
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Start(replica=number, group=group, avoid=avoid):
+                self._start(number, group, avoid)
+            case Stop(replica=number, reason=reason):
+                replica = self._forget(number)
+                self._run.events.emit("replica", state="left", cause=reason)
+                self._pool.stop_replica(replica.actor)
+            case GiveBack(replica=number):
+                self._pool.give_back(self._forget(number).actor)
+            case Assign():
+                self._replicas[action.replica].actor.assign.remote(self._lease(action))
+            case Release(replica=number, count=count):
+                self._replicas[number].actor.release.remote(count)
+            case Abort(replica=number):
+                self._replicas[number].actor.abort.remote()
+            case RecordError():
+                self._record_error(action)
+
+    def _start(self, number: int, group_number: int, avoid: Collection[str]) -> None:
+        group = self._groups[group_number]
+        actor = self._pool.start_replica(
+            group.spec, avoid, [other.spec for other in self._groups if other is not group]
+        )
+        replica = self._replicas[number] = _RunningReplica(number, group_number, actor)
+        self._run.events.emit("replica", state="joined", count=len(self._replicas))
+        self._reports[actor.report.remote(self._stage, 0.0)] = replica  # it answers as soon as it has a node
+        actor.serve.remote(self._stage, group.spec.model, group.spec.revision)
+
+    def _forget(self, number: int) -> _RunningReplica:
+        replica = self._replicas.pop(number)
+        self._reports = {reference: owner for reference, owner in self._reports.items() if owner is not replica}
+        return replica
+
+    def _lease(self, action: Assign) -> Lease:
+        loaded = self._loaded[action.job]
+        states = loaded.work.states
+        problems = tuple(
+            LeasedProblem(index, loaded.job.problems[index], states.state(index), states.resamples(index))
+            for index in action.problems
+        )
+        return Lease(action.lease, loaded.resolved, problems, action.isolation)
+
+    def _record_error(self, action: RecordError) -> None:
+        loaded = self._loaded[action.job]
+        job, problem = loaded.resolved, loaded.job.problems[action.problem]
+        verdict = Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail=action.reason)
+        completion = Completion("", Finish.ERROR, error=action.reason)
+        request = job.request(problem, action.sample)
+        job.ledger.append([make_rollout(job, request, completion, verdict, action.resample)])
 
     def _receive(self) -> None:
-        owner = {reference: scheduler for scheduler in self._schedulers for reference in scheduler.pending()}
-        if not owner:
+        """Wait a moment for reports, and pass them on."""
+        references = list(self._reports)
+        if not references:
+            time.sleep(_WAIT_SECONDS)
             return
-        ready, _ = ray.wait(list(owner), num_returns=len(owner), timeout=0.1)
-        if not ready:
-            ready, _ = ray.wait(list(owner), num_returns=1, timeout=0.4)
+        ready, _ = ray.wait(references, num_returns=1, timeout=_WAIT_SECONDS)
+        if ready:  # what else is ready, in one call
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in ready:
-            owner[reference].receive(reference)
+            if replica := self._reports.pop(reference, None):  # else it was stopped meanwhile
+                self._receive_report(replica, reference)
 
-    def _poll(self, *, now: bool = False) -> None:
-        if not now and self._progress.seconds - self._polled_at < _POLL_SECONDS:
+    def _receive_report(self, replica: _RunningReplica, reference: Any) -> None:
+        try:
+            report: Report = ray.get(reference)
+        except RayError as error:
+            self._on_failure(replica, error)
             return
-        accelerators = sum(scheduler.accelerators for scheduler in self._schedulers)
-        self._accelerator_seconds += accelerators * (self._progress.seconds - self._polled_at)
-        self._polled_at = self._progress.seconds
-        for scheduler in self._schedulers:
-            scheduler.poll()
-        self._show(now=now)
+        interval = max(_LEAST_REPORT_SECONDS, len(self._replicas) / _REPORTS_PER_SECOND)
+        self._reports[replica.actor.report.remote(self._stage, interval)] = replica
+        replica.phase, replica.in_flight = report.phase, report.in_flight
+        if not replica.node and report.node:
+            replica.node = report.node
+            self._step(ReplicaPlaced(replica.number, report.node))
+        if report.started and not replica.is_up:
+            self._on_started(replica, report.started)
+        if replica.is_up:
+            self._step(ReplicaReported(replica.number, report))
+
+    def _on_started(self, replica: _RunningReplica, started: Started) -> None:
+        replica.is_up = True
+        group = self._groups[replica.group]
+        if group.identity not in (None, started.identity):
+            raise UserError(
+                f"node {replica.node} has other files for {group.spec.model} than the first replica's node: "
+                "make them the same, or name the model by a hub id with a revision"
+            )
+        if group.identity is None:
+            self._load(replica.group, started.identity)
+        self._ever_up.add(replica.group)
+        self._began_at = self._progress.seconds if self._began_at is None else self._began_at
+        self._step(ReplicaUp(replica.number, started.capacity))
+
+    def _load(self, group_number: int, identity: str) -> None:
+        """Load the jobs of a group, whose model's weights are known now."""
+        group = self._groups[group_number]
+        group.identity = identity
+        self._run.record_model_identity(group.spec.model, group.spec.revision, identity)
+        loaded = {}
+        for job in group.jobs:
+            known = self._known[job.name]
+            loaded[len(self._loaded)] = known if known is not None else load_job(self._run, job, identity)
+            self._loaded |= loaded
+        self._step(JobsLoaded(group_number, {number: job.work for number, job in loaded.items()}))
+
+    def _on_failure(self, replica: _RunningReplica, error: RayError) -> None:
+        """Let the scheduler replace a replica, unless the user has made a mistake that every replica would run into."""
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        if isinstance(cause, UserError) and replica.group not in self._ever_up:
+            raise cause
+        text = str(error) if cause is None else f"{type(cause).__name__}: {cause}"
+        line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+        self._run.events.emit("death", cause=line, node=replica.node)
+        self._forget(replica.number)
+        self._pool.stop_replica(replica.actor)
+        lost = lost_its_node(error, replica.node)
+        self._step(ReplicaDied(replica.number, line, time.monotonic(), lost))
+        self._polled_at = -_CLUSTER_SECONDS  # another one starts at once
+
+    def _poll_cluster(self) -> None:
+        """Report the state of the cluster every few seconds."""
+        now = self._progress.seconds
+        if now - self._polled_at < _CLUSTER_SECONDS:
+            return
+        self._polled_at = now
+        unplaced = sum(not replica.node for replica in self._replicas.values())
+        room = [
+            self._pool.room(group.spec, self._scheduler.avoided_nodes(number), unplaced)
+            for number, group in enumerate(self._groups)
+        ]
+        self._step(ClusterChanged(time.monotonic(), room, draining_nodes()))
+        self._report_waiting(now)
+
+    def _report_waiting(self, now: float) -> None:
+        """Free what waiting groups cannot use, and report groups that wait for long, with what they wait for."""
+        waiting = dict(self._scheduler.waiting())
+        self._waiting_since = {group: self._waiting_since.get(group, now) for group in waiting}
+        for group, since in list(self._waiting_since.items()):
+            if now - since > _CLUSTER_SECONDS:
+                self._pool.stop_free()
+            if now - since > _LONG_WAIT_SECONDS:
+                self._waiting_since[group] = now
+                needs = missing_resources(self._groups[group].spec)
+                names, count = self._groups[group].names, waiting[group]
+                log_line("sample", f"{names}: {count} replica(s) wait {duration(now - since)} for a node: {needs}")
+                self._run.events.emit("waiting", group=names, replicas=count, needs=needs)
+
+    def _check_budget(self) -> None:
         if not self._exhausted and (limit := self._spent_now().exhausted(self._budget)):
             self._exhausted = limit
-            for scheduler in self._schedulers:
-                scheduler.abort()
+            self._step(BudgetSpent())
 
     def _counts_by_job(self) -> dict[str, Counts]:
-        return {job: counts for scheduler in self._schedulers for job, counts in scheduler.counts_by_job().items()}
+        return {self._loaded[number].job.name: counts for number, counts in self._scheduler.counts.items()}
 
-    def _usage(self) -> Usage:
-        return sum((scheduler.usage() for scheduler in self._schedulers), Usage())
+    def _sampling_seconds(self) -> float:
+        return 0.0 if self._began_at is None else self._progress.seconds - self._began_at
 
     def _spent_now(self) -> Spent:
         return Spent(
-            self._spent.tokens + self._usage().generated_tokens,
+            self._spent.tokens + self._scheduler.usage().generated_tokens,
             self._spent.accelerator_seconds + self._accelerator_seconds,
             self._spent.seconds + self._progress.seconds,
         )
 
+    def _show(self, *, now: bool = False) -> None:
+        passed = self._progress.seconds - max(0.0, self._shown_at)
+        if not now and passed < _SHOW_SECONDS:
+            return
+        self._shown_at = self._progress.seconds
+        self._accelerator_seconds += self._scheduler.accelerators * passed
+        if self._began_at is None:
+            self._show_starting()
+        else:
+            self._show_sampling(now=now)
+
+    def _show_starting(self) -> None:
+        names = ", ".join(group.names for group in self._groups)
+        phases = dict.fromkeys(replica.phase for replica in self._replicas.values() if replica.phase)
+        text = f"starting the engine of {names}   {duration(self._progress.seconds)}   {', '.join(phases)}".rstrip()
+        self._progress.show(text, {"state": "starting", **self._cost()})
+
     def _cost(self) -> dict[str, Any]:
-        usage = self._usage()
+        usage = self._scheduler.usage()
         return {
             "generated_tokens": usage.generated_tokens,
             "accelerator_seconds": round(self._accelerator_seconds, 3),
@@ -202,22 +471,31 @@ class SamplingLoop:
             "replica_seconds": round(usage.replica_seconds, 3),
         }
 
-    def _show(self, *, now: bool = False) -> None:
-        counts_by_job = self._counts_by_job()
-        total, seconds = _total(counts_by_job), self._progress.seconds - self._started_at
-        remaining = sum(scheduler.remaining() for scheduler in self._schedulers)
+    def _tokens_per_second(self) -> float:
+        """Return the rate of the last seconds by the engines' own counts: tokens of unfinished samples are included."""
+        now, tokens = self._progress.seconds, self._scheduler.usage().generated_tokens
+        self._generated.append((now, tokens))
+        while len(self._generated) > 2 and self._generated[1][0] < now - _RATE_SECONDS:
+            self._generated.popleft()
+        since, before = self._generated[0]
+        return (tokens - before) / (now - since) if now > since else 0.0
+
+    def _show_sampling(self, *, now: bool) -> None:
+        counts_by_job, scheduler = self._counts_by_job(), self._scheduler
+        total, seconds = sum(counts_by_job.values(), Counts()), self._sampling_seconds()
+        remaining = scheduler.remaining()
         rate = total.tokens / seconds if seconds else 0.0
         too_early = seconds < _FORECAST_AFTER or not total.rollouts
         forecast = "?" if too_early else duration(seconds * remaining / total.rollouts)
-        replicas = sum(scheduler.replicas_up for scheduler in self._schedulers)
-        deaths = sum(scheduler.deaths for scheduler in self._schedulers)
+        in_flight = sum(replica.in_flight for replica in self._replicas.values())
+        generating = self._tokens_per_second()
         text = (
             f"{total.rollouts:>7,} of {total.rollouts + remaining:,} rollouts   {total.correct:>6,} correct "
-            f"({total.correct / max(1, total.rollouts):6.1%})   {rate:7,.0f} tokens/s   "
-            f"{duration(seconds)} gone, {forecast} left"
+            f"({total.correct / max(1, total.rollouts):6.1%})   {generating:7,.0f} tokens/s   "
+            f"{in_flight:,} in flight   {duration(seconds)} gone, {forecast} left"
         )
-        text += f"   {replicas} replicas" if replicas > 1 else ""
-        text += f"   {deaths} died" if deaths else ""
+        text += f"   {scheduler.replicas_up} replicas" if scheduler.replicas_up > 1 else ""
+        text += f"   {scheduler.deaths} died" if scheduler.deaths else ""
         cost = self._cost()
         figures = {
             "rollouts": total.rollouts,
@@ -226,23 +504,18 @@ class SamplingLoop:
             "covered": total.covered,
             "outcomes": dict(total.outcomes),
             "tokens": total.tokens,
+            "in_flight": in_flight,
             "drawing_seconds": round(seconds, 3),
             "rollouts_per_second": round(total.rollouts / seconds, 3) if seconds else 0.0,
             "tokens_per_second": round(rate, 1),
+            "generated_per_second": round(generating, 1),
             "tokens_per_correct": round(cost["generated_tokens"] / total.correct, 1) if total.correct else None,
             "idle_fraction": round(cost["idle_seconds"] / cost["replica_seconds"], 4) if cost["replica_seconds"] else 0,
-            "replicas": replicas,
-            "deaths": deaths,
+            "replicas": scheduler.replicas_up,
+            "deaths": scheduler.deaths,
             "arms": {job: _brief(counts, seconds) for job, counts in counts_by_job.items()},
         }
         self._progress.show(text, figures | cost, now=now)
-
-
-def _total(counts_by_job: dict[str, Counts]) -> Counts:
-    total = Counts()
-    for counts in counts_by_job.values():
-        total.add(counts)
-    return total
 
 
 def _brief(counts: Counts, seconds: float) -> dict[str, Any]:
@@ -253,8 +526,3 @@ def _brief(counts: Counts, seconds: float) -> dict[str, Any]:
         "tokens": counts.tokens,
         "tokens_per_second": round(counts.tokens / seconds, 1) if seconds else 0.0,
     }
-
-
-def _has_unfinished(run: Run, job: SamplingJob) -> bool:
-    identity = run.model_identity(job.spec.model, job.spec.revision)
-    return identity is None or bool(unfinished_problems(ResolvedJob.of(run, job, identity), job))

@@ -1,334 +1,696 @@
-"""The driver's scheduler of one engine spec: it starts and stops replicas, assigns leases and handles deaths.
+"""The scheduler of a sampling stage: a pure state machine that turns events into actions. No Ray, no clock, no files.
 
-The ledger is the only truth. After a death the scheduler reads it again, and problems that lack samples there go back
-into the queue (failures.py).
+`Scheduler.step(event)` returns the actions that follow from an event. The driver (sampler.py) carries them out on Ray.
+Tests and tests/bench/scale.py run the same machine in virtual time.
+
+A *group* is the replicas of one engine spec and the jobs that they sample. Problems are leased to replicas. A lease has
+a number that is never used again, so a message about an older lease or from a former replica changes nothing. Only
+committed samples count: whatever a replica had not committed when it died is sampled again.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
 
-import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from reasonray.config import Failures, Fixed, Policy
+from reasonray.records import Outcome
+from reasonray.sampling.failures import QUARANTINE_AFTER, Death, FailureTracker
+from reasonray.sampling.policy import next_samples
+from reasonray.sampling.queue import ProblemQueue
+from reasonray.sampling.state import Integers, ProblemStates
+from reasonray.sampling.work import Counts, FinishedSample, Isolation, Report, Usage
 
-from reasonray.config import Fixed, UserError
-from reasonray.engines.protocol import EngineDied
-from reasonray.sampling.failures import FailureTracker
-from reasonray.sampling.pool import ReplicaPool, draining_nodes, has_room
-from reasonray.sampling.queue import Entry, ProblemQueue
-from reasonray.sampling.replica import LeaseResult, Started
-from reasonray.sampling.work import Counts, Isolation, Lease, ProblemState, ResolvedJob, SamplingJob, Snapshot, Usage
-from reasonray.store.run import Run
-from reasonray.store.stored_samples import StoredSamples
-
-_RESIZE_SECONDS = 2.0
-"""Between checks for draining nodes and for room for more replicas."""
+_LEASED_CAPACITIES = 2
+"""Samples leased to a replica, as a multiple of its capacity: enough that it never waits for the driver."""
 
 
 @dataclass(slots=True, eq=False)
-class HeldLease:
-    """A lease that a replica holds."""
+class JobWork:
+    """One job as the scheduler sees it: no text, no model."""
 
-    lease: Lease
-    """Without the problems that the replica released."""
-    first_wave: int
-    """Samples that the lease started with."""
+    name: str
+    states: ProblemStates
+    difficulties: Integers
+    """Of each problem, as indices of `difficulty_names`."""
+    difficulty_names: Sequence[str]
+
+    @property
+    def policy(self) -> Policy:
+        """When a problem has enough samples."""
+        return self.states.policy
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """What the scheduler knows of an engine spec."""
+
+    model: str
+    """For messages."""
+    least: int
+    """Replicas that the group should have while it has work."""
+    most: int
+    accelerators: int = 1
+    """Accelerators of one replica; 1 for a replica without any."""
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class JobsLoaded:
+    """The states of a group's jobs are known: job number → job."""
+
+    group: int
+    jobs: Mapping[int, JobWork]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPlaced:
+    """A replica has its node, and so its accelerators; its engine is starting."""
+
+    replica: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaUp:
+    """A replica's engine is up."""
+
+    replica: int
+    capacity: int
+    """Requests in flight that keep the engine busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReported:
+    """A replica reported what it did since its last report."""
+
+    replica: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDied:
+    """A replica is gone; the cause is anything but a mistake of the user."""
+
+    replica: int
+    cause: str
+    now: float
+    """Seconds, from any start."""
+    lost_its_node: bool = False
+    """Its node was preempted or failed: neither its engine nor its problems are to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    """The state of the cluster, every few seconds."""
+
+    now: float
+    room: Sequence[int]
+    """Of each group: how many more of its replicas could be placed, or asked of an autoscaler."""
+    draining: frozenset[str] = frozenset()
+    """Nodes that will go soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent:
+    """A limit of the budget is reached: abort what is in flight, and end."""
+
+
+Event = JobsLoaded | ReplicaPlaced | ReplicaUp | ReplicaReported | ReplicaDied | ClusterChanged | BudgetSpent
+
+
+# Actions
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a replica."""
+
+    replica: int
+    group: int
+    avoid: frozenset[str] = frozenset()
+    """Nodes on which replicas of this group failed to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop a replica, and free its accelerators."""
+
+    replica: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Take a replica that is up and has nothing to do out of its group: another group waits for its place."""
+
+    replica: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Lease problems of one job to a replica."""
+
+    lease: int
+    replica: int
+    job: int
+    problems: tuple[int, ...]
+    """Indices in the job."""
+    isolation: Isolation = Isolation.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Ask a replica to return problems that it has not started."""
+
+    replica: int
+    count: int | None
+    """At most so many; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Abort a replica's samples in flight; it commits the finished ones, and its leases end."""
+
+    replica: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordError:
+    """Commit an ERROR for a sample that killed its replica while nothing else was in flight."""
+
+    job: int
+    problem: int
+    sample: int
+    resample: int
+    reason: str
+
+
+Action = Start | Stop | GiveBack | Assign | Release | Abort | RecordError
+
+
+# State
 
 
 @dataclass(slots=True, eq=False)
-class ReplicaState:
-    """What the driver knows of one replica."""
+class _Lease:
+    job: int
+    isolation: Isolation
+    running: dict[int, int]
+    """Problem → samples that it starts with."""
+    ended: set[int] = field(default_factory=set)
+    """Problems that are sampled, but not committed yet."""
 
-    actor: Any
+
+@dataclass(slots=True, eq=False)
+class _Replica:
+    number: int
+    group: _Group
+    node: str = ""
+    is_placed: bool = False
     is_up: bool = False
     capacity: int = 0
-    node: str = ""
-    leases: list[HeldLease] = field(default_factory=list)
+    leases: dict[int, _Lease] = field(default_factory=dict)
+    load: int = 0
+    """Samples that its running problems start with."""
+    running: int = 0
+    """Problems that it samples or will sample."""
     is_releasing: bool = False
     """It was asked to release problems and has not answered yet."""
+    has_none_to_release: bool = False
+    """Its last answer was less than what it was asked for, and it got no lease since."""
     is_leaving: bool = False
     """Its node is draining: it gets no more leases."""
-    baseline: Snapshot = field(default_factory=Snapshot)
-    """Its counts when this stage began; a replica outlives a stage."""
-    latest: Snapshot = field(default_factory=Snapshot)
-    """Its counts at the last poll."""
+    is_failing: bool = False
+    """Its death is about to be reported: what it got now would be blamed for it."""
+    uncommitted: deque[FinishedSample] = field(default_factory=deque)
+    committed: int = 0
+    """Samples of its reports that are committed."""
+    ended: deque[tuple[int, int, int]] = field(default_factory=deque)
+    """(lease, problem, samples reported before) of problems that end with the next commits."""
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def is_isolated(self) -> bool:
+        return any(lease.isolation is not Isolation.NONE for lease in self.leases.values())
+
+    @property
+    def has_room(self) -> bool:
+        is_open = self.is_up and not (self.is_leaving or self.is_releasing or self.is_failing)
+        return is_open and self.load < _LEASED_CAPACITIES * self.capacity and not self.is_isolated
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    number: int
+    spec: GroupSpec
+    queue: ProblemQueue
+    failures: FailureTracker
+    replicas: dict[int, _Replica] = field(default_factory=dict)
+    jobs: dict[int, JobWork] = field(default_factory=dict)
+    is_loaded: bool = False
+    unfinished: int = 0
+    """Problems that need more samples."""
+    capacity: int = 0
+    """Of the first replica that was up."""
+    num_up: int = 0
+    may_have_room: bool = True
+    """The queue was empty after the last assignment, so more than the replica that changed may have room."""
+
+    @property
+    def is_finished(self) -> bool:
+        return self.is_loaded and self.unfinished == 0
+
+    @property
+    def staying(self) -> list[_Replica]:
+        return [replica for replica in self.replicas.values() if not replica.is_leaving]
+
+    @property
+    def wanted(self) -> int:
+        """How many replicas the backlog is worth."""
+        if self.is_finished:
+            return 0
+        if not self.capacity:
+            return self.spec.least
+        samples = self.queue.first_wave + sum(replica.load for replica in self.replicas.values())
+        return min(self.spec.most, max(self.spec.least, ceil(samples / self.capacity)))
+
+
+@dataclass(slots=True)
+class _Forecast:
+    """What the unfinished problems can still get, over all jobs."""
+
+    most: int = 0
+    """Samples that unfinished problems can still get."""
+    samples: int = 0
+    """Samples that unfinished problems have."""
+    uncommitted: int = 0
+    """Samples that are finished, but not committed yet."""
+    unfinished: int = 0
+    finished: int = 0
+    samples_of_finished: int = 0
 
 
 class Scheduler:
-    """The replicas of one spec and the queue that they share."""
+    """All groups of a stage: their replicas, their problems and the leases that connect the two."""
 
-    def __init__(self, run: Run, jobs: Sequence[SamplingJob], pool: ReplicaPool) -> None:
-        self.jobs, self.spec = jobs, jobs[0].spec
-        self._run, self._pool = run, pool
-        self._min_replicas, self._max_replicas = jobs[0].replicas
-        self._resolved: dict[str, ResolvedJob] = {}
-        """Name → job, once a replica has reported the identity of the model."""
-        self._queue = ProblemQueue()
-        self._replicas: list[ReplicaState] = []
-        """Up or starting."""
-        self._former: list[ReplicaState] = []
-        """Dead or stopped; their counts still count."""
-        self._pending: dict[Any, tuple[ReplicaState, Callable[[Any], None]]] = {}
-        """Ray reference → its replica, and the function that handles its result."""
-        self._failures = FailureTracker(run.config.failures)
-        self._num_problems = self._max_rollouts = 0
-        """Unfinished problems when the stage began, and the most samples that they can get."""
-        self._resized_at = 0.0
+    def __init__(self, groups: Sequence[GroupSpec], limits: Failures) -> None:
+        self._groups = [
+            _Group(number, spec, ProblemQueue(self._first_wave), FailureTracker(limits))
+            for number, spec in enumerate(groups)
+        ]
+        self._jobs: dict[int, JobWork] = {}
+        self._replicas: dict[int, _Replica] = {}
+        self._next_replica = self._next_lease = 0
+        self._forecast = _Forecast()
+        self._former_usage = Usage()
+        self.counts: dict[int, Counts] = {}
+        """Job number → counts of the samples finished in this stage; those not committed yet are included."""
+        self.is_exhausted = False
+        """The budget is spent."""
 
-    def start(self) -> None:
-        """Start the minimum number of replicas."""
-        for actor in self._pool.replicas_for(self.spec, self._min_replicas):
-            self._start_replica(actor)
+    def step(self, event: Event) -> list[Action]:
+        """Return the actions that follow from an event.
+
+        Raises:
+            UserError: replicas die again and again.
+        """
+        match event:
+            case JobsLoaded():
+                return self._on_loaded(event)
+            case ClusterChanged():
+                return self._on_cluster(event)
+            case BudgetSpent():
+                return self._on_budget_spent()
+        replica = self._replicas.get(event.replica)
+        if replica is None:  # a late message of a replica that was stopped or died
+            return []
+        match event:
+            case ReplicaPlaced():
+                replica.is_placed, replica.node = True, event.node
+                return []
+            case ReplicaUp():
+                return self._on_up(replica, event.capacity)
+            case ReplicaReported():
+                return self._on_report(replica, event.report)
+            case ReplicaDied():
+                return self._on_death(replica, event)
 
     @property
-    def is_up(self) -> bool:
-        """Whether a replica is up, so that the unfinished problems are known."""
-        return bool(self._resolved)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether problems are queued or leased, or not known yet."""
-        return not self.is_up or bool(self._queue) or self.has_leases
-
-    @property
-    def has_leases(self) -> bool:
-        """Whether a replica holds a lease."""
-        return any(replica.leases for replica in self._replicas)
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do: every problem has its samples, or the budget is spent and no lease open."""
+        if self.is_exhausted:
+            return not any(replica.leases for replica in self._replicas.values())
+        return all(group.is_finished for group in self._groups)
 
     @property
     def replicas_up(self) -> int:
-        """The number of replicas that are up."""
-        return len(self._up)
+        """The number of replicas whose engine is up."""
+        return sum(replica.is_up for replica in self._replicas.values())
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators that replicas hold; a replica without a node holds none."""
+        return sum(
+            replica.group.spec.accelerators for replica in self._replicas.values() if replica.is_placed or replica.is_up
+        )
 
     @property
     def deaths(self) -> int:
         """The number of replicas that died."""
-        return self._failures.total
-
-    @property
-    def accelerators(self) -> int:
-        """GPUs that the replicas hold, up or starting; the number of replicas if they use no GPUs."""
-        return len(self._replicas) * max(1, self.spec.gpus)
-
-    def remaining(self) -> int:
-        """Return the rollouts still to come: exact for policy "fixed", else extrapolated from finished problems."""
-        rollouts = sum(counts.rollouts for counts in self.counts_by_job().values())
-        if all(isinstance(job.policy, Fixed) for job in self._resolved.values()):
-            return max(0, self._max_rollouts - rollouts)
-        leased = sum(len(held.lease.problems) for replica in self._replicas for held in replica.leases)
-        unfinished = len(self._queue) + leased
-        finished = self._num_problems - unfinished
-        return round(unfinished * rollouts / finished) if finished > 0 else self._max_rollouts
-
-    def pending(self) -> list[Any]:
-        """Return the Ray references that the scheduler waits for."""
-        return list(self._pending)
-
-    def receive(self, reference: Any) -> None:
-        """Handle the result of a pending reference.
-
-        Raises:
-            UserError: the replica raised one, or too many replicas died.
-        """
-        if reference not in self._pending:  # its replica was removed by another result of the same wait
-            return
-        replica, handle = self._pending.pop(reference)
-        try:
-            result = ray.get(reference)
-        except (RayActorError, OutOfMemoryError) as error:
-            self._replace_dead(replica, str(error).splitlines()[0])
-        except RayTaskError as error:
-            if not isinstance(error.cause, EngineDied | OSError):
-                raise error.cause if isinstance(error.cause, UserError) else error from None
-            self._replace_dead(replica, f"{type(error.cause).__name__}: {error.cause}".splitlines()[0])
-        else:
-            handle(result)
-
-    def assign_leases(self) -> None:
-        """Assign queued problems to replicas that have room; rebalance when the queue is empty."""
-        for replica in self._up:
-            if replica.is_leaving or any(held.lease.isolation is not Isolation.NONE for held in replica.leases):
-                continue
-            if self._queue.quarantine and not replica.leases:
-                job, state = self._queue.quarantine.popleft()
-                self._lease(replica, [(job, state)], self._failures.isolation_for(job, state))
-                continue
-            samples = sum(held.first_wave for held in replica.leases)
-            while samples < 2 * replica.capacity and (group := self._queue.pop(self._group_size(replica.capacity))):
-                samples += self._lease(replica, group)
-        self._rebalance()
-
-    def resize(self) -> None:
-        """Leave draining nodes, and start another replica if there is work and room; at most every few seconds."""
-        if time.monotonic() - self._resized_at < _RESIZE_SECONDS:
-            return
-        self._resized_at = time.monotonic()
-        draining = draining_nodes()
-        for replica in self._up:
-            if replica.node in draining and not replica.is_leaving:
-                replica.is_leaving = True
-                self._request_release(replica)
-            if replica.is_leaving and not replica.leases:
-                self._stop(replica)
-        staying = sum(not replica.is_leaving for replica in self._replicas)
-        has_more_work = self._queue.first_wave > sum(replica.capacity for replica in self._replicas)
-        if staying < self._min_replicas or (staying < self._max_replicas and has_more_work and has_room(self.spec)):
-            self._run.events.emit("replica", state="joined", count=staying + 1)
-            self._start_replica(self._pool.start_replica(self.spec))
-
-    def reconcile(self) -> int:
-        """Read the ledgers again, queue what is unfinished, and return how many problems that is.
-
-        Problems that the driver has lost track of come back in this way.
-        """
-        for job in self.jobs:
-            resolved = self._resolved[job.name]
-            for state in unfinished_problems(resolved, job):
-                self._queue.add(resolved, state)
-        return len(self._queue)
-
-    def abort(self) -> None:
-        """Empty the queue and abort all samples in flight; leases end with the samples that they have finished."""
-        self._queue = ProblemQueue()
-        aborts = [replica.actor.abort.remote() for replica in self._up]
-        ray.wait(aborts, num_returns=len(aborts), timeout=5)
-
-    def poll(self) -> None:
-        """Request every replica's snapshot; a replica that does not answer keeps its last one."""
-        requests = {replica.actor.snapshot.remote(): replica for replica in self._up}
-        ready, _ = ray.wait(list(requests), num_returns=len(requests), timeout=1) if requests else ([], [])
-        for reference in ready:
-            try:
-                requests[reference].latest = ray.get(reference)
-            except RayActorError:
-                continue  # the pending results of its leases report the death, too
-        for job, counts in self.counts_by_job().items():
-            self._queue.update_lengths(job, counts)
-
-    def counts_by_job(self) -> dict[str, Counts]:
-        """Return each job's counts since the stage began, as of the last poll."""
-        total = {job: Counts() for job in self._resolved}
-        for replica in (*self._replicas, *self._former):
-            for job, counts in total.items():
-                counts.add(replica.latest.counts_by_job.get(job, Counts()))
-                counts.subtract(replica.baseline.counts_by_job.get(job, Counts()))
-        return total
+        return sum(group.failures.total for group in self._groups)
 
     def usage(self) -> Usage:
-        """Return the usage of all replicas since the stage began, as of the last poll."""
-        replicas = (*self._replicas, *self._former)
-        return sum((replica.latest.usage - replica.baseline.usage for replica in replicas), Usage())
+        """Return the usage of all replicas in this stage, as far as they reported it."""
+        return sum((replica.usage for replica in self._replicas.values()), self._former_usage)
 
-    @property
-    def _up(self) -> list[ReplicaState]:
-        return [replica for replica in self._replicas if replica.is_up]
+    def waiting(self) -> list[tuple[int, int]]:
+        """Return (group, replicas) of groups with less replicas on a node than they should have at least."""
+        missing = [
+            (group.number, group.spec.least - sum(replica.is_placed for replica in group.staying))
+            for group in self._groups
+            if not group.is_finished and not self.is_exhausted
+        ]
+        return [(number, count) for number, count in missing if count > 0]
 
-    def _start_replica(self, actor: Any) -> None:
-        replica = ReplicaState(actor)
-        self._replicas.append(replica)
-        reference = actor.start.remote(self.spec.model, self.spec.revision)
-        self._pending[reference] = replica, lambda started: self._on_started(replica, started)
+    def avoided_nodes(self, group: int) -> frozenset[str]:
+        """Return the nodes on which replicas of a group failed to start repeatedly."""
+        return self._groups[group].failures.avoided_nodes()
 
-    def _on_started(self, replica: ReplicaState, started: Started) -> None:
-        replica.is_up, replica.capacity, replica.node = True, started.capacity, started.node
-        replica.baseline = replica.latest = started.snapshot
-        if self._resolved:
-            return
-        self._run.record_model_identity(self.spec.model, self.spec.revision, started.identity)
-        for job in self.jobs:
-            resolved = self._resolved[job.name] = ResolvedJob.of(self._run, job, started.identity)
-            for state in unfinished_problems(resolved, job):
-                self._queue.add(resolved, state)
-                self._num_problems += 1
-                self._max_rollouts += state.remaining(resolved.policy)
+    def remaining(self) -> int:
+        """Return how many samples are still to come; never more than the policies can still ask for.
 
-    def _group_size(self, capacity: int) -> int:
-        """Return how many samples a lease starts with: half a replica's capacity, less towards the end of a stage."""
-        return max(1, min(capacity // 2, self._queue.first_wave // (2 * self.replicas_up)))
+        Exact for policy "fixed", else by the mean of the problems that are finished.
+        """
+        forecast = self._forecast
+        most = max(0, forecast.most - forecast.uncommitted)
+        if not forecast.finished or all(isinstance(job.policy, Fixed) for job in self._jobs.values()):
+            return most
+        mean = forecast.samples_of_finished / forecast.finished
+        expected = round(forecast.unfinished * mean) - forecast.samples - forecast.uncommitted
+        return min(most, max(0, expected))
 
-    def _lease(self, replica: ReplicaState, group: list[Entry], isolation: Isolation = Isolation.NONE) -> int:
-        job = group[0][0]
-        lease = Lease(job, tuple(state for _, state in group), isolation)
-        held = HeldLease(lease, sum(state.first_wave(job.policy) for state in lease.problems))
-        replica.leases.append(held)
-        reference = replica.actor.run_lease.remote(lease)
-        self._pending[reference] = replica, lambda result: self._on_finished(replica, held, result)
-        return held.first_wave
+    def _on_loaded(self, event: JobsLoaded) -> list[Action]:
+        group = self._groups[event.group]
+        group.is_loaded, group.jobs = True, dict(event.jobs)
+        for number, job in event.jobs.items():
+            self._jobs[number], self.counts[number] = job, Counts()
+            waves = job.states.first_waves()
+            group.queue.fill(number, job.difficulties, waves)
+            unfinished = waves > 0
+            group.unfinished += int(unfinished.sum())
+            samples = int(job.states.num_finished[unfinished].sum())
+            self._forecast.samples += samples
+            self._forecast.unfinished += int(unfinished.sum())
+            self._forecast.most += job.states.total_remaining(unfinished)
+        return self._assign(group)
 
-    def _on_finished(self, replica: ReplicaState, held: HeldLease, result: LeaseResult) -> None:
-        # Released problems count here too: a lease may end before the answer to the release request arrives.
-        self._requeue_released([held], result.released)
-        replica.leases.remove(held)
-        self._failures.reset_streak()
+    def _on_up(self, replica: _Replica, capacity: int) -> list[Action]:
+        replica.is_placed = replica.is_up = True
+        replica.capacity = capacity
+        replica.group.capacity = replica.group.capacity or capacity
+        replica.group.num_up += 1
+        return [Abort(replica.number)] if self.is_exhausted else self._assign(replica.group, replica)
 
-    def _rebalance(self) -> None:
-        """Have the busiest replica release half of its unstarted problems if another has nothing to do."""
-        staying = [replica for replica in self._up if not replica.is_leaving]
-        if self._queue or not staying or any(replica.is_releasing for replica in self._up):
-            return
-        busiest = max(staying, key=_shared_problems)
-        problems = _shared_problems(busiest)
-        if problems > 1 and min(map(_shared_problems, staying)) == 0:
-            self._request_release(busiest, problems // 2)
-
-    def _request_release(self, replica: ReplicaState, count: int | None = None) -> None:
-        """Ask a replica to release up to `count` problems that it has not started, or all of them."""
-        replica.is_releasing = True
-        leases = list(replica.leases)  # a problem released here may be leased to the same replica again meanwhile
-
-        def on_released(keys: Collection[tuple[str, str]]) -> None:
+    def _on_report(self, replica: _Replica, report: Report) -> list[Action]:
+        replica.usage = report.usage
+        replica.is_failing = report.is_failing
+        for sample in report.samples:
+            self._count(replica, sample)
+        for lease, problem, before in report.ended:
+            self._end(replica, lease, problem, before)
+        self._commit(replica, report.committed)
+        if report.released is not None:
             replica.is_releasing = False
-            self._requeue_released(leases, keys)
+            replica.has_none_to_release = not report.released
+            for lease, problem in report.released:
+                self._take_back(replica, lease, problem)
+        actions = self._assign(replica.group, replica)
+        if replica.is_leaving and not replica.leases:
+            actions.append(self._stop(replica, "its node is about to go"))
+        return actions
 
-        self._pending[replica.actor.release.remote(count)] = replica, on_released
+    def _count(self, replica: _Replica, sample: FinishedSample) -> None:
+        lease = replica.leases[sample.lease]
+        job = self._jobs[lease.job]
+        difficulty = int(job.difficulties[sample.problem])
+        self.counts[lease.job].add_sample(sample.outcome, sample.tokens, job.difficulty_names[difficulty])
+        replica.group.queue.learn(lease.job, difficulty, sample.tokens)
+        replica.uncommitted.append(sample)
+        self._forecast.uncommitted += 1
 
-    def _requeue_released(self, leases: Sequence[HeldLease], keys: Collection[tuple[str, str]]) -> None:
-        """Put the problems that a replica released back into the queue, and take them out of its leases."""
-        for held in leases:
-            job, problems = held.lease.job, held.lease.problems
-            for state in problems:
-                if (job.name, state.problem.id) in keys:
-                    self._queue.add(job, state, first=True)
-            kept = tuple(state for state in problems if (job.name, state.problem.id) not in keys)
-            held.lease = replace(held.lease, problems=kept)
+    def _end(self, replica: _Replica, number: int, problem: int, before: int) -> None:
+        """Take a problem out of a replica's load; its lease ends with the commit of its last sample."""
+        lease = replica.leases[number]
+        replica.load -= lease.running.pop(problem)
+        replica.running -= 1
+        lease.ended.add(problem)
+        replica.ended.append((number, problem, before))
 
-    def _stop(self, replica: ReplicaState) -> None:
+    def _commit(self, replica: _Replica, committed: int) -> None:
+        """Count a replica's samples up to the given number as committed, and finish the problems that end there."""
+        while replica.committed < committed:
+            sample = replica.uncommitted.popleft()
+            replica.committed += 1
+            self._forecast.uncommitted -= 1
+            self._record(replica.leases[sample.lease].job, sample.problem, sample.sample, sample.outcome)
+            replica.group.failures.reset_streak()
+        while replica.ended and replica.ended[0][2] <= committed:
+            number, problem, _ = replica.ended.popleft()
+            lease = replica.leases[number]
+            lease.ended.discard(problem)
+            self._settle(replica.group, lease.job, problem)
+            self._close_if_empty(replica, number)
+
+    def _record(self, job: int, problem: int, sample: int, outcome: Outcome) -> None:
+        states = self._jobs[job].states
+        if outcome is Outcome.CORRECT and states.correct[problem] == 0:
+            self.counts[job].covered += 1
+        remaining = states.remaining(problem)
+        states.record(problem, sample, outcome)
+        self._forecast.most -= remaining - states.remaining(problem)
+        self._forecast.samples += 1
+
+    def _settle(self, group: _Group, job: int, problem: int) -> None:
+        """Finish a problem that has its samples; queue it again if it has not."""
+        states = self._jobs[job].states
+        if states.is_satisfied(problem):
+            group.unfinished -= 1
+            samples = int(states.num_finished[problem])
+            self._forecast.unfinished -= 1
+            self._forecast.most -= states.remaining(problem)
+            self._forecast.samples -= samples
+            self._forecast.finished += 1
+            self._forecast.samples_of_finished += samples
+        elif not self.is_exhausted:
+            self._put_back(group, job, problem)
+
+    def _put_back(self, group: _Group, job: int, problem: int) -> None:
+        """Queue a problem that needs more samples."""
+        work = self._jobs[job]
+        if work.states.deaths[problem] >= QUARANTINE_AFTER:
+            group.queue.quarantine.append((job, problem))
+        else:
+            group.queue.put_back(job, int(work.difficulties[problem]), problem)
+
+    def _take_back(self, replica: _Replica, number: int, problem: int) -> None:
+        """Queue a problem that a replica released without a sample started."""
+        lease = replica.leases[number]
+        replica.load -= lease.running.pop(problem)
+        replica.running -= 1
+        if not self.is_exhausted:
+            self._put_back(replica.group, lease.job, problem)
+        self._close_if_empty(replica, number)
+
+    def _close_if_empty(self, replica: _Replica, number: int) -> None:
+        lease = replica.leases[number]
+        if not (lease.running or lease.ended):
+            del replica.leases[number]
+
+    def _on_death(self, replica: _Replica, event: ReplicaDied) -> list[Action]:
+        group = replica.group
+        death = Death(event.cause, event.now, replica.node, not replica.is_up, event.lost_its_node)
+        group.failures.record(death)
         self._remove(replica)
-        self._run.events.emit("replica", state="left", cause="its node is about to go")
-        self._pool.stop_replica(replica.actor)
+        self._forecast.uncommitted -= len(replica.uncommitted)
+        for sample in replica.uncommitted:
+            job = self._jobs[replica.leases[sample.lease].job]
+            difficulty = job.difficulty_names[int(job.difficulties[sample.problem])]
+            self.counts[replica.leases[sample.lease].job].subtract_sample(sample.outcome, sample.tokens, difficulty)
+        actions: list[Action] = []
+        for lease in replica.leases.values():
+            for problem in lease.ended:
+                self._settle(group, lease.job, problem)
+            for problem in lease.running:
+                actions += self._lose(group, lease, problem, event)
+        group.failures.raise_on_crash_loop(group.spec.model, event.now)
+        return actions + self._assign(group)
 
-    def _remove(self, replica: ReplicaState) -> None:
-        self._replicas.remove(replica)
-        self._former.append(replica)
-        self._pending = {
-            reference: (owner, handle) for reference, (owner, handle) in self._pending.items() if owner is not replica
-        }
+    def _lose(self, group: _Group, lease: _Lease, problem: int, event: ReplicaDied) -> list[Action]:
+        """Queue a problem that was sampled as its replica died; the deaths that it may have caused isolate it."""
+        states = self._jobs[lease.job].states
+        if states.is_satisfied(problem) or event.lost_its_node or self.is_exhausted:
+            self._settle(group, lease.job, problem)
+            return []
+        actions: list[Action] = []
+        deaths = min(255, int(states.deaths[problem]) + 1)
+        states.deaths[problem] = deaths
+        if lease.isolation is Isolation.SAMPLE:
+            sample = next_samples(states.policy, states.state(problem))[0]
+            reason = f"the engine died {deaths} times on this: {event.cause}"
+            resample = states.resamples(problem).get(sample, 0)
+            actions.append(RecordError(lease.job, problem, sample, resample, reason))
+            self._record(lease.job, problem, sample, Outcome.FAILED)
+            self.counts[lease.job].add_sample(Outcome.FAILED, 0, self._difficulty_of(lease.job, problem))
+        self._settle(group, lease.job, problem)
+        return actions
 
-    def _replace_dead(self, replica: ReplicaState, cause: str) -> None:
-        """Requeue a dead replica's work, and start another one if too few are left."""
-        self._failures.record(cause)
+    def _difficulty_of(self, job: int, problem: int) -> str:
+        work = self._jobs[job]
+        return work.difficulty_names[int(work.difficulties[problem])]
+
+    def _on_budget_spent(self) -> list[Action]:
+        self.is_exhausted = True
+        for group in self._groups:
+            group.queue.clear()
+        pending = [replica for replica in self._replicas.values() if not replica.is_up]
+        stops = [self._stop(replica, "the budget is spent") for replica in pending]
+        return [*stops, *(Abort(number) for number in self._replicas)]
+
+    def _on_cluster(self, event: ClusterChanged) -> list[Action]:
+        if self.is_exhausted:
+            return []
+        actions: list[Action] = []
+        for replica in list(self._replicas.values()):
+            if replica.node in event.draining and not replica.is_leaving:
+                replica.is_leaving = True
+                actions += self._leave(replica)
+        for group in self._groups:
+            actions += self._give_back(group)
+        for group in self._groups:
+            missing = group.wanted - len(group.staying)
+            count = min(missing, event.room[group.number])
+            if not self._replicas and missing > 0:  # nothing holds what this group waits for: Ray queues the replicas
+                count = min(missing, group.spec.least)
+            if count > 0 and group.failures.may_start(event.now):
+                actions += [self._start(group) for _ in range(count)]
+                break  # the room of the other groups is less now
+        return actions
+
+    def _leave(self, replica: _Replica) -> list[Action]:
+        if not replica.leases:
+            return [self._stop(replica, "its node is about to go")]
+        replica.is_releasing = True
+        return [Release(replica.number, None)]
+
+    def _give_back(self, group: _Group) -> list[Action]:
+        """Stop starting replicas beyond what the backlog is worth; all of a finished group if another group waits."""
+        surplus = len(group.staying) - group.wanted
+        starting = [replica for replica in reversed(group.staying) if not replica.is_up]
+        actions: list[Action] = [
+            self._stop(replica, "no work is left for it") for replica in starting[: max(0, surplus)]
+        ]
+        another_waits = any(
+            other.wanted > sum(replica.is_placed for replica in other.staying) for other in self._groups
+        )
+        if group.is_finished and another_waits:
+            for replica in [replica for replica in group.replicas.values() if not replica.leases]:
+                self._remove(replica)
+                actions.append(GiveBack(replica.number))
+        return actions
+
+    def _start(self, group: _Group) -> Start:
+        number = self._next_replica
+        self._next_replica += 1
+        group.replicas[number] = self._replicas[number] = _Replica(number, group)
+        return Start(number, group.number, group.failures.avoided_nodes())
+
+    def _stop(self, replica: _Replica, reason: str) -> Stop:
         self._remove(replica)
-        lost = [held.lease for held in replica.leases]
-        self._run.events.emit("death", cause=cause, problems=sum(len(lease.problems) for lease in lost))
-        self._pool.stop_replica(replica.actor)
-        self._failures.requeue(lost, cause, self._queue)
-        self._failures.raise_on_crash_loop(self.spec.model)
-        if len(self._replicas) < self._min_replicas:
-            self._start_replica(self._pool.start_replica(self.spec))
+        return Stop(replica.number, reason)
 
+    def _remove(self, replica: _Replica) -> None:
+        del self._replicas[replica.number], replica.group.replicas[replica.number]
+        replica.group.num_up -= replica.is_up
+        self._former_usage += replica.usage
 
-def _shared_problems(replica: ReplicaState) -> int:
-    return sum(len(held.lease.problems) for held in replica.leases if held.lease.isolation is Isolation.NONE)
+    def _assign(self, group: _Group, changed: _Replica | None = None) -> list[Action]:
+        """Lease queued problems, to the emptiest replica first; share the last ones when the queue is empty.
 
+        Args:
+            group: the group.
+            changed: the only replica that may have got room since the last call; None if others may have it, too.
+        """
+        if self.is_exhausted:
+            return []
+        actions = self._assign_quarantined(group) if group.queue.quarantine else []
+        may_have_room = group.replicas.values() if changed is None or group.may_have_room else (changed,)
+        emptiest = [(replica.load / replica.capacity, replica.number) for replica in may_have_room if replica.has_room]
+        heapq.heapify(emptiest)
+        while group.queue and emptiest:
+            replica = group.replicas[emptiest[0][1]]
+            job, problems = group.queue.pop(self._lease_samples(group, replica.capacity))
+            actions.append(self._lease(replica, job, problems))
+            if replica.has_room:
+                heapq.heapreplace(emptiest, (replica.load / replica.capacity, replica.number))
+            else:
+                heapq.heappop(emptiest)
+        group.may_have_room = not group.queue
+        return actions or self._rebalance(group)
 
-def unfinished_problems(resolved: ResolvedJob, job: SamplingJob) -> list[ProblemState]:
-    """Return the states of the job's problems that need more samples, by what its ledger holds."""
-    stored = resolved.ledger.stored_samples()
-    states = [
-        resolved.problem_state(problem, stored.get((problem.id, resolved.fingerprint), StoredSamples()))
-        for problem in job.problems
-    ]
-    return [state for state in states if not state.is_satisfied(resolved.policy)]
+    def _assign_quarantined(self, group: _Group) -> list[Action]:
+        """Lease one problem in quarantine to each replica without leases."""
+        actions: list[Action] = []
+        for replica in group.replicas.values():
+            if group.queue.quarantine and replica.has_room and not replica.leases:
+                job, problem = group.queue.quarantine.popleft()
+                is_sure = self._jobs[job].states.deaths[problem] > QUARANTINE_AFTER
+                isolation = Isolation.SAMPLE if is_sure else Isolation.PROBLEM
+                actions.append(self._lease(replica, job, [problem], isolation))
+        return actions
+
+    def _lease_samples(self, group: _Group, capacity: int) -> int:
+        """Return how many samples a lease starts with: half a replica's capacity, less towards the end of a stage."""
+        return max(1, min(capacity // 2, group.queue.first_wave // (2 * group.num_up)))
+
+    def _lease(
+        self, replica: _Replica, job: int, problems: Sequence[int], isolation: Isolation = Isolation.NONE
+    ) -> Assign:
+        running = {problem: self._first_wave(job, problem) for problem in problems}
+        number = self._next_lease
+        self._next_lease += 1
+        replica.leases[number] = _Lease(job, isolation, running)
+        replica.load += sum(running.values())
+        replica.running += len(running)
+        replica.has_none_to_release = False
+        return Assign(number, replica.number, job, tuple(problems), isolation)
+
+    def _first_wave(self, job: int, problem: int) -> int:
+        return self._jobs[job].states.first_wave(problem)
+
+    def _rebalance(self, group: _Group) -> list[Action]:
+        """Have the busiest replicas release half of their unstarted problems, one for each that has nothing to do."""
+        if group.queue:
+            return []
+        staying = [
+            replica for replica in group.staying if replica.is_up and not (replica.is_isolated or replica.is_failing)
+        ]
+        idle = sum(replica.running == 0 and not replica.is_releasing for replica in staying)
+        idle -= sum(replica.is_releasing for replica in staying)
+        if idle <= 0:
+            return []
+        busy = [
+            replica
+            for replica in staying
+            if replica.running > 1 and not (replica.is_releasing or replica.has_none_to_release)
+        ]
+        actions: list[Action] = []
+        for replica in heapq.nlargest(idle, busy, key=lambda replica: replica.running):
+            replica.is_releasing = True
+            actions.append(Release(replica.number, replica.running // 2))
+        return actions

@@ -28,13 +28,11 @@ class Telemetry:
         """Raise the counters to the counts."""
         self._in_flight.set(in_flight)
         for job, counts in counts_by_job.items():
-            increase = deepcopy(counts)
-            increase.subtract(self._exported.get(job, Counts()))
-            self._exported[job] = deepcopy(counts)
-            for outcome, count in increase.outcomes.items():
-                if count:
-                    self._rollouts.inc(count, {"arm": job, "outcome": outcome})
-            if increase.tokens:
-                self._tokens.inc(increase.tokens, {"arm": job})
-            if increase.covered:
-                self._covered.inc(increase.covered, {"arm": job})
+            before, self._exported[job] = self._exported.get(job, Counts()), deepcopy(counts)
+            for outcome, count in counts.outcomes.items():
+                if count > before.outcomes[outcome]:
+                    self._rollouts.inc(count - before.outcomes[outcome], {"arm": job, "outcome": outcome})
+            if counts.tokens > before.tokens:
+                self._tokens.inc(counts.tokens - before.tokens, {"arm": job})
+            if counts.covered > before.covered:
+                self._covered.inc(counts.covered - before.covered, {"arm": job})

@@ -1,19 +1,20 @@
-"""The records that pass between driver and replicas: sampling jobs, problem states, leases, counts."""
+"""The records that pass between driver and replicas: sampling jobs, leases, reports, counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
+from typing import NamedTuple
 
 from reasonray.config import Policy, Prompt, PromptedModel, Sampling
 from reasonray.config.engines import Engine
 from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
-from reasonray.sampling.policy import SampleState, is_satisfied, max_samples, next_samples
+from reasonray.sampling.policy import ProblemState
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
 from reasonray.store.stored_samples import StoredSamples
@@ -31,6 +32,8 @@ class EngineSpec:
     cpus: float
     seed: int
     trust_remote_code: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels that a node must have to hold a replica."""
 
     def __hash__(self) -> int:
         return hash((self.model, self.gpus, self.cpus))  # an engine's arguments can be compared but not hashed
@@ -48,10 +51,14 @@ class EngineSpec:
             prompted.cpus,
             run.config.seed,
             prompted.trust_remote_code,
+            tuple(sorted(prompted.labels.items())),
         )
 
-    def serves(self, other: EngineSpec) -> bool:
-        """Return whether a replica of this spec can load the other spec's model instead of its own."""
+    def can_serve(self, other: EngineSpec) -> bool:
+        """Return whether a replica of this spec may be asked to load the other spec's model instead of its own.
+
+        Its engine decides then whether the weights can be swapped or the engine has to start anew.
+        """
         return replace(self, model=other.model, revision=other.revision) == other
 
 
@@ -104,6 +111,9 @@ class ResolvedJob:
 
     name: str
     model: str
+    revision: str | None
+    identity: str
+    """Of the model's weights."""
     fingerprint: str
     """Hash of model, weights, prompt and sampling parameters except max_tokens."""
     prompt: Prompt
@@ -123,6 +133,8 @@ class ResolvedJob:
         return ResolvedJob(
             job.name,
             job.spec.model,
+            job.spec.revision,
+            identity,
             fingerprint,
             job.prompt,
             job.sampling,
@@ -141,49 +153,19 @@ class ResolvedJob:
         """Return the 63-bit seed of one sample, a hash: no two samples of a run share a random stream."""
         return int(content_hash(self.seed, self.fingerprint, problem.id, sample)[:16], 16) >> 1
 
-    def problem_state(self, problem: Problem, stored: StoredSamples) -> ProblemState:
-        """Return a problem's state; samples that an earlier max_tokens truncated count as not finished."""
+    def state_of(self, stored: StoredSamples) -> tuple[ProblemState, Mapping[int, int]]:
+        """Return where a problem stands; samples that an earlier max_tokens truncated count as not finished.
+
+        Returns:
+            The state, and sample → how many times it was generated before, for samples that are generated again.
+        """
         resamples = {
             sample: resample + 1
             for sample, (resample, tokens) in stored.truncated.items()
             if tokens in self.earlier_max_tokens and tokens < self.sampling.max_tokens
         }
-        return ProblemState(
-            problem,
-            stored.samples - resamples.keys(),
-            stored.correct,
-            stored.judged - len(resamples),
-            resamples,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemState:
-    """One problem's progress under one job."""
-
-    problem: Problem
-    finished: frozenset[int] = frozenset()
-    """Indices of finished samples."""
-    correct: int = 0
-    judged: int = 0
-    resamples: Mapping[int, int] = field(default_factory=dict)
-    """Sample → how many times it was generated before, for samples that are generated again."""
-
-    def sample_state(self) -> SampleState:
-        """Return the state as policies take it, with nothing in flight."""
-        return SampleState(self.finished, frozenset(), self.correct, self.judged)
-
-    def is_satisfied(self, policy: Policy) -> bool:
-        """Return whether the problem needs no more samples."""
-        return is_satisfied(policy, self.sample_state())
-
-    def remaining(self, policy: Policy) -> int:
-        """Return how many samples the problem can still get."""
-        return max_samples(policy) - len(self.finished)
-
-    def first_wave(self, policy: Policy) -> int:
-        """Return how many samples start at once."""
-        return len(next_samples(policy, self.sample_state()))
+        finished = set(stored.samples - resamples.keys())
+        return ProblemState(finished, set(), stored.correct, stored.judged - len(resamples)), resamples
 
 
 class Isolation(StrEnum):
@@ -193,15 +175,29 @@ class Isolation(StrEnum):
     PROBLEM = "problem"
     """Nothing else is in flight on the replica: if it dies, this problem was the only one there."""
     SAMPLE = "sample"
-    """One sample at a time, each committed at once: if the replica dies, this sample was the only one there."""
+    """One sample, then the lease ends: if the replica dies, this sample was the only one there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedProblem:
+    """A problem of a lease, and where it stands."""
+
+    index: int
+    """Of the problem among those of its job."""
+    problem: Problem
+    state: ProblemState = field(default_factory=ProblemState)
+    resamples: Mapping[int, int] = field(default_factory=dict)
+    """Sample → how many times it was generated before, for samples that are generated again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """Problems of one job, assigned to one replica."""
 
+    number: int
+    """Never used again in a stage."""
     job: ResolvedJob
-    problems: tuple[ProblemState, ...]
+    problems: tuple[LeasedProblem, ...]
     isolation: Isolation = Isolation.NONE
 
 
@@ -218,31 +214,32 @@ class Counts:
     rollouts_by_difficulty: Counter[str] = field(default_factory=Counter)
     tokens_by_difficulty: Counter[str] = field(default_factory=Counter)
 
-    def count(self, rollout: Rollout) -> None:
-        """Add one finished rollout."""
-        self.rollouts += 1
-        self.tokens += rollout.completion_tokens
-        self.correct += rollout.verdict.outcome is Outcome.CORRECT
-        self.outcomes[rollout.verdict.outcome.value] += 1
-        self.rollouts_by_difficulty[rollout.problem.difficulty] += 1
-        self.tokens_by_difficulty[rollout.problem.difficulty] += rollout.completion_tokens
+    def add_sample(self, outcome: Outcome, tokens: int, difficulty: str) -> None:
+        """Add one finished sample."""
+        self._add(1, outcome, tokens, difficulty)
 
-    def add(self, other: Counts) -> None:
-        """Add another's counts."""
-        self._add_times(1, other)
+    def subtract_sample(self, outcome: Outcome, tokens: int, difficulty: str) -> None:
+        """Subtract one finished sample, which was lost before it was committed."""
+        self._add(-1, outcome, tokens, difficulty)
 
-    def subtract(self, other: Counts) -> None:
-        """Subtract another's counts."""
-        self._add_times(-1, other)
+    def _add(self, times: int, outcome: Outcome, tokens: int, difficulty: str) -> None:
+        self.rollouts += times
+        self.tokens += times * tokens
+        self.correct += times * (outcome is Outcome.CORRECT)
+        self.outcomes[outcome.value] += times
+        self.rollouts_by_difficulty[difficulty] += times
+        self.tokens_by_difficulty[difficulty] += times * tokens
 
-    def _add_times(self, times: int, other: Counts) -> None:
-        for name in (count.name for count in fields(self)):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if isinstance(mine, Counter):
-                for key, count in theirs.items():
-                    mine[key] += times * count
-            else:
-                setattr(self, name, mine + times * theirs)
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.rollouts + other.rollouts,
+            self.correct + other.correct,
+            self.covered + other.covered,
+            self.tokens + other.tokens,
+            self.outcomes + other.outcomes,
+            self.rollouts_by_difficulty + other.rollouts_by_difficulty,
+            self.tokens_by_difficulty + other.tokens_by_difficulty,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,20 +260,51 @@ class Usage:
             self.generated_tokens + other.generated_tokens,
         )
 
-    def __sub__(self, other: Usage) -> Usage:
-        return Usage(
-            self.idle_seconds - other.idle_seconds,
-            self.replica_seconds - other.replica_seconds,
-            self.generated_tokens - other.generated_tokens,
-        )
+
+class FinishedSample(NamedTuple):
+    """A sample that a replica has finished and judged; it is safe once it is committed."""
+
+    lease: int
+    problem: int
+    """Index in the lease's job."""
+    sample: int
+    outcome: Outcome
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A replica's counts and usage since it was created; they only grow."""
+class Started:
+    """What a replica serves, once its engine is up."""
 
-    counts_by_job: Mapping[str, Counts] = field(default_factory=dict)
+    identity: str
+    """Of the model's weights."""
+    capacity: int
+    """Requests in flight that keep the engine busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a replica did since its last report. A replica's reports, in order, are its whole history in a stage."""
+
+    node: str = ""
+    started: Started | None = None
+    """Set from the moment on that the engine is up."""
+    phase: str = ""
+    """What a starting engine is doing."""
+    samples: tuple[FinishedSample, ...] = ()
+    """In the order in which they are committed."""
+    ended: tuple[tuple[int, int, int], ...] = ()
+    """(lease, problem, samples reported before it) of problems that are not sampled any more."""
+    released: tuple[tuple[int, int], ...] | None = None
+    """(lease, problem) of problems that were returned without a sample started; None if no release was asked for."""
+    committed: int = 0
+    """How many samples of all reports are committed: always the first ones."""
+    in_flight: int = 0
+    """Requests in the engine."""
     usage: Usage = Usage()
+    """Since the stage began."""
+    is_failing: bool = False
+    """The replica has a fault, which its next report raises."""
 
 
 def make_rollout(
@@ -297,5 +325,6 @@ def make_rollout(
         finish=completion.finish,
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
+        tokens_estimated=completion.tokens_estimated,
         verdict=verdict,
     )

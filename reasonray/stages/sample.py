@@ -12,7 +12,7 @@ from reasonray.checkers.pool import refuse_faulty
 from reasonray.config import UserError
 from reasonray.records import Split
 from reasonray.sampling.policy import assign_problems
-from reasonray.sampling.pool import ReplicaPool, fits, pool_for, refuse_impossible
+from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
 from reasonray.sampling.work import Counts, SamplingJob
 from reasonray.store.progress import log_line
@@ -82,15 +82,9 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
     jobs = _jobs(run)
-    refuse_impossible([(job.spec, job.replicas[0]) for job in jobs])
-    result = SamplingResult()
     with pool_for(run, pool) as replicas:
-        for group in _groups(jobs):
-            added = run_jobs(run, "sample", group, replicas, budget=run.config.budget, spent=_spent(run))
-            _print_result(run, group, added)
-            result = result.followed_by(added)
-            if added.exhausted:
-                break
+        result = run_jobs(run, "sample", jobs, replicas, budget=run.config.budget, spent=_spent(run))
+    _print_result(run, jobs, result)
     if merged := run.ledger.compact():
         run.events.emit("compact", segments=merged)
     return result
@@ -110,19 +104,6 @@ def _jobs(run: Run) -> list[SamplingJob]:
         )
         for teacher in run.config.teachers
     ]
-
-
-def _groups(jobs: Sequence[SamplingJob]) -> list[list[SamplingJob]]:
-    """Group consecutive jobs whose replicas the cluster can hold at the same time."""
-    groups: list[list[SamplingJob]] = []
-    for job in jobs:
-        group = [*(groups[-1] if groups else []), job]
-        sizes = {member.spec: member.replicas[0] for member in group}
-        if groups and fits(list(sizes.items())):
-            groups[-1].append(job)
-        else:
-            groups.append([job])
-    return groups
 
 
 def _spent(run: Run) -> Spent:

@@ -56,7 +56,7 @@ def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
     peak = PeakMemory()
     spec = EngineSpec.of(run, run.config.teachers[0])
     with peak, ReplicaPool(run) as pool:
-        ray.get([replica.start.remote(spec.model, None) for replica in pool.replicas_for(spec, replicas)])
+        bring_up(pool, spec, replicas)
         sample(run, pool)
     ray.shutdown()
     last = run.events.read("sample")[-1]
@@ -68,6 +68,17 @@ def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
         "idle_fraction": last["idle_fraction"],
         "peak_rss_mb": peak.mb,
     }
+
+
+def bring_up(pool: ReplicaPool, spec: EngineSpec, replicas: int) -> None:
+    """Start replicas and wait until all are up, as after an earlier stage."""
+    stage = pool.begin_stage([spec])
+    actors = [pool.start_replica(spec) for _ in range(replicas)]
+    for actor in actors:
+        actor.serve.remote(stage, spec.model, None)
+    for actor in actors:
+        while not ray.get(actor.report.remote(stage, 0.1)).started:
+            pass
 
 
 def resume(root: Path, rollouts: int) -> dict[str, Any]:

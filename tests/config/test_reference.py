@@ -63,9 +63,8 @@ def test_every_field_is_in_the_reference() -> None:
         "- **`share`** = `1.0` · number > 0 and ≤ 1 · *extends*",
         '- **`root`** = `"runs"` · string · *free*',
         "- **`path`** required · string · *extends*",
-        "All keys of `[checking.judge]` are *extends* except `trust_remote_code`, `replicas`, `gpus`, `pipeline`, "
-        "`cpus`, which are *free*.",
-        "All keys of `[curation.labeller]` are *extends* except `trust_remote_code`, which are *free*.",
+        "Keys of `[checking.judge]` that are *extends*: `model`, `revision`, `engine`, `prompt`, `sampling`; *free*: "
+        "`trust_remote_code`, `replicas`, `gpus`, `pipeline`, `cpus`, `labels`.",
     ):
         assert f"\n{line.rstrip()}" in reference, line
 

@@ -1,53 +1,47 @@
-"""What happens to the work of dead replicas; no Ray."""
-
-from pathlib import Path
+"""What follows from the deaths of replicas; no Ray. Quarantine is tested with the scheduler."""
 
 import pytest
 
-from reasonray.config import Failures, Fixed, Prompt, Sampling, UserError
-from reasonray.records import Finish, Outcome
-from reasonray.sampling.failures import FailureTracker
-from reasonray.sampling.queue import ProblemQueue
-from reasonray.sampling.work import Isolation, Lease, ProblemState, ResolvedJob
-from reasonray.store.ledger import Ledger
-from reasonray.store.schema import table_to_rollouts
-from reasonray.store.storage import place
-from tests.factories import a_problem
+from reasonray.config import Failures, UserError
+from reasonray.sampling.failures import Death, FailureTracker
 
 
-def a_job(tmp_path: Path, samples: int = 2) -> ResolvedJob:
-    sampling, policy, ledger = Sampling(max_tokens=128), Fixed(samples=samples), Ledger(place(tmp_path))
-    return ResolvedJob("a", "m", "f", Prompt(), sampling, policy, ledger, 0)
-
-
-def test_a_problem_that_kills_replicas_is_isolated_step_by_step_and_its_sample_recorded(tmp_path: Path) -> None:
-    job, failures, queue = a_job(tmp_path), FailureTracker(Failures()), ProblemQueue()
-    lease = Lease(job, (ProblemState(a_problem()),))
-    failures.requeue([lease], "gone", queue)
-    assert not queue.quarantine
-    assert [state.problem for _, state in queue.pop(100)] == [a_problem()]
-    for isolation in (Isolation.PROBLEM, Isolation.SAMPLE):
-        failures.requeue([lease], "gone", queue)
-        quarantined, state = queue.quarantine.pop()
-        assert failures.isolation_for(quarantined, state) is isolation
-        lease = Lease(job, (state,), isolation)
-    assert job.ledger.count() == 0
-    failures.requeue([lease], "gone", queue)
-    (recorded,) = table_to_rollouts(job.ledger.read())
-    assert (recorded.sample, recorded.finish, recorded.verdict.outcome) == (0, Finish.ERROR, Outcome.FAILED)
-    assert recorded.verdict.detail == "the engine died 4 times on this: gone"
-    assert [state.finished for _, state in queue] == [frozenset({0})], "the rest of its problem goes on"
-
-
-def test_a_crash_loop_is_refused_with_its_causes(tmp_path: Path) -> None:
+def test_a_crash_loop_is_refused_with_its_causes() -> None:
     failures = FailureTracker(Failures(in_a_row=3, deaths=4))
     for cause in ("out of memory", "gone", "gone"):
-        failures.raise_on_crash_loop("m")
-        failures.record(cause)
+        failures.raise_on_crash_loop("m", 0.0)
+        failures.record(Death(cause, 0.0))
     with pytest.raises(UserError, match=r"of m died 3 times in a row .*: 2 x gone; 1 x out of memory"):
-        failures.raise_on_crash_loop("m")
+        failures.raise_on_crash_loop("m", 0.0)
     failures.reset_streak()
-    failures.raise_on_crash_loop("m")
-    failures.record("gone")
+    failures.raise_on_crash_loop("m", 0.0)
+    failures.record(Death("gone", 0.0))
     with pytest.raises(UserError, match="died 4 times within"):
-        failures.raise_on_crash_loop("m")
+        failures.raise_on_crash_loop("m", 0.0)
+    failures.raise_on_crash_loop("m", 60.0 * 11)  # ten minutes later they are forgotten
+
+
+def test_a_lost_node_is_a_death_that_counts_for_no_limit() -> None:
+    failures = FailureTracker(Failures(in_a_row=1, deaths=1))
+    for number in range(20):
+        failures.record(Death("its node has died", float(number), "node", lost_its_node=True))
+    failures.raise_on_crash_loop("m", 20.0)
+    assert (failures.total, failures.avoided_nodes(), failures.may_start(20.0)) == (20, frozenset(), True)
+
+
+def test_a_node_on_which_two_starts_failed_is_avoided() -> None:
+    failures = FailureTracker(Failures())
+    failures.record(Death("no such driver", 0.0, "sick", was_starting=True))
+    assert failures.avoided_nodes() == frozenset()
+    failures.record(Death("gone", 0.0, "sick"))
+    failures.record(Death("no such driver", 0.0, "sick", was_starting=True))
+    assert failures.avoided_nodes() == {"sick"}
+
+
+def test_starts_that_keep_failing_pause_longer_each_time() -> None:
+    failures = FailureTracker(Failures())
+    pauses = []
+    for _ in range(10):
+        failures.record(Death("429 Too Many Requests", 0.0, "node", was_starting=True))
+        pauses.append(next(second for second in range(100) if failures.may_start(second)))
+    assert pauses == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]

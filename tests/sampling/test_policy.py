@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from reasonray.config import Band, Fixed, Policy, Proportional, UntilCorrect
 from reasonray.sampling.policy import (
-    SampleState,
+    ProblemState,
     correct_wanted,
     is_satisfied,
     max_samples,
@@ -52,7 +52,7 @@ def test_no_sample_is_started_twice_or_beyond_the_policys_maximum(
     policy: Policy, finished: set[int], in_flight: set[int], correct: int
 ) -> None:
     correct = min(correct, len(finished))
-    start = next_samples(policy, SampleState(finished, in_flight - finished, correct, len(finished)))
+    start = next_samples(policy, ProblemState(finished, in_flight - finished, correct, len(finished)))
     assert not set(start) & (finished | in_flight)
     assert all(sample < max_samples(policy) for sample in start)
     assert len(set(start)) == len(start)
@@ -63,8 +63,8 @@ def test_no_sample_is_started_twice_or_beyond_the_policys_maximum(
 def test_starting_the_next_samples_satisfies_the_policy_within_its_maximum(policy: Policy, data: st.DataObject) -> None:
     finished: set[int] = set()
     correct = 0
-    while not is_satisfied(policy, SampleState(finished, set(), correct, len(finished))):
-        start = next_samples(policy, SampleState(finished, set(), correct, len(finished)))
+    while not is_satisfied(policy, ProblemState(finished, set(), correct, len(finished))):
+        start = next_samples(policy, ProblemState(finished, set(), correct, len(finished)))
         assert start, "an unsatisfied policy starts a sample if none is in flight"
         finished.add(start[0])
         correct += data.draw(st.booleans())
@@ -75,25 +75,25 @@ def sampled(policy: Policy, answer: Callable[[], bool]) -> tuple[int, int]:
     """Take one sample after the other; return how many there were and how many were correct."""
     finished: set[int] = set()
     correct = 0
-    while not is_satisfied(policy, SampleState(finished, set(), correct, len(finished))):
-        finished.add(next_samples(policy, SampleState(finished, set(), correct, len(finished)))[0])
+    while not is_satisfied(policy, ProblemState(finished, set(), correct, len(finished))):
+        finished.add(next_samples(policy, ProblemState(finished, set(), correct, len(finished)))[0])
         correct += answer()
     return len(finished), correct
 
 
 def test_until_correct_stops_at_its_target_and_starts_one_wave_at_a_time() -> None:
     policy = UntilCorrect(kind="until_correct", target=2, max=10, wave=3)
-    assert next_samples(policy, SampleState(set(), set(), 0, 0)) == [0, 1, 2]
-    assert is_satisfied(policy, SampleState({0, 1}, {2}, 2, 2))
-    assert next_samples(policy, SampleState({0, 1}, {2}, 2, 2)) == []
+    assert next_samples(policy, ProblemState(set(), set(), 0, 0)) == [0, 1, 2]
+    assert is_satisfied(policy, ProblemState({0, 1}, {2}, 2, 2))
+    assert next_samples(policy, ProblemState({0, 1}, {2}, 2, 2)) == []
 
 
 def test_until_correct_starts_no_more_samples_than_it_expects_to_need() -> None:
     policy = UntilCorrect(kind="until_correct", target=2, max=20, wave=8)
-    assert next_samples(policy, SampleState({0}, {1, 2}, 1, 1)) == [], (
+    assert next_samples(policy, ProblemState({0}, {1, 2}, 1, 1)) == [], (
         "one is missing, and two in flight are enough at this pass rate"
     )
-    assert len(next_samples(policy, SampleState({0, 1, 2}, set(), 0, 3))) == 8, (
+    assert len(next_samples(policy, ProblemState({0, 1, 2}, set(), 0, 3))) == 8, (
         "at a low pass rate the wave is the limit"
     )
 
@@ -108,11 +108,11 @@ def test_until_correct_gives_up_on_a_problem_without_a_correct_sample() -> None:
 def test_samples_that_could_not_be_judged_do_not_count_for_the_pass_rate() -> None:
     band = Band(kind="band", low=0.2, high=0.8, samples=32)
     faults = set(range(13))
-    assert not is_satisfied(band, SampleState(faults, set(), 0, 0)), "thirteen faults do not make a problem hard"
-    assert is_satisfied(band, SampleState(faults, set(), 0, 13))
+    assert not is_satisfied(band, ProblemState(faults, set(), 0, 0)), "thirteen faults do not make a problem hard"
+    assert is_satisfied(band, ProblemState(faults, set(), 0, 13))
     policy = UntilCorrect(kind="until_correct", target=1, max=20, give_up=6)
-    assert not is_satisfied(policy, SampleState(faults, set(), 0, 5))
-    assert is_satisfied(policy, SampleState(set(range(20)), set(), 0, 0)), "the maximum number of samples still holds"
+    assert not is_satisfied(policy, ProblemState(faults, set(), 0, 5))
+    assert is_satisfied(policy, ProblemState(set(range(20)), set(), 0, 0)), "the maximum number of samples still holds"
 
 
 @pytest.mark.parametrize(("pass_rate", "correct"), [(1.0, 1), (0.5, 4), (0.25, 6)])
@@ -153,7 +153,7 @@ def test_the_posterior_is_a_distribution_function(judged: int, data: st.DataObje
 
 
 def test_raising_k_starts_only_the_difference() -> None:
-    assert next_samples(Fixed(samples=6), SampleState({0, 1, 2, 3}, set(), 4, 4)) == [4, 5]
+    assert next_samples(Fixed(samples=6), ProblemState({0, 1, 2, 3}, set(), 4, 4)) == [4, 5]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,9 @@ def test_replicas_join_if_there_is_work_and_room(ray_cluster: None, tmp_path: Pa
     assert len(read_rollouts(run)) == 1200
     replicas = [event["replicas"] for event in run.events.read("sample") if "replicas" in event]
     assert 2 <= max(replicas) <= 3
-    assert [event["state"] for event in run.events.read("replica")] == ["joined"] * (max(replicas) - 1)
+    states = [event["state"] for event in run.events.read("replica")]
+    assert states.count("joined") >= max(replicas)
+    assert {event.get("cause") for event in run.events.read("replica")} <= {None, "no work is left"}
 
 
 def test_a_busy_replica_releases_problems_that_it_has_not_started(ray_cluster: None, tmp_path: Path) -> None:
