@@ -14,7 +14,7 @@ CASE = {
     "gold": "a|b",
     "completion": "The answer is 7.",
     "outcome": "wrong",
-    "why": "no bar | here",
+    "why": "a | b",
 }
 
 
