@@ -18,7 +18,7 @@ from reasonray.errors import UserError
 from reasonray.problems.files import matching
 from reasonray.records import Score
 from reasonray.store.lease import exclusive
-from reasonray.store.run import Run, begin_or_resume
+from reasonray.store.run import Run, begin_or_resume, stored_config
 
 if TYPE_CHECKING:
     from reasonray.sampling.pool import ReplicaPool
@@ -41,8 +41,7 @@ def open_run(config: Config) -> Iterator[Run]:
     """
     from reasonray.sampling.cluster import connected, machines
 
-    refuse_unknown_names(config)
-    refuse_missing_files(config)
+    check_before_start(config)
     run = begin_or_resume(config)
     with exclusive(run), connected():
         run.events.emit("cluster", machines=machines())
@@ -150,6 +149,21 @@ def compare(runs: Sequence[str], out: str = "comparison") -> None:
     compare(runs, out)
 
 
+def check_before_start(config: Config) -> None:
+    """Check what can be known to fail before a run begins or goes on.
+
+    A run that began with too little room for its rollouts goes on; training reports what it leaves out.
+
+    Raises:
+        UserError: see the functions below.
+    """
+    refuse_unknown_names(config)
+    refuse_missing_files(config)
+    begun_with = stored_config(config)
+    if begun_with is None or begun_with.trains_on_longest:
+        refuse_untrainable_rollouts(config)
+
+
 def refuse_unknown_names(config: Config) -> None:
     """Check the names that a configuration gives to rules, functions and checkers.
 
@@ -171,6 +185,21 @@ def models_of(config: Config) -> list[PromptedModel]:
     """Return all models of a configuration: teachers, student, further arms, judge and labeller."""
     helpers = [model for model in (config.checking.judge, config.curation.labeller) if model]
     return [*config.teachers, config.student, *config.evaluation.arms, *helpers]
+
+
+def refuse_untrainable_rollouts(config: Config) -> None:
+    """Check that training has room for the longest rollouts that curation keeps.
+
+    Raises:
+        UserError: training.max_tokens is too small.
+    """
+    longest, room = config.longest_kept_rollout, config.training.max_tokens
+    if not config.trains_on_longest:
+        raise UserError(
+            f"training.max_tokens = {room} would leave out the longest rollouts, because teachers write and curation "
+            f"keeps up to {longest} tokens: raise training.max_tokens above that (prompt included), leave it out, or "
+            "lower curation.max_tokens"
+        )
 
 
 def refuse_missing_files(config: Config) -> None:

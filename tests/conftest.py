@@ -2,8 +2,11 @@ import os
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("any machine", deadline=None)  # no test checks a time
+hypothesis.settings.load_profile("any machine")
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a background process ignores SIGINT, and its children inherit that

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import FSDPModule
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from reasonray.config import Training
 from reasonray.training import examples, loop
+from reasonray.training.attention import Context
 from reasonray.training.examples import Example, collate
 from reasonray.training.plan import learning_rate
 from tests.templates import CHATML
@@ -51,6 +55,15 @@ def byte_tokenizer(template: str, special: list[str], eos: str) -> Any:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos)
     tokenizer.chat_template = template
     return tokenizer
+
+
+def weighted_examples(lengths: tuple[int, ...] = LENGTHS) -> list[Example]:
+    """Return random examples with random loss weights, some of them negative and some zero; every third has none."""
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randn(len(row.ids) - row.start, generator=generator) for row in random_examples(lengths)]
+    weights = [[0.0, *draw.tolist()[1:]] if len(draw) > 1 else [0.5] for draw in drawn]
+    rows = zip(random_examples(lengths), weights, strict=True)
+    return [replace(row, weights=own) if number % 3 else row for number, (row, own) in enumerate(rows)]
 
 
 def random_examples(lengths: tuple[int, ...] = LENGTHS, vocab: int = VOCAB) -> list[Example]:
@@ -116,6 +129,21 @@ def train_as_worker(
         result.write_text(json.dumps(figures))
 
 
+def train_with_a_slow_export(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Run a job whose export on rank 0 takes twice as long as workers wait for one another in a collective."""
+    export = loop.export
+
+    def slow_export(*arguments: Any) -> None:
+        time.sleep(6)
+        export(*arguments)
+
+    loop.export = slow_export
+    _set_pg_timeout(timedelta(seconds=3))
+    train_as_worker(rank, world, job, result)
+    _set_pg_timeout(timedelta(minutes=10))
+    loop.export = export
+
+
 def write_gradients(rank: int, world: int, job: loop.TrainingJob, result: Path, fault: str = "") -> None:
     """Write the first step's gradients.
 
@@ -124,22 +152,27 @@ def write_gradients(rank: int, world: int, job: loop.TrainingJob, result: Path, 
         world: number of workers.
         job: what to train.
         result: file to write.
-        fault: "averaged" restores FSDP's own reduction, and "local" divides each worker's loss by its own target
-            tokens; both are controls. "swapped" gives each worker another's packs, which must change nothing.
+        fault: "averaged" restores FSDP's own reduction, "local" divides each worker's loss by its own target tokens,
+            and "unexchanged" leaves out the exchange of tokens for heads; these are controls. "swapped" gives each
+            worker another's packs, which must change nothing.
     """
     session = loop.open_session(job, rank, world)
+    exchange = Context._exchange
     if fault == "averaged":
         for module in session.student.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(float(world))
+    if fault == "unexchanged":
+        Context._exchange = lambda self, parts: parts  # type: ignore[method-assign]
     if fault == "swapped":
-        session = replace(session, rank=world - 1 - rank)
+        session = replace(session, mesh=replace(session.mesh, rank=world - 1 - rank))
     if fault == "local":
         target_lengths = session.examples.target_lengths
         mine = sum(int(target_lengths[row]) for pack in session.plan.for_rank(0, rank, world) for row in pack)
-        step = replace(session.plan.steps[0], target_tokens=mine * world)  # a mean of the workers' means
+        step = replace(session.plan.steps[0], weight=mine * world)  # a mean of the workers' means
         session = replace(session, plan=replace(session.plan, steps=(step, *session.plan.steps[1:])))
     loop.backward(session, 0)
+    Context._exchange = exchange  # type: ignore[method-assign]
     gradients = {name: weight.grad for name, weight in session.weights.named.items()}
     gradients = {name: grad.full_tensor() if world > 1 else grad for name, grad in gradients.items()}
     if rank == 0:
@@ -187,7 +220,7 @@ def write_ddp_weights(rank: int, world: int, job: loop.TrainingJob, result: Path
         packs = session.plan.for_rank(index, rank, world)
         for number, pack in enumerate(packs):
             with model.no_sync() if number < len(packs) - 1 else nullcontext():
-                loss = model(collate(session.examples, pack)) * world / session.plan.steps[index].target_tokens
+                loss = model(collate(session.examples, pack)) * world / session.plan.steps[index].weight
                 loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), session.training.clip)
         for group in session.optimiser.param_groups:

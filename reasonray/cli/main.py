@@ -226,11 +226,12 @@ def _submit(options: Options) -> int:
 
 def _plan(options: Options) -> None:
     from reasonray.cli.plan import forecast
-    from reasonray.pipeline import refuse_missing_files, refuse_unknown_names
+    from reasonray.pipeline import refuse_missing_files, refuse_unknown_names, refuse_untrainable_rollouts
 
     config = _configuration(options)
     refuse_unknown_names(config)
     refuse_missing_files(config)
+    refuse_untrainable_rollouts(config)
     print(forecast(config))
 
 

@@ -23,7 +23,7 @@ from reasonray.config.models import Example, Prompt, PromptedModel, Sampling, St
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
 from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
-from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, Training
+from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, StepSize, Training
 from reasonray.errors import ConfigError, UserError
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Sampling",
     "ScriptedEngine",
     "Source",
+    "StepSize",
     "Storage",
     "Student",
     "Teacher",
@@ -63,6 +64,10 @@ __all__ = [
     "load_config",
     "parse",
 ]
+
+
+PROMPT_ROOM = 1024
+"""Tokens for the prompt of the longest rollout in the default of training.max_tokens."""
 
 
 class Config(Section):
@@ -138,6 +143,26 @@ class Config(Section):
                 'training.student = "best" needs the loss on held-out examples; set curation.validation to their share'
             )
         return self
+
+    @model_validator(mode="after")
+    def _training_takes_what_curation_keeps(self) -> Config:
+        """Raise training.max_tokens, where it is not set, to what the longest rollout needs that curation keeps."""
+        longest = self.longest_kept_rollout
+        if "max_tokens" in self.training.model_fields_set or longest + PROMPT_ROOM <= self.training.max_tokens:
+            return self
+        training = self.training.model_copy(update={"max_tokens": longest + PROMPT_ROOM})
+        return self.model_copy(update={"training": training})
+
+    @property
+    def longest_kept_rollout(self) -> int:
+        """Tokens of the longest rollout that the teachers can write and curation keeps; 0 without teachers."""
+        written = max((teacher.sampling.max_tokens for teacher in self.teachers), default=0)
+        return min(written, self.curation.max_tokens) if "too_long" in self.curation.rules else written
+
+    @property
+    def trains_on_longest(self) -> bool:
+        """Whether training.max_tokens has room for the longest rollout that curation keeps, and a prompt."""
+        return self.longest_kept_rollout < self.training.max_tokens
 
     def as_json(self) -> str:
         """Return the whole configuration as stable, readable JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from reasonray.config.changes import free_fields
 from reasonray.config.models import CountRange, NamedModel, PromptedModel, Sampling, bounds
@@ -120,6 +120,11 @@ class Curation(Section):
     quota: Literal["even", "difficulty"] = "even"
     """even: keep_per_problem of every problem. difficulty: keep_per_problem of a problem that is never solved, fewer of
     a problem the higher its pass rate, at least one (DART-Math's Prop2Diff, Tong et al. 2024)."""
+    loss_weight: str | None = None
+    """How much each example counts in the student's loss; by default once. `inverse_pass_rate`: 1 / its problem's pass
+    rate, so that a problem counts as if it were solved every time. `package.module:function` returns for each row of a
+    table of rollouts a number, or a list of (begin, end, weight) for parts of the completion, by characters; what is in
+    no part is not learned, such as the output of a tool."""
     size: PositiveInt | None = None
     """Examples in all: a first one of every problem is taken before a second one of any. By default all."""
     mix: dict[str, Share] = Field(default_factory=dict)
@@ -146,6 +151,13 @@ class Curation(Section):
             raise ValueError('prefer = "score" and score = "module:function" go together')
         return self
 
+    @field_validator("loss_weight")
+    @classmethod
+    def _loss_weight_is_known(cls, name: str | None) -> str | None:
+        if name is not None and name != "inverse_pass_rate" and ":" not in name:
+            raise ValueError(f'there is no {name!r}; set it to "inverse_pass_rate" or to package.module:function')
+        return name
+
     @model_validator(mode="after")
     def _every_knob_has_its_rule(self) -> Self:
         knobs = {
@@ -160,6 +172,29 @@ class Curation(Section):
         return self
 
 
+class StepSize(Section):
+    """Size of a training step, in exactly one of two units."""
+
+    packs: PositiveInt | None = None
+    """Packs of `training.max_tokens` tokens: a multiple of the GPUs keeps all of them busy."""
+    tokens: PositiveInt | None = None
+    """Tokens, rounded to whole packs, so that a step stays as large when `training.max_tokens` changes."""
+
+    @model_validator(mode="after")
+    def _is_in_one_unit(self) -> Self:
+        if (self.packs is None) == (self.tokens is None):
+            raise ValueError("give the size of a step in packs or in tokens: { packs = 64 } or { tokens = 1_000_000 }")
+        return self
+
+    def in_packs(self, pack_tokens: float) -> int:
+        """Return the packs of a step.
+
+        Args:
+            pack_tokens: of a full pack.
+        """
+        return self.packs or max(1, round((self.tokens or 0) / pack_tokens))
+
+
 class Training(Section):
     """Supervised fine-tuning of the student on the selected examples; the loss is on completion tokens only.
 
@@ -168,21 +203,34 @@ class Training(Section):
 
     CHANGE: ClassVar[Change | None] = Change.EXTENDS
 
-    PATIENCE: ClassVar = timedelta(hours=2)
-    """Time that workers wait for one another: meanwhile the first writes a whole model, reads it back and runs it."""
+    COLLECTIVE_PATIENCE: ClassVar = timedelta(minutes=10)
+    """Time that workers wait for one another in a collective, after which one of them must have died."""
+    FILE_PATIENCE: ClassVar = timedelta(hours=2)
+    """Time that workers wait for the first one to read or write a whole model."""
 
     workers: Annotated[CountRange, Change.FREE] = 1
     """Number of workers, or [least, most] as the cluster has room for them. The steps stay the same."""
     gpus: Annotated[int, Change.FREE] = Field(0, ge=0)
-    """GPUs per worker; 0 trains on CPU with gloo."""
+    """GPUs per worker, each with a process of its own: 8 workers with 1 GPU and 1 worker with 8 are the same. 0 trains
+    on CPU with gloo."""
     cpus: Annotated[float, Change.FREE] = Field(1.0, gt=0)
     """CPUs per worker."""
+    shard: Annotated[PositiveInt | None, Change.FREE] = None
+    """Processes that share one copy of weights and optimiser states, such as the 8 of a node; further processes hold
+    further copies, and only gradients cross between copies (HSDP). By default all processes share one copy (FSDP)."""
+    context: Annotated[PositiveInt, Change.FREE] = 1
+    """Processes that share the tokens of each pack (Ulysses, Jacobs et al. 2023), which divides the memory of
+    activations. The student's attention heads have to be divisible by it, and `shard` too."""
     epochs: PositiveInt = 3
     """Passes over the examples."""
-    batch: PositiveInt = 16
-    """Examples per step, over all workers."""
+    step: StepSize | None = None
+    """Size of a step in full packs, over all workers: `{ packs = 64 }` or `{ tokens = 1_000_000 }`. It keeps GPUs busy,
+    which `batch` does not. By default a step is `batch` examples."""
+    batch: PositiveInt | None = 16
+    """Examples per step, over all workers; unset where `step` is set."""
     max_tokens: PositiveInt = 4096
-    """Tokens of the longest example, and of a pack. Longer examples are counted and left out, never truncated."""
+    """Tokens of the longest example, and of a pack. Longer examples are counted and left out, never truncated. By
+    default 4096, or what the longest rollout that curation keeps takes with 1024 tokens of prompt, if that is more."""
     learning_rate: float = Field(1e-5, gt=0)
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -230,10 +278,47 @@ class Training(Section):
     max_failures: Annotated[int, Change.FREE] = Field(2, ge=0)
     """Worker failures after which training still resumes from the last saved state."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _step_replaces_batch(cls, raw: Any) -> Any:
+        in_packs = isinstance(raw, dict) and raw.get("step") is not None
+        return {"batch": None} | raw if in_packs else raw
+
+    @model_validator(mode="after")
+    def _step_has_one_size(self) -> Self:
+        if (self.step is None) == (self.batch is None):
+            raise ValueError("a step is either `batch` examples or `step` packs or tokens; set one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _processes_form_a_mesh(self) -> Self:
+        least, most = self.process_bounds
+        shard = self.shard or most
+        if (self.shard or self.context > 1) and least != most:
+            raise ValueError("shard and context need a fixed number of workers, not [least, most]")
+        if most % shard:
+            raise ValueError(f"shard = {shard} does not divide the {most} processes (workers × gpus)")
+        if shard % self.context:
+            raise ValueError(f"context = {self.context} does not divide the {shard} processes that share the weights")
+        return self
+
     @property
     def worker_bounds(self) -> tuple[int, int]:
         """The least and the most workers."""
         return bounds(self.workers)
+
+    @property
+    def process_bounds(self) -> tuple[int, int]:
+        """The least and the most processes: one for each GPU, or without GPUs one for each worker."""
+        least, most = self.worker_bounds
+        return least * max(1, self.gpus), most * max(1, self.gpus)
+
+    @property
+    def step_size(self) -> str:
+        """The size of a step in words."""
+        if self.step is None:
+            return f"{self.batch:,} examples"
+        return f"{self.step.packs:,} packs" if self.step.packs else f"{self.step.tokens:,} tokens"
 
     @property
     def step_settings(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from reasonray import models
 from reasonray.config import Prompt
+from reasonray.curation.loss_weights import LOSS_WEIGHTS, loss_weights
 from reasonray.curation.measures import MEASURES
 from reasonray.prompts import Message, messages, whole_answer
 from reasonray.records import BEHAVIOURS, content_hash, hash_fraction
@@ -63,15 +64,16 @@ _COPIED = {
 }
 
 
-def examples(table: pa.Table, prompt: Prompt) -> pa.Table:
+def examples(table: pa.Table, prompt: Prompt, loss_weight: str | None = None) -> pa.Table:
     """Return the selected rollouts of a table as training examples.
 
     Args:
         table: of schema.ROLLOUT_SCHEMA, annotated.
         prompt: the student's.
+        loss_weight: key of [curation]; None if each example counts once.
 
     Returns:
-        A table of EXPORT_SCHEMA.
+        A table of EXPORT_SCHEMA; with loss weights it has the column LOSS_WEIGHTS too.
     """
     chosen = table.filter(pc.fill_null(table["annotation_selected"], False))
     prompts = [messages(prompt, question) for question in chosen["problem_question"].to_pylist()]
@@ -83,7 +85,8 @@ def examples(table: pa.Table, prompt: Prompt) -> pa.Table:
     columns["prompt"] = pa.array(prompts, _TURNS)
     columns["completion"] = pa.array(replies, _TURNS)
     columns["messages"] = pa.array([turns + reply for turns, reply in zip(prompts, replies, strict=True)], _TURNS)
-    return pa.table([_cast_to(columns[field.name], field) for field in EXPORT_SCHEMA], schema=EXPORT_SCHEMA)
+    rows = pa.table([_cast_to(columns[field.name], field) for field in EXPORT_SCHEMA], schema=EXPORT_SCHEMA)
+    return rows if loss_weight is None else rows.append_column(LOSS_WEIGHTS, loss_weights(chosen, loss_weight))
 
 
 def _whole_answers(rollouts: pa.Table) -> list[str]:

@@ -75,6 +75,8 @@ def check_names(curation: Curation) -> None:
     """
     if curation.score is not None:
         user_function("score", curation.score)
+    if ":" in (curation.loss_weight or ""):
+        user_function("loss_weight", curation.loss_weight or "")
     for name in curation.rules:
         if ":" in name:
             user_function("rules", name)
@@ -104,7 +106,7 @@ def user_function(key: str, name: str) -> Callable[..., Any]:
 
 def user_modules(curation: Curation) -> list[tuple[str, str]]:
     """Return the modules that the user's own functions are named by and defined in, each with a hash of its file."""
-    names = [name for name in (*curation.rules, curation.score or "") if ":" in name]
+    names = [name for name in (*curation.rules, curation.score or "", curation.loss_weight or "") if ":" in name]
     modules = {name.partition(":")[0] for name in names} | {user_function("rules", name).__module__ for name in names}
     files = ((module, getattr(import_module(module), "__file__", None)) for module in sorted(modules))
     return [(module, sha256(Path(file).read_bytes()).hexdigest()) for module, file in files if file]

@@ -142,11 +142,12 @@ def _curated(run: Run, manifest: Mapping[str, Any]) -> Curated:
 def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: Sequence[Item], train: Sequence[str]) -> str:
     """Return a hash of everything that decides what becomes of the rollouts; files of the user's by their content."""
     curation = run.config.curation
+    unset = set() if curation.loss_weight else {"loss_weight"}  # earlier versions did not have it
     timeless = verdicts.drop("verdict_seconds")  # which differ even where the same verdict is reached again
     return content_hash(
         SCHEMA_VERSION,
         DETECTORS_VERSION,
-        curation.model_dump_json(exclude=_WITHOUT_EFFECT),
+        curation.model_dump_json(exclude=_WITHOUT_EFFECT | unset),
         run.config.student.prompt.model_dump_json(),
         *(segment.name for segment in segments),
         *(content_hash(*map(str, row)) for row in zip(*timeless.to_pydict().values(), strict=True)),
@@ -234,7 +235,7 @@ def _write(run: Run, inputs: str, decisions: pa.Table, scratch: Place, prompt: P
         table = _with_decisions((scratch / row["part"]).read_table(), part)
         name = f"{inputs[:8]}-{row['number']:05d}.parquet"
         (curated / "rollouts" / name).write_table(table)
-        selected = examples(table.filter(table["annotation_selected"]), prompt)
+        selected = examples(table.filter(table["annotation_selected"]), prompt, curation.loss_weight)
         train, validation = split_off(selected, curation.validation, curation.seed)
         for split, rows in (("train", train), ("validation", validation)):
             if rows.num_rows:
@@ -317,7 +318,8 @@ def _examples_hash(run: Run, decisions: pa.Table) -> str:
     curation = run.config.curation
     parts = split_off(decisions.filter(decisions["selected"]), curation.validation, curation.seed)
     hashes = (content_hash(*sorted(part["content"].to_pylist())) for part in parts)
-    return content_hash(run.config.student.prompt.model_dump_json(), *hashes)
+    weights = (curation.loss_weight, *map(str, user_modules(curation))) if curation.loss_weight else ()
+    return content_hash(run.config.student.prompt.model_dump_json(), *hashes, *weights)
 
 
 def _write_layouts(run: Run, manifest: Mapping[str, Any]) -> None:

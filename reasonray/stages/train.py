@@ -2,6 +2,7 @@
 
 <run>/student/examples/*.arrow            the tokenised examples
 <run>/student/held-out/*.arrow            the tokenised validation examples (of curated/data/validation-*), if any
+<run>/student/plan.arrow                  the packs of each step
 <run>/student/checkpoints/step-000123/    state/ and progress.json to resume from, model/ to measure, manifest.json last
 <run>/student/checkpoints/states/step-…/  the same without a model, saved in between; only the newest is kept
 <run>/student/final/                      the student in Hugging Face layout, manifest.json last
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +22,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 import ray.train
+import ray.train.collective
+from filelock import FileLock
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from reasonray import models
@@ -47,7 +51,11 @@ from reasonray.training.card import model_card
 from reasonray.training.step_log import StepLog, StepLogState
 from reasonray.training.trained_student import TrainedStudent, TrainingSummary, trained_student
 
+if TYPE_CHECKING:
+    from reasonray.training.loop import TrainingJob
+
 _EXAMPLES_PER_TASK = 5000
+_PLAN = "plan.arrow"
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class _WorkerInput:
     """Hash of the data set, so that checkpoints of another one are not resumed from."""
     log: Any
     """Handle of the StepLog."""
+    fit: str
+    """Name of this call's training."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,14 @@ def train(run: Run) -> TrainedStudent:
         _archive(run, other)
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
+        (run.student / _PLAN).delete()
         lengths, refused = _tokenise(run, "examples", data_set.files, data_set.rows)
         if data_set.validation_files:
             _tokenise(run, "held-out", data_set.validation_files, data_set.rows)
+        _report_overlong(run.config.training, lengths)
+        steps = ray.get(ray.remote(_write_plan).options(num_cpus=1).remote(run))
         log = ray.remote(StepLog).options(num_cpus=0).remote()
-        _fit(_WorkerInput(run, data_set.hash, log), progress, _planned_steps(run.config.training, lengths))
+        _fit(_WorkerInput(run, data_set.hash, log, f"fit-{time.time_ns()}"), progress, steps)
         state: StepLogState = ray.get(log.state.remote())
     if state.error:
         raise UserError(state.error)
@@ -186,8 +199,25 @@ def _tokenise_part(run: Run, target: Place, number: int, files: list[Place]) -> 
     return lengths, refused
 
 
-def _planned_steps(training: Training, lengths: list[int]) -> int:
-    return training.epochs * -(-len(plan.rows_that_fit(lengths, training.max_tokens)) // training.batch)
+def _report_overlong(training: Training, lengths: list[int]) -> None:
+    overlong = sum(length > training.max_tokens for length in lengths)
+    if overlong:
+        log_line(
+            "train",
+            f"{overlong:,} of {len(lengths):,} examples are left out: longer than training.max_tokens = "
+            f"{training.max_tokens} (the longest has {max(lengths):,} tokens)",
+        )
+
+
+def _write_plan(run: Run) -> int:
+    """Write student/plan.arrow, so that no worker has to plan, and return the number of steps."""
+    from reasonray.training.loop import make_plan
+
+    with tempfile.TemporaryDirectory() as scratch:
+        made = make_plan(_training_job(run, Path(scratch), Path(scratch)))
+        plan.write(Path(scratch) / _PLAN, made)
+        (run.student / _PLAN).write((Path(scratch) / _PLAN).read_bytes())
+    return len(made.steps)
 
 
 def _fit(worker_input: _WorkerInput, progress: Progress, steps: int) -> None:
@@ -198,17 +228,10 @@ def _fit(worker_input: _WorkerInput, progress: Progress, steps: int) -> None:
     trainer = TorchTrainer(
         _run_worker,
         train_loop_config={"worker_input": worker_input},
-        torch_config=TorchConfig(backend=training.backend, timeout_s=int(training.PATIENCE.total_seconds())),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=training.workers,
-            # A resized group resumes from the newest state, so a state is saved shortly before Ray Train resizes.
-            elastic_resize_monitor_interval_s=60 * training.save_minutes,
-            use_gpu=training.gpus > 0,
-            resources_per_worker={"CPU": training.cpus} | ({"GPU": training.gpus} if training.gpus else {}),
-        ),
+        torch_config=TorchConfig(backend=training.backend, timeout_s=int(training.COLLECTIVE_PATIENCE.total_seconds())),
+        scaling_config=_scaling(training),
         run_config=ray.train.RunConfig(
-            # A new name each time, because the run's own checkpoints, not Ray Train's, are resumed from.
-            name=f"fit-{time.time_ns()}",
+            name=worker_input.fit,  # new each time: the run's own checkpoints, not Ray Train's, are resumed from
             storage_path=(run.student / "ray").path,
             storage_filesystem=run.student.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
@@ -220,6 +243,19 @@ def _fit(worker_input: _WorkerInput, progress: Progress, steps: int) -> None:
         _watch(fitting, worker_input.log, progress, steps, track)
     (run.student / "ray").delete()
     fitting.result()
+
+
+def _scaling(training: Training) -> ray.train.ScalingConfig:
+    """Return Ray Train's workers: a process for each GPU, with its share of the CPUs; without GPUs, for each worker."""
+    least, most = training.process_bounds
+    per_worker = max(1, training.gpus)
+    return ray.train.ScalingConfig(
+        num_workers=least if least == most else (least, most),
+        # A resized group resumes from the newest state, so a state is saved shortly before Ray Train resizes.
+        elastic_resize_monitor_interval_s=60 * training.save_minutes,
+        use_gpu=training.gpus > 0,
+        resources_per_worker={"CPU": training.cpus / per_worker} | ({"GPU": 1} if training.gpus else {}),
+    )
 
 
 @contextmanager
@@ -285,7 +321,6 @@ def _run_worker(config: dict[str, Any]) -> None:
 def _train_here(worker_input: _WorkerInput) -> None:
     import torch
 
-    from reasonray.training.loop import TrainingJob
     from reasonray.training.loop import run as run_loop
 
     run, log, context = worker_input.run, worker_input.log, ray.train.get_context()
@@ -295,7 +330,7 @@ def _train_here(worker_input: _WorkerInput) -> None:
     resume_from = _newest_state(run, worker_input.data)
     steps: list[dict[str, float]] = json.loads((resume_from / "steps.json").read()) if resume_from else []
     if rank == 0:
-        ray.get(log.restart.remote(steps, world * max(1, training.gpus)))
+        ray.get(log.restart.remote(steps, world))
 
     def on_step(figures: dict[str, float]) -> None:
         steps.append(figures)
@@ -303,9 +338,12 @@ def _train_here(worker_input: _WorkerInput) -> None:
             log.add.remote(figures)
 
     with ExitStack() as stack:
-        scratch = Path(run.student.path)
+        scratch, shared = Path(run.student.path), Path(run.student.path)
         if not run.place.is_local:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reasonray-")))
+            shared = Path(tempfile.gettempdir()) / f"reasonray-{worker_input.fit}"
+            if context.get_local_rank() == 0:
+                stack.callback(shutil.rmtree, shared, ignore_errors=True)
         store = stack.enter_context(
             CheckpointStore(
                 run,
@@ -316,19 +354,14 @@ def _train_here(worker_input: _WorkerInput) -> None:
                 report=ray.train.report,
             )
         )
-        job = TrainingJob(
-            model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
-            examples=str(_local_copy(run.student / "examples", scratch)),
-            training=training,
-            seed=run.config.seed,
-            checkpoint_directory=str(scratch / "checkpoints"),
-            validation=str(_local_copy(run.student / "held-out", scratch)) if _validation_files(run) else "",
-        )
+        job = _training_job(run, shared, scratch)
+        state = _local_copy(resume_from, shared) if resume_from else None
+        ray.train.collective.barrier()  # copying may take longer than workers wait in a collective
         summary = run_loop(
             job,
             rank,
             world,
-            _local_copy(resume_from, scratch / "resume") if resume_from else None,
+            state,
             on_step,
             lambda step, path: store.save(step, path, list(steps)),
             store.is_due,
@@ -345,12 +378,39 @@ def _newest_state(run: Run, data: str) -> Place | None:
     return matching[-1] if matching else None
 
 
-def _local_copy(source: Place, scratch: Path) -> Path:
-    """Return the local path of a place. If the run is in an object store, copy the place first."""
+def _training_job(run: Run, shared: Path, scratch: Path) -> TrainingJob:
+    """Return the input of the training loop on this machine.
+
+    Args:
+        run: whose student is trained.
+        shared: directory for copies of files that all processes of this machine read.
+        scratch: directory for this process's checkpoints.
+    """
+    from reasonray.training.loop import TrainingJob
+
+    return TrainingJob(
+        model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
+        examples=str(_local_copy(run.student / "examples", shared)),
+        training=run.config.training,
+        seed=run.config.seed,
+        checkpoint_directory=str(scratch / "checkpoints"),
+        validation=str(_local_copy(run.student / "held-out", shared)) if _validation_files(run) else "",
+        plan=str(_local_copy(run.student / _PLAN, shared)) if (run.student / _PLAN).exists() else "",
+    )
+
+
+def _local_copy(source: Place, shared: Path) -> Path:
+    """Return the local path of a place. If the run is in an object store, one process of a machine copies it first."""
     if source.is_local:
         return Path(source.path)
-    target = scratch / source.name
-    source.copy(place(target))
+    shared.mkdir(parents=True, exist_ok=True)
+    target, partial = shared / source.name, shared / f"{source.name}.partial"
+    with FileLock(shared / f"{source.name}.lock"):
+        if not target.exists():
+            if partial.is_dir():  # of a process that was killed
+                shutil.rmtree(partial)
+            source.copy(place(partial))
+            partial.rename(target)
     return target
 
 

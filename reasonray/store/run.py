@@ -313,6 +313,14 @@ def begin_or_resume(config: Config) -> Run:
     return Run(where, config)
 
 
+def stored_config(config: Config) -> Config | None:
+    """Return the configuration that the run of this name holds, None if it has not begun."""
+    where = place(config.root) / config.name
+    check_reachable(where)
+    document = _read_document(where / "config.json")
+    return None if document is None else parse(document["config"], origin=str(where / "config.json"))
+
+
 def find_run(path: str) -> Run:
     """Open a run, finished or not, by its directory; its configuration is the stored one.
 

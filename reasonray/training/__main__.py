@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,8 @@ import torch.distributed as dist
 from reasonray import models
 from reasonray.config import Config, Training, load_config
 from reasonray.errors import UserError
-from reasonray.training import loop
+from reasonray.training import loop, plan
+from reasonray.training.mesh import Mesh
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(config: Config, examples: str, target: Path, rank: int, world: int) -> None:
     if not Path(examples).exists():
         raise UserError(f"no examples at {examples}; `python jobs/train.py` writes them to <run>/student/examples")
-    training = config.training.model_copy(update={"workers": world})
+    training = config.training.model_copy(update={"workers": world, "gpus": min(1, config.training.gpus)})
     _join_process_group(training, world)
     directory = models.resolve(config.student.model, config.student.revision)
     resume_from = _newest(target)
@@ -68,7 +70,12 @@ def _train(config: Config, examples: str, target: Path, rank: int, world: int) -
         if rank == 0:
             (path / "manifest.json").write_text(json.dumps({"step": step}))
 
+    steps = target / "plan.arrow"
     job = loop.TrainingJob(str(directory), examples, training, config.seed, str(target))
+    if rank == 0:
+        plan.write(steps, loop.make_plan(job))
+    Mesh.open(training, rank, world).wait_for_files()
+    job = replace(job, plan=str(steps))
     summary = loop.run(job, rank, world, resume_from, on_step, on_checkpoint)
     if rank == 0:
         overlong = summary.overlong
@@ -83,7 +90,7 @@ def _join_process_group(training: Training, world: int) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if training.shards(world):
         alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group(training.backend, timeout=training.PATIENCE, **alone)
+        dist.init_process_group(training.backend, timeout=training.COLLECTIVE_PATIENCE, **alone)
 
 
 def _newest(target: Path) -> Path | None:

@@ -8,10 +8,14 @@ the kernel does not support are computed example by example there too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -31,6 +35,47 @@ _LARGEST_HEAD, _AMPERE = 256, (8, 0)
 """FlashAttention-2's largest head dimension and least compute capability."""
 
 
+@dataclass(frozen=True)
+class Context:
+    """The processes that share the tokens of each pack, as one of them sees it (Ulysses, Jacobs et al. 2023).
+
+    Each holds an equal part of the tokens. For attention they exchange tokens for heads: each gets all tokens of its
+    share of the heads, attends as if it were alone, and gives the other tokens' results back.
+    """
+
+    rank: int
+    size: int
+    group: Any
+
+    def all_tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """Exchange (1, heads, own tokens, size) for (1, own heads, all tokens, size)."""
+        _, heads, tokens, size = states.shape
+        received = self._exchange(states.reshape(self.size, heads // self.size, tokens, size))
+        return received.transpose(0, 1).reshape(1, heads // self.size, self.size * tokens, size)
+
+    def all_heads(self, attended: torch.Tensor) -> torch.Tensor:
+        """Exchange (1, all tokens, own heads, size) for (1, own tokens, heads, size)."""
+        _, tokens, heads, size = attended.shape
+        received = self._exchange(attended.reshape(self.size, tokens // self.size, heads, size))
+        return received.transpose(0, 1).reshape(1, tokens // self.size, self.size * heads, size)
+
+    def _exchange(self, parts: torch.Tensor) -> torch.Tensor:
+        """Send the i-th part to the i-th process, and return what each has sent."""
+        received: torch.Tensor = all_to_all_single_autograd(parts.contiguous(), None, None, self.group)
+        return received
+
+    def divisible(self, states: torch.Tensor) -> torch.Tensor:
+        """Repeat key-value heads as often as their number has to be divisible by that of the processes."""
+        heads = states.shape[1]
+        return states.repeat_interleave(math.lcm(heads, self.size) // heads, dim=1)
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the rows of all processes' tokens, (all tokens, …), without a gradient."""
+        gathered = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(gathered, rows.contiguous(), group=self.group)
+        return torch.cat(gathered)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -42,6 +87,7 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    context: Context | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend causally within each example; the interface is that of transformers' attention functions.
@@ -57,6 +103,7 @@ def packed_attention(
         sliding_window: tokens that a token attends to, itself included; None for all before it.
         cu_seq_lens_q: where each example begins, and where the last one ends.
         max_length_q: tokens of the longest example.
+        context: the processes among which the tokens are divided; the boundaries are those of the whole pack.
         others: further arguments of transformers.
 
     Returns:
@@ -64,15 +111,23 @@ def packed_attention(
 
     Raises:
         ValueError: there is a mask, or the boundaries are missing.
-        UserError: the model's attention has soft-capping or sinks.
+        UserError: the model's attention has soft-capping or sinks, or its heads cannot be divided among processes.
     """
     if attention_mask is not None or cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention takes cu_seq_lens_q and max_length_q, and no mask")
     if others.get("softcap") is not None or others.get("s_aux") is not None:
         raise UserError("the student's attention has soft-capping or sinks, which packed attention does not support")
+    if context is not None:
+        if query.shape[1] % context.size:
+            raise UserError(
+                f"training.context = {context.size} does not divide the student's {query.shape[1]} attention heads"
+            )
+        query, key, value = map(context.all_tokens, (query, context.divisible(key), context.divisible(value)))
     if query.is_cuda and not dropout and _varlen_supports(query, value):
-        return attend_varlen(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
-    return attend_by_example(query, key, value, scaling, sliding_window, cu_seq_lens_q, dropout), None
+        attended = attend_varlen(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q)
+    else:
+        attended = attend_by_example(query, key, value, scaling, sliding_window, cu_seq_lens_q, dropout)
+    return attended if context is None else context.all_heads(attended), None
 
 
 def attend_by_example(

@@ -33,7 +33,7 @@ def model_card(config: Config, summary: TrainingSummary, steps: Sequence[Mapping
         ("examples", f"{summary.examples:,}"),
         ("target tokens, an epoch", f"{summary.target_tokens:,}"),
         ("left out as too long", f"{len(summary.overlong):,}"),
-        ("steps", f"{len(steps):,} of {training.batch} examples, {training.epochs} epochs; this is {checkpoint}"),
+        ("steps", f"{len(steps):,} of {training.step_size}, {training.epochs} epochs; this is {checkpoint}"),
         ("loss, first and last step", f"{steps[0]['loss']:.3f} and {steps[-1]['loss']:.3f}"),
     ]
     if measured:

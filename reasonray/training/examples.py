@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import pad
 
 IGNORED = -100
 """Label of a token that the loss leaves out."""
@@ -26,6 +27,7 @@ _SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("ids", pa.large_list(pa.int32()), nullable=False),
         pa.field("start", pa.int32(), nullable=False),
+        pa.field("weights", pa.large_list(pa.float32())),
     ]
 )
 
@@ -38,6 +40,9 @@ class Example:
     ids: list[int]
     start: int
     """Index of the first target token: the loss counts the tokens from here to the end."""
+    weights: list[float] | None = None
+    """Loss weight of each target token, such as 0 for a tool's output; None if each counts once. A weight may be
+    negative."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,26 @@ class Batch:
     """Where each example begins, and where the last one ends."""
     max_length: int
     """Tokens of the longest example."""
+    weights: torch.Tensor | None = None
+    """Loss weight of each label; None if each is 1."""
+
+    def part(self, rank: int, count: int) -> Batch:
+        """Return one of `count` equal parts of the tokens, with the boundaries of the whole pack.
+
+        The pack is filled up with fewer than `count` tokens that are an example of their own without a target.
+        """
+        tokens = self.input_ids.shape[1]
+        missing = -tokens % count
+        own = slice(rank * (tokens + missing) // count, (rank + 1) * (tokens + missing) // count)
+        ends = self.cu_seq_lens.new_tensor([tokens + missing] if missing else [])
+        return Batch(
+            pad(self.input_ids, (0, missing))[:, own],
+            torch.cat([self.position_ids, torch.arange(missing, device=self.position_ids.device)[None]], 1)[:, own],
+            pad(self.labels, (0, missing), value=IGNORED)[:, own],
+            torch.cat([self.cu_seq_lens, ends]),
+            max(self.max_length, missing),
+            None if self.weights is None else pad(self.weights, (0, missing))[:, own],
+        )
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -61,6 +86,7 @@ class Batch:
             self.labels.to(device),
             self.cu_seq_lens.to(device),
             self.max_length,
+            None if self.weights is None else self.weights.to(device),
         )
 
 
@@ -76,9 +102,9 @@ class Examples:
     def __getitem__(self, row: int) -> Example:
         number, offset = self._locate(row)
         batch = self.batches[number]
-        return Example(
-            batch["id"][offset].as_py(), batch["ids"][offset].values.to_pylist(), batch["start"][offset].as_py()
-        )
+        weights = batch["weights"][offset].as_py() if "weights" in batch.schema.names else None
+        ids = batch["ids"][offset].values.to_pylist()
+        return Example(batch["id"][offset].as_py(), ids, batch["start"][offset].as_py(), weights)
 
     def _locate(self, row: int) -> tuple[int, int]:
         """Return the number of the batch that holds a row, and the row's offset in the batch."""
@@ -112,6 +138,19 @@ class Examples:
         return target_lengths
 
     @cached_property
+    def target_weights(self) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Sum of the absolute loss weights of each example; where no example has weights, its target tokens."""
+        if not any(map(_has_weights, self.batches)):
+            return self.target_lengths
+        weights = self.target_lengths.astype(np.float64)
+        for row in range(len(self)):
+            number, offset = self._locate(row)
+            own = self.batches[number]["weights"][offset] if _has_weights(self.batches[number]) else None
+            if own is not None and own.is_valid:
+                weights[row] = np.abs(own.values.to_numpy().astype(np.float64)).sum()
+        return weights
+
+    @cached_property
     def largest_token(self) -> int:
         """The highest token id of all examples; -1 without examples."""
         return max((pc.max(batch["ids"].values).as_py() for batch in self.batches if batch.num_rows), default=-1)
@@ -129,7 +168,15 @@ class Examples:
             first, end = boundaries[offset : offset + 2]
             digest.update(f"{ids[offset]} {starts[offset]} {end - first} ".encode())
             digest.update(tokens[first:end])
+            weights = self.batches[number]["weights"][offset] if _has_weights(self.batches[number]) else None
+            if weights is not None and weights.is_valid:
+                digest.update(weights.values.to_numpy())
         return digest.hexdigest()
+
+
+def _has_weights(batch: pa.RecordBatch) -> bool:
+    """Return whether any example of a batch has loss weights; files of earlier versions have no such column."""
+    return "weights" in batch.schema.names and batch["weights"].null_count < batch.num_rows
 
 
 def write(path: str | Path, examples: Iterable[Example]) -> None:
@@ -137,7 +184,7 @@ def write(path: str | Path, examples: Iterable[Example]) -> None:
     rows = iter(examples)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         while batch := list(islice(rows, _ROWS_PER_BATCH)):
-            columns = [[row.id for row in batch], [row.ids for row in batch], [row.start for row in batch]]
+            columns = [[getattr(row, field.name) for row in batch] for field in _SCHEMA]
             arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
 
@@ -160,14 +207,20 @@ def collate(examples: Examples | Sequence[Example], pack: Sequence[int]) -> Batc
     chosen = [examples[row] for row in pack] or [Example("", [0], 1)]
     lengths = [len(example.ids) for example in chosen]
     labels = np.full(sum(lengths), IGNORED, dtype=np.int64)
+    weights = np.ones(sum(lengths), dtype=np.float32)
     boundaries = np.cumsum([0, *lengths])
     for example, first in zip(chosen, boundaries[:-1], strict=True):
         # The token before the completion predicts its first one; the last token of an example predicts nothing.
-        labels[first + example.start - 1 : first + len(example.ids) - 1] = example.ids[example.start :]
+        targets = slice(first + example.start - 1, first + len(example.ids) - 1)
+        labels[targets] = example.ids[example.start :]
+        if example.weights is not None:
+            weights[targets] = example.weights
+            labels[targets][weights[targets] == 0] = IGNORED
     return Batch(
         input_ids=torch.tensor([[token for example in chosen for token in example.ids]]),
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
         labels=torch.from_numpy(labels)[None],
         cu_seq_lens=torch.from_numpy(boundaries.astype(np.int32)),
         max_length=max(lengths),
+        weights=torch.from_numpy(weights)[None] if any(example.weights is not None for example in chosen) else None,
     )

@@ -1,7 +1,8 @@
 """The training loop. One process per worker runs it, started by the owner of the process group.
 
-The loss of a step is the sum over all its target tokens divided by their number, which the plan knows beforehand. So
-neither packing nor the number of workers affects the result, and no worker has to ask another for a count.
+The loss of a step is the sum over all its target tokens, each times its weight, divided by the sum of the absolute
+weights, which the plan knows beforehand (without weights, the number of target tokens). So neither packing nor the
+number of workers affects the result, and no worker has to ask another for a count.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from reasonray.errors import UserError
 from reasonray.training import checkpoint, lora, plan
 from reasonray.training.attention import self_check, supports_packing
 from reasonray.training.examples import Batch, Examples, collate, read
+from reasonray.training.mesh import Mesh
 from reasonray.training.model import Student, Weights, export, load, probe_logits, set_gradient_sync
+from reasonray.training.packing import EARLIER_COST, Cost, Pack
+from reasonray.training.sizes import Sizes
 from reasonray.training.trained_student import TrainingSummary
 
 
@@ -53,6 +57,8 @@ class TrainingJob:
     """Directory for checkpoints, on this worker's machine."""
     validation: str = ""
     """Validation examples, like `examples`: their loss is measured and never trained on. "" if there are none."""
+    plan: str = ""
+    """File of the plan, from `make_plan`; "" if every worker makes it by itself."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,7 @@ class Session:
     weights: Weights
     optimiser: torch.optim.Optimizer
     device: torch.device
-    rank: int
-    world: int
+    mesh: Mesh
     identity: dict[str, Any]
     """Values that a checkpoint has to match for this session to resume from it."""
 
@@ -124,9 +129,9 @@ def run(
         if is_checkpoint and validation:
             figures["validation_loss"] = validate(session, validation)
         on_step(figures)
-        if _any_worker(session, save_now()) or is_checkpoint:
+        if session.mesh.any(save_now(), session.device) or is_checkpoint:
             on_checkpoint(index + 1, _save(session, job, index + 1, with_model=is_checkpoint))
-    kept = [row for row, length in enumerate(session.plan.lengths) if length <= job.training.max_tokens]
+    kept = plan.rows_that_fit(session.examples.lengths, job.training.max_tokens)
     return TrainingSummary(
         steps=steps,
         examples=len(kept),
@@ -143,26 +148,19 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         UserError: nothing to train on, or a model that cannot be trained.
     """
     training = job.training
+    mesh = Mesh.open(training, rank, world)
     examples = read(job.examples)
     config = AutoConfig.from_pretrained(job.model_directory)
-    steps = plan.build(
-        examples.lengths,
-        examples.target_lengths,
-        batch=training.batch,
-        max_tokens=training.max_tokens,
-        epochs=training.epochs,
-        seed=job.seed,
-        packing=supports_packing(config),
-    )
+    steps = plan.read(job.plan) if job.plan else make_plan(job)
     vocabulary = config.get_text_config().vocab_size
-    if examples.largest_token >= vocabulary:
+    if steps.largest_token >= vocabulary:
         raise UserError(
-            f"the examples hold token {examples.largest_token}, the model knows {vocabulary}: the tokenizer next to it "
+            f"the examples hold token {steps.largest_token}, the model knows {vocabulary}: the tokenizer next to it "
             "is another model's; put its own there"
         )
     device = torch.device("cuda", torch.cuda.current_device()) if training.gpus else torch.device("cpu")
     torch.manual_seed(job.seed)  # adapters are initialised at random
-    student = load(job.model_directory, training, device, rank, world)
+    student = load(job.model_directory, training, device, mesh)
     weights = Weights.of_student(student, training.precision)
     student.eval()  # dropout would look like a fault
     with torch.no_grad():
@@ -178,11 +176,33 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         training,
         model=models.identity(Path(job.model_directory)),
         plan=steps.sha256,
-        examples=examples.sha256,
+        examples=steps.examples,
         seed=job.seed,
     )
     _trim_heap()
-    return Session(steps, examples, training, job.seed, student, weights, optimiser, device, rank, world, identity)
+    return Session(steps, examples, training, job.seed, student, weights, optimiser, device, mesh, identity)
+
+
+def make_plan(job: TrainingJob) -> plan.Plan:
+    """Plan a training from its examples and the student's configuration; it takes a pass over all tokens.
+
+    Raises:
+        UserError: no example fits.
+    """
+    examples, training = read(job.examples), job.training
+    config = AutoConfig.from_pretrained(job.model_directory)
+    steps = plan.build(
+        examples.lengths,
+        examples.target_weights,
+        max_tokens=training.max_tokens,
+        epochs=training.epochs,
+        seed=job.seed,
+        batch=training.batch,
+        step=training.step,
+        packable=supports_packing(config),
+        cost=Cost(Sizes.of(config).even_tokens) if training.step else EARLIER_COST,
+    )
+    return replace(steps, examples=examples.sha256, largest_token=examples.largest_token)
 
 
 def _trim_heap() -> None:
@@ -212,7 +232,7 @@ def take_step(session: Session, index: int) -> dict[str, float]:
     rate = plan.learning_rate(index, len(session.plan.steps), session.training)
     for group in session.optimiser.param_groups:
         group["lr"] = rate
-    torch.manual_seed((session.seed * 1_000_003 + index) * 4096 + session.rank)  # equal dropout on resuming
+    torch.manual_seed((session.seed * 1_000_003 + index) * 4096 + session.mesh.rank)  # equal dropout on resuming
     loss = backward(session, index)
     parameters = list(session.weights.named.values())
     norm = torch.nn.utils.clip_grad_norm_(parameters, session.training.clip)
@@ -227,33 +247,42 @@ def take_step(session: Session, index: int) -> dict[str, float]:
     session.optimiser.zero_grad(set_to_none=True)
     session.weights.refresh()
     seconds = time.perf_counter() - started
-    tokens = sum(session.plan.lengths[row] for row in step.rows)
     return {
         "step": index + 1,
         "loss": float(loss),
         "learning_rate": rate,
         "gradient_norm": gradient_norm,
-        "tokens": tokens,
-        "tokens_per_second": tokens / seconds,
+        "tokens": step.tokens,
+        "tokens_per_second": step.tokens / seconds,
         "seconds": seconds,
     }
 
 
 def backward(session: Session, index: int) -> torch.Tensor:
     """Accumulate the gradients of this worker's packs and return the step's loss over all workers."""
-    target_tokens = session.plan.steps[index].target_tokens
+    weight = session.plan.steps[index].weight
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
-    packs = session.plan.for_rank(index, session.rank, session.world)
+    packs = _own_packs(session, session.plan, index)
     for number, pack in enumerate(packs, start=1):
         if session.training.syncs_once_per_step:
             set_gradient_sync(session.student, last_of_step=number == len(packs))
-        batch: Batch = collate(session.examples, pack).to(session.device)
-        part = session.student(batch) / target_tokens
+        part = session.student(_own_part(session, session.examples, pack)) / weight
         part.backward()
         loss += part.detach()
-    if session.world > 1:
+    if session.mesh.world > 1:
         dist.all_reduce(loss)
     return loss
+
+
+def _own_packs(session: Session, steps: plan.Plan, index: int) -> list[Pack]:
+    """Return the packs of a step that this process computes, alone or with others."""
+    return steps.for_rank(index, session.mesh.pack_group, session.mesh.pack_groups)
+
+
+def _own_part(session: Session, examples: Examples, pack: Pack) -> Batch:
+    """Return the tokens of a pack that this process computes: all, unless others share the pack."""
+    batch, context = collate(examples, pack), session.mesh.context
+    return (batch if context is None else batch.part(context.rank, context.size)).to(session.device)
 
 
 def _open_validation(job: TrainingJob, session: Session) -> Validation | None:
@@ -263,39 +292,26 @@ def _open_validation(job: TrainingJob, session: Session) -> Validation | None:
     max_tokens = session.training.max_tokens
     if not (examples.lengths <= max_tokens).any():
         return None
-    single_step = plan.build(
-        examples.lengths,
-        examples.target_lengths,
-        batch=len(examples),
-        max_tokens=max_tokens,
-        epochs=1,
-        seed=0,
-        packing=session.plan.pack_tokens > 0,
-    )
+    packable = session.plan.pack_tokens > 0
+    single_step = plan.of_all(examples.lengths, examples.target_weights, max_tokens=max_tokens, packable=packable)
     return Validation(examples, single_step)
 
 
 def validate(session: Session, validation: Validation) -> float:
-    """Return the mean loss over the target tokens of the validation examples. Every worker has to call it."""
+    """Return the mean loss over the target tokens of the validation examples, weighted as in training.
+
+    Every worker has to call it.
+    """
     session.student.eval()
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
     with torch.no_grad():
-        for pack in validation.plan.for_rank(0, session.rank, session.world):
-            loss += session.student(collate(validation.examples, pack).to(session.device))
+        for pack in _own_packs(session, validation.plan, 0):
+            loss += session.student(_own_part(session, validation.examples, pack))
     session.student.train()
     session.weights.refresh()
-    if session.world > 1:
+    if session.mesh.world > 1:
         dist.all_reduce(loss)
-    return float(loss) / validation.plan.steps[0].target_tokens
-
-
-def _any_worker(session: Session, flag: bool) -> bool:
-    """Return whether the flag is set on any worker. Every worker has to call it."""
-    if session.world == 1:
-        return flag
-    flags = torch.tensor(float(flag), device=session.device)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return bool(flags)
+    return float(loss) / validation.plan.steps[0].weight
 
 
 def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = True) -> Path:
@@ -313,7 +329,7 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
     try:
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.save(directory, session.weights, session.optimiser, step, session.identity)
-        if with_model and session.rank == 0:
+        if with_model and session.mesh.rank == 0:
             if session.training.lora_rank:
                 weights = lora.export(weights, job.model_directory, directory / "adapter", session.training)
             tokenizer = AutoTokenizer.from_pretrained(job.model_directory)
@@ -321,7 +337,7 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
             export(weights, tokenizer, job.model_directory, target, precision, logits)
     except (OSError, CheckpointException, SafetensorError) as error:
         fault = " ".join(str(error).split())[-160:]
-    if _any_worker(session, bool(fault)):
+    if session.mesh.wait_for_files(bool(fault)):
         shutil.rmtree(directory, ignore_errors=True)
         raise NotSaved(
             f"the checkpoint of step {step} cannot be written to {directory.parent} "

@@ -19,18 +19,25 @@ _ROWS = 64
 
 
 def summed_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, chunk: int = CHUNK
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    chunk: int = CHUNK,
+    token_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the fp32 sum of the tokens' cross-entropies. It supports one backward pass.
+    """Return the fp32 sum of the tokens' weighted cross-entropies. It supports one backward pass.
 
     Args:
         hidden: last hidden states, (tokens, size).
         weight: of the output layer, (vocabulary, size), in the same dtype.
         labels: the next tokens, (tokens,), none of them IGNORED.
         chunk: tokens whose logits are in memory at once.
+        token_weights: loss weight of each token, (tokens,), fp32; None if each is 1.
     """
     hidden_grad, weight_grad = (torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, weight))
-    loss: torch.Tensor = _SummedCrossEntropy.apply(hidden, weight, labels, chunk, hidden_grad, weight_grad)
+    loss: torch.Tensor = _SummedCrossEntropy.apply(
+        *(hidden, weight, labels, chunk, token_weights, hidden_grad, weight_grad)
+    )
     return loss
 
 
@@ -42,6 +49,7 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
         weight: torch.Tensor,
         labels: torch.Tensor,
         chunk: int,
+        token_weights: torch.Tensor | None,
         needs_hidden_grad: bool,
         needs_weight_grad: bool,
     ) -> torch.Tensor:
@@ -55,8 +63,10 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
         for start in range(0, len(labels), chunk):
             states, targets = hidden[start : start + chunk], labels[start : start + chunk, None]
             logits = torch.mm(states, weight.T, out=buffer[: len(states)])
-            for rows, row_targets in zip(logits.split(_ROWS), targets.split(_ROWS), strict=True):
-                loss += _replace_by_gradient(rows, row_targets, scratch[: len(rows)])
+            for first in range(0, len(states), _ROWS):
+                rows, row_targets = logits[first : first + _ROWS], targets[first : first + _ROWS]
+                row_weights = None if token_weights is None else token_weights[start + first :][: len(rows), None]
+                loss += _replace_by_gradient(rows, row_targets, row_weights, scratch[: len(rows)])
             if hidden_grad is not None:
                 torch.mm(logits, weight, out=hidden_grad[start : start + chunk])
             if weight_grad is not None:
@@ -72,14 +82,20 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
             hidden_grad.mul_(gradient)
         if weight_grad is not None:
             weight_grad = weight_grad.mul_(gradient).to(ctx.dtype)
-        return hidden_grad, weight_grad, None, None, None, None
+        return hidden_grad, weight_grad, None, None, None, None, None
 
 
-def _replace_by_gradient(logits: torch.Tensor, labels: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+def _replace_by_gradient(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, scratch: torch.Tensor
+) -> torch.Tensor:
     """Return the summed cross-entropy of rows of logits, and overwrite them by its gradient (softmax - one-hot)."""
     rows = scratch.copy_(logits)
     largest, target_logits = rows.amax(1, keepdim=True), rows.gather(1, labels)
     total = rows.sub_(largest).exp_().sum(1, keepdim=True)
     rows.div_(total).scatter_add_(1, labels, -torch.ones_like(target_logits))
+    losses = total.log() + largest - target_logits
+    if weights is not None:
+        losses *= weights
+        rows *= weights
     logits.copy_(rows)
-    return (total.log() + largest - target_logits).sum()
+    return losses.sum()

@@ -31,32 +31,41 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training import lora
-from reasonray.training.attention import NAME, logits_difference, supports_packing
+from reasonray.training.attention import NAME, Context, logits_difference, supports_packing
 from reasonray.training.examples import IGNORED, Batch, Example, collate
 from reasonray.training.losses import CHUNK, summed_cross_entropy
+from reasonray.training.mesh import ALONE, Mesh
 
 
 class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """A language model that returns the summed cross-entropy of a batch."""
 
-    def __init__(self, language_model: Any, chunk: int = CHUNK) -> None:
+    def __init__(self, language_model: Any, chunk: int = CHUNK, context: Context | None = None) -> None:
         super().__init__()
         self.language_model = language_model
         self.chunk = chunk
+        self.context = context
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the loss, summed over the target tokens; zero, with zero gradients, for a batch without any."""
+        """Return the weighted loss, summed over the target tokens; zero, with zero gradients, for a batch without any.
+
+        Args:
+            batch: a pack; where several processes share it, this one's part of it.
+        """
         hidden = self._hidden_states(batch)
         weight = self.language_model.get_output_embeddings().weight
         targets = (batch.labels[0] != IGNORED).nonzero().squeeze(1)
         if targets.numel() == 0:  # all parameters take part anyway, so that collectives stay aligned
             return (hidden.float().sum() + weight.float().sum()) * 0.0
-        return summed_cross_entropy(hidden[targets], weight, batch.labels[0, targets], self.chunk)
+        token_weights = None if batch.weights is None else batch.weights[0, targets]
+        return summed_cross_entropy(hidden[targets], weight, batch.labels[0, targets], self.chunk, token_weights)
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Return the logits of every token of a batch, (tokens, vocabulary)."""
-        hidden = self._hidden_states(batch)
-        return hidden @ self.language_model.get_output_embeddings().weight.T
+        """Return the logits of every token of a whole pack, (tokens, vocabulary)."""
+        context = self.context
+        hidden = self._hidden_states(batch if context is None else batch.part(context.rank, context.size))
+        logits = hidden @ self.language_model.get_output_embeddings().weight.T
+        return logits if context is None else context.gather(logits)[: batch.input_ids.shape[1]]
 
     def stock_logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits of a single example by transformers' own attention and output layer."""
@@ -76,12 +85,13 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             cu_seq_lens_k=batch.cu_seq_lens,
             max_length_q=batch.max_length,
             max_length_k=batch.max_length,
+            **({} if self.context is None else {"context": self.context}),
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
 
-def load(directory: str | Path, training: Training, device: torch.device, rank: int = 0, world: int = 1) -> Student:
+def load(directory: str | Path, training: Training, device: torch.device, mesh: Mesh = ALONE) -> Student:
     """Load a model for training, in fp32. With several workers the first one reads it, and each keeps a shard.
 
     Raises:
@@ -89,15 +99,18 @@ def load(directory: str | Path, training: Training, device: torch.device, rank: 
     """
     config = AutoConfig.from_pretrained(directory)
     _refuse_altered_logits(config)
-    complete = _language_model(directory, config, training) if rank == 0 else None
-    if not training.shards(world):
+    if mesh.context and not supports_packing(config):
+        raise UserError("training.context: the student's attention cannot be divided among processes; set it to 1")
+    complete = _language_model(directory, config, training) if mesh.rank == 0 else None
+    mesh.wait_for_files()
+    if not training.shards(mesh.world):
         student = _wrap(complete, training)
         student.to(device)
         return student
     with init_empty_weights(include_buffers=False):  # buffers that are in no file are computed on creation
         empty = _language_model(None, config, training)
     empty.tie_weights()  # init_empty_weights untied them
-    student = _shard(_wrap(empty, training), training, device, world)
+    student = _shard(_wrap(empty, training, mesh.context), training, device, mesh)
     weights_device = torch.device("cpu") if training.cpu_offload else device
     _distribute_weights(student, complete, device, weights_device)
     return student
@@ -121,12 +134,12 @@ def _language_model(directory: str | Path | None, config: Any, training: Trainin
     return model
 
 
-def _wrap(language_model: Any, training: Training) -> Student:
+def _wrap(language_model: Any, training: Training, context: Context | None = None) -> Student:
     if training.activation_checkpointing:
         layers = _layers(language_model)
         for index, layer in enumerate(layers):
             layers[index] = checkpoint_wrapper(layer)
-    student = Student(language_model)
+    student = Student(language_model, context=context)
     student.train()
     return student
 
@@ -178,9 +191,9 @@ def _refuse_altered_logits(config: Any) -> None:
             raise UserError(f"the student's configuration sets {name}, which training does not apply to its logits")
 
 
-def _shard(student: Student, training: Training, device: torch.device, world: int) -> Student:
+def _shard(student: Student, training: Training, device: torch.device, processes: Mesh) -> Student:
     """Shard layer by layer. Embedding and output layer belong to the root module, gathered for the whole step."""
-    mesh = dist.init_device_mesh(device.type, (world,))
+    mesh = processes.of_weights(device)
     bf16 = training.precision == "bf16"
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32 if bf16 else None

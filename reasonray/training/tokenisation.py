@@ -8,12 +8,14 @@ repeated. Every example is checked to teach the whole text and then the token to
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import numpy as np
 from transformers import AutoTokenizer
 
 from reasonray import models
@@ -24,8 +26,20 @@ from reasonray.store.storage import Place
 from reasonray.training.examples import Example, write
 
 _COLUMNS = ("id", "prompt", "completion_text")
+_WEIGHTS = "loss_weights"
 _REASONING_TAG = re.compile(r"[<\[]/?(\w+:)?(think|thinking|thought)[>\]]", re.IGNORECASE)
 """Control tokens that may be part of an answer."""
+
+
+class Span(TypedDict):
+    """A part of a completion and the loss weight of its tokens."""
+
+    begin: int
+    """Its first character."""
+    end: int
+    """The character after its last one."""
+    weight: float
+    """0 to leave the tokens out; negative to make them less likely."""
 
 
 class RefusedExample(Exception):
@@ -74,6 +88,7 @@ def tokenise(
     *,
     id: str,
     today: date = FALLBACK_DATE,
+    spans: Sequence[Span] | None = None,
 ) -> Example:
     """Return the example of a prompt and a completion.
 
@@ -85,10 +100,13 @@ def tokenise(
         stop: id of the token that ends an answer.
         id: of the example.
         today: the date for chat templates that write it.
+        spans: parts of the completion with their loss weights, in order; what is in none has weight 0. None if each
+            token counts once.
 
     Raises:
         UserError: the chat template refuses the prompt.
-        RefusedExample: the target tokens would not be exactly the text and then, once, the stop token.
+        RefusedExample: the target tokens would not be exactly the text and then, once, the stop token, or the spans
+            are not in order or give no weight.
     """
     chat = tokenizer, turns, template_args, today
     try:
@@ -108,7 +126,41 @@ def tokenise(
     if control := _control_tokens(tokenizer) & set(target):
         name = tokenizer.decode([min(control)])
         raise RefusedExample(f"example {id}: the completion's text holds the control token {name!r}")
-    return Example(id, [*prompt, *target, stop], len(prompt))
+    weights = None
+    if spans is not None:
+        begins = _begins(tokenizer, prompt_text(*chat), text, target)
+        if begins is None:
+            raise RefusedExample(f"example {id}: the student's tokenizer does not say where tokens begin in the text")
+        removed = len(completion) - len(text)  # the prompt opens some of the completion, or the completion lacks some
+        weights = token_weights(spans, [begin + removed for begin in begins], len(completion), id=id)
+    return Example(id, [*prompt, *target, stop], len(prompt), weights)
+
+
+def token_weights(spans: Sequence[Span], begins: Sequence[int], length: int, *, id: str) -> list[float]:
+    """Return the loss weight of each token of a completion, and of the stop token, which counts as the last character.
+
+    Args:
+        spans: parts of the completion with their weights.
+        begins: the character at which each token begins; a token has the weight of that character.
+        length: characters of the completion.
+        id: of the example.
+
+    Raises:
+        RefusedExample: the spans are not in order, reach beyond the completion, or give no token a weight.
+    """
+    weight_of = np.zeros(length)
+    end = 0
+    for span in spans:
+        if not end <= span["begin"] < span["end"] <= length or not math.isfinite(span["weight"]):
+            raise RefusedExample(
+                f"example {id}: its loss weights are not finite numbers for parts of its {length} characters in order"
+            )
+        end = span["end"]
+        weight_of[span["begin"] : end] = span["weight"]
+    weights = weight_of[np.clip([*begins, length - 1], 0, length - 1)]
+    if not weights.any():
+        raise RefusedExample(f"example {id}: its loss weights are all 0")
+    return list(weights.astype(np.float32).tolist())
 
 
 def _target(tokenizer: Any, prompt: list[int], prompt_text: str, text: str) -> list[int] | None:
@@ -134,6 +186,17 @@ def _target(tokenizer: Any, prompt: list[int], prompt_text: str, text: str) -> l
     return next((ids for ids in candidates() if ids and _decoded(tokenizer, prompt + ids) == before + text), None)
 
 
+def _begins(tokenizer: Any, prompt_text: str, text: str, target: list[int]) -> list[int] | None:
+    """Return the character of a text at which each of its tokens begins, None if the tokenizer does not know."""
+    if not tokenizer.is_fast:
+        return None
+    for before in ("", prompt_text, "\n"):  # as in _target
+        encoded = tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
+        if list(encoded["input_ids"][-len(target) :]) == target:
+            return [begin - len(before) for begin, _ in encoded["offset_mapping"][-len(target) :]]
+    return None
+
+
 def _decoded(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
@@ -151,7 +214,8 @@ def tokenise_files(
 
     Args:
         student: section of the configuration.
-        files: parquet files with the columns id, prompt (a list of messages) and completion_text.
+        files: parquet files with the columns id, prompt (a list of messages) and completion_text, and if examples have
+            loss weights, loss_weights (a list of begin, end and weight: parts of the text by its characters).
         target: Arrow file to write.
         today: the date for chat templates that write it.
 
@@ -166,7 +230,7 @@ def tokenise_files(
 
     def tokenised() -> Iterator[Example]:
         for file in files:
-            for row in file.read_table(_COLUMNS).to_pylist():
+            for row in _rows(file):
                 try:
                     example = tokenise(
                         tokenizer,
@@ -176,6 +240,7 @@ def tokenise_files(
                         stop,
                         id=row["id"],
                         today=today,
+                        spans=row.get(_WEIGHTS),
                     )
                 except RefusedExample as reason:
                     refused.append(str(reason))
@@ -185,3 +250,9 @@ def tokenise_files(
 
     write(target, tokenised())
     return lengths, refused
+
+
+def _rows(file: Place) -> list[dict[str, Any]]:
+    """Return the rows of a file of curated examples; loss weights are an optional column."""
+    table = file.read_table()
+    return list(table.select([name for name in (*_COLUMNS, _WEIGHTS) if name in table.column_names]).to_pylist())

@@ -23,10 +23,10 @@ from transformers import AutoModelForCausalLM
 
 from reasonray.analysis.funnel import Trained
 from reasonray.cli.main import exit_status
-from reasonray.config import UserError
+from reasonray.config import Training, UserError
 from reasonray.records import content_hash
 from reasonray.stages.report import trained
-from reasonray.stages.train import train
+from reasonray.stages.train import _scaling, train
 from reasonray.store.run import Run, begin_or_resume
 from reasonray.training.trained_student import TrainedStudent
 from tests.factories import a_scripted_config
@@ -79,6 +79,24 @@ def curated(
     }
     (run.curated / "manifest.json").write(json.dumps(document).encode())
     return run
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "resources"),
+    [
+        ({"gpus": 8}, 8, {"GPU": 1, "CPU": 2.0}),
+        ({"gpus": 1, "workers": 8}, 8, {"GPU": 1, "CPU": 16.0}),
+        ({"gpus": 4, "workers": [1, 3]}, (4, 12), {"GPU": 1, "CPU": 4.0}),
+        ({"workers": 2}, 2, {"CPU": 16.0}),
+    ],
+)
+def test_every_gpu_of_a_worker_has_a_process(
+    settings: dict[str, Any], processes: object, resources: dict[str, float]
+) -> None:
+    scaling = _scaling(Training(cpus=16.0, **settings))
+    assert scaling.num_workers == processes
+    assert scaling.resources_per_worker == resources
+    assert scaling.use_gpu == ("GPU" in resources)
 
 
 def steps(run: Run) -> list[dict[str, float]]:

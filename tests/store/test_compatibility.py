@@ -126,7 +126,7 @@ def full_configurations() -> Iterator[dict[str, Any]]:
             "checking": {"instead": {"numeric": "math_answer"}, "judge": vllm, "majority": 0.5},
             "curation": curation | {"size": 1, "mix": {"generated": 1.0}, "labeller": served, "layouts": ["alpaca"]},
             "student": vllm,
-            "training": {"workers": [1, 2], "zero_stage": 1, "keep": 1, "trackers": ["wandb"]},
+            "training": {"workers": [1, 2], "zero_stage": 1, "keep": 1, "trackers": ["wandb"], "step": {"packs": 4}},
             "evaluation": {"arms": [served | {"name": "peer"}], "cluster": "template"},
         }
 
@@ -185,7 +185,7 @@ def test_a_model_whose_name_has_a_dot_is_treated_like_any_other() -> None:
 
 
 def test_the_training_settings_that_make_a_step_are_those_that_are_not_free() -> None:
-    placement = {"workers", "gpus", "cpus", "activation_checkpointing", "cpu_offload", "zero_stage"}
+    placement = {"workers", "gpus", "cpus", "shard", "context", "activation_checkpointing", "cpu_offload", "zero_stage"}
     placement |= {"save_minutes", "max_failures", "trackers"}
     assert free_fields(Training) == placement
     assert Training.model_fields.keys() - Training().step_settings.keys() == placement | {

@@ -6,7 +6,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -16,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from reasonray.errors import UserError
 from reasonray.prompts import Message, opening, prompt_text
 from reasonray.training import examples, tokenisation
-from reasonray.training.examples import IGNORED, Example
+from reasonray.training.examples import IGNORED, Example, collate
 from tests import templates
 from tests.students import byte_tokenizer
 from tests.templates import CHATML, CONTROL_TOKENS
@@ -213,6 +215,74 @@ def test_examples_are_read_in_the_order_of_their_ids_whatever_their_split_over_f
     examples.write(tmp_path / "all-but-one.arrow", [*rows[:-1], replace(rows[-1], start=rows[-1].start + 1)])
     assert examples.read(tmp_path / "all.arrow").sha256 == back.sha256
     assert examples.read(tmp_path / "all-but-one.arrow").sha256 != back.sha256
+
+
+ANSWER = "<think>\n2 + 2 ≠ 5, so ✓\n</think>\n\nThe answer is 4."
+SPANS = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 20), st.floats(-4, 4, width=32)), min_size=1, max_size=4)
+
+
+@given(SPANS, st.booleans())
+def test_each_token_has_the_weight_of_its_character_and_the_stop_token_that_of_the_last(
+    drawn: list[tuple[int, int, float]], prompt_opens: bool
+) -> None:
+    ends = np.cumsum([gap + length for gap, length, _ in drawn]).tolist()
+    spans: list[tokenisation.Span] = [
+        {"begin": end - length, "end": end, "weight": weight}
+        for end, (_, length, weight) in zip(ends, drawn, strict=True)
+    ]
+    weights = [sum(span["weight"] for span in spans if span["begin"] <= at < span["end"]) for at in range(len(ANSWER))]
+    template = templates.R1_DISTILL if prompt_opens else templates.CHATML
+    tokenizer = byte_tokenizer(template, CONTROL_TOKENS[template], CONTROL_TOKENS[template][1])
+    taught = len("<think>\n") if prompt_opens else 0
+    expected = [
+        weight for character, weight in zip(ANSWER[taught:], weights[taught:], strict=True) for _ in character.encode()
+    ]
+    if ends[-1] > len(ANSWER) or not any(expected):
+        with pytest.raises(tokenisation.RefusedExample, match=r"in order|all 0"):
+            tokenisation.tokenise(tokenizer, TURNS, {}, ANSWER, 1, id="a", spans=spans)
+        return
+    example = tokenisation.tokenise(tokenizer, TURNS, {}, ANSWER, 1, id="a", spans=spans)
+    assert example.weights == [*expected, weights[-1]]
+    assert len(example.weights) == len(example.ids) - example.start
+    assert tokenisation.tokenise(tokenizer, TURNS, {}, ANSWER, 1, id="a").weights is None
+
+
+@pytest.mark.parametrize(
+    "spans", [[(0, 3, 1.0), (2, 5, 1.0)], [(3, 3, 1.0)], [(-1, 3, 1.0)], [(0, 3, float("nan"))], [(0, 3, 0.0)], []]
+)
+def test_loss_weights_that_are_not_parts_of_the_text_are_refused(spans: list[tuple[int, int, float]]) -> None:
+    parts: list[tokenisation.Span] = [{"begin": begin, "end": end, "weight": weight} for begin, end, weight in spans]
+    with pytest.raises(tokenisation.RefusedExample):
+        tokenisation.token_weights(parts, [0, 1, 2], 5, id="a")
+
+
+def test_loss_weights_are_read_as_they_were_written_and_are_part_of_the_hash(tmp_path: Path) -> None:
+    plain = [Example("a", [1, 2, 3], 1), Example("b", [4, 5], 1), Example("c", [6, 7, 8, 9], 3)]
+    weighted = [replace(plain[0], weights=[0.5, -2.0]), *plain[1:]]
+    examples.write(tmp_path / "plain.arrow", plain)
+    examples.write(tmp_path / "weighted.arrow", weighted)
+    back, without = examples.read(tmp_path / "weighted.arrow"), examples.read(tmp_path / "plain.arrow")
+    assert [back[row] for row in range(3)] == weighted
+    assert back.target_weights.tolist() == [2.5, 1, 1]
+    assert without.target_weights.tolist() == [2, 1, 1]
+    assert back.sha256 != without.sha256
+    in_checkpoints = "dc56db44b264f8fcdde362723c2a790476bcc9694370d8e3430f8d91af5c1f19"
+    assert without.sha256 == in_checkpoints, "existing checkpoints hold the hash of examples without weights"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_parts_of_a_pack_are_the_pack(count: int) -> None:
+    rows = [Example("a", [1, 2, 3, 4], 1, [0.5, 0.0, 2.0]), Example("b", [5, 6, 7, 8, 9], 2)]
+    whole = collate(rows, [1, 0])
+    parts = [whole.part(rank, count) for rank in range(count)]
+    for name in ("input_ids", "position_ids", "labels", "weights"):
+        joined = torch.cat([getattr(part, name) for part in parts], dim=1)
+        assert len({getattr(part, name).shape for part in parts}) == 1
+        assert torch.equal(joined[:, :9], getattr(whole, name))
+    joined_labels = torch.cat([part.labels for part in parts], dim=1)
+    assert (joined_labels[:, 9:] == IGNORED).all()
+    assert parts[0].cu_seq_lens.tolist() == [0, 5, 9, *([10] if count == 2 else [])]
+    assert whole.labels[0, 5:].tolist() == [2, IGNORED, 4, IGNORED], "a token of weight 0 is not a target"
 
 
 def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:

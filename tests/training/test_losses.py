@@ -43,6 +43,33 @@ def test_loss_and_gradients_are_those_of_cross_entropy(dtype: torch.dtype, chunk
     assert relative_error(weight.grad[:, 1:], exact[1].grad[:, :-1]) > 0.5  # control: another gradient is far off
 
 
+@pytest.mark.parametrize("chunk", [1, 65, 100, 1024])
+def test_weighted_loss_and_gradients_are_those_of_weighted_cross_entropy(chunk: int) -> None:
+    weights = torch.randn(TOKENS, generator=torch.Generator().manual_seed(2))  # some are negative
+    hidden, weight = states(torch.float32)
+    computed = summed_cross_entropy(hidden, weight, LABELS, chunk, weights)
+    computed.backward()
+    exact = [tensor.detach().clone().requires_grad_() for tensor in (hidden, weight)]
+    loss = (cross_entropy(exact[0] @ exact[1].T, LABELS, reduction="none") * weights).sum()
+    loss.backward()
+    assert computed.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert relative_error(hidden.grad, exact[0].grad) < 2e-6
+    assert relative_error(weight.grad, exact[1].grad) < 2e-6
+    unweighted = states(torch.float32)
+    summed_cross_entropy(*unweighted, LABELS, chunk).backward()
+    assert relative_error(unweighted[0].grad, exact[0].grad) > 0.5  # control
+
+
+def test_weights_of_one_change_no_bit() -> None:
+    plain, weighted = states(torch.bfloat16), states(torch.bfloat16)
+    loss = summed_cross_entropy(*plain, LABELS)
+    same = summed_cross_entropy(*weighted, LABELS, token_weights=torch.ones(TOKENS))
+    loss.backward()
+    same.backward()
+    assert torch.equal(loss, same)
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(plain, weighted, strict=True))
+
+
 def test_a_frozen_tensor_gets_no_gradient_and_changes_no_other() -> None:
     hidden, weight = states(torch.float32)
     summed_cross_entropy(hidden, weight, LABELS).backward()

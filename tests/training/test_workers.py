@@ -18,6 +18,8 @@ from tests.students import (
     random_examples,
     train,
     train_as_worker,
+    train_with_a_slow_export,
+    weighted_examples,
     write_collective_counts,
     write_ddp_weights,
     write_gradients,
@@ -58,6 +60,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rounded = make_job(root / "rounded", random_examples(UNEVEN), **SETTINGS, precision="bf16")
     spread = make_job(root / "spread", random_examples(UNEVEN), **SETTINGS, activation_checkpointing=True)
     offloaded = make_job(root / "offloaded", random_examples(UNEVEN), **SETTINGS, cpu_offload=True)
+    weighted = make_job(root / "weighted", weighted_examples(), max_tokens=24)
+    write_gradients(0, 1, weighted, root / "one weighted.pt")
+    divided = make_job(root / "divided", weighted_examples(), max_tokens=24, context=2, workers=2)
+    in_parts = make_job(root / "in parts", random_examples(UNEVEN), **SETTINGS, context=2, workers=2)
+    halfway = Path(in_parts.checkpoint_directory) / "step-000003"
+    rest_in_parts = replace(in_parts, checkpoint_directory=str(root / "rest in parts"))
     in_workers(
         2,
         (write_gradients, (wide, root / "two.pt")),
@@ -76,12 +84,34 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (train_as_worker, (rounded, root / "rounded.json")),
         (train_as_worker, (offloaded, root / "offloaded.json")),
         (write_stopped_ranks, (wide, root / "stopped.pt")),
+        (write_gradients, (weighted, root / "weighted.pt")),
+        (write_gradients, (divided, root / "divided.pt")),
+        (write_gradients, (divided, root / "unexchanged.pt", "unexchanged")),
+        (train_with_a_slow_export, (make_job(root / "slow", epochs=1), root / "slow.json")),
+        (train_as_worker, (in_parts, root / "in parts.json")),
+        (train_as_worker, (rest_in_parts, root / "rest in parts.json", halfway)),
     )
     in_workers(
         1,
         (write_offload_policies, (offloaded, root / "homes.json")),
         (train_as_worker, (offloaded, root / "offloaded by one.json")),
     )
+    meshes = {
+        "copies": make_job(root / "copies", weighted_examples(), max_tokens=24, shard=2, workers=4),
+        "copies in parts": make_job(root / "copies", weighted_examples(), max_tokens=24, shard=2, context=2, workers=4),
+        "four parts": make_job(root / "copies", weighted_examples(), max_tokens=24, context=4, workers=4),
+    }
+    resumed = make_job(root / "copied steps", random_examples(UNEVEN), **SETTINGS, shard=2, context=2, workers=4)
+    rest = replace(resumed, checkpoint_directory=str(root / "rest of copies"))
+    in_workers(
+        4,
+        *((write_gradients, (job, root / f"{name}.pt")) for name, job in meshes.items()),
+        (write_gradients, (meshes["copies"], root / "averaged copies.pt", "averaged")),
+        (write_weights, (meshes["copies"], root / "weights of copies.pt")),
+        (train_as_worker, (resumed, root / "copied steps.json")),
+        (train_as_worker, (rest, root / "rest of copies.json", Path(resumed.checkpoint_directory) / "step-000003")),
+    )
+    write_weights(0, 1, weighted, root / "weights of one weighted.pt")
     in_workers(3, (write_gradients, (wide, root / "three.pt")), (write_weights, (steps, root / "weights of three.pt")))
     return root
 
@@ -110,6 +140,33 @@ def exported(directory: Path, step: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("workers", ["two", "three", "split"])
 def test_gradients_of_several_workers_equal_those_of_one(done: Path, workers: str) -> None:
     assert farthest(gradients(done, "one"), gradients(done, workers)) < 1e-6
+
+
+@pytest.mark.parametrize("workers", ["weighted", "divided", "copies", "copies in parts", "four parts"])
+def test_weighted_gradients_of_any_mesh_equal_those_of_one_worker(done: Path, workers: str) -> None:
+    assert farthest(gradients(done, "one weighted"), gradients(done, workers)) < 1e-6
+
+
+@pytest.mark.parametrize("fault", ["one", "unexchanged", "averaged copies"])
+def test_control_a_fault_in_weights_exchange_or_copies_changes_gradients(done: Path, fault: str) -> None:
+    assert farthest(gradients(done, "one weighted"), gradients(done, fault)) > 1e-2
+
+
+@pytest.mark.parametrize(("whole", "rest"), [("in parts", "rest in parts"), ("copied steps", "rest of copies")])
+def test_a_training_on_a_mesh_resumes_bit_equal(done: Path, whole: str, rest: str) -> None:
+    everything, continued = figures(done, whole), figures(done, rest)
+    assert len(everything) == 6
+    assert continued == everything[3:]
+    for expected, found in zip(figures(done, "one"), everything, strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_two_copies_after_three_updates_equal_those_of_one_worker(done: Path) -> None:
+    assert farthest(gradients(done, "weights of one weighted"), gradients(done, "weights of copies")) < 1e-5
+
+
+def test_workers_wait_longer_for_an_export_than_in_a_collective(done: Path) -> None:
+    assert len(json.loads((done / "slow.json").read_text())) == 1
 
 
 def test_workers_communicate_once_per_step_or_once_per_pack(done: Path) -> None:

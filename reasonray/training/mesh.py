@@ -1,0 +1,89 @@
+"""The processes of a training: which of them share weights, which share a pack, and how they wait for file work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from reasonray.config import Training
+from reasonray.errors import UserError
+from reasonray.training.attention import Context
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The processes of a training, as one of them sees it; by default there is one."""
+
+    rank: int = 0
+    world: int = 1
+    shard: int = 1
+    """Processes that share one copy of the weights. There are world / shard copies."""
+    context: Context | None = None
+    """The processes that share each pack with this one; None if it is alone."""
+    files: Any = None
+    """Process group in which processes wait while one of them reads or writes files; None for a single process."""
+
+    @classmethod
+    def open(cls, training: Training, rank: int, world: int) -> Self:
+        """Create the process groups. Every process has to call it.
+
+        Raises:
+            UserError: training.shard or training.context does not divide the number of processes.
+        """
+        shard = training.shard or world
+        if world % shard or shard % training.context:
+            raise UserError(
+                f"{world} processes cannot be divided by training.shard = {shard} and context = {training.context}"
+            )
+        if world == 1:
+            return cls(rank, world)
+        files = dist.new_group(backend="gloo", timeout=training.FILE_PATIENCE)
+        context = None
+        if training.context > 1:
+            group, _ = dist.new_subgroups(training.context)
+            context = Context(rank % training.context, training.context, group)
+        return cls(rank, world, shard, context, files)
+
+    @property
+    def pack_group(self) -> int:
+        """Number of the group of processes that compute the same packs."""
+        return self.rank // (self.context.size if self.context else 1)
+
+    @property
+    def pack_groups(self) -> int:
+        """Number of such groups; of processes, if each has packs of its own."""
+        return self.world // (self.context.size if self.context else 1)
+
+    def of_weights(self, device: torch.device) -> DeviceMesh:
+        """Return the mesh over which FSDP shards weights: shard, or replicate × shard."""
+        if self.shard == self.world:
+            return dist.init_device_mesh(device.type, (self.world,))
+        copies = self.world // self.shard
+        return dist.init_device_mesh(device.type, (copies, self.shard), mesh_dim_names=("replicate", "shard"))
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Return whether the flag is set on any process. Every process has to call it."""
+        return self._any(flag, device, None)
+
+    def wait_for_files(self, fault: bool = False) -> bool:
+        """Wait until all processes are done with their files; return whether any of them failed.
+
+        Collectives on GPUs would occupy them and give up after some minutes; this group has the patience for a whole
+        model. Every process has to call it.
+        """
+        return self._any(fault, torch.device("cpu"), self.files)
+
+    def _any(self, flag: bool, device: torch.device, group: Any) -> bool:
+        if self.world == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=group)
+        return bool(flags)
+
+
+ALONE = Mesh()
+"""The mesh of a single process."""
