@@ -22,19 +22,17 @@ class Gym(Checker):
     """Judges by the rule or the scorer of the task that the problem's metadata name; they hold its entry, too."""
 
     def unverifiable(self, problem: Problem) -> str | None:
-        """Return why no answer can be judged, or None if answers can be."""
-        entry = problem.metadata.get("entry")
-        if not isinstance(problem.metadata.get("task"), str) or not (
-            isinstance(entry, Mapping) and isinstance(entry.get("metadata", {}), Mapping)
-        ):
-            return "the problem does not come from reasoning-gym"
-        if problem.answer == str(None) and _task(problem) in WITHOUT_GOLD:
-            return f"the task {_task(problem)} has no gold answer"
+        """Return why no answer can be judged, or None if answers can be. A rule must accept the gold answer."""
+        if reason := _incomplete(problem):
+            return reason
+        if rule := RULES.get(_task(problem)):
+            finding = _by_rule(rule, problem, problem.answer or "")
+            return None if finding.outcome is Outcome.CORRECT else f"its own gold answer: {finding.detail}"
         return None
 
     def needs_sandbox(self, problem: Problem) -> bool:
         """Return whether the library must score the answers."""
-        return self.unverifiable(problem) is None and _task(problem) not in RULES
+        return _incomplete(problem) is None and _task(problem) not in RULES
 
     def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
         """Return the content of reasoning-gym's own <answer> tag, which may span lines; else the final answer."""
@@ -46,7 +44,7 @@ class Gym(Checker):
 
     def fast(self, problem: Problem, answer: str) -> Finding | None:
         """Judge by the task's rule; None if the library must score the answer."""
-        if reason := self.unverifiable(problem):
+        if reason := _incomplete(problem):
             return Finding(Outcome.UNVERIFIABLE, reason)
         task, gold = _task(problem), problem.answer or ""
         if len(answer) > _MAX_CHARACTERS + 4 * len(gold):
@@ -79,11 +77,27 @@ class Gym(Checker):
         return Finding(outcome, f"{task} scores {scored.score:.3g}")
 
 
+def _incomplete(problem: Problem) -> str | None:
+    """Return what the problem's metadata lack, or None if they are complete."""
+    entry = problem.metadata.get("entry")
+    if not isinstance(problem.metadata.get("task"), str) or not (
+        isinstance(entry, Mapping) and isinstance(entry.get("metadata", {}), Mapping)
+    ):
+        return "the problem does not come from reasoning-gym"
+    if problem.answer == str(None) and _task(problem) in WITHOUT_GOLD:
+        return f"the task {_task(problem)} has no gold answer"
+    return None
+
+
 def _by_rule(rule: Rule, problem: Problem, answer: str) -> Finding:
     try:
         agrees = rule.agrees(answer, problem.answer or "", _facts(problem))
     except (ValueError, ArithmeticError, RecursionError) as error:
         return Finding(Outcome.WRONG, f"cannot be read: {error}"[:200])
+    except (LookupError, TypeError, AttributeError) as error:
+        return Finding(
+            Outcome.FAILED, f"the entry of {_task(problem)} is damaged ({type(error).__name__}: {error})"[:200]
+        )
     return Finding(Outcome.CORRECT if agrees else Outcome.WRONG, f"our rule for {_task(problem)}")
 
 

@@ -221,7 +221,8 @@ def _json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no number")
 
-    return json.loads(text, parse_constant=refuse)
+    # Decimals, because floats that differ in their last digits only can be equal.
+    return json.loads(text, parse_float=Decimal, parse_constant=refuse)
 
 
 def _same_groups(answer: str, gold: str, facts: Mapping[str, Any]) -> bool:

@@ -48,8 +48,8 @@ class Checking(Section):
     """Let the majority's answer stand in for a missing gold answer, where at least three answers were given and this
     share of them agree."""
     unsandboxed: bool = False
-    """Run programs without a sandbox, on machines where none can be made: with limits on time and memory, but with
-    access to the machine's files and network."""
+    """Run programs, and reasoning-gym's scorers, without a sandbox, on machines where none can be made: with limits on
+    time and memory, but with access to the machine's files and network."""
 
     @property
     def cascades(self) -> bool:

@@ -260,10 +260,11 @@ def test_an_answer_that_cannot_be_read_is_undecided() -> None:
 
 
 def test_a_fault_of_the_checker_is_not_counted_against_the_model() -> None:
-    problem = a_problem(checker="gym", metadata={"task": "no_such_task", "entry": {}})
+    problem = a_problem(checker="gym", metadata={"task": "countdown", "entry": {}})
     verdict = check(problem, "The answer is 41.")
     assert verdict.outcome is Outcome.FAILED
-    assert "no_such_task" in verdict.detail
+    assert "the entry of countdown is damaged (KeyError: 'target')" in verdict.detail
+    assert "damaged" in (unverifiable(problem) or "")
 
 
 LIMIT_SECONDS = 6.0
