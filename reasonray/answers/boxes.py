@@ -16,6 +16,7 @@ _OPENING = (
 )
 _BOX = re.compile(rf"{_OPENING}|\\.", re.DOTALL)
 _BOX_OR_BRACE = re.compile(rf"{_OPENING}|\\.|(?P<brace>[{{}}])", re.DOTALL)
+_MAX_BEFORE = len(r"\\\\frame")
 _PLACEHOLDER = re.compile(
     r"\s*(?:\\(?:text|textbf|mathrm)\s?\{)?\s*(?:\.{2,}|…|\\[lc]?dots|(?:your |the |final )*answer(?: here)?)[\s}]*",
     re.IGNORECASE,
@@ -46,12 +47,12 @@ def boxes(text: str) -> list[Candidate]:
 
     An empty box and one that never closes are retracted: the text announces another answer and does not give it.
     """
-    begin = min((at for word in ("boxed", "fbox", "framebox") if (at := text.find(word)) >= 0), default=-1)
+    begin = text.find("box")
     if begin < 0:
         return []
-    closed: deque[tuple[int, int, int, int]] = deque(maxlen=_MAX_BOXES)  # of a box and of its content
+    closed: list[tuple[int, int, int, int]] = []  # of each box and of its content
     opened: list[tuple[int, int]] = []  # start of each open box and of its content; -1 for other braces
-    latest, at = -1, max(0, begin - 2)
+    latest, at = -1, max(0, begin - _MAX_BEFORE)
     while token := (_BOX_OR_BRACE if opened else _BOX).search(text, at):
         at, kind = token.end(), token.lastgroup
         if kind == "bare":
@@ -64,14 +65,19 @@ def boxes(text: str) -> list[Candidate]:
         elif kind and (top := opened.pop())[1] > latest:
             closed.append((top[0], token.end(), top[1], token.start()))
             latest = top[1]
-    found = [_box(text, *spans) for spans in closed]
-    unclosed = next((top for top in reversed(opened) if top[0] >= 0), (-1, -1))
-    if unclosed[1] > latest:
-        content = _UNCLOSED.match(text, unclosed[1])
-        end = content.end() if content else len(text)
-        inside = text[unclosed[1] : end].strip()
-        found.append(Candidate(inside, unclosed[0], end, "boxed", closed=False, retracted=True))
+    found = [_box(text, *spans) for spans in closed[-_MAX_BOXES:]]
+    if opened and (unclosed := _unclosed(text, opened, latest)):
+        found.append(unclosed)
     return [box for box in found if not _PLACEHOLDER.fullmatch(box.text)]
+
+
+def _unclosed(text: str, opened: Sequence[tuple[int, int]], latest: int) -> Candidate | None:
+    """Return the last box that is still open at the end of a text, or None if another one ends after its beginning."""
+    start, inner = next((top for top in reversed(opened) if top[0] >= 0), (-1, -1))
+    content = _UNCLOSED.match(text, inner) if inner > latest else None
+    if content is None:
+        return None
+    return Candidate(content.group().strip(), start, content.end(), "boxed", closed=False, retracted=True)
 
 
 def _box(text: str, start: int, end: int, inner: int, inner_end: int) -> Candidate:
@@ -98,8 +104,6 @@ def listed_with(text: str, found: Sequence[Candidate], last: Candidate) -> tuple
 
 def tags(text: str) -> list[Candidate]:
     """Return the contents of the last `<answer>` tags. One that is left open ends with the text."""
-    if "<" not in text:
-        return []
     found: deque[Candidate] = deque(maxlen=_MAX_CANDIDATES)
     opened = -1
     for tag in _TAG.finditer(text):
@@ -116,13 +120,12 @@ def tags(text: str) -> list[Candidate]:
 
 def hashes(text: str) -> list[Candidate]:
     """Return the answers after the last marks `####`. A Markdown heading of four hashes is none."""
-    if "####" not in text:
-        return []
     found = []
     for mark in deque(_HASHES.finditer(text), maxlen=_MAX_CANDIDATES):
         end = text.find("\n", mark.end())
         end = len(text) if end < 0 else end
-        answer = strip_markup(_AFTER_HASHES.sub("", text[mark.end() : end]))
+        line = text[mark.end() : end]
+        answer = strip_markup(_AFTER_HASHES.sub("", line) if "#" in line or "<" in line else line)
         is_last = not text[end:].strip()
         if answer and not _NUMBERED.match(answer) and (is_last or is_formula(answer)) and not _is_heading(answer):
             found.append(Candidate(answer, mark.end(), end, "hashes", closed=end < len(text)))

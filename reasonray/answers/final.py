@@ -59,7 +59,7 @@ def final_answer(
     found = candidates(response)
     if found:
         chosen = _last(found)
-        others = listed_with(response, found, chosen)
+        others = listed_with(response, found, chosen) if len(found) > 1 else ()
     else:
         weak = _weak(response, accepts, weaker) or (_last_number(response) if last_number else None)
         if weak is None or (weak.rule != "last number" and taken_back_at(response, weak.end, len(response)) >= 0):
@@ -77,9 +77,16 @@ def candidates(text: str) -> list[Candidate]:
     Of an answer within another (a box in a tag, a statement after `####`) the inner one comes later and counts; a box
     is read as a whole.
     """
-    boxed = boxes(text)
-    stated = [one for one in statements(text) if not any(box.start < one.start < box.end for box in boxed)]
-    found = sorted([*tags(text), *hashes(text), *stated, *boxed], key=lambda candidate: candidate.start)
+    found, boxed = statements(text), boxes(text)
+    if found and boxed:
+        found = [one for one in found if not any(box.start < one.start < box.end for box in boxed)]
+    found += boxed
+    if "<" in text:
+        found += tags(text)
+    if "####" in text:
+        found += hashes(text)
+    if len(found) > 1:
+        found.sort(key=lambda candidate: candidate.start)
     at = taken_back_at(text, _last(found).end, len(text)) if found else -1
     if at < 0:
         return found
@@ -105,10 +112,20 @@ def after_hashes(text: str) -> str | None:
 
 
 def _last(found: list[Candidate]) -> Candidate:
+    if not found[-1].remark:
+        return found[-1]
     return next((candidate for candidate in reversed(found) if not candidate.remark), found[-1])
 
 
 def _after_reasoning(text: str) -> str:
+    if (
+        "</" not in text
+        and "|>" not in text
+        and "/THINK]" not in text
+        and "think▷" not in text
+        and "tfinal" not in text
+    ):
+        return text
     start = max((text.rfind(mark) + len(mark) for mark in _REASONING_ENDS if mark in text), default=0)
     return text[start:] if start else text
 

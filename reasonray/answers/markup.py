@@ -6,7 +6,12 @@ import re
 
 _EMPHASIS = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 DISPLAYS = {"$$": "$$", r"\[": r"\]"}
-_DELIMITERS = (*DISPLAYS.items(), ("$", "$"), (r"\(", r"\)"), ('"', '"'), ("“", "”"), ("「", "」"), ("«", "»"))
+_DELIMITERS = {
+    "$": (("$$", "$$"), ("$", "$")),
+    "\\": ((r"\[", r"\]"), (r"\(", r"\)")),
+    **{opening: ((opening, closing),) for opening, closing in ('""', "“”", "「」", "«»")},
+}
+_MAX_DELIMITERS = 3
 
 _SENTENCE_END = re.compile(
     r"[.?](?=[\s*_`\"')<]|$)|!(?=\s*$|\s+[A-Z]|[*_`\"')])|[。！？]|[，；](?=[^\W\d_A-Za-z或和]|$)"
@@ -43,15 +48,28 @@ def strip_markup(text: str) -> str:
     """Return an answer without its typesetting: emphasis, math delimiters, quotes, a final full stop."""
     text = _EMPHASIS.sub(r"\1", text) if "**" in text else text
     text = text.strip().strip("*_`").strip()
-    for opening, closing in _DELIMITERS:
+    for _ in range(_MAX_DELIMITERS):
+        pairs = _DELIMITERS.get(text[:1])
+        if pairs is None or (inside := _inside(text, pairs)) is None:
+            break
+        text = inside
+    return text.rstrip(".。").strip()
+
+
+def _inside(text: str, pairs: tuple[tuple[str, str], ...]) -> str | None:
+    """Return the text between delimiters that surround it, or None if none do."""
+    for opening, closing in pairs:
         inside = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and inside and opening not in inside:
-            text = inside.strip()
-    return text.rstrip(".。").strip()
+            return inside.strip()
+    return None
 
 
 def sentence_end(line: str) -> re.Match[str] | None:
     """Return the mark that ends the first sentence of a line; a full stop inside a name or an abbreviation does not."""
+    stop = _SENTENCE_END.search(line)
+    if stop is None or stop.end() == len(line) or stop.group() != ".":
+        return stop
     for number, stop in enumerate(_SENTENCE_END.finditer(line)):
         if number >= _MAX_ABBREVIATIONS or not (stop.group() == "." and _is_inside_name(line, stop)):
             return stop

@@ -57,6 +57,8 @@ _CORRECTED = re.compile(
     r"(?: (?:is|should(?: actually)? be|must be|equals|has to be)|['’]s)?(?: actually)?:? ",
     re.IGNORECASE,
 )
+_SHORTEST = 3
+"""The characters of the shortest retraction."""
 _MAX_TAIL = 20_000
 """The characters after an answer that are examined, from the end."""
 
@@ -64,6 +66,8 @@ _MAX_TAIL = 20_000
 def taken_back_at(text: str, start: int, end: int) -> int:
     """Return where text[start:end] takes back what was stated before it for good, or -1 if it does not."""
     at = -1
+    if end - start < _SHORTEST:
+        return at
     for beginning in _BEGINNING.finditer(text, max(start - 1, 0, end - _MAX_TAIL), end):
         if event := _EVENT.match(text, beginning.end(), end):
             at = event.end() if event["back"] else -1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from reasonray.answers.candidate import Candidate
 from reasonray.answers.markup import DISPLAYS, MATH, is_formula, sentence_end, strip_markup
@@ -47,7 +48,7 @@ _ANSWER_IS, _CHOICE_IS = _stating(_ANSWERS), _stating(_CHOICES)
 _OUTCOME_IS = _stating(f"{_OUTCOMES}|{_QUANTITIES}")
 _ANSWER_IS_EAST = re.compile(
     rf"(?:{_UNSPACED}){_MARKS}(?: (?:النهائية|الصحيحة|النهائي|الصحيح))?[^\S\n]{{0,2}}"
-    r"(?:(?:应该|應該|应|應|就|即|便|也)?(?:是|为|為|等于|等於|选|選|は|은|는|이|है|คือ|هي|هو)[^\S\n]{0,2}[:：、]?|(?P<sign>[:：=ঃ]))"
+    r"(?:(?:应该|應該|应|應|就|即|便|也)?(?:是|为|為|等于|等於|选|選|は|은|는|이|है|คือ|هي|هو)[^\S\n]{0,2}[:：、]?|(?P<sign>[:：=ঃ])|(?P<modal>(?!)))"
     rf"{_MARKS}[^\S\n]{{0,4}}"
 )
 _LABEL = re.compile(
@@ -72,6 +73,20 @@ _DOUBT = re.compile(
     r"(?:think|guess|believe|say)|\bthought)(?: that)?(?: the| my| our| your| final| correct){0,3}[^\S\n]*$",
     re.IGNORECASE,
 )
+_DOUBTS = {
+    "if",
+    "suppose",
+    "supposing",
+    "assume",
+    "assuming",
+    "whether",
+    "unless",
+    "might",
+    "may",
+    "could",
+    "would",
+    "thought",
+}
 _CONDITION = re.compile(r"\b(?:if|had|unless|otherwise|without|suppose|were|instead of)\b[^.!?\n]*$", re.IGNORECASE)
 _BLAME = re.compile(r"(?:wrong|incorrect|not (?:right|correct|quite right|valid))\b", re.IGNORECASE)
 _REMARK = re.compile(
@@ -97,29 +112,27 @@ _POLITE = re.compile(r"(?:입니다|이다|이에요|예요|됩니다|です|で
 _MAX_STATEMENTS = 12
 """The last occurrences of each word that are examined; a bound, so that hostile texts stay cheap."""
 _MAX_BULLETS = 16
+_DISPLAY_OPENINGS = tuple(DISPLAYS)
+_UNSPACED_WORDS = frozenset(_UNSPACED.split("|"))
 
 
 def statements(text: str) -> list[Candidate]:
     """Return what the last sentences and labels state as the answer, in their order."""
     lower = lowered(text)
-    found = [_stated_at(text, at) or _labelled_at(text, at) for at in occurrences(lower, _ANSWERS)]
-    for at in occurrences(lower, _CHOICES):
-        if _CORRECT.search(text, max(0, at - 24), at) and (match := _CHOICE_IS.match(text, at)):
-            found.append(_stated(text, at, match))
-    if not text.isascii():
-        matches = ((at, _ANSWER_IS_EAST.match(text, at)) for at in occurrences(lower, _UNSPACED, spaced=False))
-        found += [_stated(text, at, match) for at, match in matches if match]
-        found += [_labelled_at(text, at) for at in occurrences(lower, _UNSPACED, spaced=False)]
-    found += [_labelled_at(text, at) for at in occurrences(lower, "result|ergebnis")]
-    unique = {candidate.start: candidate for candidate in found if candidate}
-    return [unique[start] for start in sorted(unique)]
+    found: dict[int, Candidate] = {}
+    for word, read in _READERS_ASCII if text.isascii() else _READERS:
+        if word in lower and (word != "ans" or lower.count("ans") > lower.count("answer")):
+            for at in occurrences(lower, word, spaced=word not in _UNSPACED_WORDS):
+                if candidate := read(text, at):
+                    found[candidate.start] = candidate
+    return [found[start] for start in sorted(found)] if found else []
 
 
 def outcomes(text: str) -> list[Candidate]:
     """Return the values that a text calls its result: "Result: 42", "The final value is 42"."""
     lower, found = lowered(text), []
     for words, before in ((_OUTCOMES, _FIRST), (f"{_OUTCOMES}|{_QUANTITIES}", _FINAL)):
-        for at in occurrences(lower, words):
+        for at in (at for word in words.split("|") if word in lower for at in occurrences(lower, word)):
             if before.search(text, max(0, at - 24), at) and (match := _OUTCOME_IS.match(text, at)):
                 found.append(_stated(text, at, match))
     return [candidate for candidate in found if candidate and is_formula(candidate.text)]
@@ -130,37 +143,48 @@ def lowered(text: str) -> str:
     return text.lower() if text.isascii() else text.replace("İ", "I").lower()
 
 
-def occurrences(lower: str, words: str, *, spaced: bool = True) -> Iterator[int]:
-    """Yield the starts of the last occurrences of each word of `a|b|c`; if spaced, only where a word begins."""
-    for word in words.split("|"):
-        at, count = lower.rfind(word), 0
-        while at >= 0 and count < _MAX_STATEMENTS:
-            if not spaced or at == 0 or not lower[at - 1].isalnum():
-                count += 1
-                yield at
-            at = lower.rfind(word, 0, at)
+def occurrences(lower: str, word: str, *, spaced: bool = True) -> Iterator[int]:
+    """Yield the starts of the last occurrences of a word; if spaced, only where no letter precedes it."""
+    at, count = lower.rfind(word), 0
+    while at >= 0 and count < _MAX_STATEMENTS:
+        if not spaced or at == 0 or not lower[at - 1].isalnum():
+            count += 1
+            yield at
+        at = lower.rfind(word, 0, at)
 
 
-def _stated_at(text: str, at: int) -> Candidate | None:
+def _answer(text: str, at: int) -> Candidate | None:
     match = _ANSWER_IS.match(text, at)
+    return (_stated(text, at, match) if match else None) or _labelled(text, at)
+
+
+def _answer_unspaced(text: str, at: int) -> Candidate | None:
+    match = _ANSWER_IS_EAST.match(text, at)
+    return (_stated(text, at, match) if match else None) or _labelled(text, at)
+
+
+def _correct_choice(text: str, at: int) -> Candidate | None:
+    match = _CORRECT.search(text, max(0, at - 24), at) and _CHOICE_IS.match(text, at)
     return _stated(text, at, match) if match else None
 
 
 def _stated(text: str, at: int, match: re.Match[str]) -> Candidate | None:
     """Return the candidate after "The answer is", or None where the sentence doubts or blames it."""
-    if _DOUBT.search(text, max(0, at - 60), at):
+    before = text[max(0, at - 60) : at]
+    if not _DOUBTS.isdisjoint(before.lower().split()) and _DOUBT.search(before):
         return None
     is_sentence = not match["sign"]
-    modal = match.groupdict().get("modal")
-    if modal and _CONDITION.search(text, max(0, at - 160), at):
+    if match["modal"] and _CONDITION.search(text, max(0, at - 160), at):
         return None
     candidate = _candidate_at(text, match.end(), is_question_allowed=not is_sentence)
-    if candidate is None or (is_sentence and _BLAME.match(candidate.text)):
+    if candidate is None or not is_sentence or not candidate.text[0].isalpha():
+        return candidate
+    if _BLAME.match(candidate.text):
         return None
-    return _as_remark(candidate) if is_sentence and _REMARK.match(candidate.text) else candidate
+    return replace(candidate, remark=True) if _REMARK.match(candidate.text) else candidate
 
 
-def _labelled_at(text: str, at: int) -> Candidate | None:
+def _labelled(text: str, at: int) -> Candidate | None:
     """Return the candidate after a label or below a heading on the line of a word, or None if the line is neither."""
     begin = text.rfind("\n", 0, at) + 1
     if at - begin > 40:
@@ -178,29 +202,37 @@ def _labelled_at(text: str, at: int) -> Candidate | None:
 
 def _candidate_at(text: str, start: int, *, is_question_allowed: bool) -> Candidate | None:
     """Return the answer that begins after a phrase, or None if it is empty or a question."""
-    begin = text.find("\n", start)
-    if begin >= 0 and not text[start:begin].strip(" \t*_:"):  # the rest of the line is empty: the answer is below
-        blank = _BLANK.match(text, begin)
+    end = text.find("\n", start)
+    end = len(text) if end < 0 else end
+    line = text[start:end]
+    if end < len(text) and not line.strip(" \t*_:"):  # the rest of the line is empty: the answer is below
+        blank = _BLANK.match(text, end)
         start = blank.end() if blank else start
         if listed := _bullets(text, start):
             return listed
-    at = start + len(text[start : start + 40]) - len(text[start : start + 40].lstrip())
-    for opening, closing in DISPLAYS.items():
-        end = text.find(closing, at + 2) if text.startswith(opening, at) else -1
-        if end >= 0:
-            answer = text[at + 2 : end].strip().rstrip(".").strip()
-            return Candidate(answer, at, end + 2, "phrase") if answer else None
-    end = text.find("\n", start)
-    line = text[start : len(text) if end < 0 else end]
-    cut = _TAIL.search(line)
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        line = text[start:end]
+    if line.lstrip().startswith(_DISPLAY_OPENINGS) and (displayed := _displayed(text, start)):
+        return displayed if displayed.text else None
+    cut = _TAIL.search(line) if "<" in line or not line.isascii() else None
     line = line[: cut.start()] if cut else line
     stop = sentence_end(line)
     if stop and stop.group() == "?" and not is_question_allowed:
         return None
     last = (stop.end() if stop.group() in "?？" else stop.start()) if stop else len(line)
-    answer = strip_markup(_POLITE.sub("", strip_markup(line[:last])))
-    closed = bool(stop) or bool(cut) or end >= 0
+    answer = strip_markup(line[:last])
+    answer = answer if answer.isascii() else strip_markup(_POLITE.sub("", answer))
+    closed = stop is not None or cut is not None or end < len(text)
     return Candidate(answer, start, start + last, "phrase", closed) if answer else None
+
+
+def _displayed(text: str, start: int) -> Candidate | None:
+    """Return the formula of a display that begins here, or None if it does not end."""
+    at = start + len(text[start:]) - len(text[start:].lstrip()) if text[start : start + 1].isspace() else start
+    end = text.find(DISPLAYS[text[at : at + 2]], at + 2)
+    answer = text[at + 2 : end].strip().rstrip(".").strip()
+    return Candidate(answer, at, end + 2, "phrase") if end >= 0 else None
 
 
 def _bullets(text: str, start: int) -> Candidate | None:
@@ -215,7 +247,7 @@ def _bullets(text: str, start: int) -> Candidate | None:
 
 def predicate(sentence: str, accepts: Callable[[str], bool]) -> str:
     """Return the value that a sentence gives its subject ("The largest n is 34"), or the sentence if unclear."""
-    if not _SUBJECT.match(sentence) or len(sentence) > _MAX_SENTENCE:
+    if not sentence[:1].isalpha() or not _SUBJECT.match(sentence) or len(sentence) > _MAX_SENTENCE:
         return sentence
     plain = MATH.sub(lambda formula: "0" * len(formula.group()), sentence)
     verbs = list(_VERB.finditer(plain))
@@ -227,5 +259,10 @@ def predicate(sentence: str, accepts: Callable[[str], bool]) -> str:
     return value if accepts(value) else sentence
 
 
-def _as_remark(candidate: Candidate) -> Candidate:
-    return Candidate(candidate.text, candidate.start, candidate.end, candidate.rule, candidate.closed, remark=True)
+_READERS = [
+    *((word, _answer) for word in _ANSWERS.split("|")),
+    *((word, _answer_unspaced) for word in _UNSPACED.split("|")),
+    *((word, _correct_choice) for word in _CHOICES.split("|")),
+    *((word, _labelled) for word in ("result", "ergebnis")),
+]
+_READERS_ASCII = [(word, read) for word, read in _READERS if word.isascii()]

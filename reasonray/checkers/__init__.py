@@ -219,7 +219,10 @@ def _golds(problem: Problem) -> list[Problem]:
 
 def _fast_finding(problem: Problem, answer: ExtractedAnswer) -> Finding | None:
     """Judge an answer by the fast path: by each gold answer, or only by some if one of them is correct."""
-    findings = [_fast_finding_of_one(each, answer) for each in _golds(problem)]
+    golds = _golds(problem)
+    if len(golds) == 1:
+        return _fast_finding_of_one(problem, answer)
+    findings = [_fast_finding_of_one(each, answer) for each in golds]
     correct = next((finding for finding in findings if finding and finding.outcome is Outcome.CORRECT), None)
     return correct or (None if None in findings else findings[0])
 
