@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-import pyarrow.compute as pc
+from collections.abc import Iterable
 
 from reasonray.records import BASE, STUDENT, Split
-from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
+from reasonray.store.tally import CommittedCounts
 
 
 def describe(run: Run) -> str:
     """Return a few lines: what each stage has finished so far."""
     lines = [f"{run.name}  {run.place}"]
     if run.has_problems:
-        counts = {split: len(run.problems(split)) for split in Split}
-        lines.append(f"problems   {counts[Split.TRAIN]:>8,} to distil   {counts[Split.TEST]:,} held out")
-    for teacher in run.config.teachers:
-        lines.append(_ledger_line("sample", teacher.name, run.ledger, teacher.name))
+        train, test = (run.num_problems(split) for split in (Split.TRAIN, Split.TEST))
+        lines.append(f"problems   {train:>8,} to distil   {test:,} held out")
+    sampled = run.ledger.counts()
+    for name in (teacher.name for teacher in run.config.teachers):
+        counts = [counts for (teacher, _), counts in sampled.items() if teacher == name]
+        lines.append(_counts_line("sample", name, counts))
     done = {"curate": run.has_examples, "train": (run.student / "final" / "manifest.json").exists()}
     lines += [f"{stage:<10} {'done' if is_done else 'not done':>8}" for stage, is_done in done.items()]
     models = [
@@ -28,18 +28,20 @@ def describe(run: Run) -> str:
         STUDENT,
     ]
     for model in models:
-        if run.evaluation(model).segments():
-            lines.append(_ledger_line("evaluate", model, run.evaluation(model)))
+        if evaluated := run.evaluation(model).counts():
+            lines.append(_counts_line("evaluate", model, evaluated.values()))
     report = run.place / "report.html"
     lines.append(f"report     {str(report) if report.exists() else 'not done':>8}")
     return "\n".join(lines)
 
 
-def _ledger_line(stage: str, model: str, ledger: Ledger, teacher: str | None = None) -> str:
-    """Return how many rollouts a ledger holds, those of one teacher if given, and how many of each outcome."""
-    table = ledger.read(["id", "teacher", "verdict_outcome"])
-    if teacher:
-        table = table.filter(pc.equal(table["teacher"], teacher))
-    counts = Counter(table["verdict_outcome"].to_pylist()).most_common()
-    outcomes = "  ".join(f"{outcome} {count:,}" for outcome, count in counts)
-    return f"{stage:<10} {table.num_rows:>8,} rollouts by {model}   {outcomes}".rstrip()
+def _counts_line(stage: str, model: str, counts: Iterable[CommittedCounts]) -> str:
+    """Return how many samples are committed, and how many rollouts of each outcome."""
+    total = CommittedCounts()
+    for committed in counts:
+        total.add(committed)
+    outcomes = [f"{outcome} {count:,}" for outcome, count in total.outcomes.most_common()]
+    again = [f"({total.again:,} generated again)"] if total.again else []
+    return (
+        f"{stage:<10} {total.rollouts - total.again:>8,} rollouts by {model}   {'  '.join(outcomes + again)}".rstrip()
+    )

@@ -21,13 +21,15 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reasonray.records import Rollout
+from reasonray.records import Rollout, content_hash
 from reasonray.store.duplicates import is_first_of_resample, is_newest_of_id
 from reasonray.store.sample_arrays import SampleArrays, sample_arrays
 from reasonray.store.schema import (
@@ -60,6 +62,8 @@ _READERS = 8
 _REQUESTS = 32
 """Small files of an object store that are read at the same time: its latency is high, but it serves many at once."""
 _TALLIES_AT_ONCE = 1000
+TARGET_BYTES = 64 << 20
+MIN_SEGMENTS = 32
 _ROW_GROUP_BYTES = 64 << 20
 """Bytes in memory after which a compaction writes the rows that it has read."""
 
@@ -212,30 +216,59 @@ class Ledger:
         parts = [part for part in parts if part.num_rows]
         return count_samples(pa.concat_tables(parts)) if parts else {}
 
-    def compact(self, *, target_bytes: int = 64 << 20, min_segments: int = 32) -> int:
+    def compact(self, *, target_bytes: int = TARGET_BYTES, min_segments: int = MIN_SEGMENTS) -> int:
         """Merge small neighbouring segments into larger ones and return how many were merged.
 
-        Every row stays, older resamples included; only of a row that was committed twice the second copy goes. May be
-        killed at any point. May run next to writers and readers, but not next to another compaction. Holds one merged
-        segment, compressed, and one row group in memory.
+        Args:
+            target_bytes: see `plan_compaction`; so is min_segments.
+            min_segments: of the smallest group that is worth merging.
+        """
+        groups = self.plan_compaction(target_bytes=target_bytes, min_segments=min_segments)
+        return sum(self.merge(group) for group in groups)
+
+    def plan_compaction(
+        self, *, target_bytes: int = TARGET_BYTES, min_segments: int = MIN_SEGMENTS
+    ) -> list[tuple[str, ...]]:
+        """Delete what merged segments have replaced, and return the groups of segments that are worth merging.
+
+        The groups are disjoint, so several processes can merge one each at the same time.
 
         Args:
             target_bytes: size up to which segments are merged; those of at least half of it stay as they are.
-            min_segments: with fewer small segments nothing is merged.
+            min_segments: a smaller group is merged only if that makes a segment of half the target.
         """
         self._delete_replaced()
-        names = self._current(self._list_manifests())
-        manifests = self._read_manifests(names)
-        sizes = [(name, int(manifest["bytes"])) for name, manifest in zip(names, manifests, strict=True)]
-        if sum(size < target_bytes // 2 for _, size in sizes) < min_segments:
+
+        def plan(names: list[str]) -> list[tuple[str, ...]]:
+            sizes = (self.place / "segments").sizes()
+            return merge_groups([(name, sizes.get(f"{name}.parquet", 0)) for name in names], target_bytes, min_segments)
+
+        return self._with_current(plan)
+
+    def merge(self, group: Sequence[str]) -> int:
+        """Merge a group of `plan_compaction` into one segment and return how many segments it replaces.
+
+        Every row stays, older resamples included; only of a row that was committed twice the second copy goes. May be
+        killed at any point and repeated, and may run next to readers, writers and other merges, even of the same
+        segments: the name of the merged segment follows from its parts. Holds one merged segment, compressed, and one
+        row group in memory.
+
+        Returns:
+            How many segments are replaced; 0 if another process has merged some of them already.
+        """
+        name = f"{group[0].partition('-')[0]}-{content_hash(*group)[:8]}.merged"
+        if self._manifest(name).exists():
+            self._delete(group)
             return 0
-        groups = [group for group in _merge_groups(sizes, target_bytes) if len(group) > 1]
-        for group in groups:
+        try:
             content, tallied = self._merge(group)
-            name = f"{group[0].partition('-')[0]}-{uuid.uuid4().hex[:8]}.merged"
-            self._commit(name, content, tallied, replaces=group)
-        self._delete_replaced()
-        return sum(map(len, groups))
+        except FileNotFoundError:
+            if all(self._manifest(member).exists() for member in group):  # nobody merged them: a segment is lost
+                raise
+            return 0
+        self._commit(name, content, tallied, replaces=list(group))
+        self._delete(group)
+        return len(group)
 
     def _merge(self, names: Sequence[str]) -> tuple[pa.Buffer, pa.Table]:
         """Return one parquet file with the rows of several segments, and TALLIED_COLUMNS of them."""
@@ -249,17 +282,21 @@ class Ledger:
         return content, pq.read_table(pa.BufferReader(content), columns=TALLIED_COLUMNS, use_threads=False)
 
     def _delete_replaced(self) -> None:
-        """Delete replaced segments: their manifests first, so that no manifest names a missing segment."""
+        """Delete the segments that merged ones replace, wherever a compaction was killed before it did so."""
         listed = self._list_manifests()
-        replaced = self._replaced(listed)
-        for name in listed:
-            if name in replaced:
-                self._manifest(name).delete()
-        if replaced:
-            for folder in ("segments", "tallies"):
-                for file in (self.place / folder).list():
-                    if file.name.removesuffix(".parquet") in replaced:
-                        (self.place / folder / file.name).delete()
+        if replaced := self._replaced(listed):
+            segments = (name.removesuffix(".parquet") for name in (self.place / "segments").names(".parquet"))
+            tallies = (self.place / "tallies").names()
+            self._delete(sorted(replaced & {*listed, *segments, *tallies}))
+
+    def _delete(self, names: Sequence[str]) -> None:
+        """Delete segments: their manifests first, so that no manifest names a missing segment.
+
+        A manifest that a killed process left counts again when the merged segment that replaced it is merged itself.
+        """
+        for file in (self._manifest, self._segment, self._tally):
+            for name in names:
+                file(name).delete()
 
     def _with_current(self, read: Callable[[list[str]], T]) -> T:
         """Return the result of `read` on the current segments; repeat it if a compaction removed one meanwhile."""
@@ -280,7 +317,7 @@ class Ledger:
         """
         merged: list[str] | None = None
         while True:
-            listed = [manifest.name.removesuffix(".json") for manifest in (self.place / "manifest").list(".json")]
+            listed = [name.removesuffix(".json") for name in (self.place / "manifest").names(".json")]
             before, merged = merged, [name for name in listed if name.endswith(".merged")]
             if merged == before:
                 return listed
@@ -308,8 +345,11 @@ class Ledger:
         return Tally.of_json(stored, None if "content" in stored else self._tally(name).read())
 
     def _replaced(self, listed: Sequence[str]) -> set[str]:
-        merged = self._read_manifests([name for name in listed if name.endswith(".merged")])
-        return {name for manifest in merged for name in manifest["replaces"]}
+        merged = [name for name in listed if name.endswith(".merged")]
+        return {name for replaced in _in_threads(self._replaced_by, merged, _REQUESTS) for name in replaced}
+
+    def _replaced_by(self, merged: str) -> tuple[str, ...]:
+        return _replaces(self._manifest(merged))
 
     def _read_manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
         return _in_threads(self._read_manifest, names, _REQUESTS)
@@ -347,22 +387,44 @@ def _schema_of(columns: Sequence[str] | None) -> pa.Schema:
 
 
 def _in_threads(work: Callable[[str], T], names: Sequence[str], threads: int = _READERS) -> list[T]:
+    size = 1 + len(names) // (8 * threads)  # handing a name to a thread takes longer than reading a small local file
+    parts = [names[start : start + size] for start in range(0, len(names), size)]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, names))
+        return list(chain.from_iterable(pool.map(lambda part: [work(name) for name in part], parts)))
 
 
-def _merge_groups(sizes: Sequence[tuple[str, int]], target: int) -> list[list[str]]:
-    """Group neighbours up to a size; a segment that is large already stays alone, between its neighbours."""
-    groups: list[list[str]] = []
+@lru_cache(maxsize=4096)
+def _replaces(manifest: Place) -> tuple[str, ...]:
+    """Return the names of the segments that a merged one replaces; manifests never change."""
+    return tuple(manifest.read_json()["replaces"])
+
+
+def merge_groups(sizes: Sequence[tuple[str, int]], target: int, min_segments: int) -> list[tuple[str, ...]]:
+    """Return the groups of neighbouring segments that are worth merging. Pure.
+
+    A segment of half the target stays alone, between its neighbours. Other neighbours form groups up to the target. A
+    group is worth merging if it has many segments, or if it makes a segment of half the target: so the last group
+    grows, and is rewritten, in few steps.
+
+    Args:
+        sizes: (name, bytes) of all segments, in order of commit.
+        target: bytes of a group, at most.
+        min_segments: of a group that makes a smaller segment.
+    """
+    groups: list[list[tuple[str, int]]] = []
     room = 0
     for name, size in sizes:
-        large = size >= target // 2
-        if not groups or large or size > room:
+        is_large = size >= target // 2
+        if not groups or is_large or size > room:
             groups.append([])
             room = target
-        groups[-1].append(name)
-        room = 0 if large else room - size
-    return groups
+        groups[-1].append((name, size))
+        room = 0 if is_large else room - size
+    return [
+        tuple(name for name, _ in group)
+        for group in groups
+        if len(group) >= min_segments or (len(group) > 1 and sum(size for _, size in group) >= target // 2)
+    ]
 
 
 def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from reasonray.config import Config, Teacher, UserError, parse
 from reasonray.records import Problem, Rollout, Split, content_hash
@@ -221,6 +222,12 @@ class Run:
         if not source.exists():
             raise UserError(f"run {self.name} has no problems yet; run jobs/sample.py or jobs/distill.py first")
         return table_to_problems(source.read_table())
+
+    def num_problems(self, split: Split) -> int:
+        """Return how many problems of one split are stored, without reading them."""
+        source = self.place / "problems" / f"{split.value}.parquet"
+        with source.filesystem.open_input_file(source.path) as file:
+            return int(pq.read_metadata(file).num_rows)
 
     def store_problems(self, problems: list[Problem]) -> int:
         """Store the problems of both splits: later stages and sessions read these, even if the source changes.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reasonray.store.tally import CORRECT, JUDGEABLE, TRUNCATED, Rows, Tally, problem_keys
+from reasonray.store.tally import CORRECT, JUDGEABLE, ROW, TRUNCATED, Rows, Tally, problem_keys
 
 Bitmap = npt.NDArray[np.uint8]
 """[problems, bytes]: bit s & 7 of byte s >> 3 is sample s."""
@@ -198,7 +198,7 @@ def _together(tallies: Sequence[Tally], numbers: dict[str, int]) -> tuple[list[s
         numbers.setdefault(fingerprint, len(numbers)) for tally in tallies for fingerprint in tally.fingerprints
     ]
     firsts = np.cumsum([0, *(len(tally.fingerprints) for tally in tallies[:-1])])
-    rows = np.concatenate([tally.rows for tally in tallies])
+    rows = np.frombuffer(b"".join(tally.rows.tobytes() for tally in tallies), ROW).copy()
     first = np.repeat(firsts, [len(tally.rows) for tally in tallies])
     rows["fingerprint"] = np.array(translation)[first + rows["fingerprint"]]
     return list(numbers), rows

@@ -58,11 +58,33 @@ class Place:
         Args:
             suffix: only entries whose name ends like this.
         """
-        infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-        return [Place(self.filesystem, path) for path in sorted(info.path for info in infos) if path.endswith(suffix)]
+        return [Place(self.filesystem, f"{self.path.rstrip('/')}/{name}") for name in self.names(suffix)]
+
+    def names(self, suffix: str = "") -> Sequence[str]:
+        """Return the names of a directory's entries, sorted; none if there is no directory.
+
+        Args:
+            suffix: only names that end like this.
+        """
+        if self.is_local:  # without asking for size and kind of each entry, as Arrow does
+            folder = Path(self.path)
+            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        else:
+            names = [info.base_name for info in self._infos()]
+        return sorted(name for name in names if name.endswith(suffix))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of each file of a directory, by name; none if there is no directory."""
+        return {info.base_name: info.size for info in self._infos() if info.is_file}
+
+    def _infos(self) -> Sequence[fs.FileInfo]:
+        infos: Sequence[fs.FileInfo] = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        return infos
 
     def read(self) -> bytes:
         """Return the whole content."""
+        if self.is_local:  # a third of the time that Arrow takes
+            return Path(self.path).read_bytes()
         with self.filesystem.open_input_stream(self.path) as stream:
             return bytes(stream.read())
 
@@ -108,10 +130,13 @@ class Place:
     def delete(self) -> None:
         """Delete the file, or the directory with everything in it, if there is one."""
         kind = self.filesystem.get_file_info(self.path).type
-        if kind is fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
-        elif kind is not fs.FileType.NotFound:
-            self.filesystem.delete_file(self.path)
+        try:
+            if kind is fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
+            elif kind is not fs.FileType.NotFound:
+                self.filesystem.delete_file(self.path)
+        except FileNotFoundError:  # another process deleted it meanwhile
+            return
 
 
 def place(uri: str | Path) -> Place:

@@ -85,6 +85,8 @@ class CommittedCounts:
     """Counts of committed rollouts. A sample that was generated again counts each time."""
 
     rollouts: int = 0
+    again: int = 0
+    """Of these, samples that were generated again."""
     correct: int = 0
     tokens: int = 0
     """Of the completions."""
@@ -93,6 +95,7 @@ class CommittedCounts:
     def add(self, other: CommittedCounts) -> None:
         """Add another's counts."""
         self.rollouts += other.rollouts
+        self.again += other.again
         self.correct += other.correct
         self.tokens += other.tokens
         self.outcomes.update(other.outcomes)
@@ -137,12 +140,16 @@ def counts_of(rollouts: pa.Table) -> CountsByTeacher:
         rollouts: TALLIED_COLUMNS of its rows.
     """
     names = ["teacher", "fingerprint", "verdict_outcome"]
-    groups = rollouts.group_by(names, use_threads=False).aggregate([("completion_tokens", "sum"), ([], "count_all")])
+    rollouts = rollouts.append_column("again", pc.greater(rollouts["resample"], 0).cast(pa.int64()))
+    sums = [("completion_tokens", "sum"), ("again", "sum"), ([], "count_all")]
+    groups = rollouts.group_by(names, use_threads=False).aggregate(sums)
     counts: CountsByTeacher = {}
     for row in groups.to_pylist():
         number, outcome = row["count_all"], row["verdict_outcome"]
         correct = number if outcome == Outcome.CORRECT.value else 0
-        added = CommittedCounts(number, correct, row["completion_tokens_sum"], Counter({outcome: number}))
+        added = CommittedCounts(
+            number, row["again_sum"], correct, row["completion_tokens_sum"], Counter({outcome: number})
+        )
         counts.setdefault((row["teacher"], row["fingerprint"]), CommittedCounts()).add(added)
     return counts
 
@@ -154,6 +161,7 @@ def counts_to_json(counts: CountsByTeacher) -> list[dict[str, Any]]:
             "teacher": teacher,
             "fingerprint": fingerprint,
             "rollouts": committed.rollouts,
+            "again": committed.again,
             "correct": committed.correct,
             "tokens": committed.tokens,
             "outcomes": dict(committed.outcomes),
@@ -166,7 +174,7 @@ def counts_of_json(stored: Iterable[Mapping[str, Any]]) -> CountsByTeacher:
     """Return the counts that a manifest holds."""
     return {
         (entry["teacher"], entry["fingerprint"]): CommittedCounts(
-            entry["rollouts"], entry["correct"], entry["tokens"], Counter(entry["outcomes"])
+            entry["rollouts"], entry["again"], entry["correct"], entry["tokens"], Counter(entry["outcomes"])
         )
         for entry in stored
     }

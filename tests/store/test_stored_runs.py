@@ -6,9 +6,11 @@ max_tokens; a judge and a labeller; curation with a quota and validation; a stud
 
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -81,7 +83,14 @@ def test_status_and_show_read_the_run(stored: Path, capsys: pytest.CaptureFixtur
     from rich.console import Console
 
     run = run_of(stored)
-    assert "42 rollouts by one" in describe(run).replace("      ", " ") or "rollouts by one" in describe(run)
+    lines = [line.split() for line in describe(run).splitlines()]
+    samples = {line[4]: int(line[1]) for line in lines if line[0] == "sample"}
+    again = {line[4]: int(line[-3].strip("(")) for line in lines if line[0] == "sample" and line[-1] == "again)"}
+    resampled = Counter(
+        run.ledger.read(["teacher", "resample"]).filter(pc.field("resample") > 0)["teacher"].to_pylist()
+    )
+    assert samples == Counter(run.ledger.read(["teacher"])["teacher"].to_pylist())
+    assert again == resampled != {}
     show(run, Query(rule=OVER_QUOTA), Console(force_terminal=False), limit=3)
     assert f"dropped by {OVER_QUOTA}" in capsys.readouterr().out
 
