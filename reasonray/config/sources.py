@@ -69,6 +69,8 @@ class FilesSource(_Licensed):
     """Checker of every problem that names no other; one of your own is named as `package.module:Name`."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
     """Metadata for the checker, of every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
+    show_options: bool = False
+    """Append the options of a choice to the question, a line each, with its letter."""
     unanswered: bool = False
     """Accept rows without a gold answer. Their rollouts are not judged, unless `checking.majority` stands in for the
     answer."""
@@ -106,6 +108,8 @@ class HubSource(_Licensed):
     """Checker of every problem that names no other; one of your own is named as `package.module:Name`."""
     checker_args: dict[str, Any] = Field(default_factory=dict)
     """Metadata for the checker, of every problem: `relative_tolerance`, `ordered`, `last_number`, …"""
+    show_options: bool = False
+    """Append the options of a choice to the question, a line each, with its letter."""
     unanswered: bool = False
     """Accept rows without a gold answer. Their rollouts are not judged, unless `checking.majority` stands in for the
     answer."""

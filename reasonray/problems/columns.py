@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from reasonray.checkers import find_checker, own
@@ -77,6 +77,10 @@ def problem_of(
     options = metadata.get("options")
     if checker == "choice" and isinstance(options, Mapping):
         options = metadata["options"] = _labelled(options)
+    if checker == "choice" and source.show_options:
+        question = _with_options(question, options, location)
+    elif checker == "choice" and options and not _states(question, options):
+        notes.add(f"source {name}: questions that do not state their options; set show_options = true", location)
     gold = _gold(row, source, checker, options, location)
     if gold.answer is None and not source.unanswered and _needs_answer(checker, location):
         raise UserError(_without_answer(row, columns.answer, location))
@@ -148,6 +152,20 @@ def _first_place(value: Any, form: str, checker: str, options: Any) -> int | Non
     is_number = isinstance(value, int) and not isinstance(value, bool)
     are_texts = isinstance(options, list) and bool(options) and all(isinstance(option, str) for option in options)
     return 0 if checker == "choice" and form == "verbatim" and is_number and are_texts else None
+
+
+def _with_options(question: str, options: Any, location: str) -> str:
+    """Return a question with a line for each option: its letter and its text."""
+    if not isinstance(options, list | Mapping) or not options:
+        raise UserError(f'{location}: show_options needs the options: columns.metadata = {{ options = "…" }}')
+    pairs = options.items() if isinstance(options, Mapping) else zip(golds.LETTERS, options, strict=False)
+    return "\n".join([question, "", *(f"{letter}. {text_of(text)}" for letter, text in pairs)])
+
+
+def _states(question: str, options: Any) -> bool:
+    """Return whether a question states an option, so that a model can choose."""
+    texts = options.values() if isinstance(options, Mapping) else options
+    return not isinstance(texts, Collection) or any(str(text).strip() in question for text in texts)
 
 
 def _labelled(options: Mapping[str, Any]) -> Any:

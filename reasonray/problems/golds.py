@@ -15,7 +15,8 @@ from reasonray.problems.values import text_of
 
 _GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _SEVERAL = 'set gold = "any" if one of them is enough, or "all" if an answer must state each'
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""The letters of options, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def of_option(value: Any, options: Any, first: int) -> str:
     Raises:
         ValueError: there is no such option.
     """
-    letters = list(options) if isinstance(options, Mapping) else list(_LETTERS[: len(options)])
+    letters = list(options) if isinstance(options, Mapping) else list(LETTERS[: len(options)])
     text = _text(value)
     place = int(text) - first if re.fullmatch(r"\d{1,3}", text) else -1
     if not 0 <= place < len(letters):

@@ -132,6 +132,22 @@ def test_a_number_of_an_option_becomes_its_letter_and_not_the_option_of_that_tex
     assert loaded(tmp_path, numbers, **mapped)[0].answer == "1", "among numbers, a number may be the option itself"
 
 
+def test_options_that_a_question_does_not_state_are_reported_or_shown(tmp_path: Path) -> None:
+    mapped = {"checker": "choice", "columns": {"metadata": {"options": "choices"}}}
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        json.dumps(MMLU | {"question": "Smallest?"}) + "\n" + json.dumps(MMLU | {"question": "0 or 1 or 2?"})
+    )
+    source = FilesSource.model_validate({"kind": "files", "train": str(path), **mapped})
+    (note,) = problems.load([source]).notes
+    assert note.startswith("      1 source files: questions that do not state their options; set show_options = true")
+    result = problems.load([source.model_copy(update={"show_options": True})])
+    assert result.problems[0].question == "Smallest?\n\nA. 1\nB. 2\nC. 0\nD. 3"
+    assert not result.notes
+    with pytest.raises(UserError, match="show_options needs the options"):
+        loaded(tmp_path, {"answer": "A"}, checker="choice", show_options=True)
+
+
 @pytest.mark.parametrize(("gold", "answer"), [("verbatim", 4), ("index", 4), ("number", 0), ("index", "x")])
 def test_a_number_that_counts_no_option_is_refused(tmp_path: Path, gold: str, answer: Any) -> None:
     mapped = {"checker": "choice", "columns": {"metadata": {"options": "choices"}}, "gold": gold}
