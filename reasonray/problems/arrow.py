@@ -29,7 +29,7 @@ def rows_of_table(
         notes: takes the columns that are left out.
 
     Raises:
-        UserError: two columns have the same name, or the values of a column cannot be read.
+        UserError: two columns have the same name, or the values of a column cannot be read as texts.
     """
     names = table.column_names
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -40,10 +40,12 @@ def rows_of_table(
         if _is_plain(column.type):
             columns[name] = column
             continue
-        for part in wanted:
+        for part in sorted(wanted):
             if part.startswith(f"{name}."):
                 columns[part] = _part(column, part.split(".")[1:], location)
         kind = str(column.type)
+        if name in wanted:
+            raise UserError(f"{location}: column {name!r} holds {kind[:200]}, which is neither a text nor a chat")
         kind = kind if len(kind) <= _MAX_TYPE else f"{kind[: _MAX_TYPE - 1]}…"
         notes.add(f"source {source}: column {name} is left out: metadata cannot hold {kind}", location, table.num_rows)
     values = {name: _values(column, name, location) for name, column in columns.items()}

@@ -47,15 +47,22 @@ def _rows(source: HubSource, part: str, name: str, notes: Notes) -> Iterator[Row
 
 def _dataset(source: HubSource, part: str) -> Any:
     try:
-        from datasets import exceptions, load_dataset
+        from datasets import Features, Value, exceptions, load_dataset
     except ImportError:
         raise UserError("sources of kind hub need the `hub` extra: pip install 'reasonray[hub]'") from None
     path, config = source.path, None
     if not Path(path).is_dir() and path.count("/") > 1:
         owner, repository, config = path.split("/", 2)
         path = f"{owner}/{repository}"
+    where = {"name": config, "split": part, "revision": source.revision}
     try:
-        return load_dataset(path, config, split=part, revision=source.revision)
+        loaded = load_dataset(path, **where)
+        if loaded.info.builder_name == "csv":  # which has guessed types: 00714 became 714
+            texts = Features({name: Value("string") for name in loaded.column_names})
+            return load_dataset(path, **where, features=texts, keep_default_na=False)
+        return loaded
+    except exceptions.DatasetGenerationError as error:
+        raise UserError(f"data set {source.path}, split {part}: {_line(error.__cause__ or error)}") from None
     except (exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise UserError(
             f"data set {source.path}: cannot be loaded ({_line(error)}); check name, network, access"
@@ -64,5 +71,5 @@ def _dataset(source: HubSource, part: str) -> Any:
         raise UserError(f"data set {source.path}, split {part}: {_line(error)}") from None
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]

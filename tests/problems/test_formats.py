@@ -206,6 +206,22 @@ def test_a_time_or_a_part_of_a_picture_may_be_a_gold_answer(tmp_path: Path) -> N
         assert "\n" not in str(caught.value)
 
 
+def test_a_csv_file_of_a_hub_data_set_is_read_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    golds = ["00714", "12345678901234567890", "12:30", "NaN", "1.50"]
+    write_csv(tmp_path / "train.csv", [{"question": f"{gold}?", "answer": gold} for gold in golds])
+    loaded = problems.load([HubSource(kind="hub", path=str(tmp_path), test="")])
+    assert [problem.answer for problem in loaded.problems] == golds
+
+
+def test_a_mapped_column_of_pictures_is_refused_by_its_type(tmp_path: Path) -> None:
+    part = {"type": "text", "text": "1?", "image": {"bytes": b"x"}}
+    rows = [{"question": [{"role": "user", "content": [part]}], "answer": "1"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"row 1: column 'question' holds list<.*, which is neither a text nor a chat"):
+        read(tmp_path / "a.parquet")
+
+
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 3?"}]
 
 
