@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +233,7 @@ def train_trl(variant: str, root: Path, precision: str, steps: int) -> list[tupl
     return list(zip((b - a for a, b in zip(started, ended, strict=True)), tokens, losses, strict=True))
 
 
-def planned_steps(stored: examples.Examples) -> tuple[plan.Step, ...]:
+def planned_steps(stored: examples.Examples) -> Sequence[plan.Step]:
     """Return the steps of the loop on these examples."""
     training = settings("fp32")
     return plan.build(

@@ -119,11 +119,11 @@ def operations(session: loop.Session, index: int) -> float:
     matrices = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
     head = config.vocab_size * config.hidden_size
     rows = session.plan.steps[index].rows
-    tokens = sum(session.plan.lengths[row] for row in rows)
+    lengths = session.examples.lengths[rows]
     target_tokens = int(session.examples.target_lengths[list(rows)].sum())
-    pairs = sum(session.plan.lengths[row] ** 2 / 2 for row in rows)  # causal: half of the square
+    pairs = float((lengths**2).sum() / 2)  # causal: half of the square
     attention = 12 * config.num_hidden_layers * config.hidden_size * pairs
-    return float(6 * (matrices * tokens + head * target_tokens) + attention)
+    return float(6 * (matrices * int(lengths.sum()) + head * target_tokens) + attention)
 
 
 def product_rate(device: str) -> float:

@@ -6,7 +6,7 @@ import pytest
 import ray
 import yaml
 
-from reasonray.config import ConfigError, Fixed, VLLMEngine, load_config, parse
+from reasonray.config import ConfigError, Fixed, Training, VLLMEngine, load_config, parse
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.toml"))
@@ -55,6 +55,12 @@ def test_an_override_reaches_into_lists_and_takes_toml_values_or_bare_words() ->
         ({"training": {"learning_rate": "fast"}}, "training.learning_rate"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: input should be a finite number"),
         ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"training": {"step": {"packs": 4, "tokens": 9}}}, "training.step: give the size of a step in packs or in"),
+        ({"training": {"step": {}}}, "training.step: give the size of a step in packs or in tokens"),
+        ({"training": {"step": {"packs": 4}, "batch": 8}}, "training: a step is either `batch` examples or `step`"),
+        ({"training": {"workers": 6, "shard": 4}}, "training: shard = 4 does not divide the 6 processes"),
+        ({"training": {"gpus": 8, "shard": 4, "context": 8}}, "context = 8 does not divide the 4 processes"),
+        ({"training": {"workers": [2, 4], "context": 2}}, "need a fixed number of workers, not [least, most]"),
         ({"name": "a/b"}, "no path separator"),
         ({"sources": []}, "sources"),
         ({"sources": [{"kind": "generated", "tran": 3}]}, "sources.0: unknown key tran; did you mean train?"),
@@ -83,6 +89,14 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key(change: dict, mess
         parse(MINIMAL | change)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_is_16_examples_unless_it_is_given_in_packs_or_tokens() -> None:
+    by_default, in_packs = Training(), Training.model_validate({"step": {"packs": 64}})
+    assert (by_default.batch, by_default.step) == (16, None)
+    assert in_packs.batch is None
+    for training in (by_default, in_packs):
+        assert Training.model_validate(training.model_dump(mode="json")) == training
 
 
 def test_the_kind_of_a_policy_and_of_an_engine_may_be_left_out() -> None:

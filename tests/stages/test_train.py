@@ -10,11 +10,13 @@ import textwrap
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow as pa
+import pyarrow.fs as fs
 import pytest
 import torch
 from peft import PeftModel
@@ -26,8 +28,9 @@ from reasonray.cli.main import exit_status
 from reasonray.config import Training, UserError
 from reasonray.records import content_hash
 from reasonray.stages.report import trained
-from reasonray.stages.train import _scaling, train
+from reasonray.stages.train import _local_copy, _scaling, train
 from reasonray.store.run import Run, begin_or_resume
+from reasonray.store.storage import Place
 from reasonray.training.trained_student import TrainedStudent
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
@@ -97,6 +100,29 @@ def test_every_gpu_of_a_worker_has_a_process(
     assert scaling.num_workers == processes
     assert scaling.resources_per_worker == resources
     assert scaling.use_gpu == ("GPU" in resources)
+
+
+def test_the_processes_of_a_machine_copy_examples_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store" / "examples").mkdir(parents=True)
+    (tmp_path / "store" / "examples" / "part.arrow").write_bytes(b"rows")
+    store = fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem())  # not local to the code under test
+    shared = tmp_path / "shared"
+    (shared / "examples.partial").mkdir(parents=True)
+    (shared / "examples.partial" / "torn.arrow").write_bytes(b"ro")
+    copies: list[Place] = []
+    copy = Place.copy
+
+    def slow_copy(source: Place, target: Place) -> None:
+        copies.append(source)
+        time.sleep(0.2)
+        copy(source, target)
+
+    monkeypatch.setattr(Place, "copy", slow_copy)
+    with ThreadPoolExecutor(8) as processes:
+        places = set(processes.map(lambda _: _local_copy(Place(store, "examples"), shared), range(8)))
+    assert places == {shared / "examples"}
+    assert [file.name for file in (shared / "examples").iterdir()] == ["part.arrow"]
+    assert len(copies) == 1
 
 
 def steps(run: Run) -> list[dict[str, float]]:

@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from reasonray.errors import UserError
-from reasonray.training import examples, loop
+from reasonray.training import examples, loop, plan
 from reasonray.training.examples import collate
-from tests.students import curve, in_workers, make_job, random_examples, train, train_as_worker
+from tests.students import curve, in_workers, make_job, random_examples, train, train_as_worker, weighted_examples
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +45,36 @@ def test_the_validation_loss_is_the_mean_over_target_tokens_and_trains_nothing(t
     with torch.no_grad():
         total = sum(float(session.student(collate(known, [row]))) for row in range(len(known)))
     assert measured[max(measured)] == pytest.approx(total / int(known.target_lengths.sum()), rel=1e-5)
+
+
+def test_a_checkpoint_of_a_version_without_steps_of_packs_is_resumed(tmp_path: Path) -> None:
+    job = make_job(tmp_path, epochs=2, checkpoints=2)
+    figures, saved = train(job)
+    progress = saved[1] / "progress.json"
+    document = json.loads(progress.read_text())
+    progress.write_text(json.dumps({name: value for name, value in document.items() if name != "training.step"}))
+    assert document["training.batch"] == 8
+    rest, _ = train(job, resume_from=saved[1])
+    assert curve(rest) == curve(figures[1:])
+
+
+def test_steps_of_packs_resume_bit_equal_and_from_no_other_size(tmp_path: Path) -> None:
+    job = make_job(tmp_path, weighted_examples(), epochs=2, checkpoints=2, batch=None, step={"packs": 1})
+    figures, saved = train(job)
+    half = len(figures) // 2
+    rest, _ = train(job, resume_from=saved[half])
+    assert len(figures) > 2
+    assert curve(rest) == curve(figures[half:])
+    other = make_job(tmp_path, weighted_examples(), epochs=2, checkpoints=2, batch=None, step={"packs": 2})
+    with pytest.raises(UserError, match=r"training\.step was {'packs': 1, 'tokens': None} and is now {'packs': 2"):
+        train(other, resume_from=saved[half])
+
+
+def test_a_written_plan_takes_the_steps_of_one_made_by_the_worker(tmp_path: Path) -> None:
+    job = make_job(tmp_path, weighted_examples(), epochs=2, batch=None, step={"packs": 1})
+    plan.write(tmp_path / "plan.arrow", loop.make_plan(job))
+    planned = replace(job, plan=str(tmp_path / "plan.arrow"))
+    assert curve(train(planned)[0]) == curve(train(job)[0])
 
 
 def test_validation_examples_that_are_all_too_long_are_not_measured(tmp_path: Path) -> None:
