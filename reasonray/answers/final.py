@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from reasonray.answers.boxes import boxes, hashes, listed_with, tags
 from reasonray.answers.candidate import Candidate, ExtractedAnswer
-from reasonray.answers.markup import is_formula, strip_markup
+from reasonray.answers.markup import is_formula, sentence_end, strip_markup
 from reasonray.answers.retractions import correction, taken_back_at
 from reasonray.answers.statements import lowered, occurrences, outcomes, predicate, statements
 
@@ -25,15 +25,21 @@ _CONCLUSION = re.compile(
     re.IGNORECASE,
 )
 _BOLD_LINE = re.compile(r"(?:^|\n)\s*\*\*([^*\n]{1,100})\*\*[.!]?\s*$")
+_CONCLUDING = re.compile(
+    r"(?:^|[.!\n])[\s*_]*(?:therefore|thus|hence|so|consequently|finally|in conclusion|∴)\b[\s,:]{0,4}"
+    r"(?P<sentence>[^\n]{1,300})\s*$",
+    re.IGNORECASE,
+)
 _IS_THE_ANSWER = re.compile(
     r"(?:^|[.!?\n:])\s*(?:so|thus|therefore|hence)?,?\s*(?P<value>[^.!?\n]{1,60}?)\*{0,2} (?:is|as) (?:the|our|my) "
-    r"(?:final |correct |right )?$",
+    r"(?:final |correct |right |only )?$",
     re.IGNORECASE,
 )
 _REASONING_ENDS = (
     *("[/THINK]", "</thinking>", "</reasoning>", "</thought>", "<|end_of_thought|>", "◁/think▷"),
     *("<|channel|>final<|message|>", "assistantfinal"),
 )
+_TURN_END = re.compile(r"<\|(?:im_end|im_start|eot_id|endoftext|end|return)\|>")
 _CLOSING = 600
 """The last characters in which a conclusion without a label is looked for."""
 
@@ -55,7 +61,7 @@ def final_answer(
         accepts: whether a text can be the answer where it is the whole response or the end of a sentence.
         weaker: a checker's own rules, for texts without a box, a tag, `####` or a statement.
     """
-    response = _after_reasoning(text)
+    response = _response(text)
     found = candidates(response)
     if found:
         chosen = _last(found)
@@ -117,17 +123,19 @@ def _last(found: list[Candidate]) -> Candidate:
     return next((candidate for candidate in reversed(found) if not candidate.remark), found[-1])
 
 
-def _after_reasoning(text: str) -> str:
+def _response(text: str) -> str:
+    """Return the text between the reasoning of another template and the end of the turn."""
     if (
         "</" not in text
-        and "|>" not in text
+        and "<|" not in text
         and "/THINK]" not in text
         and "think▷" not in text
         and "tfinal" not in text
     ):
         return text
     start = max((text.rfind(mark) + len(mark) for mark in _REASONING_ENDS if mark in text), default=0)
-    return text[start:] if start else text
+    end = _TURN_END.search(text, start)
+    return text[start : end.start() if end else len(text)]
 
 
 def _weak(
@@ -156,10 +164,13 @@ def _conclusions(text: str) -> list[Candidate]:
     tail = text[start:]
     found = [match.span("value") for match in [_CONCLUSION.search(tail)] if match]
     found += [match.span(1) for match in [_BOLD_LINE.search(tail)] if match]
-    for at in occurrences(lowered(tail), "answer"):
+    for at in (at for word in ("answer", "solution") for at in occurrences(lowered(tail), word)):
         if match := _IS_THE_ANSWER.search(tail, max(0, at - 80), at):
             found.append(match.span("value"))
     values = [(strip_markup(tail[begin:end]), begin, end) for begin, end in found]
+    if (match := _CONCLUDING.search(tail)) and not sentence_end(match["sentence"].rstrip(" .*")):
+        sentence = strip_markup(match["sentence"])
+        values += [(value, *match.span("sentence")) for value in [predicate(sentence, is_formula)] if value != sentence]
     return [
         Candidate(value, start + begin, start + end, "conclusion", closed=start + end < len(text))
         for value, begin, end in values

@@ -36,6 +36,14 @@ _LETTER_LAST = re.compile(
 _REASON = re.compile(
     r"[(\[]?([A-J])[)\]]?,?\s+(?:because|since|as|which|so|is (?:the )?(?:correct|right|best)|-|–|—)", re.DOTALL
 )
+_RULES_OUT = re.compile(
+    r"[(\[]?([A-J])[)\]]?(?:[.,;:。，]\s*|\s+|(?=不))(?:but |and |as )?(?:it |this |that )?"
+    r"(?:not\b|non\b|nicht\b|can['’]?t be\b|cannot be\b|isn['’]t\b|doesn['’]t\b|rather than\b|instead of\b|而?不是).*",
+    re.DOTALL,
+)
+_SURE = re.compile(
+    r"(?:for sure|definitely|clearly|certainly|surely|most likely|indeed|simply)\b[\s,:]*", re.IGNORECASE
+)
 _SEVERAL = re.compile(
     r"(?:both )?[(\[]?[A-J][)\]]?(?:(?:\s*[,;/&+、，]\s*(?:and )?|\s+and\s+|\s*[和及]\s*)[(\[]?[A-J][)\]]?)+"
 )
@@ -50,6 +58,11 @@ _WORD = re.compile(r"\w+")
 _I_CHOOSE = re.compile(
     r"\b(?:i|we)(?:'d| would| will|'ll|’ll)? (?:choose|chose|pick|select|go with|opt for)\*{0,2}(?: the)?"
     r"(?: (?:option|choice|answer|letter))?[\s*:(]{1,4}(?P<letter>[A-J])\b(?!['’])(?!\s+\w+\s+and\b)",
+    re.IGNORECASE,
+)
+_IT_IS = re.compile(
+    r"\b(?:think|so|therefore|thus|hence|believe),? (?:that )?(?:it['’]s|it is|it must be|that['’]s) "
+    r"\(?(?P<letter>[A-J])\)?\*{0,2}(?=\s*(?:[.,!\n]|$))",
     re.IGNORECASE,
 )
 _IS_CORRECT = re.compile(
@@ -191,7 +204,7 @@ def _is_joined(text: str) -> bool:
 
 
 def _chosen(answer: str, options: dict[str, str]) -> frozenset[str] | None:
-    text = _plain(answer)
+    text = _SURE.sub("", _plain(answer), count=1) if _SURE.match(_plain(answer)) else _plain(answer)
     if prefix := _PREFIX.match(text):
         text = text[prefix.end() :]
     if bare := _BARE.fullmatch(text):
@@ -200,6 +213,8 @@ def _chosen(answer: str, options: dict[str, str]) -> frozenset[str] | None:
         return frozenset(by_text)
     if several := _several(text, frozenset(_LETTERS)):
         return several
+    if rules_out := _RULES_OUT.fullmatch(text):
+        return frozenset(rules_out[1])
     if marked := _MARKED.fullmatch(text):
         letter = (marked[1] or marked[2]).upper()
         return frozenset(letter) if _agrees(marked["text"], letter, options) else None
@@ -271,7 +286,7 @@ def _plain(text: str) -> str:
 
 def _choices(text: str) -> list[Candidate]:
     """Return the letters that a text chooses without a statement about the answer."""
-    patterns = (_I_CHOOSE, _IS_CORRECT, _ELSEWHERE, _ALONE)
+    patterns = (_I_CHOOSE, _IT_IS, _IS_CORRECT, _ELSEWHERE, _ALONE)
     matches = [match for pattern in patterns for match in pattern.finditer(text)]
     return [
         Candidate(match["letter"].upper(), *match.span("letter"), "choice", match.end("letter") < len(text))
