@@ -29,26 +29,30 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_run(config: Config) -> Iterator[Run]:
+def open_run(config: Config, *, take_over: bool = False) -> Iterator[Run]:
     """Check a configuration, open its run or begin it, hold it against other drivers, and join a Ray cluster.
 
     The cluster is the one that the environment names ($RAY_ADDRESS) or that runs on this machine; where there is none,
     a local one is started and stopped at the end of the block.
 
+    Args:
+        config: of the run.
+        take_over: whether to end the lease of another driver that works on the run.
+
     Raises:
         UserError: the configuration names what does not exist, the run was begun with another configuration, or another
             driver works on it.
     """
-    from reasonray.sampling.cluster import connected, machines
+    from reasonray.sampling.cluster import connected, job_id, machines
 
     check_before_start(config)
     run = begin_or_resume(config)
-    with exclusive(run), connected():
+    with exclusive(run, job=job_id(), take_over=take_over), connected():
         run.events.emit("cluster", machines=machines())
         yield run
 
 
-def distill(config: Config) -> Report:
+def distill(config: Config, *, take_over: bool = False) -> Report:
     """Run all stages in order: problems → sample → verify → curate → train → evaluate → report.
 
     Every stage resumes where it stopped, and one that is done is not done again. Verification runs only where the
@@ -57,7 +61,7 @@ def distill(config: Config) -> Report:
     from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.evaluate import arms_before_training
 
-    with open_run(config) as run:
+    with open_run(config, take_over=take_over) as run:
         with ReplicaPool(run) as pool:
             sample(run, pool)
             if run.config.checking.cascades:

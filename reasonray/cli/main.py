@@ -68,6 +68,11 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="override of one key, such as policy.samples=8"
     )
+    _take_over_argument(parser)
+
+
+def _take_over_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--take-over", action="store_true", help="end the work of another driver on the same run")
 
 
 def _run_argument(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +84,7 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value | RUN", help="overrides; or further runs, to compare"
     )
+    _take_over_argument(parser)
 
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +143,7 @@ def _configuration(options: Options) -> Config:
 def _distill(options: Options) -> None:
     from reasonray.pipeline import distill
 
-    distill(_configuration(options))
+    distill(_configuration(options), take_over=options.take_over)
 
 
 def _on_run(work: Callable[[Run], object]) -> Callable[[Options], None]:
@@ -146,7 +152,7 @@ def _on_run(work: Callable[[Run], object]) -> Callable[[Options], None]:
     def command(options: Options) -> None:
         from reasonray.pipeline import open_run
 
-        with open_run(_configuration(options)) as run:
+        with open_run(_configuration(options), take_over=options.take_over) as run:
             work(run)
 
     return command
@@ -221,6 +227,7 @@ def _submit(options: Options) -> int:
         address=options.address,
         working_directory=Path(options.working_dir).resolve(),
         wait=not options.no_wait,
+        take_over=options.take_over,
     )
 
 

@@ -24,7 +24,14 @@ _AGENT_SECONDS = 60.0
 
 
 def submit_job(
-    job: str, config_file: str, overrides: Sequence[str], *, address: str | None, working_directory: Path, wait: bool
+    job: str,
+    config_file: str,
+    overrides: Sequence[str],
+    *,
+    address: str | None,
+    working_directory: Path,
+    wait: bool,
+    take_over: bool = False,
 ) -> int:
     """Check a configuration, submit a job that works on it, print the job's log, and return its exit status.
 
@@ -36,6 +43,7 @@ def submit_job(
         address: of the cluster's dashboard.
         working_directory: sent to the cluster.
         wait: follow the job to its end; else return as soon as it is accepted.
+        take_over: whether the job ends the work of another driver on the same run.
 
     Raises:
         UserError: the configuration is wrong, no cluster answers, or it asks for a token.
@@ -47,7 +55,8 @@ def submit_job(
     importing_from_here(working_directory)
     refuse_unknown_names(config)
     root = root_in_job(config.root, address)
-    entrypoint = shlex.join(["python", *command, shipped, *overrides, f"root={root}"])
+    options = ["--take-over"] if take_over else []
+    entrypoint = shlex.join(["python", *command, shipped, *overrides, f"root={root}", *options])
     return _submit(entrypoint, config.name, address, str(working_directory), wait=wait)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
@@ -34,6 +35,12 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def job_id() -> str:
+    """Return the id under which this process was submitted as a Ray job, "" if it was not."""
+    config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return str(config.get("metadata", {}).get("job_submission_id", ""))
 
 
 def machines() -> list[str]:

@@ -77,6 +77,10 @@ class Place:
         """Return the size in bytes of each file of a directory, by name; none if there is no directory."""
         return {info.base_name: info.size for info in self._infos() if info.is_file}
 
+    def times(self) -> dict[str, float]:
+        """Return when each file of a directory was last written, in seconds by the storage's clock, by name."""
+        return {info.base_name: info.mtime_ns / 1e9 for info in self._infos() if info.is_file and info.mtime_ns}
+
     def _infos(self) -> Sequence[fs.FileInfo]:
         infos: Sequence[fs.FileInfo] = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         return infos

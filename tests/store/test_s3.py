@@ -1,5 +1,6 @@
 """A run in an object store: a real S3 HTTP server on loopback, the AWS client of pyarrow on this side."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,12 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from reasonray.config import Config, UserError
 from reasonray.records import Split
+from reasonray.store.lease import Claim, Lease, exclusive
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import begin_or_resume, find_run
 from reasonray.store.storage import place
@@ -97,6 +100,23 @@ def test_a_segment_without_a_manifest_is_not_read(bucket: str) -> None:
     assert subprocess.run([sys.executable, "-c", dying, f"s3://{bucket}/ledger"]).returncode == 9
     assert ledger.read().num_rows == 1
     assert len(ledger.stored_samples()) == 1
+
+
+def test_a_second_driver_is_refused_and_a_dead_one_is_replaced(bucket: str, tmp_path: Path) -> None:
+    run = begin_or_resume(on_s3(bucket, tmp_path))
+    claim = replace(Claim.of_this_process("raysubmit_1"), host="node-7", machine="another", is_held=True)
+    refusal = pytest.raises(UserError, match=f"worked on by process {os.getpid()} on host")
+    with exclusive(run), refusal, exclusive(run):
+        pass
+    (run.place / "lease" / "0.json").write(json.dumps(asdict(claim)).encode())
+    with pytest.raises(UserError, match=r"host node-7 \(job raysubmit_1\), last heard of 0:0\d ago"), exclusive(run):
+        pass
+    time.sleep(2.2)  # the store's times are whole seconds
+    lease = Lease(run.place / "lease", Claim.of_this_process(""), dead_seconds=1.0)
+    lease.acquire(run.name)
+    assert len((run.place / "lease").names()) == 1
+    lease.release()
+    assert (run.place / "lease").names() == []
 
 
 def test_compaction_works_as_on_a_local_disk(bucket: str) -> None:
