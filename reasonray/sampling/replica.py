@@ -230,21 +230,34 @@ class Replica:
     async def _start_engine(self, model: str, revision: str | None) -> None:
         spec, directory = self._spec, None
         if engines.needs_weights(spec.engine):
+            self._set_phase("fetching the weights")
             directory = await asyncio.to_thread(models.resolve, model, revision)
         serves_another = self._engine is not None and self._served != (model, revision)
         if self._engine and serves_another and not (directory and await self._engine.swap(directory)):
             self._engine.close()
             self._engine = None
         if self._engine is None:
+            self._set_phase("starting")
             launch = engines.Launch(
-                model, directory, spec.gpus, spec.pipeline, self._spread, spec.seed, spec.trust_remote_code
+                model,
+                directory,
+                spec.gpus,
+                spec.pipeline,
+                self._spread,
+                spec.seed,
+                spec.trust_remote_code,
+                report=self._set_phase,
             )
             self._engine = await engines.start(spec.engine, launch)
             self._slots = asyncio.Semaphore(self._engine.capacity)
             self._tokens_before = 0
+        self._set_phase("")
         self._served = (model, revision)
         self._started_engine = Started(engines.identity(spec.engine, directory), self._engine.capacity)
         self._changed.set()
+
+    def _set_phase(self, phase: str) -> None:
+        self._phase = phase
 
     async def _run_problem(self, lease: Lease, leased: LeasedProblem) -> None:
         """Sample one problem until its policy is satisfied; every verdict decides what to start next."""

@@ -175,7 +175,7 @@ def autoscaling_cluster(workers: dict[str, Any]) -> Iterator[None]:
         command = [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
         command += [f"--autoscaling-config={file.name}", f"--object-store-memory={100 << 20}"]
         environment = os.environ | {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
-        head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        head = subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True)
         try:
             ray.init(address=f"127.0.0.1:{port}", log_to_driver=False)
             yield
