@@ -55,6 +55,7 @@ from reasonray.sampling.work import (
 )
 from reasonray.store.progress import Progress, duration, log_line
 from reasonray.store.run import Run
+from reasonray.store.sample_arrays import no_samples
 
 _FORECAST_AFTER = 20.0
 """Seconds of sampling before the time left is more than a guess."""
@@ -180,14 +181,14 @@ def load_job(run: Run, job: SamplingJob, identity: str) -> LoadedJob:
         identity: of its model's weights.
     """
     resolved = ResolvedJob.of(run, job, identity)
-    stored = job.ledger.stored_samples()
-    states = ProblemStates(job.policy, len(job.problems))
+    samples = job.ledger.sample_arrays([problem.id for problem in job.problems]).get(resolved.fingerprint)
+    states = ProblemStates.stored(
+        job.policy, samples or no_samples(len(job.problems)), job.earlier_max_tokens, job.sampling.max_tokens
+    )
     difficulties: dict[str, int] = {}
-    codes = np.zeros(len(job.problems), np.int32)
-    for index, problem in enumerate(job.problems):
-        codes[index] = difficulties.setdefault(problem.difficulty, len(difficulties))
-        if samples := stored.get((problem.id, resolved.fingerprint)):
-            states.restore(index, *resolved.state_of(samples))
+    codes = np.fromiter(
+        (difficulties.setdefault(problem.difficulty, len(difficulties)) for problem in job.problems), np.int32
+    )
     return LoadedJob(job, resolved, JobWork(job.name, states, codes, list(difficulties)))
 
 

@@ -220,6 +220,8 @@ class _Replica:
     """Samples that its running problems start with."""
     running: int = 0
     """Problems that it samples or will sample."""
+    is_isolated: bool = False
+    """Its lease is isolated: it gets no other one."""
     is_releasing: bool = False
     """It was asked to release problems and has not answered yet."""
     has_none_to_release: bool = False
@@ -236,13 +238,10 @@ class _Replica:
     usage: Usage = field(default_factory=Usage)
 
     @property
-    def is_isolated(self) -> bool:
-        return any(lease.isolation is not Isolation.NONE for lease in self.leases.values())
-
-    @property
     def has_room(self) -> bool:
-        is_open = self.is_up and not (self.is_leaving or self.is_releasing or self.is_failing)
-        return is_open and self.load < _LEASED_CAPACITIES * self.capacity and not self.is_isolated
+        if not self.is_up or self.load >= _LEASED_CAPACITIES * self.capacity:
+            return False
+        return not (self.is_leaving or self.is_releasing or self.is_failing or self.is_isolated)
 
 
 @dataclass(slots=True, eq=False)
@@ -511,6 +510,7 @@ class Scheduler:
         lease = replica.leases[number]
         if not (lease.running or lease.ended):
             del replica.leases[number]
+            replica.is_isolated = False
 
     def _on_death(self, replica: _Replica, event: ReplicaDied) -> list[Action]:
         group = replica.group
@@ -665,6 +665,7 @@ class Scheduler:
         number = self._next_lease
         self._next_lease += 1
         replica.leases[number] = _Lease(job, isolation, running)
+        replica.is_isolated = isolation is not Isolation.NONE
         replica.load += sum(running.values())
         replica.running += len(running)
         replica.has_none_to_release = False

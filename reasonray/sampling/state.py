@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,12 +10,10 @@ import numpy as np
 from reasonray.config import Policy
 from reasonray.records import JUDGED, Outcome
 from reasonray.sampling.policy import ProblemState, max_samples, needs_none, num_to_start
+from reasonray.store.sample_arrays import SampleArrays
 
 Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.integer[Any]]]"
 Booleans: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
-
-_WORD = 64
-"""Samples in one word of the bitmap."""
 
 
 class ProblemStates:
@@ -24,32 +22,37 @@ class ProblemStates:
     def __init__(self, policy: Policy, problems: int) -> None:
         self.policy = policy
         self._limit = max_samples(policy)
-        self._finished = np.zeros((problems, -(-self._limit // _WORD)), np.uint64)
-        """Bit s of row i: sample s of problem i is finished. Samples beyond the limit are only counted."""
+        self._finished = np.zeros((problems, -(-self._limit // 8)), np.uint8)
+        """Bit s & 7 of byte s >> 3: sample s is finished. Samples beyond the limit are only counted."""
         self.num_finished: Integers = np.zeros(problems, np.int32)
         self.correct: Integers = np.zeros(problems, np.int32)
         self.judged: Integers = np.zeros(problems, np.int32)
         self.deaths: Integers = np.zeros(problems, np.uint8)
         """Replica deaths while the problem was sampled."""
-        self._resamples: dict[int, Mapping[int, int]] = {}
+        self._resamples: dict[int, dict[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self.num_finished)
 
-    def restore(self, index: int, state: ProblemState, resamples: Mapping[int, int]) -> None:
-        """Set what the ledger holds of a problem.
+    @staticmethod
+    def stored(policy: Policy, samples: SampleArrays, raised_from: Collection[int], max_tokens: int) -> ProblemStates:
+        """Return the states of problems of which a ledger holds samples.
 
         Args:
-            index: of the problem.
-            state: its finished samples.
-            resamples: sample → how many times it was generated before, for samples that are generated again.
+            policy: when a problem has enough samples.
+            samples: what the ledger holds, in the order of the problems.
+            raised_from: earlier values of max_tokens: samples that one of them truncated count as not finished.
+            max_tokens: the present value.
         """
-        for sample in state.finished:
-            self._mark(index, sample)
-        self.num_finished[index] = len(state.finished)
-        self.correct[index], self.judged[index] = state.correct, state.judged
-        if resamples:
-            self._resamples[index] = resamples
+        states = ProblemStates(policy, len(samples.finished))
+        width = min(states._finished.shape[1], samples.finished.shape[1])
+        states._finished[:, :width] = samples.finished[:, :width]
+        states.num_finished[:] = samples.num_finished
+        states.correct[:], states.judged[:] = samples.num_correct, samples.num_judged
+        for problem, sample, resample, tokens in samples.truncated.tolist():
+            if tokens in raised_from and tokens < max_tokens:
+                states._sample_again(problem, sample, resample + 1)
+        return states
 
     def record(self, index: int, sample: int, outcome: Outcome) -> None:
         """Add a committed sample."""
@@ -62,10 +65,7 @@ class ProblemStates:
 
     def state(self, index: int) -> ProblemState:
         """Return the state of one problem."""
-        words = self._finished[index].tolist()
-        finished = {
-            number * _WORD + bit for number, word in enumerate(words) for bit in range(_WORD) if word >> bit & 1
-        }
+        finished = set(np.flatnonzero(np.unpackbits(self._finished[index], bitorder="little")).tolist())
         return ProblemState(finished, set(), int(self.correct[index]), int(self.judged[index]))
 
     def resamples(self, index: int) -> Mapping[int, int]:
@@ -100,4 +100,12 @@ class ProblemStates:
 
     def _mark(self, index: int, sample: int) -> None:
         if sample < self._limit:
-            self._finished[index, sample // _WORD] |= np.uint64(1 << sample % _WORD)
+            self._finished[index, sample >> 3] |= np.uint8(1 << (sample & 7))
+
+    def _sample_again(self, index: int, sample: int, resample: int) -> None:
+        """Count a finished sample that was truncated as not finished."""
+        self.num_finished[index] -= 1
+        self.judged[index] -= 1
+        if sample < self._limit:
+            self._finished[index, sample >> 3] &= np.uint8(~(1 << (sample & 7)) & 0xFF)
+            self._resamples.setdefault(index, {})[sample] = resample

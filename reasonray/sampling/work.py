@@ -17,7 +17,6 @@ from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.policy import ProblemState
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
-from reasonray.store.stored_samples import StoredSamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +151,6 @@ class ResolvedJob:
     def seed_of(self, problem: Problem, sample: int) -> int:
         """Return the 63-bit seed of one sample, a hash: no two samples of a run share a random stream."""
         return int(content_hash(self.seed, self.fingerprint, problem.id, sample)[:16], 16) >> 1
-
-    def state_of(self, stored: StoredSamples) -> tuple[ProblemState, Mapping[int, int]]:
-        """Return where a problem stands; samples that an earlier max_tokens truncated count as not finished.
-
-        Returns:
-            The state, and sample → how many times it was generated before, for samples that are generated again.
-        """
-        resamples = {
-            sample: resample + 1
-            for sample, (resample, tokens) in stored.truncated.items()
-            if tokens in self.earlier_max_tokens and tokens < self.sampling.max_tokens
-        }
-        finished = set(stored.samples - resamples.keys())
-        return ProblemState(finished, set(), stored.correct, stored.judged - len(resamples)), resamples
 
 
 class Isolation(StrEnum):

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import ray
 import ray.util.state
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
 
@@ -142,7 +143,6 @@ def autoscaler(root: Path) -> dict[str, Any]:
         with ReplicaPool(run) as pool:
             result = sample(run, pool)
         last = run.events.read("sample")[-1]
-        ray.shutdown()
     teachers = Counter(run.ledger.read(["teacher"])["teacher"].to_pylist())
     return {
         "rollouts": dict(teachers),
@@ -160,7 +160,7 @@ def autoscaling_cluster(workers: dict[str, Any]) -> Iterator[None]:
         "max_workers": 4,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 10,
-        "provider": {"type": "fake_multinode"},
+        "provider": {"type": "fake_multinode", "launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
         "available_node_types": workers | {"ray.head.default": head_type},
         "head_node_type": "ray.head.default",
         **{section: {} for section in ("docker", "auth", "file_mounts")},
@@ -174,15 +174,28 @@ def autoscaling_cluster(workers: dict[str, Any]) -> Iterator[None]:
         probe.close()
         command = [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
         command += [f"--autoscaling-config={file.name}", f"--object-store-memory={100 << 20}"]
-        environment = os.environ | {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
-        head = subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True)
+        environment = os.environ | {
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        }
+        log = Path(file.name).with_suffix(".log")
+        with log.open("w") as output:
+            head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         try:
+            while "Ray runtime started" not in log.read_text():
+                assert head.poll() is None, log.read_text()
+                time.sleep(0.5)
             ray.init(address=f"127.0.0.1:{port}", log_to_driver=False)
             yield
         finally:
+            ray.shutdown()
             processes = [head_process := psutil.Process(head.pid), *head_process.children(recursive=True)]
             for process in processes:
                 process.kill()
+            log.unlink()
 
 
 def start_nodes(*nodes: dict[str, Any]) -> None:

@@ -1,28 +1,8 @@
 """The records of a sampling job; no Ray."""
 
-from pathlib import Path
-
-from reasonray.config import Fixed, Prompt, Sampling, VLLMEngine
+from reasonray.config import VLLMEngine
 from reasonray.records import Outcome
-from reasonray.sampling.work import Counts, EngineSpec, ResolvedJob
-from reasonray.store.ledger import Ledger
-from reasonray.store.storage import place
-from reasonray.store.stored_samples import StoredSamples
-
-
-def a_job(**changes: object) -> ResolvedJob:
-    sampling, policy, ledger = Sampling(max_tokens=128), Fixed(samples=4), Ledger(place(Path("nowhere")))
-    return ResolvedJob("a", "m", None, "weights", "f", Prompt(), sampling, policy, ledger, 0, **changes)  # type: ignore[arg-type]
-
-
-def test_a_truncated_sample_is_unfinished_again_once_max_tokens_is_raised() -> None:
-    stored = StoredSamples(frozenset({0, 1, 2}), 1, 200, {1: (0, 64), 2: (2, 90)}, judged=3)
-    state, resamples = a_job().state_of(stored)
-    assert (state.finished, resamples) == ({0, 1, 2}, {}), "no earlier limit is known"
-    state, resamples = a_job(earlier_max_tokens=frozenset({64})).state_of(stored)
-    assert (state.finished, resamples, state.judged) == ({0, 2}, {1: 1}, 2), (
-        "90 tokens: the context truncated it, not the limit"
-    )
+from reasonray.sampling.work import Counts, EngineSpec
 
 
 def test_a_sample_that_was_lost_leaves_no_trace_in_the_counts() -> None:
