@@ -60,11 +60,12 @@ CHANGES_VALUE = re.compile(
     r"|ln|is|am|pm)\b",
     re.IGNORECASE,
 )
-_CONNECTIVE = (
-    r"because|since|as|which|so|giving|found|obtained|using|by|and so|hence|thus|therefore|in (?:total|all)|from|i\.e\."
-)
+_REASON = r"because|since|as|using|found|obtained|in (?:total|all)|i\.e\."
+_CONSEQUENCE = r"(?:and )?(?:which|so|giving|hence|thus|therefore)"
 TAIL = re.compile(
-    rf"(?:\s*[,;:(]?\s*(?:{_CONNECTIVE})\b|\s*,\s*not\b|\s*\((?:not|or)?\s*[A-Za-z][^()\d]*\)$)", re.IGNORECASE
+    rf"(?:\s*[,;:(]?\s*(?:(?:{_REASON})\b|(?:{_CONSEQUENCE})\b(?=[^\d$\\]*$|\s+is\s+(?:about|approximately|roughly)\b))"
+    r"|\s*,\s*not\b|\s+\((?:not|or)\s+[^()]*\)$)",
+    re.IGNORECASE,
 )
 RETRACTED = re.compile(r"\b(?:but|wait|wrong|incorrect|actually|rather|instead|mistake|no|or)\b", re.IGNORECASE)
 _RULED_OUT = re.compile(r"\s*[,(]\s*not\b", re.IGNORECASE)

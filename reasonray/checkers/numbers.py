@@ -42,7 +42,7 @@ _PERCENT = re.compile(r"\s?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
 _WORD = r"[A-Za-z]+(?:\^\{?\d\}?)?"
 _UNIT = re.compile(rf"\s?(?:°\s?[CF]?\b|°|[€£$]|{_WORD}(?:\s?/\s?{_WORD})?(?:[ -]{_WORD}){{0,4}})")
 _UPRIGHT_CONSTANT = re.compile(r"\\[a-z]+\s?\{\s*[eid]\s*\}")
-_GLOSS = re.compile(r"\s*\((?!or\b|not\b|mod\b)[A-Za-z -]+\)")
+_GLOSS = re.compile(r"\s+\((?:[A-Za-z -]*[A-Za-z]{4}[A-Za-z -]*|one|two|six|ten)\)")
 _SAME_DIGITS = 6
 
 
@@ -157,6 +157,8 @@ def _unit(rest: str, money: str) -> str | None:
     if match is None:
         return None
     unit = match.group().strip()
+    if not units.is_known(unit) and any(len(word) < 2 and word.isalpha() for word in unit.split()):
+        return None
     if not units.is_known(unit) and any(
         word in CLOSED_CLASS and word not in UNIT_FILLERS for word in unit.casefold().replace("-", " ").split()
     ):

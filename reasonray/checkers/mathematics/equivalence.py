@@ -64,6 +64,8 @@ class Comparison:
         """Return whether an answer is the gold answer."""
         if _key(gold, self.is_ordered) == _key(answer, self.is_ordered):
             return self._by("same structure", True)
+        if isinstance(gold, Apply) and isinstance(answer, Apply) and gold.name == answer.name == "restated":
+            return _all(map(self.same, gold.arguments, answer.arguments))
         if isinstance(gold, Apply) and gold.name == "restated":
             return _any(self.same(part, answer) for part in gold.arguments)
         if isinstance(answer, Apply) and answer.name == "restated":
@@ -147,8 +149,7 @@ class Comparison:
         mixed = bool(wanted_names) != bool(given_names)
         if mixed and not _share_base(wanted_names or given_names):
             return self._by("in order", _all(map(self._single, map(_unnamed, wanted), map(_unnamed, given))))
-        renamed = wanted_names and given_names and set(wanted_names) != set(given_names)
-        if mixed or (renamed and _share_base(wanted_names) and _share_base(given_names)):
+        if mixed or _same_variable(wanted_names, given_names):
             wanted, given = [_unnamed(item) for item in wanted], [_unnamed(item) for item in given]
         return self._matched(wanted, given)
 
@@ -219,6 +220,8 @@ class Comparison:
     def _builders(self, gold: SetBuilder, answer: SetBuilder) -> Decision:
         renamed = answer
         if isinstance(gold.element, Symbol) and isinstance(answer.element, Symbol):
+            if gold.element != answer.element and gold.element.name in symbols(answer):
+                return self._by("another variable", False)
             renamed = _renamed(answer, {answer.element.name: gold.element})
         return _all((self.same(gold.element, renamed.element), self.same(gold.conditions, renamed.conditions)))
 
@@ -266,12 +269,12 @@ class Comparison:
             gold = _restructured(gold)
             if isinstance(gold, Relation) and "~" in gold.signs and _are_values(gold):
                 return _any(self._single(side, answer) for side in gold.sides if side is not None)
-            value = _stated_value(gold, self) if isinstance(gold, Relation) else gold
+            value = _stated_value(gold, self, is_gold=True) if isinstance(gold, Relation) else gold
             if value is None:
                 return self._by("a relation is not a value", False)
             return self.same(value, answer)
         answer = _restructured(answer) if isinstance(answer, Relation) else answer
-        value = _stated_value(answer, self) if isinstance(answer, Relation) else answer
+        value = _stated_value(answer, self, is_gold=False) if isinstance(answer, Relation) else answer
         if value is None:
             return self._by("a relation is not a value", False)
         return self.same(gold, value)
@@ -312,11 +315,16 @@ class Comparison:
             renaming = {
                 theirs.name: ours
                 for ours, theirs in zip(left.arguments, right.arguments, strict=True)
-                if isinstance(ours, Symbol) and isinstance(theirs, Symbol)
+                if isinstance(ours, Symbol) and isinstance(theirs, Symbol) and ours != theirs
             }
+            if any(ours.name in symbols(answer) for ours in renaming.values()):
+                return self._by("another variable", False)
             answer = _renamed(answer, renaming)
             given_name = _name(answer) or given_name
-        wanted, given = _stated_value(gold, self), _stated_value(answer, self)
+        wanted, given = (
+            _stated_value(gold, self, is_gold=True),
+            _stated_value(answer, self, is_gold=False),
+        )
         if wanted_name != given_name:
             if _is_equation(gold) and _is_equation(answer) and len(symbols(gold)) > 1:
                 return self._equations(gold, answer, "=")
@@ -475,7 +483,11 @@ def _name(tree: Tree) -> str:
         return repr(ordered(left))
     if isinstance(left, Apply) and left.name in ("abs", "norm"):
         return repr(ordered(left))
-    if isinstance(left, Bracket) and all(isinstance(item, Symbol | Call) for item in left.items):
+    if (
+        isinstance(left, Bracket)
+        and (left.opening, left.closing) == ("(", ")")
+        and all(isinstance(item, Symbol | Call) for item in left.items)
+    ):
         return repr(left.items)
     if left in (Constant("e"), Constant("i")):
         return repr(left)
@@ -498,10 +510,21 @@ def _unnamed(tree: Tree) -> Tree:
 
 def _share_base(names: Sequence[str]) -> bool:
     """Return whether names are one variable or its indexed forms, so that their order says nothing."""
-    bases = set()
-    for name in names:
-        bases.add(name.partition("arguments=")[0] if "index " in name else name)
-    return len(bases) <= 1
+    return len(set(map(_base, names))) <= 1
+
+
+def _base(name: str) -> str:
+    """Return the name of the variable of which a name is an index."""
+    return name.partition("'index ")[2].partition("'")[0] or name.partition("name='")[2].partition("'")[0] or name
+
+
+def _same_variable(wanted: Sequence[str], given: Sequence[str]) -> bool:
+    """Return whether one list names values x_1, x_2 and the other all of them x."""
+    if not (wanted and given and _share_base([*wanted, *given])):
+        return False
+    return any(len(set(names)) == 1 and "'index " not in names[0] for names in (wanted, given)) and any(
+        "'index " in names[0] for names in (wanted, given)
+    )
 
 
 def _is_tuple(tree: Tree) -> bool:
@@ -561,7 +584,7 @@ def _are_values(tree: Relation) -> bool:
     return all(side is not None and is_value(measured(side)[0]) for side in tree.sides)
 
 
-def _stated_value(tree: Relation, comparison: Comparison) -> Tree | None:
+def _stated_value(tree: Relation, comparison: Comparison, *, is_gold: bool) -> Tree | None:
     """Return the value that a relation states for a name, or None: it may be false, unsolved or an inequality."""
     tree = _directed(tree)
     if tree.signs == ("in",) and isinstance(tree.sides[0], Symbol):
@@ -576,7 +599,7 @@ def _stated_value(tree: Relation, comparison: Comparison) -> Tree | None:
     if len(exact) > 1 and _all(comparison.same(exact[0], side) for side in exact[1:]) is not True:
         return None
     rough = [side for sign, side in stated if side is not None and sign == "~"]
-    if any(_far_apart(exact[-1], side) for side in rough):
+    if not is_gold and any(_far_apart(exact[-1], side) for side in rough):
         return None
     return exact[-1]
 
@@ -594,8 +617,15 @@ def _is_expression_name(tree: Tree | None) -> bool:
 
 
 def _far_apart(exact: Tree, rough: Tree) -> bool:
-    one, two = (values.constant(measured(tree)[0]) for tree in (exact, rough))
-    return one is not None and two is not None and abs(one - two) > 0.05 * max(abs(one), abs(two))
+    """Return whether a rounded value is not the exact value's: off by more than one of its last digit."""
+    (value, unit), (rounded, rounded_unit) = measured(exact), measured(rough)
+    one, two = values.constant(value), values.constant(rounded)
+    if one is None or two is None or (unit and rounded_unit and unit != rounded_unit):
+        return False
+    written = _written(rounded)
+    if written is None or not written.decimals:
+        return bool(abs(one - two) > 0.05 * max(abs(one), abs(two)))
+    return bool(abs(one - two) * 10**written.decimals > 1)
 
 
 def _identical_sides(tree: Relation) -> bool:
@@ -716,15 +746,19 @@ def _as_matrices(wanted: Tree, given: Tree) -> tuple[Tree | None, Tree | None] |
 
 def _has_vectors(tree: Tree) -> bool:
     return any(isinstance(node, Matrix) or node in _BASIS for node in nodes(tree)) or (
-        isinstance(tree, Apply) and any(isinstance(node, Bracket) for node in nodes(tree))
+        isinstance(tree, Apply) and any(_is_vector(node) for node in nodes(tree))
     )
+
+
+def _is_vector(tree: Tree) -> bool:
+    return isinstance(tree, Bracket) and (tree.opening, tree.closing) in (("(", ")"), ("[", "]"), ("<", ">"))
 
 
 def _as_matrix(tree: Tree, size: int) -> Tree | None:
     """Return an expression as one matrix: sums, multiples and products of matrices worked out entry by entry."""
     if isinstance(tree, Matrix):
         return tree
-    if isinstance(tree, Bracket) and tree.opening in "(<[":
+    if _is_vector(tree):
         entries = _entries(tree)
         assert entries is not None
         shape = _shape(tree)

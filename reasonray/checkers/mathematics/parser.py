@@ -234,6 +234,10 @@ class _Parser:
         gloss = self.text() == "(" and bool(self.word(1)) and self.stream[-1].text == ")" and not self.enclosures
         if self.word() in vocabulary.REASONS or gloss:
             rest = self.stream[self.at :]
+            if self.is_lenient:
+                raise self.fault("a gold answer with a reason")
+            if self.word() in vocabulary.CONSEQUENCES and not self.is_rough():
+                raise self.fault("a consequence that may be another answer")
             words = {token.text.casefold() for token in rest if token.kind == "word"}
             if self.enclosures or words & (vocabulary.RETRACTIONS | vocabulary.CONDITIONS):
                 raise self.fault("a reason that may retract")
@@ -242,6 +246,11 @@ class _Parser:
             self.at = len(self.stream)
             return True
         return False
+
+    def is_rough(self) -> bool:
+        """Return whether the rest is words alone, or gives the answer roughly: "which is about 3.46"."""
+        rest = [token for token in self.stream[self.at + 1 :] if token.kind != "word"]
+        return not rest or (self.word(1) == "is" and self.word(2) in ("about", "approximately", "roughly"))
 
     def item(self) -> Tree:
         if phrase := self.phrase():
@@ -923,7 +932,7 @@ class _Parser:
             if opening == "[" and isinstance(items[0], Relation | Bracket):
                 return Bracket(opening, final, items)
             return items[0]
-        if len(items) == 1 and opening != r"\{":
+        if opening != r"\{" and (len(items) == 1 or (final != closing and len(items) != 2)):
             raise self.fault("an interval needs two ends")
         return Bracket(opening.strip("\\"), final.strip("\\"), items)
 

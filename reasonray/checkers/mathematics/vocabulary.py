@@ -38,7 +38,8 @@ IGNORED_COMMANDS: Final = frozenset("boxed fbox centering noindent displaylimits
 CONDITIONS: Final = frozenset(
     "where if for when whenever with provided unless such assuming given while otherwise except excluding".split()
 )
-REASONS: Final = frozenset("because since as which so giving found obtained using by therefore hence thus from".split())
+REASONS: Final = frozenset("because since as which so giving found obtained using therefore hence thus".split())
+CONSEQUENCES: Final = frozenset("which so giving therefore hence thus".split())
 RETRACTIONS: Final = frozenset("but wait wrong incorrect actually rather instead mistake no or not".split())
 HEDGES: Final = frozenset(
     "exactly simply just indeed clearly therefore thus then hence approximately about roughly precisely obviously is"
