@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from reasonray.answers import ExtractedAnswer
 from reasonray.checkers import notation, numbers
 from reasonray.checkers.checker import Checker, Finding
 from reasonray.checkers.mathematics import Comparison, Tree, Unreadable, measured, parse, real_constant
@@ -19,6 +20,9 @@ from reasonray.records import Outcome, Problem
 
 _MAX_CHARACTERS = 4000
 _LIST = re.compile(r",|;|\\pm|\\cup|\band\b|\bor\b")
+_LEADS = ("answer is", "answer is:", "answer:", "####")
+"""What may come before a gold answer of several sentences; a rule that ends with a sentence finds its first alone."""
+_SEVERAL = re.compile(r"[.?!]\s|\n")
 _NUMBER_FORMATS = ("decimal_comma", "indian")
 _OPTION = re.compile(r"\(?([A-J])[).:]\s*\S.*", re.DOTALL)
 _LETTERS = re.compile(r"[A-Za-z]+(?:(?:[ '-]|\s*[,;&]\s*)+[A-Za-z]+)*")
@@ -38,6 +42,18 @@ class MathAnswer(Checker):
             return f"number_format is {number_format!r}; it must be one of {', '.join(_NUMBER_FORMATS)}"
         gold = problem.answer or ""
         return None if numbers.read(gold) or notation.words(gold) else _fault(gold)
+
+    def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
+        """Return the final answer of a response; a gold answer of several sentences is found whole."""
+        found = super().extract(problem, response)
+        if not _SEVERAL.search(problem.answer or ""):
+            return found
+        gold, text = _one_line(problem.answer or ""), _one_line(response)
+        lead = text[: -len(gold)].rstrip("$* ")
+        is_part = found is None or _one_line(found.text) in gold
+        if not (text.endswith(gold) and lead.endswith(_LEADS) and is_part):
+            return found
+        return ExtractedAnswer(problem.answer or "", "phrase", True)
 
     def fast(self, problem: Problem, answer: str) -> Finding | None:
         """Decide what needs no algebra: numbers, the same notation, words."""
@@ -84,6 +100,10 @@ def value_of(formula: str) -> numbers.Number | None:
         return None
     value = real_constant(tree)
     return None if value is None else numbers.Number(Fraction(str(value)), percent=unit == "%", unit=unit.strip("%"))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
 
 
 def _finding(wanted: Tree, given: Tree, is_ordered: bool) -> Finding:

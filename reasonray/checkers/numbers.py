@@ -157,7 +157,7 @@ def _unit(rest: str, money: str) -> str | None:
     if match is None:
         return None
     unit = match.group().strip()
-    if not units.is_known(unit) and any(len(word) < 2 and word.isalpha() for word in unit.split()):
+    if not units.is_known(unit) and any(word[:1].isalpha() and not word[1:2].isalpha() for word in unit.split()):
         return None
     if not units.is_known(unit) and any(
         word in CLOSED_CLASS and word not in UNIT_FILLERS for word in unit.casefold().replace("-", " ").split()

@@ -155,9 +155,9 @@ class Comparison:
 
     def _named_lists(self, gold: Bracket | Listing, answer: Tree) -> Decision:
         """Compare (p = 5, q = 2) with p = 5, q = 2, and with (5, 2)."""
-        if isinstance(gold, Bracket) and gold.opening == "(" and all(map(_is_assignment, gold.items)):
+        if _is_tuple(gold) and all(map(_is_assignment, gold.items)):
             return self.same(Listing(gold.items), answer)
-        if isinstance(answer, Bracket) and answer.opening == "(" and all(map(_is_assignment, answer.items)):
+        if isinstance(answer, Bracket) and _is_tuple(answer) and all(map(_is_assignment, answer.items)):
             return self.same(gold, Listing(answer.items))
         return None
 
@@ -528,7 +528,7 @@ def _same_variable(wanted: Sequence[str], given: Sequence[str]) -> bool:
 
 
 def _is_tuple(tree: Tree) -> bool:
-    return isinstance(tree, Matrix) or (isinstance(tree, Bracket) and tree.opening in "(<[")
+    return isinstance(tree, Matrix) or _is_vector(tree)
 
 
 def _entries(tree: Tree) -> tuple[Tree, ...] | None:
@@ -629,10 +629,7 @@ def _far_apart(exact: Tree, rough: Tree) -> bool:
 
 
 def _identical_sides(tree: Relation) -> bool:
-    left, right = tree.sides[0], tree.sides[-1]
-    if tree.signs != ("=",) or left is None or right is None or symbols(tree):
-        return False
-    return values.equal(left, right)[0] is True
+    return tree.signs == ("=",) and tree.sides[0] == tree.sides[1]
 
 
 def _is_solved(tree: Relation) -> bool:

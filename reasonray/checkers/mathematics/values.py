@@ -65,6 +65,23 @@ def _context(digits: int) -> Any:
 
 
 @dataclass(slots=True)
+class Work:
+    """The operations left to a comparison, all its points together."""
+
+    left: int = _MAX_OPERATIONS
+
+    def spend(self) -> None:
+        """Count one operation.
+
+        Raises:
+            TooLarge: none is left.
+        """
+        self.left -= 1
+        if self.left < 0:
+            raise TooLarge
+
+
+@dataclass(slots=True)
 class Evaluation:
     """The evaluation of expressions at one point."""
 
@@ -76,7 +93,7 @@ class Evaluation:
     """The digits between the largest and the smallest part of any sum: fewer digits would lose the smallest."""
     magnitude: int = 0
     """The size of the largest part of any sum, as a power of 2: rounding errors are relative to it."""
-    operations: int = 0
+    work: Work = field(default_factory=lambda: Work())
     context: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,9 +116,7 @@ class Evaluation:
             Undefined: the point is not in its domain.
             TooLarge: a bound would be exceeded.
         """
-        self.operations += 1
-        if self.operations > _MAX_OPERATIONS:
-            raise TooLarge
+        self.work.spend()
         match tree:
             case Number():
                 return tree.value
@@ -272,7 +287,7 @@ class Evaluation:
         point = dict(self.point)
         if not (tree.kind == "integral" and tree.low is None):
             point[tree.variable] = self.opaque(f"bound variable {len(self.point)}")
-        inner = Evaluation(point, self.digits, self.is_complex, self.natural_log)
+        inner = Evaluation(point, self.digits, self.is_complex, self.natural_log, work=self.work)
         body = inner.value(tree.body)
         self._note(inner.spread)
         extra = [point[tree.variable]] if tree.variable in point else []
@@ -574,7 +589,7 @@ def points(names: frozenset[str], whole: frozenset[str], number: int) -> Iterato
         point = {}
         for name in sorted(names):
             if name in whole:
-                point[name] = Fraction(dice.randint(0 if index % 3 else 2, 6 + 2 * index))
+                point[name] = Fraction(dice.randint(0 if index % 3 else 2, 6 + index))
             else:
                 value = Fraction(dice.randint(1, 2**17), 2**16 + 1) * scale
                 point[name] = -value if index % 2 and dice.random() < 0.5 else value
@@ -622,14 +637,14 @@ def _equal(first: Tree, second: Tree, natural: bool) -> tuple[bool | None, str]:
     whole = whole_symbols(first, second)
     is_complex = not names or has_imaginary_unit(first, second)
     needed = 1 if not names else 12 if whole or is_piecewise(first, second) else 4
-    found, is_exact = 0, True
+    found, is_exact, work = 0, True, Work()
     for point in points(names, whole, 1 if not names else 48):
         try:
-            same, exact = _same_at(point, first, second, is_complex, natural)
+            same, exact = _same_at(point, first, second, is_complex, natural, work)
         except Undefined:
             continue
         except TooLarge:
-            if not names:
+            if not names or work.left < 0:
                 return None, "beyond the bounds"
             continue
         if not same:
@@ -644,12 +659,12 @@ def _equal(first: Tree, second: Tree, natural: bool) -> tuple[bool | None, str]:
 
 
 def _same_at(
-    point: dict[str, Fraction], first: Tree, second: Tree, is_complex: bool, natural: bool
+    point: dict[str, Fraction], first: Tree, second: Tree, is_complex: bool, natural: bool, work: Work
 ) -> tuple[bool, bool]:
     """Return whether two values are the same at a point, and whether both are exact."""
     digits, previous = _DIGITS, None
     while digits <= _MAX_DIGITS:
-        evaluation = Evaluation(dict(point), digits, is_complex, natural)
+        evaluation = Evaluation(dict(point), digits, is_complex, natural, work=work)
         one, two = evaluation.value(first), evaluation.value(second)
         if isinstance(one, Fraction) and isinstance(two, Fraction):
             return one == two, True
@@ -726,9 +741,9 @@ def _pairs(first: Tree, second: Tree, natural: bool, number: int) -> Iterator[tu
     names = symbols(first) | symbols(second)
     whole = whole_symbols(first, second)
     is_complex = has_imaginary_unit(first, second)
-    found = 0
+    found, work = 0, Work()
     for point in points(names, whole, 48):
-        evaluation = Evaluation(dict(point), _DIGITS, is_complex, natural)
+        evaluation = Evaluation(dict(point), _DIGITS, is_complex, natural, work=work)
         try:
             pair = evaluation.real(evaluation.value(first)), evaluation.real(evaluation.value(second))
         except ArithmeticError:
