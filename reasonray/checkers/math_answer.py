@@ -21,8 +21,8 @@ from reasonray.records import Outcome, Problem
 _MAX_CHARACTERS = 4000
 _LIST = re.compile(r",|;|\\pm|\\cup|\band\b|\bor\b")
 _LEADS = ("answer is", "answer is:", "answer:", "####")
-"""What may come before a gold answer of several sentences; a rule that ends with a sentence finds its first alone."""
-_SEVERAL = re.compile(r"[.?!]\s|\n")
+"""What may come before a gold answer in sentences, of which the rules find a part: the first, or the end of it."""
+_SENTENCE = re.compile(r"[A-Za-z]{2,} |[.?!]\s|\n")
 _NUMBER_FORMATS = ("decimal_comma", "indian")
 _OPTION = re.compile(r"\(?([A-J])[).:]\s*\S.*", re.DOTALL)
 _LETTERS = re.compile(r"[A-Za-z]+(?:(?:[ '-]|\s*[,;&]\s*)+[A-Za-z]+)*")
@@ -44,11 +44,12 @@ class MathAnswer(Checker):
         return None if numbers.read(gold) or notation.words(gold) else _fault(gold)
 
     def extract(self, problem: Problem, response: str) -> ExtractedAnswer | None:
-        """Return the final answer of a response; a gold answer of several sentences is found whole."""
+        """Return the final answer of a response; a gold answer in sentences is found whole."""
         found = super().extract(problem, response)
-        if not _SEVERAL.search(problem.answer or ""):
+        gold = problem.answer or ""
+        if not _SENTENCE.search(gold):
             return found
-        gold, text = _one_line(problem.answer or ""), _one_line(response)
+        gold, text = _one_line(gold), _one_line(response[-2 * len(gold) - 100 :])
         lead = text[: -len(gold)].rstrip("$* ")
         is_part = found is None or _one_line(found.text) in gold
         if not (text.endswith(gold) and lead.endswith(_LEADS) and is_part):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+# Factors are of metres, grams, seconds, dollars.
 _LENGTHS = {
     "mm millimeter millimetre": "1/1000",
     "cm centimeter centimetre": "1/100",
@@ -32,23 +33,36 @@ _TIMES = {
     "day": "86400",
     "week": "604800",
 }
-_VOLUMES = {"ml milliliter millilitre": "1/1000", "l liter litre": "1"}
+_VOLUMES = {"ml milliliter millilitre": "1/1000000", "l liter litre": "1/1000"}
 _MONEY = {"cent": "1/100", "dollar usd $": "1"}
 _EUROS = {"euro eur €": "1"}
 
-_KNOWN: dict[str, tuple[str, Fraction]] = {
-    name: (dimension, Fraction(factor))
-    for dimension, table in {
-        "length": _LENGTHS,
-        "mass": _MASSES,
-        "time": _TIMES,
-        "volume": _VOLUMES,
-        "dollars": _MONEY,
-        "euros": _EUROS,
-    }.items()
+_FORCES = {"newton": "1000", "kn": "1000000"}
+_ENERGIES = {"joule": "1000", "kj": "1000000"}
+_POWERS = {"watt": "1000", "kw": "1000000"}
+_PRESSURES = {"pa pascal": "1000", "kpa": "1000000"}
+_FREQUENCIES = {"hz hertz": "1", "khz": "1000"}
+_OTHERS = "volt|amp ampere|ohm|kelvin|mol mole|rad radian|coulomb".split("|")  # noqa: SIM905
+_BASES = {"length": _LENGTHS, "mass": _MASSES, "time": _TIMES, "dollars": _MONEY, "euros": _EUROS}
+
+_DIMENSIONS: list[tuple[dict[str, int], dict[str, str]]] = [
+    *(({base: 1}, table) for base, table in _BASES.items()),
+    ({"length": 3}, _VOLUMES),
+    ({"mass": 1, "length": 1, "time": -2}, _FORCES),
+    ({"mass": 1, "length": 2, "time": -2}, _ENERGIES),
+    ({"mass": 1, "length": 2, "time": -3}, _POWERS),
+    ({"mass": 1, "length": -1, "time": -2}, _PRESSURES),
+    ({"time": -1}, _FREQUENCIES),
+    *(({names.partition(" ")[0]: 1}, {names: "1"}) for names in _OTHERS),
+]
+_KNOWN: dict[str, tuple[dict[str, int], Fraction]] = {
+    name: (dimensions, Fraction(factor))
+    for dimensions, table in _DIMENSIONS
     for names, factor in table.items()
     for name in names.split()
 }
+_PART = re.compile(r"(^|[/*])([^/*]+)")
+_POWER = re.compile(r"-?[1-6]")
 _SYNONYMS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "°c": "degree celsius", "celsius": "degree celsius"}
 _SYNONYMS |= {"°f": "degree fahrenheit", "fahrenheit": "degree fahrenheit", "£": "sterling", "¥": "yen"}
 _FILLERS = frozenset(("a", "an", "the", "of", "total", "altogether", "each"))
@@ -70,8 +84,8 @@ def unit(text: str) -> Unit:
     text = re.sub(r"\bper\b", "/", " ".join(_SYNONYMS.get(word, word) for word in text.split()))
     text = re.sub(r"\b(?:square|sq)\.? (\w+)", r"\1^2", text)
     text = re.sub(r"\bcubic (\w+)", r"\1^3", text)
-    text = re.sub(r"\{(\d)\}", r"\1", text)
-    text = re.sub(r"\s*([/^])\s*", r"\1", text)
+    text = re.sub(r"\{(-?\d)\}", r"\1", text)
+    text = re.sub(r"\s*([/^*])\s*", r"\1", text)
     known = _known(text) or _known(text.partition(" ")[0])
     if known:
         return Unit(*known, frozenset())
@@ -98,17 +112,22 @@ def is_known(text: str) -> bool:
 
 
 def _known(text: str) -> tuple[str, Fraction] | None:
-    """Return dimension and factor of `base^power/base^power`."""
-    dimensions, factor = [], Fraction(1)
-    for index, part in enumerate(text.split("/")):
+    """Return dimension and factor of `base^power/base^power*…`."""
+    powers: dict[str, int] = {}
+    factor = Fraction(1)
+    for sign, part in _PART.findall(text):
         base, _, power = part.partition("^")
         known = _KNOWN.get(base) or _KNOWN.get(_singular(base))
-        if known is None or index > 1 or (power and power not in "123"):
+        if known is None or not _POWER.fullmatch(power or "1"):
             return None
-        exponent = int(power or 1)
-        dimensions.append(f"{known[0]}^{exponent}")
-        factor *= known[1] ** (exponent if index == 0 else -exponent)
-    return "/".join(dimensions), factor
+        exponent = int(power or 1) * (-1 if sign == "/" else 1)
+        dimensions, size = known
+        for dimension, of in dimensions.items():
+            powers[dimension] = powers.get(dimension, 0) + of * exponent
+        factor *= size**exponent
+    if not powers or "".join(sign + part for sign, part in _PART.findall(text)) != text:
+        return None
+    return " ".join(f"{name}^{power}" for name, power in sorted(powers.items()) if power) or "1", factor
 
 
 def _singular(word: str) -> str:

@@ -41,6 +41,7 @@ from reasonray.checkers.mathematics.tree import (
     nodes,
     symbols,
 )
+from reasonray.checkers.mathematics.vocabulary import EMPTY
 
 Decision: TypeAlias = bool | None
 """True and False are certain; None is undecided."""
@@ -126,6 +127,8 @@ class Comparison:
         if len(wanted) > _MAX_ITEMS or len(given) > _MAX_ITEMS:
             return None
         if len(wanted) == 1 and len(given) == 1:
+            if Words(EMPTY) in (wanted[0], given[0]) and gold != answer:
+                return self._by("another set", False)
             return self._single(wanted[0], given[0])
         if isinstance(gold, Bracket | Matrix) and isinstance(answer, Listing) and _is_tuple(gold):
             return self._tuple_and_list(gold, answer)
@@ -433,7 +436,8 @@ def _any(decisions: Iterable[Decision]) -> Decision:
 def _key(tree: Tree, is_ordered: bool) -> Tree:
     tree = ordered(tree)
     if isinstance(tree, Listing) and not is_ordered and not _has_dots(tree.items):
-        return Listing(tuple(sorted(tree.items, key=repr)))
+        joiner = tree.joiner if any(map(_is_inequality, tree.items)) else ","
+        return Listing(tuple(sorted(tree.items, key=repr)), joiner)
     return tree
 
 

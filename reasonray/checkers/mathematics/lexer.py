@@ -128,8 +128,8 @@ def tokens(text: str, number_format: str = "") -> list[Token]:
         raise Unreadable("too long")
     lexer = _Lexer(number_format)
     lexer.read_all(_normalised(text))
-    if lexer.depth:
-        raise Unreadable("brackets do not balance")
+    if lexer.braces:
+        raise Unreadable("braces do not balance")
     return lexer.tokens
 
 
@@ -166,6 +166,7 @@ class _Lexer:
     def __init__(self, number_format: str) -> None:
         self.tokens: list[Token] = []
         self.depth = 0
+        self.braces = 0
         self._format = number_format
         self._spaced = False
 
@@ -237,6 +238,7 @@ class _Lexer:
                 raise Unreadable("too deep")
         elif operator in ")}]":
             self.depth -= 1
+        self.braces += (operator == "{") - (operator == "}")
         self._add("operator", operator)
 
     def _number(self, text: str, match: re.Match[str]) -> int:
@@ -313,6 +315,7 @@ class _Lexer:
             if environment is None:
                 raise Unreadable(f"\\{name} without an environment")
             self.depth += 1 if name == "begin" else -1
+            self.braces += 1 if name == "begin" else -1
             self._add("command", f"{name} {environment[1]}")
             return environment.end()
         if name in ("{", "}"):

@@ -52,8 +52,11 @@ _RELATIONS: Final = {
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "langle": "rangle", "lfloor": "rfloor", "lceil": "rceil"}
 _ACCENTS: Final = frozenset("hat bar tilde vec dot ddot overline underline angle triangle measuredangle".split())  # noqa: SIM905
 _CALLED: Final = frozenset(("f", "g", "h", "phi", "psi", "Phi", "Psi", "Gamma", "Theta", "Omega", "varphi"))
-_UNIT_LETTERS: Final = frozenset("mgslhJNWVAKCFT")
-_UNARY_SETS: Final = frozenset(("bigcup", "bigcap"))
+_UNIT_LETTERS: Final = {
+    **{letter: letter for letter in "mgslh"},
+    **{"N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere", "K": "kelvin"},
+}
+_MAX_POSTFIXES: Final = 6
 _SUMS: Final = {"sum": "sum", "prod": "product", "bigcup": "union", "bigcap": "intersection"}
 _MATRICES: Final = frozenset("matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix smallmatrix array".split())  # noqa: SIM905
 _BLOCKS: Final = frozenset("cases aligned align gathered gather split dcases equation multline".split())  # noqa: SIM905
@@ -394,9 +397,9 @@ class _Parser:
                 self.at = begin
                 return None
             return self.unit_power(inner)
-        if token.kind == "letter" and token.upright and token.text in _UNIT_LETTERS and (token.text != "C"):
+        if token.kind == "letter" and token.upright and token.text in _UNIT_LETTERS:
             self.at += 1
-            return self.unit_power(token.text)
+            return self.unit_power(_UNIT_LETTERS[token.text])
         if token.kind == "command" and token.text == "circ":
             raise self.fault("a degree sign without a value")
         if token.kind == "command" and token.text in ("min", "Omega"):
@@ -644,7 +647,10 @@ class _Parser:
         return primes
 
     def postfix(self, value: Tree) -> Tree:
+        begin = self.at
         while True:
+            if self.at > begin + _MAX_POSTFIXES:
+                raise self.fault("too many signs in a row")
             if self.text() == "!":
                 self.at += 1
                 double = self.text() == "!" and not self.is_spaced()
