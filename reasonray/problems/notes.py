@@ -32,5 +32,10 @@ class Notes:
         return [f"{count:>7,} {remark} ({self._shown(remark)})" for remark, count in self._counts.items()]
 
     def _shown(self, remark: str) -> str:
-        places = self._places[remark]
-        return "; ".join([*places, "…"] if self._counts[remark] > len(places) else places)
+        """Return the places, a file's name once for consecutive rows of it."""
+        places, shown, file = self._places[remark], [], ""
+        for place in places:
+            name, _, row = place.rpartition(", ")
+            shown.append(row if name and name == file else place)
+            file = name
+        return "; ".join([*shown, "…"] if self._counts[remark] > len(places) else shown)

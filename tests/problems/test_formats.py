@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from reasonray import problems
 from reasonray.config import FilesSource, HubSource, UserError
 from reasonray.problems import Loaded
+from reasonray.problems.notes import Notes
 from reasonray.problems.values import json_value, without_surrogates
 from reasonray.store.schema import problems_to_table, table_to_problems
 
@@ -278,6 +279,14 @@ def test_a_question_with_two_gold_answers_is_reported(tmp_path: Path) -> None:
     assert note.startswith("      2 questions with two gold answers")
     assert "line 1 and" in note
     assert "line 2; " in note
+
+
+def test_a_note_counts_its_rows_and_names_the_first_three() -> None:
+    notes = Notes()
+    for number in range(1, 6):
+        notes.add("odd", f"a.csv, line {number}")
+    notes.add("left out", "b.parquet, row 1", 1024)
+    assert notes.lines() == ["      5 odd (a.csv, line 1; line 2; line 3; …)", "  1,024 left out (b.parquet, row 1; …)"]
 
 
 @given(st.floats())
