@@ -129,19 +129,30 @@ def train_as_worker(
         result.write_text(json.dumps(figures))
 
 
-def train_with_a_slow_export(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
-    """Run a job whose export on rank 0 takes twice as long as workers wait for one another in a collective."""
-    export = loop.export
+def train_with_slow_files(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Run a job whose first export and upload by rank 0 take longer than workers wait for one another in a collective.
+
+    Rank 0 writes the figures.
+    """
+    figures: list[dict[str, float]] = []
+    export, slow = loop.export, {"export", "upload"} if rank == 0 else set()
+
+    def take_time(work: str) -> None:
+        if work in slow:
+            slow.remove(work)
+            time.sleep(5)
 
     def slow_export(*arguments: Any) -> None:
-        time.sleep(6)
+        take_time("export")
         export(*arguments)
 
     loop.export = slow_export
     _set_pg_timeout(timedelta(seconds=3))
-    train_as_worker(rank, world, job, result)
+    loop.run(job, rank, world, None, figures.append, lambda step, path: take_time("upload"))
     _set_pg_timeout(timedelta(minutes=10))
     loop.export = export
+    if rank == 0:
+        result.write_text(json.dumps(figures))
 
 
 def write_gradients(rank: int, world: int, job: loop.TrainingJob, result: Path, fault: str = "") -> None:

@@ -131,6 +131,7 @@ def run(
         on_step(figures)
         if session.mesh.any(save_now(), session.device) or is_checkpoint:
             on_checkpoint(index + 1, _save(session, job, index + 1, with_model=is_checkpoint))
+            session.mesh.wait_for_files()  # an upload may take longer than the next step's collectives wait
     kept = plan.rows_that_fit(session.examples.lengths, job.training.max_tokens)
     return TrainingSummary(
         steps=steps,

@@ -18,7 +18,7 @@ from tests.students import (
     random_examples,
     train,
     train_as_worker,
-    train_with_a_slow_export,
+    train_with_slow_files,
     weighted_examples,
     write_collective_counts,
     write_ddp_weights,
@@ -87,7 +87,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (write_gradients, (weighted, root / "weighted.pt")),
         (write_gradients, (divided, root / "divided.pt")),
         (write_gradients, (divided, root / "unexchanged.pt", "unexchanged")),
-        (train_with_a_slow_export, (make_job(root / "slow", epochs=1), root / "slow.json")),
+        (train_with_slow_files, (make_job(root / "slow", epochs=2, checkpoints=2), root / "slow.json")),
         (train_as_worker, (in_parts, root / "in parts.json")),
         (train_as_worker, (rest_in_parts, root / "rest in parts.json", halfway)),
     )
@@ -165,8 +165,8 @@ def test_weights_of_two_copies_after_three_updates_equal_those_of_one_worker(don
     assert farthest(gradients(done, "weights of one weighted"), gradients(done, "weights of copies")) < 1e-5
 
 
-def test_workers_wait_longer_for_an_export_than_in_a_collective(done: Path) -> None:
-    assert len(json.loads((done / "slow.json").read_text())) == 1
+def test_workers_wait_longer_for_an_export_and_an_upload_than_in_a_collective(done: Path) -> None:
+    assert len(json.loads((done / "slow.json").read_text())) == 2
 
 
 def test_workers_communicate_once_per_step_or_once_per_pack(done: Path) -> None:
