@@ -62,6 +62,10 @@ class VLLMEngine(Section):
     """Further arguments of vLLM's AsyncEngineArgs, passed on unchanged. Those that affect speed and memory only may
     change at any time."""
 
+    def text_settings(self) -> dict[str, Any]:
+        """Return the settings that may change what is written: none for speed and memory, and no limit."""
+        return {"dtype": self.dtype} | {name: value for name, value in self.args.items() if name not in _TUNING_ARGS}
+
 
 class EndpointEngine(Section):
     """A model behind an OpenAI-compatible server; `model` is its name there.
@@ -93,6 +97,10 @@ class EndpointEngine(Section):
     """Retries of one request. After the last one the replica counts as dead, and its work goes back to the queue."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Added to the body of every request, such as `reasoning_effort`."""
+
+    def text_settings(self) -> dict[str, Any]:
+        """Return the settings that may change what is written: none for speed and cost, and no address."""
+        return {"api": self.api, "tokenizer": self.tokenizer, "extra_body": self.extra_body}
 
     @field_validator("base_url")
     @classmethod
@@ -137,6 +145,10 @@ class ScriptedEngine(Section):
     """A directory in which each answer leaves a line before it is returned, to count the work that a kill wastes."""
     max_num_seqs: Annotated[PositiveInt, Change.FREE] = 256
     """Requests in flight, per replica."""
+
+    def text_settings(self) -> dict[str, Any]:
+        """Return nothing: the rates are those of a test."""
+        return {}
 
     @model_validator(mode="after")
     def _rates_sum_to_at_most_one(self) -> ScriptedEngine:

@@ -19,9 +19,21 @@ from reasonray.engines.dialect import refuse_misspelt
 from reasonray.engines.protocol import Engine, Launch
 from reasonray.errors import UserError
 
-__all__ = ["ENGINES", "EngineKind", "Launch", "check_sampling", "identity", "needs_weights", "start"]
+__all__ = [
+    "ENGINES",
+    "PRESENT_RULE",
+    "EngineKind",
+    "Launch",
+    "check_sampling",
+    "first_identity",
+    "identity",
+    "needs_weights",
+    "start",
+]
 
 
+PRESENT_RULE = "2"
+"""Begins the identities of the present rule, which tells them from those of the first one."""
 _TEMPERATE = 2.0
 """Temperature up to which no engine objects."""
 
@@ -36,7 +48,9 @@ class EngineKind:
     check_sampling: Callable[[Any, Sampling], None]
     """Checks sampling parameters, as far as that is possible without the model; raises UserError."""
     identity: Callable[[Any, Path | None], str]
-    """Returns a string that changes whenever something besides prompt, sampling and model name changes the text."""
+    """Returns a string that changes with the weights, as far as they are known, and with nothing else."""
+    first_identity: Callable[[Any, Path | None], str]
+    """The same by the rule of the first version."""
 
 
 async def _start_vllm(config: VLLMEngine, launch: Launch) -> Engine:
@@ -78,26 +92,31 @@ def _check_scripted(config: ScriptedEngine, sampling: Sampling) -> None:
 
 def _weights_identity(config: VLLMEngine, directory: Path | None) -> str:
     assert directory is not None
+    return models.content_identity(directory)
+
+
+def _no_identity(config: EngineConfig, directory: Path | None) -> str:
+    return config.kind  # a server's weights are not known, and a script has none
+
+
+def _first_weights_identity(config: VLLMEngine, directory: Path | None) -> str:
+    assert directory is not None
     return models.identity(directory)
 
 
-def _endpoint_identity(config: EndpointEngine, directory: Path | None) -> str:
+def _first_endpoint_identity(config: EndpointEngine, directory: Path | None) -> str:
     request = {"api": config.api, "tokenizer": config.tokenizer, "extra_body": config.extra_body}
     return f"endpoint {config.base_url} {json.dumps(request, sort_keys=True)}"
 
 
-def _scripted_identity(config: ScriptedEngine, directory: Path | None) -> str:
+def _first_scripted_identity(config: ScriptedEngine, directory: Path | None) -> str:
     return "scripted"
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "vllm": EngineKind(_start_vllm, True, _check_vllm, _weights_identity),
-    "endpoint": EngineKind(
-        _start_endpoint, needs_weights=False, check_sampling=_check_endpoint, identity=_endpoint_identity
-    ),
-    "scripted": EngineKind(
-        _start_scripted, needs_weights=False, check_sampling=_check_scripted, identity=_scripted_identity
-    ),
+    "vllm": EngineKind(_start_vllm, True, _check_vllm, _weights_identity, _first_weights_identity),
+    "endpoint": EngineKind(_start_endpoint, False, _check_endpoint, _no_identity, _first_endpoint_identity),
+    "scripted": EngineKind(_start_scripted, False, _check_scripted, _no_identity, _first_scripted_identity),
 }
 """Engines by `engine.kind`. Fingerprints of rollouts contain the identities, so these strings must never change."""
 
@@ -126,13 +145,18 @@ def needs_weights(config: EngineConfig) -> bool:
 
 
 def identity(config: EngineConfig, directory: Path | None) -> str:
-    """Return the identity of what a running engine serves, for the fingerprint of its rollouts.
+    """Return the identity of the weights that a running engine serves, for the fingerprint of its rollouts.
 
     Args:
         config: the engine's section.
         directory: the model's local directory; None if the engine needs none.
     """
-    return _kind(config).identity(config, directory)
+    return f"{PRESENT_RULE} {_kind(config).identity(config, directory)}"
+
+
+def first_identity(config: EngineConfig, directory: Path | None) -> str:
+    """Return the identity by the rule of the first version, with which older runs go on."""
+    return _kind(config).first_identity(config, directory)
 
 
 def _kind(config: EngineConfig) -> EngineKind:

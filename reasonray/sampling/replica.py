@@ -139,7 +139,7 @@ class Replica:
         """Sample the lease's problems until the policy is satisfied with each."""
         if (lease.job.model, lease.job.revision) != self._served or not self._started_engine:
             self._fail(WrongModel(f"a lease of {lease.job.model} reached a replica that serves {self._served}"))
-        elif lease.job.identity != self._started_engine.identity:
+        elif lease.job.identity not in (self._started_engine.identity, self._started_engine.first_identity):
             self._fail(WrongModel(f"a lease of other weights than this replica's reached it ({lease.job.model})"))
         if self._fault:
             return
@@ -253,7 +253,9 @@ class Replica:
             self._tokens_before = 0
         self._set_phase("")
         self._served = (model, revision)
-        self._started_engine = Started(engines.identity(spec.engine, directory), self._engine.capacity)
+        identity = await asyncio.to_thread(engines.identity, spec.engine, directory)
+        first_identity = await asyncio.to_thread(engines.first_identity, spec.engine, directory)
+        self._started_engine = Started(identity, first_identity, self._engine.capacity)
         self._changed.set()
 
     def _set_phase(self, phase: str) -> None:

@@ -363,13 +363,14 @@ class SamplingLoop:
     def _on_started(self, replica: _RunningReplica, started: Started) -> None:
         replica.is_up = True
         group = self._groups[replica.group]
-        if group.identity not in (None, started.identity):
+        identity = started.identity_as(self._run.model_identity(group.spec.model, group.spec.revision))
+        if group.identity not in (None, identity):
             raise UserError(
                 f"node {replica.node} has other files for {group.spec.model} than the first replica's node: "
                 "make them the same, or name the model by a hub id with a revision"
             )
         if group.identity is None:
-            self._load(replica.group, started.identity)
+            self._load(replica.group, identity)
         self._ever_up.add(replica.group)
         self._began_at = self._progress.seconds if self._began_at is None else self._began_at
         self._step(ReplicaUp(replica.number, started.capacity))

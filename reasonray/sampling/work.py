@@ -14,6 +14,7 @@ from reasonray.config.engines import Engine
 from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
+from reasonray.sampling.fingerprints import fingerprint, is_present_rule
 from reasonray.sampling.policy import ProblemState
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import Run
@@ -127,14 +128,13 @@ class ResolvedJob:
     @staticmethod
     def of(run: Run, job: SamplingJob, identity: str) -> ResolvedJob:
         """Return a job with the identity of its model's weights resolved."""
-        prompt, sampling = job.prompt.model_dump_json(), job.sampling.identity()
-        fingerprint = content_hash(job.spec.model, identity, prompt, sampling)
+        spec = job.spec
         return ResolvedJob(
             job.name,
             job.spec.model,
             job.spec.revision,
             identity,
-            fingerprint,
+            fingerprint(spec.model, spec.engine, identity, job.prompt, job.sampling),
             job.prompt,
             job.sampling,
             job.policy,
@@ -263,8 +263,14 @@ class Started:
 
     identity: str
     """Of the model's weights."""
+    first_identity: str
+    """The same by the rule of the first version."""
     capacity: int
     """Requests in flight that keep the engine busy."""
+
+    def identity_as(self, recorded: str | None) -> str:
+        """Return the identity by the rule of a recorded one, or by the present rule if none is recorded."""
+        return self.identity if recorded is None or is_present_rule(recorded) else self.first_identity
 
 
 @dataclass(frozen=True, slots=True)

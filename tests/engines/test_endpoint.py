@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from reasonray.config import ConfigError, EndpointEngine, Prompt, Sampling, UserError
-from reasonray.engines import identity
 from reasonray.engines.endpoint import Endpoint
 from reasonray.engines.pacing import backoff_seconds, retry_after_seconds
 from reasonray.engines.protocol import Completion, EngineDied, SampleRequest
@@ -363,20 +362,6 @@ def test_a_pickled_engine_leaves_the_key_behind(serve: Serve, monkeypatch: pytes
     assert KEY.encode() not in pickled
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-other-machine")
     assert pickle.loads(pickled)._client.api_key == "sk-of-the-other-machine"
-
-
-def test_every_setting_that_decides_the_text_is_in_the_engines_identity() -> None:
-    def identity_with(**more: Any) -> str:
-        return identity(EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", **more), None)
-
-    assert identity_with() == identity_with(max_num_seqs=3, timeout_seconds=9, max_retries=1)
-    distinct = [
-        identity_with(),
-        identity_with(extra_body={"reasoning_effort": "high"}),
-        identity_with(tokenizer="t"),
-        identity_with(api="completions"),
-    ]
-    assert len(set(distinct)) == 4
 
 
 def test_a_missing_server_is_reported_in_one_line() -> None:

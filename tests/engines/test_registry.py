@@ -39,11 +39,17 @@ def test_an_unknown_kind_is_an_error_and_not_some_other_engine() -> None:
 
 def test_identities_are_those_in_the_fingerprints_of_existing_runs(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 32}))
-    assert engines.identity(ScriptedEngine(kind="scripted", correct=0.9), None) == "scripted"
-    assert engines.identity(ENDPOINT, None) == (
+    assert engines.first_identity(ScriptedEngine(kind="scripted", correct=0.9), None) == "scripted"
+    assert engines.first_identity(ENDPOINT, None) == (
         'endpoint http://127.0.0.1:9/v1 {"api": "chat", "extra_body": {"a": "x", "b": 1}, "tokenizer": null}'
     )
-    assert engines.identity(VLLMEngine(), tmp_path) == models.identity(tmp_path) == "2110e92ec99ce73d4bb8"
+    assert engines.first_identity(VLLMEngine(), tmp_path) == models.identity(tmp_path) == "2110e92ec99ce73d4bb8"
+    assert engines.identity(VLLMEngine(), tmp_path) == f"2 {models.content_identity(tmp_path)}"
+    assert engines.identity(VLLMEngine(), tmp_path) == "2 20bbebf81fe0657e2f15"
+    assert [engines.identity(engine, None) for engine in (ENDPOINT, ScriptedEngine(kind="scripted"))] == [
+        "2 endpoint",
+        "2 scripted",
+    ]
 
 
 def test_only_vllm_needs_the_weights_on_its_machine() -> None:
