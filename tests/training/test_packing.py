@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
-from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config
+from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig, Phi3Config
 
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training.attention import attend_by_example, attend_varlen, self_check, supports_packing
+from reasonray.training.attention import (
+    Context,
+    attend_by_example,
+    attend_varlen,
+    packed_attention,
+    self_check,
+    supports_packing,
+)
 from reasonray.training.examples import IGNORED, Batch, collate
+from reasonray.training.mesh import Mesh
 from reasonray.training.model import Student, load
 from tests.students import LENGTHS, VOCAB, random_examples, write_model
 
@@ -300,3 +308,18 @@ def test_a_model_that_alters_its_logits_is_refused(tmp_path: Path) -> None:
 
 def test_every_example_has_at_least_one_target_token() -> None:
     assert all(int((collate(ROWS, [row]).labels != IGNORED).sum()) >= 1 for row in ALL)
+
+
+def test_a_pack_is_not_shared_by_more_processes_than_divide_the_heads() -> None:
+    states = torch.zeros(1, 4, 6, 8)
+    with pytest.raises(UserError, match=r"training\.context = 3 does not divide the student's 4 attention heads"):
+        packed_attention(
+            torch.nn.Module(), states, states, states, None, context=Context(0, 3, None),
+            cu_seq_lens_q=torch.tensor([0, 18]), max_length_q=18,
+        )  # fmt: skip
+
+
+def test_a_pack_of_a_model_with_recurrent_layers_is_not_shared(tmp_path: Path) -> None:
+    Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"training\.context: the student's attention cannot be divided"):
+        load(tmp_path, FP32, CPU, Mesh(0, 2, 2, Context(0, 2, None)))
