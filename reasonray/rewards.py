@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache
@@ -92,6 +93,7 @@ class Rewards:
         self._correct, self._wrong, self._unjudged = correct, wrong, unjudged
         self._in_process, self._checking = in_process, checking or Checking()
         self._pool: CheckerPool | None = None
+        self._lock = threading.Lock()
 
     def correctness(self, completions: Sequence[Any], prompts: Any = None, **columns: Any) -> list[float | None]:
         """Return the rewards of a batch, as TRL's trainers ask for them.
@@ -162,8 +164,8 @@ class Rewards:
         if self._in_process:
             result = begin(problem, text, Finish.STOP)
             return complete(result) if isinstance(result, PendingCheck) else result
-        if self._pool is None:
-            self._pool = CheckerPool(self._checking)
+        with self._lock:  # verl calls from several threads
+            self._pool = self._pool or CheckerPool(self._checking)
         return self._pool.submit(problem, text)
 
     def _problem(self, row: Mapping[str, Any], prompt: Any) -> Problem | None:

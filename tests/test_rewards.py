@@ -1,9 +1,11 @@
 """The checkers as reward functions: in the signatures of other trainers, and in TRL's own."""
 
 import asyncio
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,18 @@ def test_a_mistake_in_the_call_is_named(here: Rewards) -> None:
         Rewards("vibes")
     with pytest.raises(ValueError, match="gold"):
         Rewards(gold="last")
+
+
+def test_verl_loads_the_function_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("custom_module", str(rewards.__file__))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "custom_module", module)
+    spec.loader.exec_module(module)
+    with ThreadPoolExecutor(4) as threads:
+        scores = threads.map(lambda answer: module.compute_score("d", f"The answer is {answer}.", "7"), range(9))
+        assert list(scores) == [0.0] * 7 + [1.0, 0.0]
 
 
 @pytest.mark.slow
