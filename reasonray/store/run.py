@@ -177,7 +177,7 @@ class Run:
     @property
     def events(self) -> Events:
         """The run's log of events."""
-        return Events(self.place / "events.jsonl")
+        return Events(self.place)
 
     def model_identity(self, model: str, revision: str | None) -> str | None:
         """Return the identity of the weights that a model reference had when the run first used it, None before."""

@@ -85,6 +85,7 @@ def test_a_run_is_opened_committed_to_and_resumed(bucket: str, tmp_path: Path) -
     assert again.problems(Split.TRAIN) == [a_problem()]
     assert again.ledger.stored_samples()[a_problem().id, "fingerprint"].samples == {0, 1}
     assert [event["rollouts"] for event in again.events.read("sample")] == [2, 3]
+    assert len((again.place / "events").names()) == 1, "both events are in one file"
     assert not list(tmp_path.rglob("*.parquet")), "no rollout is on the local disk"
 
 
