@@ -11,6 +11,7 @@ from reasonray.checkers import find_checker, own, sandbox
 from reasonray.checkers.pool import refuse_faulty
 from reasonray.config import UserError
 from reasonray.records import Split
+from reasonray.sampling.compaction import compacting
 from reasonray.sampling.policy import assign_problems
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
@@ -82,11 +83,9 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
     jobs = _jobs(run)
-    with pool_for(run, pool) as replicas:
+    with compacting(run.ledger), pool_for(run, pool) as replicas:
         result = run_jobs(run, "sample", jobs, replicas, budget=run.config.budget, spent=_spent(run))
     _print_result(run, jobs, result)
-    if merged := run.ledger.compact():
-        run.events.emit("compact", segments=merged)
     return result
 
 

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reasonray.records import Rollout, content_hash
+from reasonray.store.compaction import MIN_SEGMENTS, TARGET_BYTES, merge_groups, row_groups
 from reasonray.store.duplicates import is_first_of_resample, is_newest_of_id
 from reasonray.store.sample_arrays import SampleArrays, sample_arrays
 from reasonray.store.schema import (
@@ -62,10 +63,6 @@ _READERS = 8
 _REQUESTS = 32
 """Small files of an object store that are read at the same time: its latency is high, but it serves many at once."""
 _TALLIES_AT_ONCE = 1000
-TARGET_BYTES = 64 << 20
-MIN_SEGMENTS = 32
-_ROW_GROUP_BYTES = 64 << 20
-"""Bytes in memory after which a compaction writes the rows that it has read."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +272,7 @@ class Ledger:
         kept = is_first_of_resample(pa.concat_tables([self._read_segment(name, ["id", "resample"]) for name in names]))
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, ROLLOUT_SCHEMA, compression="zstd") as writer:
-            for rows in _row_groups(self._read_segment(name).cast(ROLLOUT_SCHEMA) for name in names):
+            for rows in row_groups(self._read_segment(name).cast(ROLLOUT_SCHEMA) for name in names):
                 writer.write_table(rows.filter(pa.array(kept[: rows.num_rows])))
                 kept = kept[rows.num_rows :]
         content = sink.getvalue()
@@ -397,45 +394,3 @@ def _in_threads(work: Callable[[str], T], names: Sequence[str], threads: int = _
 def _replaces(manifest: Place) -> tuple[str, ...]:
     """Return the names of the segments that a merged one replaces; manifests never change."""
     return tuple(manifest.read_json()["replaces"])
-
-
-def merge_groups(sizes: Sequence[tuple[str, int]], target: int, min_segments: int) -> list[tuple[str, ...]]:
-    """Return the groups of neighbouring segments that are worth merging. Pure.
-
-    A segment of half the target stays alone, between its neighbours. Other neighbours form groups up to the target. A
-    group is worth merging if it has many segments, or if it makes a segment of half the target: so the last group
-    grows, and is rewritten, in few steps.
-
-    Args:
-        sizes: (name, bytes) of all segments, in order of commit.
-        target: bytes of a group, at most.
-        min_segments: of a group that makes a smaller segment.
-    """
-    groups: list[list[tuple[str, int]]] = []
-    room = 0
-    for name, size in sizes:
-        is_large = size >= target // 2
-        if not groups or is_large or size > room:
-            groups.append([])
-            room = target
-        groups[-1].append((name, size))
-        room = 0 if is_large else room - size
-    return [
-        tuple(name for name, _ in group)
-        for group in groups
-        if len(group) >= min_segments or (len(group) > 1 and sum(size for _, size in group) >= target // 2)
-    ]
-
-
-def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Concatenate tables up to a size in memory."""
-    waiting: list[pa.Table] = []
-    size = 0
-    for table in tables:
-        waiting.append(table)
-        size += table.nbytes
-        if size >= _ROW_GROUP_BYTES:
-            yield pa.concat_tables(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield pa.concat_tables(waiting)
