@@ -18,7 +18,7 @@ _SENTENCE_END = re.compile(
 )
 _ABBREVIATED = re.compile(
     r"(?:^|[\s(\"*])(?:St|Ste|Mt|Ft|Dr|Mr|Mrs|Ms|Prof|Rev|Gen|Capt|Lt|Sgt|Gov|Sen|Hon|vs|approx|ca|cf"
-    r"|(?:[A-Za-z]\.){1,3}[A-Za-z]|(?P<initial>[A-Z]))$"
+    r"|(?P<counted>Rs|Fig|Eq|Vol|Nos)|(?:[A-Za-z]\.){1,3}[A-Za-z]|(?P<initial>[A-Z]))$"
 )
 _NAME_GOES_ON = re.compile(r"\s(?:[A-Z]\.|[A-Z][\w'’-]+(?=\s*[.,;!?*)\"]*\s*$|[.,;]\s|\s[A-Z]))")
 _OPENER = re.compile(
@@ -100,4 +100,6 @@ def _is_inside_name(line: str, stop: re.Match[str]) -> bool:
     before = _ABBREVIATED.search(line, max(0, stop.start() - 16), stop.start())
     if not before or not line[stop.end() :].strip(" *_`\"')") or _OPENER.match(line, stop.end()):
         return False
+    if before["counted"]:
+        return line[stop.end() :].lstrip()[:1].isdigit()
     return not before["initial"] or _NAME_GOES_ON.match(line, stop.end()) is not None

@@ -47,6 +47,7 @@ _SURE = re.compile(
 _SEVERAL = re.compile(
     r"(?:both )?[(\[]?[A-J][)\]]?(?:(?:\s*[,;/&+、，]\s*(?:and )?|\s+and\s+|\s*[和及]\s*)[(\[]?[A-J][)\]]?)+"
 )
+_SPACED = re.compile(r"[A-J](?: [A-J])+")
 _JOINED = re.compile(r"[A-J]{2,10}")
 _SECOND = re.compile(r"\b(?:or|and|nor|not)\b|[,/&]\s*\(?[A-J]\b")
 _OTHER = re.compile(r"[(\[]([A-J])[)\]]|\b(?:or|and|nor|not|but) \(?([A-J])\b(?!\w)")
@@ -54,10 +55,12 @@ _INITIAL = re.compile(r"[A-Z]\.(?:\s|[A-Z])")
 _DENIED = re.compile(r"(?:not|nor|neither|or|and|but)\b")
 _OPTION = re.compile(r"(?:^|\s)[(\[]?([A-J])[).\]:]\s*")
 _WORD = re.compile(r"\w+")
+_FIRST_WORDS = 3
+"""The spaces in the beginning of an option that stands for the whole."""
 
 _I_CHOOSE = re.compile(
     r"\b(?:i|we)(?:'d| would| will|'ll|’ll)? (?:choose|chose|pick|select|go with|opt for)\*{0,2}(?: the)?"
-    r"(?: (?:option|choice|answer|letter))?[\s*:(]{1,4}(?P<letter>[A-J])\b(?!['’])(?!\s+\w+\s+and\b)",
+    r"(?: (?:option|choice|answer|letter))?[\s*:(]{1,4}(?P<letter>(?-i:[A-J]{1,5}))\b(?!['’])(?!\s+\w+\s+and\b)",
     re.IGNORECASE,
 )
 _IT_IS = re.compile(
@@ -72,7 +75,7 @@ _IS_CORRECT = re.compile(
 )
 _ELSEWHERE = re.compile(
     r"(?:(?:故|应|應|应该)?(?:选择|选|選)(?!项|項)|正[确確]的?(?:选项|選項)(?:应?[是为為]|[:：])|(?:选项|選項)(?=[A-J]\s?是?正[确確]))"
-    r"[*\s:：]{0,4}[(（]?(?P<letter>[A-J])(?![A-Za-z])"
+    r"[*\s:：]{0,4}[(（]?(?P<letter>[A-J]{1,5})(?![A-Za-z])"
 )
 _ALONE = re.compile(r"(?:^|\n)\s*[*_#]*\s*(?:Option |Choice )?[(\[]?(?P<letter>[A-J])[)\]]?[.:]?[*_]*\s*$")
 
@@ -88,7 +91,9 @@ class Choice(Checker):
             return f"options must be 2 to {len(_LETTERS)} texts"
         if not set(options) <= set(_LETTERS):
             return "options must go by the letters A to J"
-        if len(set(map(normalised, options.values()))) < len(options):
+        if len(set(map(normalised, options.values()))) < len(options) and not _BARE.fullmatch(
+            _plain(problem.answer or "")
+        ):
             return "two options have the same text"
         if _is_ambiguous(problem.answer or "", options):
             return "the gold answer is the text of one option and the place of another"
@@ -195,27 +200,31 @@ def _gold(problem: Problem, options: dict[str, str]) -> frozenset[str] | None:
 
 def _several(text: str, letters: frozenset[str]) -> frozenset[str] | None:
     """Return the letters of `A, C`, `A and C` or `ACD`."""
-    chosen = frozenset(re.findall("[A-J]", text)) if _SEVERAL.fullmatch(text) or _is_joined(text) else frozenset()
+    text = text.strip("()[]（） ")
+    chosen = frozenset(re.findall("[A-J]", text)) if _is_several(text) else frozenset()
     return chosen if len(chosen) > 1 and chosen <= letters else None
 
 
-def _is_joined(text: str) -> bool:
-    return _JOINED.fullmatch(text) is not None and list(text) == sorted(set(text))
+def _is_several(text: str) -> bool:
+    is_joined = _JOINED.fullmatch(text) is not None and list(text) == sorted(set(text))
+    return is_joined or _SEVERAL.fullmatch(text) is not None or _SPACED.fullmatch(text) is not None
 
 
 def _chosen(answer: str, options: dict[str, str]) -> frozenset[str] | None:
     text = _SURE.sub("", _plain(answer), count=1) if _SURE.match(_plain(answer)) else _plain(answer)
     if prefix := _PREFIX.match(text):
         text = text[prefix.end() :]
-    if bare := _BARE.fullmatch(text):
+    bare, by_text = _BARE.fullmatch(text), _by_text(text, options)
+    if bare and (bare[1].isupper() or by_text is None):
         return frozenset(bare[1].upper())
-    if by_text := _by_text(text, options):
+    if by_text:
         return frozenset(by_text)
     if several := _several(text, frozenset(_LETTERS)):
         return several
-    if rules_out := _RULES_OUT.fullmatch(text):
+    marked, rules_out = _MARKED.fullmatch(text), _RULES_OUT.fullmatch(text)
+    if rules_out and not (marked and _by_text(marked["text"], options)):
         return frozenset(rules_out[1])
-    if marked := _MARKED.fullmatch(text):
+    if marked:
         letter = (marked[1] or marked[2]).upper()
         return frozenset(letter) if _agrees(marked["text"], letter, options) else None
     if options and (glossed := _GLOSSED.fullmatch(text)):
@@ -229,32 +238,35 @@ def _chosen(answer: str, options: dict[str, str]) -> frozenset[str] | None:
 
 
 def _by_text(text: str, options: dict[str, str]) -> str | None:
-    """Return the letter of the one option with this text, in words or as a number."""
-    wanted = _words(text)
-    for letter, option in options.items():
-        if wanted and _words(option) == wanted:
-            return letter
+    """Return the letter of the one option with this text: to the letter, in words, as a number, or its first words."""
+    for form in (_exact, _words):
+        wanted = form(text)
+        same = [letter for letter, option in options.items() if wanted and form(option) == wanted]
+        if same:
+            return same[0] if len(same) == 1 else None
     equal = [letter for letter, option in options.items() if _same_number(option, text) is True]
+    if not equal and wanted.count(" ") >= _FIRST_WORDS:
+        equal = [letter for letter, option in options.items() if _words(option).startswith(f"{wanted} ")]
     return equal[0] if len(equal) == 1 else None
 
 
 def _agrees(text: str, letter: str, options: dict[str, str]) -> bool:
     """Return whether the text after a letter may be its option's: it names no other letter and fits no other better."""
+    own, by_text = options.get(letter), _by_text(text, options)
+    if own is not None and (by_text == letter or _exact(own) == _exact(text)):
+        return True
     others = {match[1] or match[2] for match in _OTHER.finditer(text)} - {letter}
-    if others or _DENIED.match(text) or _INITIAL.match(text):
+    if by_text or others or _DENIED.match(text) or _INITIAL.match(text):
         return False
     if not options:
         return not _SECOND.match(text)
-    own = options.get(letter)
     if own is None:
         return False
-    if _words(own) == _words(text):
-        return True
     is_same = _same_number(own, text)
     if is_same is not None:
         return is_same or _is_only_value(text, letter, options)
     best = max((_fits(text, option) for other, option in options.items() if other != letter), default=0.0)
-    return _by_text(text, options) in (None, letter) and _fits(text, own) >= best
+    return _fits(text, own) >= best
 
 
 def _is_only_value(text: str, letter: str, options: dict[str, str]) -> bool:
@@ -274,6 +286,10 @@ def _same_number(option: str, text: str) -> bool | None:
     """Return whether two texts are the same number, or None if one of them is no number."""
     finding = numbers.compare(_plain(option), text)
     return None if finding is None else finding.outcome is Outcome.CORRECT
+
+
+def _exact(text: str) -> str:
+    return "".join(_plain(text).rstrip(".").split())
 
 
 def _words(text: str) -> str:
