@@ -261,6 +261,10 @@ class Training(Section):
     with the adapters merged in; the adapters are also stored by themselves."""
     lora_alpha: float = Field(32.0, gt=0)
     """Adapters are scaled by lora_alpha / lora_rank."""
+    rope: dict[str, Any] | None = None
+    """Values that replace those of the student's rotary embeddings, and its max_position_embeddings: for examples that
+    are longer than its positions, such as `{ rope_theta = 1_000_000.0, max_position_embeddings = 32768 }`. The exported
+    student has them too. By default longer examples are refused."""
     checkpoints: PositiveInt = 3
     """Number of checkpoints, evenly spaced over the steps; each holds a model that can be evaluated."""
     keep: PositiveInt | None = None

@@ -9,7 +9,6 @@ the kernel does not support are computed example by example there too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +19,9 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from reasonray.errors import UserError
-from reasonray.training.examples import Batch, Example, collate
 
 NAME = "reasonray"
 """The implementation's name in transformers."""
-
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
-"""Largest difference of logits, relative to their spread; mixed examples differ by as much as the logits themselves."""
 
 _FP32_BELOW_TOKENS = 224
 """Length below which torch's backward pass on a CPU takes less time in fp32 than in bf16: half of it at 100."""
@@ -111,22 +106,24 @@ def packed_attention(
 
     Raises:
         ValueError: there is a mask, or the boundaries are missing.
-        UserError: the model's attention has soft-capping or sinks, or its heads cannot be divided among processes.
+        UserError: the model's attention has soft-capping, or its heads cannot be divided among processes.
     """
     if attention_mask is not None or cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention takes cu_seq_lens_q and max_length_q, and no mask")
-    if others.get("softcap") is not None or others.get("s_aux") is not None:
-        raise UserError("the student's attention has soft-capping or sinks, which packed attention does not support")
+    if others.get("softcap") is not None:
+        raise UserError("the student's attention has soft-capping, which packed attention does not support")
+    sinks = others.get("s_aux")
     if context is not None:
         if query.shape[1] % context.size:
             raise UserError(
                 f"training.context = {context.size} does not divide the student's {query.shape[1]} attention heads"
             )
         query, key, value = map(context.all_tokens, (query, context.divisible(key), context.divisible(value)))
-    if query.is_cuda and not dropout and _varlen_supports(query, value):
+        sinks = None if sinks is None else sinks.chunk(context.size)[context.rank]
+    if query.is_cuda and not dropout and sinks is None and _varlen_supports(query, value):
         attended = attend_varlen(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q)
     else:
-        attended = attend_by_example(query, key, value, scaling, sliding_window, cu_seq_lens_q, dropout)
+        attended = attend_by_example(query, key, value, scaling, sliding_window, cu_seq_lens_q, dropout, sinks)
     return attended if context is None else context.all_heads(attended), None
 
 
@@ -138,11 +135,21 @@ def attend_by_example(
     window: int | None,
     cu_seq_lens: torch.Tensor,
     dropout: float = 0.0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attend as packed_attention does, one example at a time."""
+    """Attend as packed_attention does, one example at a time.
+
+    Args:
+        query: and all that follows but the last as packed_attention takes them.
+        sinks: (heads,), the logits of tokens that each token attends to besides, and that have no value (gpt-oss).
+    """
     lengths = cu_seq_lens.diff().tolist()
+    if sinks is not None:
+        scaling = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
+        query = torch.cat([query, (sinks / scaling).to(query.dtype)[None, :, None, None].expand_as(query[..., :1])], -1)
     split = (states.split(lengths, dim=2) for states in (query, key, value))
-    pieces = [_one_example(q, k, v, scaling, window, dropout) for q, k, v in zip(*split, strict=True)]
+    attend = _one_example if sinks is None else _one_example_with_sinks
+    pieces = [attend(q, k, v, scaling, window, dropout) for q, k, v in zip(*split, strict=True)]
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous()
 
 
@@ -163,6 +170,27 @@ def _one_example(
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)
     return scaled_dot_product_attention(
         *(query, key, value, mask), dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+    )
+
+
+def _one_example_with_sinks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Attend to one token more than there are. Its key meets the channel with the sinks; its value is zero."""
+    length = query.shape[2]
+    key, value = pad(key, (0, 1, 1, 0)), pad(value, (0, 0, 1, 0))
+    key[:, :, 0, -1] = 1
+    mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - (window or length))
+    return scaled_dot_product_attention(
+        *(query, key, value, pad(mask, (1, 0), value=True)),
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
@@ -204,71 +232,3 @@ def attend_varlen(
 
 
 AttentionInterface.register(NAME, packed_attention)
-
-
-def supports_packing(config: Any) -> bool:
-    """Return whether all of a model's layers are attention that keeps packed examples apart.
-
-    Recurrent layers carry state from one example to the next. Rotary embeddings that stretch with the longest example
-    of a pass change the positions of the others.
-    """
-    # Each architecture's configuration class has other fields, so they are read by name.
-    kinds = {kind for name in ("layer_types", "layers_block_type") for kind in getattr(config, name, None) or ()}
-    softcap = getattr(config, "attn_logit_softcapping", None)
-    recurrent = any(
-        hasattr(config, name) for name in ("ssm_cfg", "state_size", "mamba_d_state", "linear_num_key_heads")
-    )
-    attends = kinds <= {"attention", "full_attention", "sliding_attention"}
-    return attends and softcap is None and not recurrent and not _has_dynamic_rope(config)
-
-
-def _has_dynamic_rope(config: Any) -> bool:
-    ropes = getattr(config, "rope_parameters", None) or {}
-    kinds = {rope.get("rope_type") for rope in (ropes, *ropes.values()) if isinstance(rope, dict)}
-    return bool(kinds & {"longrope", "dynamic"})
-
-
-def logits_difference(logits: torch.Tensor, expected: torch.Tensor) -> float | None:
-    """Return the largest difference of logits relative to the spread of the expected ones; None if it is rounding.
-
-    Args:
-        logits: in the dtype of the computation, which decides how much rounding is expected.
-        expected: of the same shape, in any dtype.
-    """
-    difference = float((logits - expected).abs().max() / expected.std())
-    return None if difference <= _TOLERANCE[logits.dtype] else difference
-
-
-def self_check(
-    logits: Callable[[Batch], torch.Tensor],
-    stock_logits: Callable[[Batch], torch.Tensor],
-    vocab_size: int,
-    *,
-    packing: bool = True,
-) -> None:
-    """Check on two short random examples that packing changes no logits, and that they equal transformers' own.
-
-    Args:
-        logits: returns a batch's logits as in training: (tokens, vocabulary), in the dtype of the computation.
-        stock_logits: returns the logits of a batch of one example by transformers' own attention and output layer.
-        vocab_size: bound of the random token ids.
-        packing: whether examples will share a pass; if not, only the second check applies.
-
-    Raises:
-        UserError: some logits differ.
-    """
-    generator = torch.Generator().manual_seed(0)
-    rows = [Example("", torch.randint(vocab_size, (length,), generator=generator).tolist(), 1) for length in (16, 11)]
-    separate, stock = (
-        torch.cat([compute(collate(rows, [row])) for row in (0, 1)]) for compute in (logits, stock_logits)
-    )
-    packed = logits(collate(rows, [0, 1])) if packing else separate
-    for expected, fault in (
-        (separate, "for packed examples than for separate ones, so packing would mix examples"),
-        (stock, "than transformers does, so it would be trained as another model"),
-    ):
-        if (difference := logits_difference(packed, expected.float())) is not None:
-            raise UserError(
-                f"the student computes other logits {fault} (off by {difference:.2g} of their spread); this model's "
-                "attention or output layer is not supported"
-            )

@@ -21,17 +21,24 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
-from transformers import AutoConfig, AutoTokenizer
 
 from reasonray import models
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training import checkpoint, lora, plan
-from reasonray.training.attention import self_check, supports_packing
+from reasonray.training import checkpoint, plan
+from reasonray.training.architecture import (
+    check_positions,
+    explained,
+    memory_explained,
+    read_config,
+    supports_packing,
+)
 from reasonray.training.examples import Batch, Examples, collate, read
+from reasonray.training.export import NotExported, export, probe_logits, rehearse
 from reasonray.training.mesh import Mesh
-from reasonray.training.model import Student, Weights, export, load, probe_logits, set_gradient_sync
+from reasonray.training.model import Student, Weights, load, set_gradient_sync
 from reasonray.training.packing import EARLIER_COST, Cost, Pack
+from reasonray.training.self_check import self_check
 from reasonray.training.sizes import Sizes
 from reasonray.training.trained_student import TrainingSummary
 
@@ -114,7 +121,21 @@ def run(
         UserError: nothing to train on, a model that cannot be trained, or a checkpoint that does not match.
         NonFinite: the training diverged.
         NotSaved: a checkpoint could not be written.
+        NotExported: a model does not read back as it was trained.
     """
+    with memory_explained():
+        return _run(job, rank, world, resume_from, on_step, on_checkpoint, save_now)
+
+
+def _run(
+    job: TrainingJob,
+    rank: int,
+    world: int,
+    resume_from: Path | None,
+    on_step: Callable[[dict[str, float]], None],
+    on_checkpoint: Callable[[int, Path], None],
+    save_now: Callable[[], bool],
+) -> TrainingSummary:
     session = open_session(job, rank, world)
     validation = _open_validation(job, session)
     start = 0
@@ -130,8 +151,11 @@ def run(
             figures["validation_loss"] = validate(session, validation)
         on_step(figures)
         if session.mesh.any(save_now(), session.device) or is_checkpoint:
-            on_checkpoint(index + 1, _save(session, job, index + 1, with_model=is_checkpoint))
+            saved, fault = _save(session, job, index + 1, with_model=is_checkpoint)
+            on_checkpoint(index + 1, saved)
             session.mesh.wait_for_files()  # an upload may take longer than the next step's collectives wait
+            if fault:
+                raise NotExported(f"{fault}; the state and the model are kept in {saved.parent.name}/{saved.name}")
     kept = plan.rows_that_fit(session.examples.lengths, job.training.max_tokens)
     return TrainingSummary(
         steps=steps,
@@ -151,7 +175,7 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
     training = job.training
     mesh = Mesh.open(training, rank, world)
     examples = read(job.examples)
-    config = AutoConfig.from_pretrained(job.model_directory)
+    config = read_config(job.model_directory, training)
     steps = plan.read(job.plan) if job.plan else make_plan(job)
     vocabulary = config.get_text_config().vocab_size
     if steps.largest_token >= vocabulary:
@@ -159,12 +183,14 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
             f"the examples hold token {steps.largest_token}, the model knows {vocabulary}: the tokenizer next to it "
             "is another model's; put its own there"
         )
+    check_positions(config, int(examples.lengths[plan.rows_that_fit(examples.lengths, training.max_tokens)].max()))
     device = torch.device("cuda", torch.cuda.current_device()) if training.gpus else torch.device("cpu")
     torch.manual_seed(job.seed)  # adapters are initialised at random
     student = load(job.model_directory, training, device, mesh)
     weights = Weights.of_student(student, training.precision)
+    mesh.by_first(lambda: rehearse(job.model_directory, training, weights.named))
     student.eval()  # dropout would look like a fault
-    with torch.no_grad():
+    with torch.no_grad(), explained("the student's architecture is not supported"):
         self_check(
             lambda batch: student.logits(batch.to(device)),
             lambda batch: student.stock_logits(batch.to(device)),
@@ -191,7 +217,7 @@ def make_plan(job: TrainingJob) -> plan.Plan:
         UserError: no example fits.
     """
     examples, training = read(job.examples), job.training
-    config = AutoConfig.from_pretrained(job.model_directory)
+    config = read_config(job.model_directory, training)
     steps = plan.build(
         examples.lengths,
         examples.target_weights,
@@ -315,8 +341,11 @@ def validate(session: Session, validation: Validation) -> float:
     return float(loss) / validation.plan.steps[0].weight
 
 
-def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = True) -> Path:
-    """Write a checkpoint. If one worker cannot write its part, all of them delete theirs and stop.
+def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = True) -> tuple[Path, str]:
+    """Write a checkpoint; return its directory, and "" or why its model cannot be exported.
+
+    A checkpoint without a sound model is a state. If one worker cannot write its part, all of them delete theirs and
+    stop.
 
     Raises:
         NotSaved: the disk is full, or the file system fails otherwise.
@@ -326,16 +355,14 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
     if with_model:
         weights, logits = session.weights.gather(), probe_logits(session.student, session.device)
         session.weights.refresh()
-    fault = ""
+    fault, unexported = "", ""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.save(directory, session.weights, session.optimiser, step, session.identity)
         if with_model and session.mesh.rank == 0:
-            if session.training.lora_rank:
-                weights = lora.export(weights, job.model_directory, directory / "adapter", session.training)
-            tokenizer = AutoTokenizer.from_pretrained(job.model_directory)
-            target, precision = directory / "model", session.training.precision
-            export(weights, tokenizer, job.model_directory, target, precision, logits)
+            export(weights, job.model_directory, directory, session.training, logits)
+    except NotExported as error:
+        unexported = str(error)
     except (OSError, CheckpointException, SafetensorError) as error:
         fault = " ".join(str(error).split())[-160:]
     if session.mesh.wait_for_files(bool(fault)):
@@ -344,4 +371,18 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
             f"the checkpoint of step {step} cannot be written to {directory.parent} "
             f"({fault or 'another worker failed'}); the one before it stays: make room, and run the same command again"
         )
-    return directory
+    if session.mesh.wait_for_files(bool(unexported)):
+        return _as_state(session, directory), unexported or "the first worker cannot export the student"
+    return directory, ""
+
+
+def _as_state(session: Session, checkpoint: Path) -> Path:
+    """Move a checkpoint to the states and return its new directory. Every worker has to call it."""
+    state = checkpoint.parent / "states" / checkpoint.name
+    for is_turn in (session.mesh.rank == 0, session.mesh.rank > 0):  # workers may share the directory
+        if is_turn and checkpoint.exists():
+            shutil.rmtree(state, ignore_errors=True)
+            state.parent.mkdir(exist_ok=True)
+            checkpoint.rename(state)
+        session.mesh.wait_for_files()
+    return state

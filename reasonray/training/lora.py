@@ -11,17 +11,26 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
-from transformers import AutoModelForCausalLM
+from torch import nn
 
 from reasonray.config import Training
+from reasonray.errors import UserError
+from reasonray.training.architecture import decoder, explained, load_model, read_config, routers
 
 _PREFIX = "base_model.model."
 """Prefix of parameter names that PEFT's wrapper saves and that a model with adapters injected in place lacks."""
+_READ_BY_MAMBA = ("out_proj", "x_proj", "dt_proj")
+"""Layers of Mamba whose weights its kernels read directly, so that an adapter on them would do nothing."""
 
 
 def adapt(model: Any, training: Training) -> None:
-    """Inject adapters into a model, in place, and freeze the rest. Before training they change no output."""
-    inject_adapter_in_model(_config(training), model)
+    """Inject adapters into a model, in place, and freeze the rest. Before training they change no output.
+
+    Raises:
+        UserError: the model has no layer that can be adapted.
+    """
+    with explained("training.lora_rank: adapters do not fit this student"):
+        inject_adapter_in_model(_config(model, training), model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
@@ -38,8 +47,8 @@ def export(adapters: dict[str, torch.Tensor], source: str | Path, target: Path, 
     Raises:
         RuntimeError: the adapters do not belong to this model.
     """
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    adapted = get_peft_model(model, _config(training))
+    model = load_model(source, read_config(source, training), torch.float32)
+    adapted = get_peft_model(model, _config(model, training))
     expected = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     named = {_PREFIX + name: weight for name, weight in adapters.items()}
     if expected != named.keys():
@@ -50,8 +59,29 @@ def export(adapters: dict[str, torch.Tensor], source: str | Path, target: Path, 
     return {name: parameter.detach() for name, parameter in merged.named_parameters()}
 
 
-def _config(training: Training) -> LoraConfig:
-    # PEFT leaves the output layer out of "all-linear", as it has to be: the loss reads that layer's weight directly.
+def _config(model: Any, training: Training) -> LoraConfig:
+    """Return the adapters' configuration: on the text model's linear layers, but for its routers.
+
+    PEFT's own "all-linear" would adapt routers and vision towers too. The output layer is left out as well, because the
+    loss reads its weight directly.
+    """
+    text, chosen = decoder(model), routers(model)
+    prefix = next(name for name, module in model.named_modules() if module is text)
+    linear = [
+        f"{prefix}.{name}"
+        for name, module in text.named_modules()
+        if isinstance(module, nn.Linear) and not _is_read_directly(text, name)
+    ]
+    targets = [name for name in linear if not any(name == router or name.startswith(f"{router}.") for router in chosen)]
+    if not targets:
+        raise UserError("training.lora_rank: the student has no linear layer to adapt; set it to 0")
     return LoraConfig(
-        r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
     )
+
+
+def _is_read_directly(text: Any, name: str) -> bool:
+    """Return whether a layer's weight is read by its parent's kernel instead of being called."""
+    parent, _, own = name.rpartition(".")
+    mixer = text.get_submodule(parent)
+    return own in _READ_BY_MAMBA and hasattr(mixer, "A_log") and hasattr(mixer, "D")

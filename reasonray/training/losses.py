@@ -24,6 +24,7 @@ def summed_cross_entropy(
     labels: torch.Tensor,
     chunk: int = CHUNK,
     token_weights: torch.Tensor | None = None,
+    cap: float | None = None,
 ) -> torch.Tensor:
     """Return the fp32 sum of the tokens' weighted cross-entropies. It supports one backward pass.
 
@@ -33,10 +34,11 @@ def summed_cross_entropy(
         labels: the next tokens, (tokens,), none of them IGNORED.
         chunk: tokens whose logits are in memory at once.
         token_weights: loss weight of each token, (tokens,), fp32; None if each is 1.
+        cap: c, where the model's logits are c · tanh(product / c); None if they are the products.
     """
     hidden_grad, weight_grad = (torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, weight))
     loss: torch.Tensor = _SummedCrossEntropy.apply(
-        *(hidden, weight, labels, chunk, token_weights, hidden_grad, weight_grad)
+        *(hidden, weight, labels, chunk, token_weights, cap, hidden_grad, weight_grad)
     )
     return loss
 
@@ -50,6 +52,7 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
         labels: torch.Tensor,
         chunk: int,
         token_weights: torch.Tensor | None,
+        cap: float | None,
         needs_hidden_grad: bool,
         needs_weight_grad: bool,
     ) -> torch.Tensor:
@@ -66,7 +69,7 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
             for first in range(0, len(states), _ROWS):
                 rows, row_targets = logits[first : first + _ROWS], targets[first : first + _ROWS]
                 row_weights = None if token_weights is None else token_weights[start + first :][: len(rows), None]
-                loss += _replace_by_gradient(rows, row_targets, row_weights, scratch[: len(rows)])
+                loss += _replace_by_gradient(rows, row_targets, row_weights, cap, scratch[: len(rows)])
             if hidden_grad is not None:
                 torch.mm(logits, weight, out=hidden_grad[start : start + chunk])
             if weight_grad is not None:
@@ -82,14 +85,22 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
             hidden_grad.mul_(gradient)
         if weight_grad is not None:
             weight_grad = weight_grad.mul_(gradient).to(ctx.dtype)
-        return hidden_grad, weight_grad, None, None, None, None, None
+        return hidden_grad, weight_grad, None, None, None, None, None, None
 
 
 def _replace_by_gradient(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, scratch: torch.Tensor
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None,
+    cap: float | None,
+    scratch: torch.Tensor,
 ) -> torch.Tensor:
     """Return the summed cross-entropy of rows of logits, and overwrite them by its gradient (softmax - one-hot)."""
     rows = scratch.copy_(logits)
+    slope = None
+    if cap is not None:
+        slope = 1 - rows.div_(cap).tanh_().square()
+        rows.mul_(cap)
     largest, target_logits = rows.amax(1, keepdim=True), rows.gather(1, labels)
     total = rows.sub_(largest).exp_().sum(1, keepdim=True)
     rows.div_(total).scatter_add_(1, labels, -torch.ones_like(target_logits))
@@ -97,5 +108,7 @@ def _replace_by_gradient(
     if weights is not None:
         losses *= weights
         rows *= weights
+    if slope is not None:
+        rows *= slope
     logits.copy_(rows)
     return losses.sum()

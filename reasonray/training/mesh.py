@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training.attention import Context
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,24 @@ class Mesh:
         model. Every process has to call it.
         """
         return self._any(fault, torch.device("cpu"), self.files)
+
+    def by_first(self, work: Callable[[], T]) -> T | None:
+        """Let the first process do work on files while the others wait; return its result there, None elsewhere.
+
+        Every process has to call it.
+
+        Raises:
+            UserError: the work raised it; on all processes.
+        """
+        result, fault = None, None
+        if self.rank == 0:
+            try:
+                result = work()
+            except UserError as error:  # raised below, once the others know
+                fault = error
+        if self.wait_for_files(fault is not None):
+            raise fault or UserError("the first worker refuses the student; its message says why")
+        return result
 
     def _any(self, flag: bool, device: torch.device, group: Any) -> bool:
         if self.world == 1:

@@ -6,7 +6,6 @@ several workers and `Weights` on one.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +25,26 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training import lora
-from reasonray.training.attention import NAME, Context, logits_difference, supports_packing
-from reasonray.training.examples import IGNORED, Batch, Example, collate
+from reasonray.training.architecture import (
+    LogitTransform,
+    decoder,
+    empty_model,
+    explained,
+    frozen_parameters,
+    layers,
+    load_model,
+    read_config,
+    supports_packing,
+)
+from reasonray.training.attention import NAME, Context
+from reasonray.training.examples import IGNORED, Batch
 from reasonray.training.losses import CHUNK, summed_cross_entropy
 from reasonray.training.mesh import ALONE, Mesh
+from reasonray.training.self_check import self_check
 
 
 class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
@@ -45,6 +55,7 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         self.language_model = language_model
         self.chunk = chunk
         self.context = context
+        self.transform = LogitTransform.of(language_model.config)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the weighted loss, summed over the target tokens; zero, with zero gradients, for a batch without any.
@@ -58,13 +69,14 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         if targets.numel() == 0:  # all parameters take part anyway, so that collectives stay aligned
             return (hidden.float().sum() + weight.float().sum()) * 0.0
         token_weights = None if batch.weights is None else batch.weights[0, targets]
-        return summed_cross_entropy(hidden[targets], weight, batch.labels[0, targets], self.chunk, token_weights)
+        states, labels = self._scaled(hidden[targets]), batch.labels[0, targets]
+        return summed_cross_entropy(states, weight, labels, self.chunk, token_weights, self.transform.cap)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits of every token of a whole pack, (tokens, vocabulary)."""
         context = self.context
         hidden = self._hidden_states(batch if context is None else batch.part(context.rank, context.size))
-        logits = hidden @ self.language_model.get_output_embeddings().weight.T
+        logits = self.transform(hidden @ self.language_model.get_output_embeddings().weight.T)
         return logits if context is None else context.gather(logits)[: batch.input_ids.shape[1]]
 
     def stock_logits(self, batch: Batch) -> torch.Tensor:
@@ -75,9 +87,12 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         self.language_model.set_attn_implementation(implementation)
         return logits
 
+    def _scaled(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden if self.transform.factor == 1.0 else hidden * self.transform.factor
+
     def _hidden_states(self, batch: Batch) -> torch.Tensor:
         # With a mask or a cache, transformers would mix the examples of a pack.
-        output = self.language_model.base_model(
+        output = decoder(self.language_model)(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
@@ -88,7 +103,7 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             **({} if self.context is None else {"context": self.context}),
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
-        return hidden
+        return hidden.to(self.language_model.get_output_embeddings().weight.dtype)
 
 
 def load(directory: str | Path, training: Training, device: torch.device, mesh: Mesh = ALONE) -> Student:
@@ -97,12 +112,10 @@ def load(directory: str | Path, training: Training, device: torch.device, mesh: 
     Raises:
         UserError: the model has parts that training does not support.
     """
-    config = AutoConfig.from_pretrained(directory)
-    _refuse_altered_logits(config)
+    config = read_config(directory, training)
     if mesh.context and not supports_packing(config):
         raise UserError("training.context: the student's attention cannot be divided among processes; set it to 1")
-    complete = _language_model(directory, config, training) if mesh.rank == 0 else None
-    mesh.wait_for_files()
+    complete = mesh.by_first(lambda: _language_model(directory, config, training))
     if not training.shards(mesh.world):
         student = _wrap(complete, training)
         student.to(device)
@@ -118,14 +131,19 @@ def load(directory: str | Path, training: Training, device: torch.device, mesh: 
 
 def _language_model(directory: str | Path | None, config: Any, training: Training) -> Any:
     """Read a model, or build it without weights if there is no directory."""
-    options = {"dtype": torch.float32, "attn_implementation": NAME if supports_packing(config) else None}
+    packing = supports_packing(config)
+    attention = NAME if packing else None
     if directory is None:
-        model = AutoModelForCausalLM.from_config(config, **options)
+        model = empty_model(config, torch.float32, attention)
     else:
-        model = AutoModelForCausalLM.from_pretrained(directory, **options)
+        model = load_model(directory, config, torch.float32, attention)
     head = model.get_output_embeddings()
     if head is None or getattr(head, "bias", None) is not None:
         raise UserError("the student's output layer is missing or has a bias; it is not a plain language model")
+    if directory is not None:
+        _check_exactly(model, packing=packing)
+    for name in frozen_parameters(model):
+        model.get_parameter(name).requires_grad_(False)
     if training.lora_rank:
         lora.adapt(model, training)
         if training.precision == "bf16":  # frozen weights need no fp32 master
@@ -134,27 +152,23 @@ def _language_model(directory: str | Path | None, config: Any, training: Trainin
     return model
 
 
+def _check_exactly(language_model: Any, *, packing: bool) -> None:
+    """Check a model in fp32, where rounding hides no fault, before it is converted or sharded."""
+    student = Student(language_model)
+    student.eval()  # dropout would look like a fault
+    vocabulary = language_model.config.get_text_config().vocab_size
+    with torch.no_grad(), explained("the student's architecture is not supported"):
+        self_check(student.logits, student.stock_logits, vocabulary, packing=packing)
+
+
 def _wrap(language_model: Any, training: Training, context: Context | None = None) -> Student:
     if training.activation_checkpointing:
-        layers = _layers(language_model)
-        for index, layer in enumerate(layers):
-            layers[index] = checkpoint_wrapper(layer)
+        stack = layers(language_model)
+        for index, layer in enumerate(stack):
+            stack[index] = checkpoint_wrapper(layer)
     student = Student(language_model, context=context)
     student.train()
     return student
-
-
-def _layers(language_model: Any) -> nn.ModuleList:
-    """Return a model's layers: the first list of modules that is as long as the configuration's number of layers."""
-    count = language_model.config.get_text_config().num_hidden_layers
-    lists = (module for module in language_model.base_model.modules() if isinstance(module, nn.ModuleList))
-    layers = next((modules for modules in lists if len(modules) == count), None)
-    if layers is None:
-        raise UserError(
-            f"the student is a {type(language_model).__name__}, whose {count} layers are not in one list: it can be "
-            "trained by one worker without activation_checkpointing and cpu_offload only"
-        )
-    return layers
 
 
 def _distribute_weights(student: Student, complete: Any, device: torch.device, weights_device: torch.device) -> None:
@@ -166,10 +180,11 @@ def _distribute_weights(student: Student, complete: Any, device: torch.device, w
         device: of buffers and computation.
         weights_device: where shards are kept; the CPU with cpu_offload.
     """
-    student._apply(
-        lambda tensor: torch.empty_like(tensor, device=weights_device) if tensor.is_meta else tensor.to(device)
-    )
-    student.language_model.tie_weights()  # _apply untied them
+    student.to_empty(device=weights_device)
+    for module in student.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    student.language_model.tie_weights()  # to_empty untied them
     tensors = dict(complete.named_parameters()) | dict(complete.named_buffers()) if complete is not None else {}
     with torch.no_grad():
         for name, shard in student.language_model.named_parameters():
@@ -184,13 +199,6 @@ def _distribute_weights(student: Student, complete: Any, device: torch.device, w
             dist.broadcast(buffer, 0)
 
 
-def _refuse_altered_logits(config: Any) -> None:
-    # Only some architectures have these fields, so they are read by name.
-    for name in ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling", "lm_head_multiplier"):
-        if getattr(config, name, None) not in (None, 1.0):
-            raise UserError(f"the student's configuration sets {name}, which training does not apply to its logits")
-
-
 def _shard(student: Student, training: Training, device: torch.device, processes: Mesh) -> Student:
     """Shard layer by layer. Embedding and output layer belong to the root module, gathered for the whole step."""
     mesh = processes.of_weights(device)
@@ -199,7 +207,7 @@ def _shard(student: Student, training: Training, device: torch.device, processes
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32 if bf16 else None
     )
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if training.cpu_offload else OffloadPolicy()
-    for layer in _layers(student.language_model):
+    for layer in layers(student.language_model):
         reshard = not training.syncs_once_per_step
         fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=reshard)
     fully_shard(student, mesh=mesh, mp_policy=policy, offload_policy=offload)
@@ -280,74 +288,3 @@ def _accumulate_into(master: nn.Parameter) -> Callable[[torch.Tensor], None]:
 
 def _original_name(name: str) -> str:
     return name.replace("_checkpoint_wrapped_module.", "")
-
-
-def probe_logits(student: Student, device: torch.device) -> torch.Tensor:
-    """Return the logits of a few fixed tokens, in fp32 on the CPU, for `export`. Every worker has to call it."""
-    ids = _probe_ids(student.language_model)
-    student.eval()
-    with torch.no_grad():
-        logits = student.logits(collate([Example("", ids, 1)], [0]).to(device)).float().cpu()
-    student.train()
-    return logits
-
-
-def _probe_ids(language_model: Any) -> list[int]:
-    vocabulary = language_model.config.get_text_config().vocab_size
-    return [(17 * position + 1) % vocabulary for position in range(16)]
-
-
-def export(
-    weights: dict[str, torch.Tensor],
-    tokenizer: Any,
-    source: str | Path,
-    target: Path,
-    precision: str,
-    logits: torch.Tensor,
-) -> None:
-    """Write gathered weights as a Hugging Face model, in the dtype of the forward pass, and check that it loads.
-
-    Args:
-        weights: from `Weights.gather`.
-        tokenizer: written next to the model, with its chat template.
-        source: directory of the model that was trained; its configuration and generation settings are kept.
-        target: directory to write.
-        precision: of the training.
-        logits: from `probe_logits`.
-
-    Raises:
-        RuntimeError: the model reads back with other weights, or computes other logits.
-    """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    config = AutoConfig.from_pretrained(source)
-    config.dtype = dtype
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, strict=False, assign=True)
-    model.tie_weights()
-    if untrained := [name for name, tensor in model.state_dict().items() if tensor.is_meta]:  # stored buffers
-        stored = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).state_dict()
-        model.load_state_dict({name: stored[name] for name in untrained}, strict=False, assign=True)
-    settings = Path(source) / "generation_config.json"
-    if settings.exists():  # copied verbatim: transformers refuses to write settings that it would warn of
-        model.generation_config = GenerationConfig()
-    model.save_pretrained(target)
-    if settings.exists():
-        shutil.copyfile(settings, target / settings.name)
-    tokenizer.save_pretrained(target)
-    _verify_export(weights, target, dtype, logits)
-
-
-def _verify_export(weights: dict[str, torch.Tensor], target: Path, dtype: torch.dtype, logits: torch.Tensor) -> None:
-    model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
-    written = dict(model.named_parameters())
-    if written.keys() != weights.keys():
-        names = ", ".join(sorted(written.keys() ^ weights.keys())[:3])
-        raise RuntimeError(f"{target}: the exported model does not hold the weights that were trained ({names})")
-    for name, weight in weights.items():
-        if not torch.equal(written[name], weight.to(dtype)):
-            raise RuntimeError(f"{target}: {name} reads back other than it was written")
-    with torch.no_grad():
-        computed = model(input_ids=torch.tensor([_probe_ids(model)]), use_cache=False).logits[0]
-    if (difference := logits_difference(computed, logits)) is not None:
-        raise RuntimeError(f"{target}: the export computes other logits, off by {difference:.2g} of their spread")

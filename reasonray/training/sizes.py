@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from transformers import AutoModelForCausalLM
+
+from reasonray.training.architecture import empty_model
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Sizes:
         """Return the sizes of the model with a configuration of transformers; no weights are made."""
         text = config.get_text_config()
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = empty_model(config, torch.float32)
         named = dict(model.named_parameters())  # each tied weight once
         # Each architecture's configuration class has other fields, so they are read by name.
         experts = next(filter(None, (getattr(text, name, None) for name in ("num_local_experts", "num_experts"))), 1)
@@ -45,7 +46,7 @@ class Sizes:
         tied = model.get_output_embeddings() is not None and (
             model.get_output_embeddings().weight is model.get_input_embeddings().weight
         )
-        heads = text.num_attention_heads
+        heads = getattr(text, "num_attention_heads", None) or 1
         dense = getattr(text, "intermediate_size", 4 * text.hidden_size)
         width = getattr(text, "moe_intermediate_size", dense)
         return cls(

@@ -18,7 +18,7 @@ from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.schema import table_to_rollouts
 from reasonray.training import loop
 from reasonray.training.examples import write
-from reasonray.training.model import export, probe_logits
+from reasonray.training.export import export, probe_logits
 from reasonray.training.tokenisation import stop_token, tokenise
 from tests.factories import a_scripted_config
 
@@ -54,7 +54,8 @@ def train_and_export(config: Config, target: Path) -> None:
     losses = [loop.take_step(session, step)["loss"] for step in range(settings.epochs)]
     assert losses[-1] < 0.1 < losses[0]
     logits = probe_logits(session.student, session.device)
-    export(session.weights.gather(), tokenizer, source, target, settings.precision, logits)
+    export(session.weights.gather(), source, target.parent, settings, logits)
+    (target.parent / "model").rename(target)
     (target / "manifest.json").write_text("{}")
 
 

@@ -19,7 +19,8 @@ from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training import loop, tokenisation
 from reasonray.training.examples import collate
-from reasonray.training.model import _verify_export, export, load, probe_logits
+from reasonray.training.export import NotExported, _verify, export, probe_logits
+from reasonray.training.model import load
 from tests.students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ def test_the_export_computes_what_was_trained(tmp_path: Path, tied: bool) -> Non
     job = make_job(tmp_path, epochs=1)
     session = loop.open_session(job, 0, 1)
     loop.take_step(session, 0)
-    exported = loop._save(session, job, 1) / "model"
+    exported = loop._save(session, job, 1)[0] / "model"
     model = AutoModelForCausalLM.from_pretrained(exported)
     rows = random_examples()
     with torch.no_grad():
@@ -122,7 +123,6 @@ def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
     (stored,) = [name for name in model.state_dict() if name.endswith("e_score_correction_bias")]
     model.get_buffer(stored).copy_(torch.arange(4.0))
     model.save_pretrained(tmp_path / "source")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "source")
     with torch.no_grad():
         for weight in model.parameters():
             weight *= 2
@@ -130,8 +130,8 @@ def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     cpu = torch.device("cpu")
     logits = probe_logits(load(tmp_path / "trained", Training(precision="fp32"), cpu), cpu)
-    export(weights, tokenizer, tmp_path / "source", tmp_path / "target", "fp32", logits)
-    written = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "target").state_dict()
+    export(weights, tmp_path / "source", tmp_path / "target", Training(precision="fp32"), logits)
+    written = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "target" / "model").state_dict()
     assert written[stored].tolist() == [0, 1, 2, 3]
     assert all(torch.equal(written[name], weight) for name, weight in weights.items())
 
@@ -139,20 +139,20 @@ def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
 def test_an_export_that_reads_back_differently_is_an_error(tmp_path: Path) -> None:
     session = loop.open_session(make_job(tmp_path), 0, 1)
     weights = session.weights.gather()
-    exported = loop._save(session, make_job(tmp_path), 1) / "model"
+    exported = loop._save(session, make_job(tmp_path), 1)[0] / "model"
     file = exported / "model.safetensors"
     stored = load_file(file)
     name = next(iter(stored))
     logits = probe_logits(session.student, session.device)
-    _verify_export(weights, exported, torch.float32, logits)
-    with pytest.raises(RuntimeError, match="computes other logits"):
-        _verify_export(weights, exported, torch.float32, logits.roll(1, 0))
+    _verify(exported, weights, Training(precision="fp32"), logits)
+    with pytest.raises(NotExported, match="computes other logits"):
+        _verify(exported, weights, Training(precision="fp32"), logits.roll(1, 0))
     save_file(stored | {name: stored[name] + 1e-7}, file, metadata={"format": "pt"})
-    with pytest.raises(RuntimeError, match="reads back other than it was written"):
-        _verify_export(weights, exported, torch.float32, logits)
+    with pytest.raises(NotExported, match="reads back other than it was written"):
+        _verify(exported, weights, Training(precision="fp32"), logits)
     save_file({key: stored[key] for key in stored if key != name}, file, metadata={"format": "pt"})
-    with pytest.raises(RuntimeError, match=name):
-        _verify_export(weights, exported, torch.float32, logits)
+    with pytest.raises(UserError, match=name):
+        _verify(exported, weights, Training(precision="fp32"), logits)
 
 
 def test_four_examples_are_memorised_and_the_student_stops(tmp_path: Path) -> None:

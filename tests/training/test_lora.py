@@ -31,7 +31,7 @@ def test_merged_export_and_adapter_compute_the_trained_logits_and_the_base_is_un
     session = loop.open_session(job, 0, 1)
     for index in range(3):
         loop.take_step(session, index)
-    saved = loop._save(session, job, 3)
+    saved, _ = loop._save(session, job, 3)
     prompt = torch.tensor([ROWS[4].ids])
     with torch.no_grad():
         trained = session.student.logits(collate(ROWS, [4]))
