@@ -81,7 +81,7 @@ PIECES |= {
 
 
 FORMS = {"bare": "{}", "boxed": "So \\boxed{{{}}}.", "phrase": "The answer is {}."}
-LARGE = 500_000
+LARGE = 100_000
 """Characters of a completion whose time is that of reading it."""
 WINDOW = 64
 """Checks that wait for the pool at a time."""
