@@ -118,6 +118,18 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text.strip().replace(",", ""))
 
 
+def _same_factors(answer: str, gold: str, facts: Mapping[str, Any]) -> bool:
+    """Compare products of integers, such as 2 × 3 × 3, the factors in any order."""
+    given, wanted = (sorted(number(factor) for factor in text.split("×")) for text in (answer, gold))
+    return given == wanted
+
+
+def _is_palindrome(answer: str, gold: str, facts: Mapping[str, Any]) -> bool:
+    """Return whether a word is a palindrome of the given letters."""
+    word = answer.strip().casefold()
+    return word == word[::-1] and sorted(word) == sorted(facts["letters"])
+
+
 def _same_date_answer(answer: str, gold: str, facts: Mapping[str, Any]) -> bool:
     return _same_words(answer, gold, facts) or (gold.strip("-").isdigit() and number(answer) == number(gold))
 
@@ -332,6 +344,8 @@ RULES: dict[str, Rule] = {
     **_rules("same", _same_date_answer, "calendar_arithmetic"),
     **_rules("same", _same_integer, "bitwise_arithmetic"),
     **_rules("same", _same_to(3), "power_function"),
+    **_rules("same", _same_factors, "prime_factorization"),
+    **_rules("same", _is_palindrome, "palindrome_generation"),
     **_rules("same", _same_groups, "group_anagrams"),
     **_rules("same", _same_partitions, "palindrome_partitioning"),
     **_rules("evaluates", _same, "binary_matrix spiral_matrix string_insertion", "eval, for partial credit"),
@@ -370,13 +384,19 @@ RULES: dict[str, Rule] = {
 }
 """Task → our rule."""
 
+_WORDS = r'\s*\[\s*"[^"\\]*"(?:\s*,\s*"[^"\\]*")*\s*\]\s*'
 FORMATS: dict[str, re.Pattern[str]] = {
+    "jugs": re.compile(_WORDS),
+    "knight_swap": re.compile(rf"\s*no\s*|{_WORDS}", re.IGNORECASE),
+    "shortest_path": re.compile(r"\s*(?:up|down|left|right)(?:\s+(?:up|down|left|right))*\s*"),
+    "word_ladder": re.compile(r"\s*[A-Za-z]+(?:\s*,\s*[A-Za-z]+)*\s*"),
     "kakurasu": re.compile(r"[01\s]+", re.A),
     "quantum_lock": re.compile(r"\s*[A-Ca-c](?:[\s,→>-]*[A-Ca-c])*\s*", re.A),
     "sokoban": re.compile(r"\s*[LRUD]+\s*", re.A),
     "tower_of_hanoi": re.compile(r"\s*(?:Move disk \d+ from Peg \d+ to Peg \d+\s*)+", re.A),
 }
-"""Task → the whole form of an answer, where the library's scorer accepts any words around the part that it reads."""
+"""Task → the whole form of an answer, before the library scores it: some of its scorers accept any words around the
+part that they read, and a text of another form need not cost a process."""
 
 WITHOUT_GOLD = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
 """Tasks without a gold answer: many answers are right, and their entries hold none to check the scorer with."""

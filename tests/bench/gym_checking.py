@@ -124,7 +124,7 @@ def attacked(problems: list[Problem]) -> dict[str, Any]:
     """Send every attack to every task through a pool; count its processes, and measure their peak memory."""
     trap, pool = Trap(Path(tempfile.mkdtemp())), CheckerPool(Checking(processes=1))
     warm = next(problem for problem in problems if problem.metadata["task"] == "jugs")
-    pool.submit(warm, "<answer>[]</answer>").result()
+    pool.submit(warm, '<answer>["fill A"]</answer>').result()
     workers = {child.pid: child for child in psutil.Process().children()}
     seconds, outcomes = [], Counter[str]()
     for problem in problems:

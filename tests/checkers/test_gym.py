@@ -187,7 +187,7 @@ def table() -> str:
             rows.setdefault(f"{why[rule.kind]} {rule.library}", []).append(task)
     lines = [f"| {', '.join(tasks)} | {library} |" for library, tasks in rows.items()]
     lines.append(
-        f"| {', '.join(FORMATS)}: the library scores answers of the form asked for | accepts words around the answer |"
+        f"| {', '.join(FORMATS)}: the library scores answers of this form | accepts words around some answers |"
     )
     same = sum(rule.kind == "same" for rule in RULES.values())
     lines.append(f"| {same} more, such as chain_sum and sudoku | compares texts or numbers, as our rule does |")

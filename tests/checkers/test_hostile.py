@@ -14,7 +14,7 @@ import pytest
 
 from reasonray.checkers import CHECKERS, check, find_checker, gym_scorer, judgement, sandbox
 from reasonray.checkers.gym import Gym
-from reasonray.checkers.gym_rules import RULES, WITHOUT_GOLD
+from reasonray.checkers.gym_rules import FORMATS, RULES, WITHOUT_GOLD
 from reasonray.checkers.pool import CheckerPool
 from reasonray.checkers.sandbox import Limits
 from reasonray.config import Checking, GymSource, UserError
@@ -25,8 +25,7 @@ from tests.factories import a_problem
 needs_sandbox = pytest.mark.skipif(bool(sandbox.missing()), reason=f"no sandbox: {sandbox.missing()}")
 EVALUATED = ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion", "countdown", "puzzle24"]
 EVALUATED += ["simple_integration", "intermediate_integration", "polynomial_multiplication"]
-TASKS = sorted({*RULES, "jugs", "kakurasu", "knight_swap", "palindrome_generation", "prime_factorization"})
-TASKS = sorted({*TASKS, "quantum_lock", "shortest_path", "sokoban", "tower_of_hanoi", "word_ladder"})
+TASKS = sorted({*RULES, *FORMATS})
 
 
 class Trap:
@@ -174,7 +173,8 @@ def test_hostile_answers_cost_the_pool_no_process(trap: Trap) -> None:
         assert pool.submit(problem, right).result(120).verdict.outcome is Outcome.CORRECT
         before = {child.pid for child in psutil.Process().children()}
         seconds = []
-        for payload in trap.payloads().values():
+        odd = ['["fill"]', '["pour Z->Z"]', '[""]', json.dumps(["fill A"] * 1500), '["\ud800"]']
+        for payload in (*trap.payloads().values(), *odd):
             verdict = pool.submit(problem, f"<answer>{payload}</answer>").result(30).verdict
             assert verdict.outcome is Outcome.WRONG
             seconds.append(verdict.seconds)
