@@ -45,7 +45,6 @@ from reasonray.store.verdicts import VERIFIED_SCHEMA
 
 _NUM_CONTROLS = 50
 """Control questions of each kind."""
-_MAX_ACTORS = 4
 _BATCH = 1000
 """Rollouts that an actor judges at a time."""
 _UNDECIDED = (Outcome.NO_ANSWER, Outcome.UNVERIFIABLE, Outcome.TIMEOUT, Outcome.FAILED)
@@ -176,16 +175,28 @@ def _texts(versions: Mapping[str, str]) -> list[str]:
 def _by_rules(segments: Sequence[Place], checking: Checking, scratch: Place) -> pa.Table:
     """Return the verdicts of the rules, of _RULES_SCHEMA."""
     rows = [{"path": segment.path} for segment in segments]
+    actors = num_actors(len(segments), ray.cluster_resources().get("CPU", 0.0), checking.processes)
     ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Rules,
         fn_constructor_args=(checking, scratch),
-        num_cpus=_cpu_share(),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=_MAX_ACTORS),
+        num_cpus=_cpu_share(actors),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     ).materialize()
     return pa.concat_tables([file.read_table() for file in scratch.list(".parquet")])
 
 
-def _cpu_share() -> float:
+def num_actors(segments: int, cpus: float, processes: int) -> int:
+    """Return how many actors judge at the same time, at most: as many as there are CPUs for their checker processes.
+
+    Args:
+        segments: to judge; an actor judges one at a time.
+        cpus: of the cluster.
+        processes: checker processes of an actor.
+    """
+    return max(1, min(segments, int(cpus) // processes))
+
+
+def _cpu_share(actors: int) -> float:
     """Return the CPUs that an actor asks for.
 
     It is small, because a larger share would wait for ever next to replicas that hold the cluster's CPUs; the work is
@@ -193,7 +204,7 @@ def _cpu_share() -> float:
     possible, because that keeps actors off a head node without CPUs.
     """
     share = 0.01
-    return share if ray.available_resources().get("CPU", 0.0) >= _MAX_ACTORS * share else 0.0
+    return share if ray.available_resources().get("CPU", 0.0) >= actors * share else 0.0
 
 
 def _batches(segment: Place) -> Iterator[list[Rollout]]:

@@ -134,7 +134,7 @@ class Ledger:
                 total.setdefault(key, CommittedCounts()).add(committed)
         return total
 
-    def sample_arrays(self, problem_ids: Sequence[str]) -> dict[str, SampleArrays]:
+    def sample_arrays(self, problem_ids: Sequence[str] | pa.Array) -> dict[str, SampleArrays]:
         """Return the stored samples of problems by fingerprint, as arrays; fingerprints without any are left out.
 
         Reads the tallies alone, some hundred thousand rows at a time.

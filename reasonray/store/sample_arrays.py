@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from reasonray.store.tally import CORRECT, JUDGEABLE, ROW, TRUNCATED, Rows, Tally, problem_keys
 
@@ -70,7 +71,7 @@ def no_samples(problems: int) -> SampleArrays:
     return SampleArrays(empty, empty, empty, np.empty(0, TRUNCATED_ROW))
 
 
-def sample_arrays(problem_ids: Sequence[str], tallies: Iterable[Tally]) -> dict[str, SampleArrays]:
+def sample_arrays(problem_ids: Sequence[str] | pa.Array, tallies: Iterable[Tally]) -> dict[str, SampleArrays]:
     """Return the stored samples of problems by fingerprint. Fingerprints without any are left out.
 
     Args:
@@ -97,7 +98,7 @@ def sample_arrays(problem_ids: Sequence[str], tallies: Iterable[Tally]) -> dict[
 class _ProblemIndex:
     """Finds problems by their keys."""
 
-    def __init__(self, problem_ids: Sequence[str]) -> None:
+    def __init__(self, problem_ids: Sequence[str] | pa.Array) -> None:
         keys = problem_keys(problem_ids)
         self._order = np.argsort(keys).astype(np.int32)
         self._keys = keys[self._order]

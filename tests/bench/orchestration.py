@@ -1,8 +1,10 @@
 """The speed of everything but the engine: 64 replicas whose engine answers at once lease, check and commit rollouts.
 
     python tests/bench/orchestration.py [--rollouts 120000] [--replicas 64] [--stored 1000000]
+        [--per-segment 50]
 
-Then a run of a million rollouts is resumed, to find the samples that are missing.
+Then a run of a million rollouts, as replicas that finish one each second write them and not compacted, is resumed to
+find the samples that are missing, and described as by `reasonray status`.
 """
 
 from __future__ import annotations
@@ -13,26 +15,33 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_enable_worker_prestart": "0"}
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from reasonray.cli.status import describe
 from reasonray.config import Config, parse
-from reasonray.records import content_hash
+from reasonray.records import Problem, Split, content_hash
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.sampling.work import EngineSpec
 from reasonray.stages.sample import sample
 from reasonray.store.ledger import Ledger
 from reasonray.store.run import begin_or_resume
-from reasonray.store.storage import place
 from tests.bench.memory import PeakMemory
 from tests.bench.printing import print_figures
 from tests.bench.stored import rollout_table
 from tests.bench.sums import write_sums
+
+_PER_PROBLEM = 8
+_WRITERS = 8
+_TEXT = "Step 1: a plausible line of reasoning that goes on for a while. " * 5
 
 
 def main() -> None:
@@ -41,11 +50,12 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=120_000)
     parser.add_argument("--replicas", type=int, default=64)
     parser.add_argument("--stored", type=int, default=1_000_000)
+    parser.add_argument("--per-segment", type=int, default=50, help="rollouts of a commit of the stored run")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        figures = throughput(root, options.rollouts, options.replicas)
-        figures |= resume(root, options.stored)
+        figures = throughput(root, options.rollouts, options.replicas) if options.rollouts else {}
+        figures |= resume(root, options.stored, options.per_segment)
     print_figures("orchestration", figures)
 
 
@@ -81,18 +91,32 @@ def bring_up(pool: ReplicaPool, spec: EngineSpec, replicas: int) -> None:
             pass
 
 
-def resume(root: Path, rollouts: int) -> dict[str, Any]:
-    """Store a run, then read which samples it has; return the median of three times."""
-    ledger = store(Ledger(place(root / "stored")), rollouts)
-    seconds = []
+def resume(root: Path, rollouts: int, per_segment: int) -> dict[str, Any]:
+    """Store a run; then read which samples it has, and describe it, three times each."""
+    run = begin_or_resume(config(root, "stored", 100, 1))
+    ids = [content_hash("problem", number) for number in range(rollouts // _PER_PROBLEM)]
+    run.store_problems([_problem(problem_id, Split.TRAIN) for problem_id in ids] + [_problem("held out", Split.TEST)])
+    store(run.ledger, ids, per_segment)
+    resumed, described = [], []
     peak = PeakMemory()
     with peak:
         for _ in range(3):
             start = time.perf_counter()
-            stored = ledger.stored_samples()
-            seconds.append(time.perf_counter() - start)
-    assert sum(len(problem.samples) for problem in stored.values()) == rollouts
-    return {"stored": rollouts, "resume_seconds": statistics.median(seconds), "resume_peak_rss_mb": peak.mb}
+            (stored,) = run.ledger.sample_arrays(ids).values()
+            resumed.append(time.perf_counter() - start)
+    for _ in range(3):
+        start = time.perf_counter()
+        status = describe(run)
+        described.append(time.perf_counter() - start)
+    assert stored.num_finished.sum() == len(ids) * _PER_PROBLEM
+    assert f"{len(ids) * _PER_PROBLEM:,} rollouts by teacher" in status
+    return {
+        "stored": len(ids) * _PER_PROBLEM,
+        "segments": len(run.ledger.segments()),
+        "resume_seconds": statistics.median(resumed),
+        "resume_peak_rss_mb": peak.mb,
+        "status_seconds": statistics.median(described),
+    }
 
 
 def config(root: Path, name: str, problems: int, replicas: int) -> Config:
@@ -104,35 +128,40 @@ def config(root: Path, name: str, problems: int, replicas: int) -> Config:
             "name": name,
             "root": str(root),
             "sources": [{"kind": "files", "train": str(write_sums(root / "sums.jsonl", problems))}],
-            "teachers": [teacher],
-            "policy": {"kind": "fixed", "samples": 8},
+            "teachers": [teacher | {"name": "teacher"}],
+            "policy": {"kind": "fixed", "samples": _PER_PROBLEM},
             "student": {"model": "scripted", "engine": {"kind": "scripted"}, "gpus": 0},
         }
     )
 
 
-def store(ledger: Ledger, rollouts: int, per_problem: int = 8, per_segment: int = 5000) -> Ledger:
-    """Commit rollouts of 300 characters, with all columns of real ones, some thousand per segment."""
-    text = "Step 1: a plausible line of reasoning that goes on for a while. " * 5
-    dice = np.random.default_rng(0)
-    for start in range(0, rollouts, per_segment):
-        numbers = range(start, min(start + per_segment, rollouts))
-        size = len(numbers)
-        problems = [content_hash("problem", number // per_problem) for number in numbers]
-        samples = [number % per_problem for number in numbers]
-        table = rollout_table(
-            id=[content_hash(problem, "f", sample) for problem, sample in zip(problems, samples, strict=True)],
-            problem_id=problems,
-            problem_question=[text[:120]] * size,
-            sample=samples,
-            seed=dice.integers(2**62, size=size),
-            completion=[f"{text} {number}" for number in numbers],
-            finish=np.where(dice.random(size) < 0.05, "length", "stop"),
-            completion_tokens=dice.integers(20, 400, size=size),
-            verdict_outcome=np.where(dice.random(size) < 0.4, "correct", "wrong"),
-        )
-        ledger.append_table(table)
-    return ledger
+def _problem(problem_id: str, split: Split) -> Problem:
+    return Problem(id=problem_id, source="", question="?", answer="42", checker="math_answer", split=split)
+
+
+def store(ledger: Ledger, problem_ids: Sequence[str], per_segment: int) -> None:
+    """Commit rollouts of 300 characters, with all columns of real ones, in many segments."""
+    rows = [(problem, sample) for problem in problem_ids for sample in range(_PER_PROBLEM)]
+    parts = [rows[start : start + per_segment] for start in range(0, len(rows), per_segment)]
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for _ in pool.map(lambda part: ledger.append_table(_segment(part)), parts):
+            pass
+
+
+def _segment(rows: Sequence[tuple[str, int]]) -> pa.Table:
+    size = len(rows)
+    dice = np.random.default_rng(int(rows[0][0][:8], 16))
+    return rollout_table(
+        id=[content_hash(problem, "f", sample) for problem, sample in rows],
+        problem_id=[problem for problem, _ in rows],
+        problem_question=[_TEXT[:120]] * size,
+        sample=[sample for _, sample in rows],
+        seed=dice.integers(2**62, size=size),
+        completion=[f"{_TEXT} {problem} {sample}" for problem, sample in rows],
+        finish=np.where(dice.random(size) < 0.05, "length", "stop"),
+        completion_tokens=dice.integers(20, 400, size=size),
+        verdict_outcome=np.where(dice.random(size) < 0.4, "correct", "wrong"),
+    )
 
 
 if __name__ == "__main__":

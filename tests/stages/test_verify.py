@@ -15,7 +15,7 @@ from reasonray.config import UserError
 from reasonray.records import Finish, Outcome, Problem, Rollout, hash_fraction
 from reasonray.stages.curate import curate
 from reasonray.stages.report import report
-from reasonray.stages.verify import verify
+from reasonray.stages.verify import num_actors, verify
 from reasonray.store.run import Run
 from reasonray.store.schema import rollouts_to_table
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
@@ -177,3 +177,11 @@ def test_a_majority_stands_in_for_a_missing_gold_answer_and_another_checker_for_
                 answers(known, "42"),
             )
         )
+
+
+@pytest.mark.parametrize(
+    ("segments", "cpus", "processes", "expected"),
+    [(1000, 256.0, 1, 256), (1000, 256.0, 4, 64), (3, 256.0, 1, 3), (1000, 0.0, 1, 1), (1000, 2.0, 8, 1)],
+)
+def test_verification_uses_the_whole_cluster(segments: int, cpus: float, processes: int, expected: int) -> None:
+    assert num_actors(segments, cpus, processes) == expected
