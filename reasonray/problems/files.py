@@ -205,7 +205,8 @@ def _parquet(file: Place, name: str, wanted: Collection[str], notes: Notes) -> I
 
 
 def _decoded(file: Place) -> str:
-    return file.read().decode("utf-8-sig")
+    with file.filesystem.open_input_stream(file.path) as stream:  # which decompresses what is called .gz
+        return bytes(stream.read()).decode("utf-8-sig")
 
 
 def _line(error: Exception) -> str:
