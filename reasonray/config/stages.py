@@ -217,7 +217,8 @@ class Training(Section):
     """CPUs per worker."""
     shard: Annotated[PositiveInt | None, Change.FREE] = None
     """Processes that share one copy of weights and optimiser states, such as the 8 of a node; further processes hold
-    further copies, and only gradients cross between copies (HSDP). By default all processes share one copy (FSDP)."""
+    further copies, and only gradients cross between copies, once a step (HSDP). By default all processes share one
+    copy (FSDP)."""
     context: Annotated[PositiveInt, Change.FREE] = 1
     """Processes that share the tokens of each pack (Ulysses, Jacobs et al. 2023), which divides the memory of
     activations. The student's attention heads have to be divisible by it, and `shard` too."""

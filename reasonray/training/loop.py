@@ -291,8 +291,7 @@ def backward(session: Session, index: int) -> torch.Tensor:
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
     packs = _own_packs(session, session.plan, index)
     for number, pack in enumerate(packs, start=1):
-        if session.training.syncs_once_per_step:
-            set_gradient_sync(session.student, last_of_step=number == len(packs))
+        set_gradient_sync(session.student, session.training, last_of_step=number == len(packs))
         part = session.student(_own_part(session, session.examples, pack)) / weight
         part.backward()
         loss += part.detach()

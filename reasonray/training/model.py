@@ -225,11 +225,16 @@ def _fsdp_modules(student: Student) -> list[FSDPModule]:
     return [module for module in student.modules() if isinstance(module, FSDPModule)]
 
 
-def set_gradient_sync(student: Student, *, last_of_step: bool) -> None:
-    """For ZeRO stage 1, set whether the next pack is its step's last: only then the workers communicate."""
+def set_gradient_sync(student: Student, training: Training, *, last_of_step: bool) -> None:
+    """Set whether the next pack is its step's last.
+
+    Only then copies of the weights add up their gradients, and with ZeRO stage 1 workers communicate at all.
+    """
     if isinstance(student, FSDPModule):
-        student.set_requires_gradient_sync(last_of_step)
-        student.set_reshard_after_backward(last_of_step)
+        student.set_requires_all_reduce(last_of_step)
+        if training.syncs_once_per_step:
+            student.set_requires_gradient_sync(last_of_step)
+            student.set_reshard_after_backward(last_of_step)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from reasonray.training import loop
 from tests.students import (
+    LENGTHS,
     curve,
     in_workers,
     make_job,
@@ -101,12 +102,19 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "copies in parts": make_job(root / "copies", weighted_examples(), max_tokens=24, shard=2, context=2, workers=4),
         "four parts": make_job(root / "copies", weighted_examples(), max_tokens=24, context=4, workers=4),
     }
+    often = make_job(root / "often", weighted_examples(LENGTHS * 3), batch=24, max_tokens=24, shard=2, workers=4)
+    fully = replace(often, training=often.training.model_copy(update={"zero_stage": 3}))
+    alone = replace(often, training=often.training.model_copy(update={"workers": 1, "shard": None}))
+    write_gradients(0, 1, alone, root / "one often.pt")
     resumed = make_job(root / "copied steps", random_examples(UNEVEN), **SETTINGS, shard=2, context=2, workers=4)
     rest = replace(resumed, checkpoint_directory=str(root / "rest of copies"))
     in_workers(
         4,
         *((write_gradients, (job, root / f"{name}.pt")) for name, job in meshes.items()),
         (write_gradients, (meshes["copies"], root / "averaged copies.pt", "averaged")),
+        (write_gradients, (often, root / "often.pt")),
+        (write_gradients, (fully, root / "fully.pt")),
+        (write_collective_counts, (fully, root / "fully collectives.json")),
         (write_weights, (meshes["copies"], root / "weights of copies.pt")),
         (train_as_worker, (resumed, root / "copied steps.json")),
         (train_as_worker, (rest, root / "rest of copies.json", Path(resumed.checkpoint_directory) / "step-000003")),
@@ -145,6 +153,19 @@ def test_gradients_of_several_workers_equal_those_of_one(done: Path, workers: st
 @pytest.mark.parametrize("workers", ["weighted", "divided", "copies", "copies in parts", "four parts"])
 def test_weighted_gradients_of_any_mesh_equal_those_of_one_worker(done: Path, workers: str) -> None:
     assert farthest(gradients(done, "one weighted"), gradients(done, workers)) < 1e-6
+
+
+@pytest.mark.parametrize("workers", ["often", "fully"])
+def test_copies_have_the_gradients_of_one_worker_over_several_packs(done: Path, workers: str) -> None:
+    assert farthest(gradients(done, "one often"), gradients(done, workers)) < 1e-6
+
+
+def test_copies_add_up_their_gradients_once_a_step(done: Path) -> None:
+    counts = json.loads((done / "fully collectives.json").read_text())
+    parts, loss = 3, 1  # two layers and the root
+    assert counts["packs"] > 1
+    assert counts["c10d::_reduce_scatter_base_"] == parts * counts["packs"]
+    assert counts["c10d::allreduce_"] == parts + loss
 
 
 @pytest.mark.parametrize("fault", ["one", "unexchanged", "averaged copies"])
