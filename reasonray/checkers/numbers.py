@@ -133,12 +133,13 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if group["ten"]:
         return Fraction(10) ** int(group["tenth"] or group["tenthd"])
     digits = group["decimals"] or group["bare"] or ""
-    value = Fraction(f"{_plain(group['whole'] or '0')}.{digits}0")
+    value = Fraction(int(_plain(group["whole"] or "0") + digits), 10 ** len(digits))
     if period := group["period"]:
         if group["decimals"] is None and group["bare"] is None:
             return None
         value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(digits))
-    value *= Fraction(10) ** int(group["exponent"] or group["power"] or group["powerd"] or 0)
+    if power := group["exponent"] or group["power"] or group["powerd"]:
+        value *= Fraction(10) ** int(power)
     if group["under"]:
         return value / int(group["under"]) if int(group["under"]) else None
     return value
