@@ -11,6 +11,8 @@ from reasonray import engines, models
 from reasonray.config import EndpointEngine, Sampling, ScriptedEngine, UserError, VLLMEngine
 from reasonray.config.engines import Engine
 from reasonray.engines.scripted import Scripted
+from reasonray.pipeline import refuse_unknown_names
+from tests.factories import a_minimal_config
 
 ENDPOINT = EndpointEngine(kind="endpoint", base_url="http://127.0.0.1:9/v1", extra_body={"b": 1, "a": "x"})
 
@@ -67,3 +69,16 @@ def test_a_misspelt_field_of_a_servers_request_is_refused_and_an_unknown_one_pas
     with pytest.raises(UserError, match=r"engine\.extra_body: there is no 'reasoning_efort'"):
         engines.check_sampling(ENDPOINT.model_copy(update={"extra_body": {"reasoning_efort": "low"}}), Sampling())
     engines.check_sampling(ENDPOINT, Sampling(extra={"mirostat": 2, "logit_bias": {}}))
+
+
+def test_every_model_of_a_configuration_is_checked_before_anything_starts(tmp_path: Path) -> None:
+    wrong = {"model": "m", "engine": ENDPOINT.model_dump(), "sampling": {"extra": {"min_tokns": 3}}}
+    for changes in (
+        {"teachers": [wrong]},
+        {"student": wrong},
+        {"evaluation": {"arms": [wrong | {"name": "peer"}]}},
+        {"checking": {"judge": wrong}},
+        {"curation": {"labeller": wrong}},
+    ):
+        with pytest.raises(UserError, match="did you mean min_tokens"):
+            refuse_unknown_names(a_minimal_config(tmp_path, **changes))

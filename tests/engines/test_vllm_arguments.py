@@ -1,5 +1,7 @@
 """An engine's arguments are checked by vLLM's own classes, without starting an engine."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,3 +71,23 @@ def test_capacity_is_what_the_engine_computes_and_its_cache_holds() -> None:
     assert capacity(1024, 400_000, 32768) == 429, "390 rollouts of 1,024 tokens fill the cache"
     assert capacity(256, 10_000_000, 32768) == 281
     assert capacity(256, 300, 512) == 1
+
+
+def test_the_heads_of_a_model_in_a_store_are_known_without_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_attention_heads": 12}))
+    with pytest.raises(UserError, match=r"8 GPUs cannot share the 12 attention heads of file://"):
+        check_arguments(f"file://{tmp_path}", None, VLLMEngine(), gpus=8)
+    check_arguments(f"file://{tmp_path}", None, VLLMEngine(), gpus=4)
+
+
+def test_code_that_comes_with_a_model_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    (tmp_path / "configuration_own.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(UserError, match=r"comes with Python code of its own.*set trust_remote_code = true") as raised:
+        check_arguments(str(tmp_path), None, VLLMEngine(), gpus=1)
+    assert "\n" not in str(raised.value)
+    check_arguments(str(tmp_path), None, VLLMEngine(), gpus=1, trust_remote_code=True)
+    known = own | {"model_type": "llama"}
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    check_arguments(str(tmp_path), None, VLLMEngine(), gpus=1)
