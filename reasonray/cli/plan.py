@@ -23,7 +23,11 @@ def forecast(config: Config) -> str:
     test = [problem for problem in loaded if problem.split is Split.TEST]
     clusters_of(test, config.evaluation.cluster)
     assigned = assign_problems(config.teachers, train)
-    rollouts = {teacher.name: len(assigned[teacher.name]) * max_samples(config.policy) for teacher in config.teachers}
+    sizes = {
+        teacher.name: len(train) if teacher.share == "unsolved" else len(assigned[teacher.name])
+        for teacher in config.teachers
+    }
+    rollouts = {name: size * max_samples(config.policy) for name, size in sizes.items()}
     total = sum(rollouts.values())
     lines = [f"problems   {len(train):>10,} to distil   {len(test):,} held out"]
     lines += [f"problems   {note}" for note in result.notes]

@@ -130,6 +130,23 @@ class Config(Section):
         return [source.name or getattr(source, "path", getattr(source, "task", "")) for source in self.sources]
 
     @model_validator(mode="after")
+    def _every_way_of_asking_is_used_alike(self) -> Config:
+        for teacher in self.teachers:
+            if unknown := [name for name in teacher.prompt_by_source if name not in self._source_names]:
+                known = ", ".join(self._source_names)
+                raise ValueError(
+                    f"{teacher.name}.prompt_by_source: no source is called {unknown[0]!r}; there are {known}"
+                )
+            if isinstance(self.policy, Fixed) and self.policy.samples % (ways := teacher.asking.ways):
+                raise ValueError(
+                    f"policy.samples = {self.policy.samples} would use the {ways} prompts and temperatures of teacher "
+                    f"{teacher.name} unequally; make it a multiple of {ways}"
+                )
+        if self.teachers and self.teachers[0].share == "unsolved":
+            raise ValueError(f'teacher {self.teachers[0].name} has share = "unsolved", but no teacher comes before it')
+        return self
+
+    @model_validator(mode="after")
     def _mix_names_sources(self) -> Config:
         if unknown := [name for name in self.curation.mix if name not in self._source_names]:
             known = ", ".join(self._source_names)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
@@ -228,9 +231,53 @@ class PromptedModel(Section):
         """The least and the most replicas."""
         return bounds(self.replicas)
 
+    @property
+    def asking(self) -> Asking:
+        """The prompt."""
+        return Asking((self.prompt,))
+
 
 _RESERVED_NAMES = ("all", "base", "student", "train")
 """Names that reports and directories use for something else than teachers and arms."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked: one prompt and one temperature, or several in turn, by the index of the sample."""
+
+    prompts: tuple[Prompt, ...]
+    temperatures: tuple[float, ...] = ()
+    """A ladder; () for the one of the sampling parameters."""
+    by_source: Mapping[str, Prompt] = field(default_factory=dict)
+    """Source → the prompt of its problems."""
+
+    @property
+    def ways(self) -> int:
+        """The number of samples after which prompts and temperatures repeat."""
+        return len(self.prompts) * max(1, len(self.temperatures))
+
+    def prompt_number(self, source: str, sample: int) -> int:
+        """Return the index of a sample's prompt; 0 where the source has its own."""
+        return 0 if source in self.by_source else sample % len(self.prompts)
+
+    def prompt(self, source: str, sample: int) -> Prompt:
+        """Return the prompt of a sample."""
+        return self.by_source.get(source, self.prompts[self.prompt_number(source, sample)])
+
+    def sampling(self, sampling: Sampling, sample: int) -> Sampling:
+        """Return the parameters of a sample: every prompt at one temperature, then every prompt at the next."""
+        if not self.temperatures:
+            return sampling
+        temperature = self.temperatures[sample // len(self.prompts) % len(self.temperatures)]
+        return sampling.model_copy(update={"temperature": temperature})
+
+    def identity(self) -> str:
+        """Return a string that changes with anything that is asked, for the fingerprint of rollouts."""
+        prompts = [prompt.model_dump_json() for prompt in self.prompts]
+        if len(prompts) == 1 and not self.temperatures and not self.by_source:
+            return prompts[0]
+        by_source = {source: prompt.model_dump_json() for source, prompt in sorted(self.by_source.items())}
+        return json.dumps([prompts, self.temperatures, by_source])
 
 
 class NamedModel(PromptedModel):
@@ -238,6 +285,12 @@ class NamedModel(PromptedModel):
 
     CHANGE: ClassVar[Change | None] = Change.FIXED
 
+    prompts: tuple[Prompt, ...] = ()
+    """Several prompts in place of `prompt`, taken in turn: sample i of a problem gets prompt i modulo their number."""
+    temperatures: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """A ladder in place of `sampling.temperature`: each prompt is asked at the first, then each at the second, …"""
+    prompt_by_source: dict[str, Prompt] = Field(default_factory=dict)
+    """Source → the prompt of its problems, in place of the others."""
     name: str
     """Letters, digits, '.', '_' and '-'. Models under other names may be added to a run, and left out."""
 
@@ -250,6 +303,22 @@ class NamedModel(PromptedModel):
             raise ValueError(f"{', '.join(_RESERVED_NAMES)} and step-… (the checkpoints) are taken; choose another")
         return name
 
+    @model_validator(mode="after")
+    def _asks_in_one_way_or_in_several(self) -> Self:
+        if self.prompts and "prompt" in self.model_fields_set:
+            raise ValueError("has both prompt and prompts; put them all into prompts")
+        if self.temperatures and "temperature" in self.sampling.model_fields_set:
+            raise ValueError("has both sampling.temperature and temperatures; put them all into temperatures")
+        return self
+
+    @property
+    def asking(self) -> Asking:
+        """The prompts and temperatures."""
+        return Asking(self.prompts or (self.prompt,), self.temperatures, self.prompt_by_source)
+
+
+_PositiveShare = Annotated[float, Field(gt=0, le=1)]
+
 
 class Teacher(NamedModel):
     """A model that writes solutions. Several teachers work at the same time, each on its share of the problems."""
@@ -258,9 +327,9 @@ class Teacher(NamedModel):
     """Name of the teacher. Teachers under other names may be added to a run, and left out."""
     license: Annotated[str, Change.FREE] = ""
     """License of the model as the hub names it (apache-2.0, llama3.1), for the data set's card."""
-    share: Annotated[float, Change.EXTENDS] = Field(1.0, gt=0, le=1)
+    share: Annotated[_PositiveShare | Literal["unsolved"], Change.EXTENDS] = 1.0
     """Share of the train problems that this teacher gets, by hash. Shares that sum to 1 give each problem to exactly
-    one teacher."""
+    one teacher. "unsolved" gives it the problems that no teacher before it has solved, once these are done."""
     extend_truncated: Annotated[bool, Change.FREE] = True
     """After sampling.max_tokens was raised: sample again what the old limit truncated."""
     sampling: Annotated[Sampling, Within(Change.RAISES, ("max_tokens",))] = Sampling()

@@ -54,6 +54,8 @@ class SampleRequest:
     sampling: Sampling
     today: date = FALLBACK_DATE
     """The date for chat templates that write it: that of the run's beginning."""
+    prompt_number: int = 0
+    """Index of the prompt among those of the model."""
 
 
 @dataclass(frozen=True, slots=True)

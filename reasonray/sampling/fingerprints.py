@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 
-from reasonray.config import Prompt, Sampling
+from reasonray.config import Sampling
 from reasonray.config.engines import Engine, VLLMEngine
+from reasonray.config.models import Asking
 from reasonray.engines import PRESENT_RULE
 from reasonray.records import content_hash
 
@@ -21,17 +22,17 @@ def is_present_rule(identity: str) -> bool:
     return identity.startswith(f"{PRESENT_RULE} ")
 
 
-def fingerprint(model: str, engine: Engine, identity: str, prompt: Prompt, sampling: Sampling) -> str:
+def fingerprint(model: str, engine: Engine, identity: str, asking: Asking, sampling: Sampling) -> str:
     """Return the fingerprint of rollouts. max_tokens, and whatever affects speed and cost only, is not part of it.
 
     Args:
         model: the model's reference, or its name on a server.
         engine: that runs it.
         identity: of its weights, by either rule.
-        prompt: of the job.
+        asking: prompts and temperatures of the job.
         sampling: of the job.
     """
-    asked = prompt.model_dump_json(), sampling.identity()
+    asked = asking.identity(), sampling.identity()
     if not is_present_rule(identity):
         return content_hash(model, identity, *asked)
     settings = json.dumps(engine.text_settings(), sort_keys=True, default=str)

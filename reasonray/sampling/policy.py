@@ -37,15 +37,16 @@ class ProblemState:
 
 
 def assign_problems(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """Return teacher → the problems that it samples, by the teachers' shares.
+    """Return teacher → the problems that it samples, by the teachers' shares; none for the "unsolved".
 
     The hashes of problem ids lie on a circle. Each teacher has an arc as long as its share, and each arc starts where
     the one before it ends.
     """
-    starts = accumulate((teacher.share for teacher in teachers), initial=0.0)
+    shares = [0.0 if teacher.share == "unsolved" else teacher.share for teacher in teachers]
+    starts = accumulate(shares, initial=0.0)
     return {
-        teacher.name: [problem for problem in train if (hash_fraction(problem.id) - start) % 1.0 < teacher.share]
-        for teacher, start in zip(teachers, starts, strict=False)
+        teacher.name: [problem for problem in train if (hash_fraction(problem.id) - start) % 1.0 < share]
+        for teacher, share, start in zip(teachers, shares, starts, strict=False)
     }
 
 

@@ -9,8 +9,9 @@ from datetime import date
 from enum import StrEnum
 from typing import NamedTuple
 
-from reasonray.config import Policy, Prompt, PromptedModel, Sampling
+from reasonray.config import Policy, PromptedModel, Sampling
 from reasonray.config.engines import Engine
+from reasonray.config.models import Asking
 from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
@@ -64,12 +65,12 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class SamplingJob:
-    """Problems to sample, and the model, prompt, sampling parameters and policy to sample them with."""
+    """Problems to sample, and the model, prompts, sampling parameters and policy to sample them with."""
 
     name: str
     """Of the teacher or of the model under evaluation; the rollouts carry it."""
     problems: Sequence[Problem]
-    prompt: Prompt
+    asking: Asking
     sampling: Sampling
     policy: Policy
     ledger: Ledger
@@ -95,7 +96,7 @@ class SamplingJob:
         return SamplingJob(
             name,
             problems,
-            prompted.prompt,
+            prompted.asking,
             prompted.sampling,
             policy,
             ledger,
@@ -116,7 +117,7 @@ class ResolvedJob:
     """Of the model's weights."""
     fingerprint: str
     """Hash of model, weights, prompt and sampling parameters except max_tokens."""
-    prompt: Prompt
+    asking: Asking
     sampling: Sampling
     policy: Policy
     ledger: Ledger
@@ -134,8 +135,8 @@ class ResolvedJob:
             job.spec.model,
             job.spec.revision,
             identity,
-            fingerprint(spec.model, spec.engine, identity, job.prompt, job.sampling),
-            job.prompt,
+            fingerprint(spec.model, spec.engine, identity, job.asking, job.sampling),
+            job.asking,
             job.sampling,
             job.policy,
             job.ledger,
@@ -146,7 +147,15 @@ class ResolvedJob:
 
     def request(self, problem: Problem, sample: int) -> SampleRequest:
         """Return the request for one sample."""
-        return SampleRequest(problem, sample, self.seed_of(problem, sample), self.prompt, self.sampling, self.today)
+        return SampleRequest(
+            problem,
+            sample,
+            self.seed_of(problem, sample),
+            self.asking.prompt(problem.source, sample),
+            self.asking.sampling(self.sampling, sample),
+            self.today,
+            self.asking.prompt_number(problem.source, sample),
+        )
 
     def seed_of(self, problem: Problem, sample: int) -> int:
         """Return the 63-bit seed of one sample, a hash: no two samples of a run share a random stream."""
@@ -311,6 +320,7 @@ def make_rollout(
         sample=request.sample,
         seed=request.seed,
         resample=resample,
+        prompt=request.prompt_number,
         opening=completion.opening,
         completion=completion.text,
         finish=completion.finish,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
 
 from reasonray import problems
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.checkers import find_checker, own, sandbox
 from reasonray.checkers.pool import refuse_faulty
-from reasonray.config import UserError
-from reasonray.records import Split
+from reasonray.config import Teacher, UserError
+from reasonray.records import Problem, Split
 from reasonray.sampling.compaction import compacting
 from reasonray.sampling.policy import assign_problems
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
-from reasonray.sampling.work import Counts, SamplingJob
+from reasonray.sampling.work import Counts, ResolvedJob, SamplingJob
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 
@@ -82,27 +85,47 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
     if not run.config.teachers:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
-    jobs = _jobs(run)
+    assigned = assign_problems(run.config.teachers, run.problems(Split.TRAIN))
+    first = [
+        _job(run, teacher, assigned[teacher.name]) for teacher in run.config.teachers if teacher.share != "unsolved"
+    ]
+    result = SamplingResult()
     with compacting(run.ledger), pool_for(run, pool) as replicas:
-        result = run_jobs(run, "sample", jobs, replicas, budget=run.config.budget, spent=_spent(run))
-    _print_result(run, jobs, result)
+        for jobs in chain([first], _cascade(run, first)):
+            added = run_jobs(run, "sample", jobs, replicas, budget=run.config.budget, spent=_spent(run))
+            _print_result(run, jobs, added)
+            result = result.followed_by(added)
+            if added.exhausted:
+                break
     return result
 
 
-def _jobs(run: Run) -> list[SamplingJob]:
-    problems_by_teacher = assign_problems(run.config.teachers, run.problems(Split.TRAIN))
-    return [
-        SamplingJob.of(
-            run,
-            teacher.name,
-            teacher,
-            problems_by_teacher[teacher.name],
-            run.config.policy,
-            run.ledger,
-            earlier_max_tokens=run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset(),
-        )
-        for teacher in run.config.teachers
-    ]
+def _job(run: Run, teacher: Teacher, problems: Sequence[Problem]) -> SamplingJob:
+    earlier = run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset()
+    return SamplingJob.of(
+        run, teacher.name, teacher, problems, run.config.policy, run.ledger, earlier_max_tokens=earlier
+    )
+
+
+def _cascade(run: Run, before: Sequence[SamplingJob]) -> Iterator[list[SamplingJob]]:
+    """Yield the jobs of teachers that get the unsolved problems: each when those before it are done."""
+    jobs = list(before)
+    for teacher in run.config.teachers:
+        if teacher.share == "unsolved":
+            jobs.append(_job(run, teacher, _unsolved(run, jobs)))
+            yield [jobs[-1]]
+
+
+def _unsolved(run: Run, jobs: Sequence[SamplingJob]) -> list[Problem]:
+    """Return the train problems of which no job has a correct sample."""
+    train = run.problems(Split.TRAIN)
+    arrays = run.ledger.sample_arrays([problem.id for problem in train])
+    solved = np.zeros(len(train), bool)
+    for job in jobs:
+        identity = run.model_identity(job.spec.model, job.spec.revision)
+        if identity and (samples := arrays.get(ResolvedJob.of(run, job, identity).fingerprint)):
+            solved |= samples.num_correct > 0
+    return [problem for problem, is_solved in zip(train, solved.tolist(), strict=True) if not is_solved]
 
 
 def _spent(run: Run) -> Spent:

@@ -11,24 +11,19 @@ Prints one line of JSON.
 
 import atexit
 import json
-import os
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 import ray.util.state
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig
 from ray.util.placement_group import placement_group_table
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -39,10 +34,6 @@ from reasonray.stages.sample import sample
 from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_scripted_config
 
-COMMANDS = (
-    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
-    *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter"),
-)
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -134,15 +125,20 @@ def labels(root: Path) -> dict[str, Any]:
 
 
 def autoscaler(root: Path) -> dict[str, Any]:
-    workers = {"gpu": {"resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 1}}
-    with autoscaling_cluster(workers):
-        raw = a_scripted_config(root, train=30, samples=4, engine={"seconds": 0.1}).model_dump(mode="json")
-        one = raw["teachers"][0] | {"gpus": 1, "cpus": 1, "replicas": [1, 3]}
-        raw["teachers"] = [one | {"name": "one"}, one | {"name": "two", "model": "another"}]
-        run = begin_or_resume(parse(raw))
-        with ReplicaPool(run) as pool:
-            result = sample(run, pool)
-        last = run.events.read("sample")[-1]
+    cluster = start_nodes()
+    config = ClusterConfig(
+        node_group_configs=[NodeGroupConfig(name="gpu", resources={"GPU": 1, "CPU": 2}, max_count=1)]
+    )
+    ray._private.worker.global_worker.gcs_client.report_cluster_config(config.SerializeToString())
+    raw = a_scripted_config(root, train=30, samples=4, engine={"seconds": 0.1}).model_dump(mode="json")
+    one = raw["teachers"][0] | {"gpus": 1, "cpus": 1, "replicas": [1, 3]}
+    raw["teachers"] = [one | {"name": "one"}, one | {"name": "two", "model": "another"}]
+    run = begin_or_resume(parse(raw))
+    with ThreadPoolExecutor() as thread:
+        sampling = thread.submit(sample, run)
+        add_a_node_on_demand(cluster, run)  # only the main thread may start one
+        result = sampling.result()
+    last = run.events.read("sample")[-1]
     teachers = Counter(run.ledger.read(["teacher"])["teacher"].to_pylist())
     return {
         "rollouts": dict(teachers),
@@ -151,60 +147,22 @@ def autoscaler(root: Path) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def autoscaling_cluster(workers: dict[str, Any]) -> Iterator[None]:
-    """A cluster whose autoscaler starts nodes as processes on this machine. It touches no other Ray of the machine."""
-    head_type = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
-    config = {
-        "cluster_name": "fake_multinode",
-        "max_workers": 4,
-        "upscaling_speed": 1.0,
-        "idle_timeout_minutes": 10,
-        "provider": {"type": "fake_multinode", "launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
-        "available_node_types": workers | {"ray.head.default": head_type},
-        "head_node_type": "ray.head.default",
-        **{section: {} for section in ("docker", "auth", "file_mounts")},
-        **{commands: [] for commands in COMMANDS},
-    }
-    with socket.socket() as probe, tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        json.dump(config, file)
-        file.flush()
-        probe.close()
-        command = [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
-        command += [f"--autoscaling-config={file.name}", f"--object-store-memory={100 << 20}"]
-        environment = os.environ | {
-            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-            "RAY_FAKE_CLUSTER": "1",
-            "RAY_enable_autoscaler_v2": "1",
-            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
-            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-        }
-        log = Path(file.name).with_suffix(".log")
-        with log.open("w") as output:
-            head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-        try:
-            while "Ray runtime started" not in log.read_text():
-                assert head.poll() is None, log.read_text()
-                time.sleep(0.5)
-            ray.init(address=f"127.0.0.1:{port}", log_to_driver=False)
-            yield
-        finally:
-            ray.shutdown()
-            processes = [head_process := psutil.Process(head.pid), *head_process.children(recursive=True)]
-            for process in processes:
-                process.kill()
-            log.unlink()
+def add_a_node_on_demand(cluster: Cluster, run: Run) -> None:
+    """Play an autoscaler that may add one node, some seconds after a replica waits for it."""
+    while not run.events.read("replica"):
+        time.sleep(0.5)
+    time.sleep(3)
+    cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=100 << 20)
 
 
-def start_nodes(*nodes: dict[str, Any]) -> None:
+def start_nodes(*nodes: dict[str, Any]) -> Cluster:
     """Connect to a cluster of a head without GPUs and the given nodes."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
     for node in nodes:
         cluster.add_node(num_cpus=2, object_store_memory=100 << 20, **node)
     ray.init(address=cluster.address, log_to_driver=False)
     atexit.register(cluster.shutdown)
+    return cluster
 
 
 def main() -> None:

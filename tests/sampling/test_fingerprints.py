@@ -7,6 +7,7 @@ from typing import Any
 from reasonray import engines
 from reasonray.config import EndpointEngine, Prompt, Sampling, ScriptedEngine, VLLMEngine
 from reasonray.config.engines import Engine
+from reasonray.config.models import Asking
 from reasonray.records import content_hash
 from reasonray.sampling.fingerprints import fingerprint
 
@@ -16,14 +17,14 @@ def endpoint(**settings: Any) -> EndpointEngine:
 
 
 def present(engine: Engine, model: str, directory: Path | None = None) -> str:
-    return fingerprint(model, engine, engines.identity(engine, directory), Prompt(), Sampling())
+    return fingerprint(model, engine, engines.identity(engine, directory), Asking((Prompt(),)), Sampling())
 
 
 def test_a_run_goes_on_by_the_rule_that_it_began_with() -> None:
     for engine in (ScriptedEngine(kind="scripted"), endpoint()):
         first = engines.first_identity(engine, None)
         asked = Prompt().model_dump_json(), Sampling().identity()
-        assert fingerprint("m", engine, first, Prompt(), Sampling()) == content_hash("m", first, *asked)
+        assert fingerprint("m", engine, first, Asking((Prompt(),)), Sampling()) == content_hash("m", first, *asked)
         assert present(engine, "m") != content_hash("m", first, *asked)
 
 
@@ -58,7 +59,7 @@ def test_a_server_may_move_and_must_serve_the_same_model_in_the_same_way() -> No
 def test_prompt_and_sampling_are_part_of_both_rules_and_the_limit_of_neither() -> None:
     engine = endpoint()
     for identity in (engines.identity(engine, None), engines.first_identity(engine, None)):
-        before = fingerprint("m", engine, identity, Prompt(), Sampling())
-        assert fingerprint("m", engine, identity, Prompt(), Sampling(max_tokens=7)) == before
-        assert fingerprint("m", engine, identity, Prompt(system="x"), Sampling()) != before
-        assert fingerprint("m", engine, identity, Prompt(), Sampling(top_k=5)) != before
+        before = fingerprint("m", engine, identity, Asking((Prompt(),)), Sampling())
+        assert fingerprint("m", engine, identity, Asking((Prompt(),)), Sampling(max_tokens=7)) == before
+        assert fingerprint("m", engine, identity, Asking((Prompt(system="x"),)), Sampling()) != before
+        assert fingerprint("m", engine, identity, Asking((Prompt(),)), Sampling(top_k=5)) != before

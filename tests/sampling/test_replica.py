@@ -13,7 +13,7 @@ import pytest
 from pyarrow import fs
 
 from reasonray.config import Failures, Fixed, Policy, UntilCorrect
-from reasonray.engines.protocol import Completion, SampleRequest
+from reasonray.engines.protocol import Completion
 from reasonray.records import Finish, Outcome, Problem
 from reasonray.sampling.ledger_writer import LedgerWriter
 from reasonray.sampling.replica import Replica, WrongModel
@@ -71,7 +71,7 @@ def a_replica(run: Run) -> Replica:
 def resolved(run: Run, policy: Policy | None = None, ledger: Ledger | None = None) -> ResolvedJob:
     teacher = run.config.teachers[0]
     spec, policy = EngineSpec.of(run, teacher), policy or Fixed(samples=1)
-    job = SamplingJob("teacher", [], teacher.prompt, teacher.sampling, policy, ledger or run.ledger, spec)
+    job = SamplingJob("teacher", [], teacher.asking, teacher.sampling, policy, ledger or run.ledger, spec)
     return ResolvedJob.of(run, job, "scripted")
 
 
@@ -123,7 +123,7 @@ def test_an_answer_is_checked_and_stored_with_what_the_prompt_opened(tmp_path: P
     run = begin_or_resume(a_scripted_config(tmp_path))
     teacher, problem = run.config.teachers[0], a_problem()
     job = ResolvedJob.of(run, SamplingJob.of(run, "teacher", teacher, [], Fixed(samples=1), run.ledger), "weights")
-    request = SampleRequest(problem, 0, 1, job.prompt, job.sampling)
+    request = job.request(problem, 0)
     completion = Completion("So it is 6 * 7, and \\boxed{42}", Finish.STOP, opening="<think>\n")
     verdict = asyncio.run(a_replica(run)._check(problem, completion))
     assert (verdict.outcome, verdict.detail) == (Outcome.NO_ANSWER, "the reasoning never ends")

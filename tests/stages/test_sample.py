@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reasonray.config import Config, UserError
+from reasonray.config import Config, UserError, parse
 from reasonray.records import Finish, Outcome, Rollout
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.sample import sample
@@ -239,3 +239,19 @@ def test_a_busy_replica_releases_problems_that_it_has_not_started(ray_cluster: N
     assert committed_twice(run) == 0
     last = run.events.read("sample")[-1]
     assert last["idle_fraction"] < 0.25, "no replica waits long while the other has problems left"
+
+
+def test_a_teacher_of_the_unsolved_gets_what_those_before_it_did_not_solve(ray_cluster: None, tmp_path: Path) -> None:
+    raw = a_scripted_config(tmp_path, train=40, samples=4).model_dump(mode="json")
+    first = raw["teachers"][0] | {"name": "small", "prompts": [{}, {"system": "Think twice."}], "prompt": {}}
+    del first["prompt"]
+    raw["teachers"] = [first, raw["teachers"][0] | {"name": "large", "model": "larger", "share": "unsolved"}]
+    run = sampled(parse(raw))
+    rollouts = read_rollouts(run)
+    small, large = ([rollout for rollout in rollouts if rollout.teacher == name] for name in ("small", "large"))
+    solved = {rollout.problem.id for rollout in small if rollout.verdict.outcome is Outcome.CORRECT}
+    assert 0 < len(solved) < 40
+    assert {rollout.problem.id for rollout in large} == {rollout.problem.id for rollout in small} - solved
+    assert len(large) == 4 * (40 - len(solved))
+    assert [rollout.prompt for rollout in small] == [rollout.sample % 2 for rollout in small]
+    assert sampled(parse(raw)).ledger.count() == len(rollouts), "again, nothing is added"

@@ -1,0 +1,67 @@
+"""Asking in several ways: prompts and temperatures in turn, a prompt per source."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonray.config import ConfigError, Prompt, Sampling, parse
+from reasonray.config.models import Asking
+from tests.factories import a_minimal_config
+
+ONE, TWO, THREE = (Prompt(template=f"{number}: {{question}}") for number in (1, 2, 3))
+
+
+@given(st.integers(1, 5), st.integers(0, 4), st.integers(1, 4))
+def test_every_way_is_used_alike(prompts: int, temperatures: int, times: int) -> None:
+    asked = tuple(Prompt(template=f"{number}: {{question}}") for number in range(prompts))
+    asking = Asking(asked, tuple(number / 10 for number in range(temperatures)))
+    used = [
+        (asking.prompt("s", sample).template, asking.sampling(Sampling(), sample).temperature)
+        for sample in range(times * asking.ways)
+    ]
+    assert len(set(used)) == asking.ways
+    assert {used.count(way) for way in used} == {times}
+    numbers = [asking.prompt_number("s", sample) for sample in range(len(used))]
+    assert [asked[number].template for number in numbers] == [template for template, _ in used]
+
+
+def test_a_source_may_have_its_own_prompt() -> None:
+    asking = Asking((ONE, TWO), by_source={"code": THREE})
+    assert [asking.prompt("code", sample) for sample in range(3)] == [THREE] * 3
+    assert [asking.prompt("math", sample) for sample in range(3)] == [ONE, TWO, ONE]
+
+
+def test_one_prompt_has_the_identity_that_stored_rollouts_have() -> None:
+    assert Asking((ONE,)).identity() == ONE.model_dump_json()
+    identities = [
+        Asking((ONE,)).identity(),
+        Asking((ONE, TWO)).identity(),
+        Asking((TWO, ONE)).identity(),
+        Asking((ONE,), (0.5,)).identity(),
+        Asking((ONE,), by_source={"code": TWO}).identity(),
+    ]
+    assert len(set(identities)) == len(identities)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "policy", "message"),
+    [
+        ({"prompts": [{}, {}]}, {"samples": 3}, "policy.samples = 3 would use the 2 prompts and temperatures"),
+        ({"temperatures": [0.5, 1.0], "prompts": [{}, {}]}, {"samples": 6}, "make it a multiple of 4"),
+        ({"prompts": [{}], "prompt": {"system": "s"}}, {}, "has both prompt and prompts"),
+        ({"temperatures": [0.5], "sampling": {"temperature": 1.0}}, {}, "has both sampling.temperature"),
+        ({"prompt_by_source": {"nowhere": {}}}, {}, "no source is called 'nowhere'; there are generated"),
+        ({"share": "unsolved"}, {}, "no teacher comes before it"),
+        ({"share": "solved"}, {}, "share"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, teacher: dict[str, object], policy: dict[str, object], message: str
+) -> None:
+    raw = a_minimal_config(tmp_path).model_dump(mode="json", exclude_unset=True)
+    raw["teachers"][0] |= teacher
+    raw["policy"] = {"kind": "fixed"} | policy
+    with pytest.raises(ConfigError, match=message):
+        parse(raw)
