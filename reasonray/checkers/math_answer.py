@@ -15,7 +15,7 @@ from fractions import Fraction
 from reasonray.answers import ExtractedAnswer
 from reasonray.checkers import notation, numbers
 from reasonray.checkers.checker import Checker, Finding
-from reasonray.checkers.mathematics import Comparison, Tree, Unreadable, measured, parse, real_constant
+from reasonray.checkers.mathematics import Comparison, Tree, Unreadable, measured, named_value, parse, real_constant
 from reasonray.records import Outcome, Problem
 
 _MAX_CHARACTERS = 4000
@@ -94,12 +94,13 @@ class MathAnswer(Checker):
 
 
 def value_of(formula: str) -> numbers.Number | None:
-    """Return the value of a formula to 30 digits, or None if it is not a finite real number."""
+    """Return the value that a text states to 60 digits, or None if it states no finite real number."""
     try:
-        tree, unit = measured(parse(formula))
+        stated = named_value(parse(formula))
     except Unreadable:
         return None
-    value = real_constant(tree)
+    tree, unit = measured(stated) if stated else (None, "")
+    value = real_constant(tree) if tree else None
     return None if value is None else numbers.Number(Fraction(str(value)), percent=unit == "%", unit=unit.strip("%"))
 
 

@@ -1,6 +1,6 @@
 """Normalisation of notation: unicode, LaTeX spacing and text commands, math delimiters, units, surrounding prose.
 
-Nothing here computes. `tidy` returns LaTeX, `flat` plain characters, `formula` the formula in a prose answer.
+Nothing here computes. `tidy` returns LaTeX, `flat` plain characters, `words` words in one case.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ _SPACING = re.compile(
 )
 _DEGREES = re.compile(r"\^\s?(?:\{\s?\\circ\s?\}|\\circ(?![A-Za-z]))|\\degree\b")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|bf|rm)\s?\{([^{}]*)\}")
-_INLINE = re.compile(r"\$\$?([^$]{1,2000})\$\$?|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL)
 _CHOOSE = re.compile(r"\{([^{}]{1,80})\\choose([^{}]{1,80})\}")
-_UNIT_BEHIND = re.compile(r"\s*([A-Za-z][A-Za-z /]{0,30}?)\s*(\^\s?\{?\d\}?)?[\s.,]*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 _DEEPEST = 4
@@ -50,16 +48,6 @@ HEDGES = re.compile(
     r"|(?:\\approx|≈|=|:)\s*)+",
     re.IGNORECASE,
 )
-CHANGES_VALUE = re.compile(
-    r"\b(?:not|neither|nor|less|more|fewer|greater|larger|smaller|least|most|between|twice|thrice|half|double|times|than"
-    r"|plus|minus|squared|cubed|unknown|close|near|nearly|almost|under|over|above|below|without|except|but|wrong"
-    r"|incorrect|wait|actually|maybe|perhaps|impossible|undefined|any|every|no|cannot|factorial|mod|modulo"
-    r"|multiples?|divisible|factor|divisor|power|root|logarithm|prime|range|some|up|within|outside|inside|to|hundred"
-    r"|hundreds|possibly|probably|or|and|out|over|divided|choose|halves|thirds|fourths|fifths|sixths|sevenths|eighths"
-    r"|ninths|tenths|hundredths|thousandths|thousand|million|billion|trillion|dozen|nd|th|st|rd|pi|sqrt|sin|cos|tan|log"
-    r"|ln|is|am|pm)\b",
-    re.IGNORECASE,
-)
 _REASON = r"because|since|as|using|found|obtained|in (?:total|all)|i\.e\."
 _CONSEQUENCE = r"(?:and )?(?:which|so|giving|hence|thus|therefore)"
 TAIL = re.compile(
@@ -68,11 +56,6 @@ TAIL = re.compile(
     re.IGNORECASE,
 )
 RETRACTED = re.compile(r"\b(?:but|wait|wrong|incorrect|actually|rather|instead|mistake|no|or)\b", re.IGNORECASE)
-_RULED_OUT = re.compile(r"\s*[,(]\s*not\b", re.IGNORECASE)
-_JOINT = re.compile(r"\s*(?:,|;|,?\s*and|,?\s*or)\s*", re.IGNORECASE)
-_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
-_AND = re.compile(r"(?<![\\A-Za-z])(?:,\s*)?(?:and|or)(?![A-Za-z])", re.IGNORECASE)
-_WORD = re.compile(r"(?<![\\A-Za-z{_^])[A-Za-z]{2,}(?![A-Za-z(_^])")
 _MATH_WORDS = frozenset(
     (
         "sin",
@@ -94,9 +77,6 @@ _MATH_WORDS = frozenset(
         "gcd",
         "lcm",
     )
-)
-_SHORT_WORDS = frozenset(
-    "is of the for so as in to by not but at we it if no on an be all its was are has can per via".split()  # noqa: SIM905
 )
 
 
@@ -159,25 +139,6 @@ def without_tail(text: str) -> str:
     return text[: cut.start()] if cut and not RETRACTED.search(text, cut.start()) else text
 
 
-def formula(text: str) -> str | None:
-    """Return the one formula (or list of formulas) that a prose answer states, or None if it states none or hedges.
-
-    "approximately $5$", "$x = 1$ and $y = 2$" and "5, because …" state one; "not $5$", "less than 5" and "5, no, 6" do
-    not.
-    """
-    text = tidy(text)
-    segments = list(_INLINE.finditer(text))
-    if segments:
-        return _segment(text, segments)
-    text = _PI.sub(r"\\pi ", _AND.sub(",", flat(text)))
-    text = re.sub(r"^\s*,|(?<=,)\s*,", "", re.sub(r"^\s*(?:either|both)\b", "", text, flags=re.IGNORECASE))
-    text = text[hedge.end() :] if (hedge := HEDGES.match(text)) else text
-    for word in _WORD.finditer(text):
-        if _is_foreign(word.group()):
-            return _before_tail(text, word.start())
-    return text or None
-
-
 def balanced(text: str) -> bool:
     """Return whether the braces balance."""
     depth = 0
@@ -186,47 +147,6 @@ def balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
-
-
-def _segment(text: str, segments: list[re.Match[str]]) -> str | None:
-    first = segments[0]
-    if CHANGES_VALUE.search(text, 0, first.start()):
-        return None
-    kept = [first]
-    for segment in segments[1:]:
-        if not _JOINT.fullmatch(text, kept[-1].end(), segment.start()):
-            break
-        kept.append(segment)
-    tail = text[kept[-1].end() :]
-    if not _is_harmless(tail):
-        return None
-    stated = tidy(", ".join(next(filter(None, segment.groups())) for segment in kept))
-    cut = TAIL.search(tail)
-    unit = _UNIT_BEHIND.fullmatch(tail[: cut.start()] if cut else tail)
-    return rf"{stated}\text{{ {unit[1]}}}{unit[2] or ''}" if unit else stated
-
-
-def _before_tail(text: str, at: int) -> str | None:
-    """Return the text before the first word that is not of a formula, or None if the rest changes the value."""
-    head = text[:at].rstrip(" ,;:(")
-    rest = text[len(head) :]
-    return head if head and _is_harmless(rest) else None
-
-
-def _is_harmless(tail: str) -> bool:
-    """Return whether the text after a formula leaves its value unchanged: a unit, a reason, a rejected value."""
-    if cut := TAIL.search(tail):
-        reason = tail[cut.start() :]
-        if RETRACTED.search(reason) and not _RULED_OUT.match(reason):
-            return False
-        tail = tail[: cut.start()]
-    tail = re.sub(r"(?<=[A-Za-z])\^\{?\d\}?", "", tail)  # the square of a unit
-    return not CHANGES_VALUE.search(tail) and not re.search(r"[\d$\\]|[-–—+*=<>]", tail)
-
-
-def _is_foreign(word: str) -> bool:
-    folded = word.casefold()
-    return folded not in _MATH_WORDS and (len(word) > 3 or folded in _SHORT_WORDS)
 
 
 def _closes_last(text: str) -> bool:

@@ -5,16 +5,14 @@ Without a tolerance only the equal number is correct. A formula counts by its va
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from math import isfinite
 
-from reasonray.checkers import notation, numbers
+from reasonray.checkers import numbers
 from reasonray.checkers.checker import Checker, Finding
 from reasonray.checkers.math_answer import value_of
 from reasonray.records import Outcome, Problem
 
-_ASSIGNED = re.compile(r"^\\?[A-Za-z]\w*(?:_\{?\w+\}?)?\s*(?:=|\\approx\b|≈)\s*")
 _TOLERANCES = ("absolute_tolerance", "relative_tolerance")
 
 
@@ -42,8 +40,7 @@ class Numeric(Checker):
         """Compare the value of a formula."""
         if reason := self.unverifiable(problem):
             return Finding(Outcome.UNVERIFIABLE, reason)
-        formula = _ASSIGNED.sub("", notation.formula(answer) or "")
-        number = (numbers.read(formula) or value_of(formula)) if formula else None
+        number = value_of(answer)
         return _within(problem, number) if number else Finding(Outcome.WRONG, "states no number")
 
 

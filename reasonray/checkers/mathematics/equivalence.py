@@ -608,6 +608,13 @@ def _stated_value(tree: Relation, comparison: Comparison, *, is_gold: bool) -> T
     return exact[-1]
 
 
+def named_value(tree: Tree) -> Tree | None:
+    """Return the value that `x = 5` states, or the tree if it is no relation; None for other relations."""
+    if not isinstance(tree, Relation):
+        return tree
+    return _stated_value(tree, Comparison(), is_gold=False) if _name(tree) else None
+
+
 def _is_expression_name(tree: Tree | None) -> bool:
     """Return whether a left side names what its right side states: m + n, sin 2x, AB, P(A); not x + 40 or 2x."""
     if tree is None or isinstance(tree, Ratio):
