@@ -82,6 +82,7 @@ _TYPESETTING = re.compile(
 _LEFT_DOT = re.compile(r"\\(?:left|right)\s?\.")
 _COLOUR = re.compile(r"\\(?:textcolor|colorbox)\s?\{[^{}]*\}|\\color\s?\{[^{}]*\}")
 _THOUSANDS = re.compile(r"(?<![\d.,}])(\d{1,3})((?:(?:,?\\!\s*,?|\{,\}\s?|\\,|,\\[,;: ]|\\ |\\:|~)\d{3})+)(?!\d)")
+_CHOOSE = re.compile(r"\{([^{}]{1,80})\\choose([^{}]{1,80})\}")
 _EMPTY_BASE = re.compile(r"\{\}\s*(?=[_^])")
 _DELIMITERS = re.compile(r"\$\$|\\[()\[\]](?!\s?\d*(?:pt|em|ex)\b)")
 _MONEY = re.compile(r"\\\$|\$(?=\s?[-+]?\d)|(?<=[-+])\$(?=\d)|[€£¥]")
@@ -147,7 +148,7 @@ def _normalised(text: str) -> str:
         text = _TYPESETTING.sub(" ", text)
         text = _THOUSANDS.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
         text = text.replace("{,}", ",").replace(r"\!", "")
-        text = _EMPTY_BASE.sub(" ", text)
+        text = _CHOOSE.sub(r"\\binom{\1}{\2}", _EMPTY_BASE.sub(" ", text))
     return text
 
 

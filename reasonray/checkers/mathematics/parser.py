@@ -56,7 +56,9 @@ _UNIT_LETTERS: Final = {
     **{letter: letter for letter in "mgslh"},
     **{"N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere", "K": "kelvin"},
 }
+_UNIT_COMMANDS: Final = {"min": "min", "sec": "s", "Omega": "ohm"}
 _MAX_POSTFIXES: Final = 6
+_MAX_WORDS: Final = 3
 _SUMS: Final = {"sum": "sum", "prod": "product", "bigcup": "union", "bigcap": "intersection"}
 _MATRICES: Final = frozenset("matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix smallmatrix array".split())  # noqa: SIM905
 _BLOCKS: Final = frozenset("cases aligned align gathered gather split dcases equation multline".split())  # noqa: SIM905
@@ -256,7 +258,7 @@ class _Parser:
         return not rest or (self.word(1) == "is" and self.word(2) in ("about", "approximately", "roughly"))
 
     def item(self) -> Tree:
-        if phrase := self.phrase():
+        if phrase := self.phrase() or self.text_alone():
             return phrase
         self.hedges()
         if (sign := _RELATIONS.get(self.text())) and self.text():
@@ -279,6 +281,18 @@ class _Parser:
                 return Words(phrase)
             words.pop()
         return None
+
+    def text_alone(self) -> Tree | None:
+        """Parse an item that is one to three words and nothing else."""
+        count = 0
+        while self.word(count) and self.word(count) not in ("and", "or"):
+            count += 1
+        ends = self.peek(count) is None or self.text(count) in (",", ";", ")", "}") or self.word(count) in ("and", "or")
+        words = [self.word(at) for at in range(count)]
+        if not (0 < count <= _MAX_WORDS and ends and all(word[0].isalpha() for word in words)):
+            return None
+        self.at += count
+        return Words(" ".join(words))
 
     def hedges(self) -> None:
         while self.word() in vocabulary.HEDGES and self.peek(1) is not None and self.text(1) not in (",", ")", "}"):
@@ -365,7 +379,7 @@ class _Parser:
                 if factor is None:
                     raise self.fault("a unit is missing")
                 parts.append("/" + factor)
-            elif self.accept("cdot", "*"):
+            elif self.accept("cdot", "*") or (self.text() == "-" and units.is_known(first) and self._skip()):
                 factor = self.unit_factor(is_first=False)
                 if factor is None:
                     raise self.fault("a unit is missing")
@@ -402,9 +416,12 @@ class _Parser:
             return self.unit_power(_UNIT_LETTERS[token.text])
         if token.kind == "command" and token.text == "circ":
             raise self.fault("a degree sign without a value")
-        if token.kind == "command" and token.text in ("min", "Omega"):
+        if token.kind == "command" and token.text in _UNIT_COMMANDS and (token.upright or token.text == "Omega"):
             self.at += 1
-            return self.unit_power({"min": "min", "Omega": "ohm"}[token.text])
+            return self.unit_power(_UNIT_COMMANDS[token.text])
+        if self.word() == "in" and not self.word(1) and self.kind(1) not in ("number", "letter"):
+            self.at += 1
+            return self.unit_power("in")
         if token.kind != "word":
             return None
         return self.noun_phrase() if is_first or not units.is_known(token.text) else self.known_unit()
@@ -469,6 +486,9 @@ class _Parser:
             return terms[0]
         if isinstance(terms[0], Words) or not all(map(is_value, terms)):
             raise self.fault("a colon between other things than numbers")
+        if self.word() in ("am", "pm") and all(isinstance(term, Number) for term in terms) and len(terms) == 2:
+            hour, minute = (int(term.value) for term in terms if isinstance(term, Number))
+            return Clock(hour, minute, self.next().text.casefold())
         return Ratio(tuple(terms))
 
     def sets(self) -> Tree:
