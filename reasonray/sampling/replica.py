@@ -231,7 +231,7 @@ class Replica:
         spec, directory = self._spec, None
         if engines.needs_weights(spec.engine):
             self._set_phase("fetching the weights")
-            directory = await asyncio.to_thread(models.resolve, model, revision)
+            directory = await asyncio.to_thread(models.resolve, model, revision, self._set_phase)
         serves_another = self._engine is not None and self._served != (model, revision)
         if self._engine and serves_another and not (directory and await self._engine.swap(directory)):
             self._engine.close()
