@@ -16,8 +16,6 @@ from reasonray.store.schema import rollouts_to_table
 
 _RETRY_PAUSES = (1, 4, 16, 60, 120)
 """Seconds between the tries of a commit."""
-_ENDING_SECONDS = 2.0
-"""Age at which a rollout is committed when a stage is ending."""
 _ROW_BYTES = 500
 """Bytes of a rollout beside its texts."""
 _DEFAULTS = Storage()
@@ -57,17 +55,12 @@ class LedgerWriter:
         self._waiting.setdefault(ledger, []).append(rollout)
         self._waiting_bytes += _size(rollout)
 
-    def due(self, *, ending: bool = False) -> bool:
-        """Return whether enough rollouts are waiting, or have waited long enough, for a commit.
-
-        Args:
-            ending: whether the stage is ending, so that few rollouts are still to come: they are committed sooner.
-        """
+    def due(self) -> bool:
+        """Return whether enough rollouts are waiting, or have waited long enough, for a commit."""
         if not self.uncommitted:
             return False
-        longest = min(self._storage.commit_seconds, _ENDING_SECONDS) if ending else self._storage.commit_seconds
         is_large = self._waiting_bytes >= self._storage.commit_megabytes * 1e6
-        return is_large or self._clock() - self._oldest_at >= longest
+        return is_large or self._clock() - self._oldest_at >= self._storage.commit_seconds
 
     async def commit(self) -> None:
         """Commit all rollouts added so far. If this raises, they stay in the buffer for the next commit.

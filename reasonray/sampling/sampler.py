@@ -257,6 +257,7 @@ class SamplingLoop:
         self._polled_at = self._shown_at = -_CLUSTER_SECONDS
         self._waiting_since: dict[int, float] = {}
         """Group → when it began to wait for a node."""
+        self._reported_waiting_at = 0.0
         self._began_at: float | None = None
         """When the first replica was up."""
         self._accelerator_seconds = 0.0
@@ -419,15 +420,17 @@ class SamplingLoop:
         """Free what waiting groups cannot use, and report groups that wait for long, with what they wait for."""
         waiting = dict(self._scheduler.waiting())
         self._waiting_since = {group: self._waiting_since.get(group, now) for group in waiting}
-        for group, since in list(self._waiting_since.items()):
-            if now - since > _CLUSTER_SECONDS:
-                self._pool.stop_free()
+        if any(now - since > _CLUSTER_SECONDS for since in self._waiting_since.values()):
+            self._pool.stop_free()
+        if now - self._reported_waiting_at < _LONG_WAIT_SECONDS:
+            return
+        for group, since in self._waiting_since.items():
             if now - since > _LONG_WAIT_SECONDS:
-                self._waiting_since[group] = now
-                needs = missing_resources(self._groups[group].spec)
-                names, count = self._groups[group].names, waiting[group]
-                log_line("sample", f"{names}: {count} replica(s) wait {duration(now - since)} for a node: {needs}")
-                self._run.events.emit("waiting", group=names, replicas=count, needs=needs)
+                self._reported_waiting_at = now
+                names, needs = self._groups[group].names, missing_resources(self._groups[group].spec)
+                what = f"{waiting[group]} replica(s) of {names} wait for a node, {duration(now - since)} by now"
+                log_line("sample", f"{what}: {needs}")
+                self._run.events.emit("waiting", group=names, replicas=waiting[group], needs=needs)
 
     def _check_budget(self) -> None:
         if not self._exhausted and (limit := self._spent_now().exhausted(self._budget)):

@@ -2,8 +2,10 @@
 
     python tests/bench/chaos.py [--rollouts 20000] [--kills 50]
 
-A cluster of several nodes on this machine, jobs/sample.py as its driver, the scripted engine as the model. Every answer
-of an engine adds a line to a journal, so that rollouts lost in a kill are counted, too.
+A cluster of several nodes on this machine, jobs/sample.py as its driver, three scripted teachers with up to eight
+replicas, a run in an S3 store (moto), and an autoscaler as far as Ray's clients can tell: the nodes that it would add
+are started here, some seconds after others were killed. The limits on deaths are the defaults. Every answer of an
+engine adds a line to a journal, so that rollouts lost in a kill are counted, too.
 """
 
 from __future__ import annotations
@@ -27,9 +29,14 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.printing import print_figures
 from tests.bench.sums import write_sums
+from tests.s3_server import account, make_bucket, s3_server
 
 ROOT = Path(__file__).parent.parent.parent
 K = 10
+NODES = 4
+REPLICAS = 8
+BUCKET = "chaos"
+ROOT_OF_RUNS = f"s3://{BUCKET}/runs"
 
 
 def main() -> None:
@@ -45,6 +52,13 @@ def main() -> None:
 
 def chaos(scratch: Path, rollouts: int, kills: int, *, seed: int = 0, pause: float = 4.0) -> dict[str, Any]:
     """Sample rollouts under kills; return the numbers of lost, duplicated and wasted ones."""
+    with s3_server() as url:
+        os.environ |= account(url)
+        make_bucket(url, BUCKET)
+        return _chaos(scratch, rollouts, kills, seed, pause)
+
+
+def _chaos(scratch: Path, rollouts: int, kills: int, seed: int, pause: float) -> dict[str, Any]:
     from ray.cluster_utils import Cluster
 
     os.environ |= {
@@ -54,6 +68,7 @@ def chaos(scratch: Path, rollouts: int, kills: int, *, seed: int = 0, pause: flo
     }
     start = time.monotonic()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
+    report_autoscaler(cluster)
     chaos_run = ChaosRun(cluster, scratch, rollouts, kills, pause)
     try:
         chaos_run.kill_until_done(random.Random(seed), kills, pause)
@@ -61,6 +76,15 @@ def chaos(scratch: Path, rollouts: int, kills: int, *, seed: int = 0, pause: flo
         chaos_run.driver.kill()
         cluster.shutdown()
     return chaos_run.figures() | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def report_autoscaler(cluster: Any) -> None:
+    """Publish what an autoscaler publishes: that it may add nodes."""
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig
+
+    config = ClusterConfig(node_group_configs=[NodeGroupConfig(name="worker", resources={"CPU": 2}, max_count=NODES)])
+    GcsClient(address=cluster.address).report_cluster_config(config.SerializeToString())
 
 
 @dataclass
@@ -79,7 +103,7 @@ class ChaosRun:
     def __post_init__(self) -> None:
         self.journal = self.scratch / "journal"
         self.journal.mkdir()
-        self.nodes = [self.add_node() for _ in range(3)]
+        self.nodes = [self.add_node() for _ in range(NODES)]
         self.driver = self.start_driver()
 
     def add_node(self) -> Any:
@@ -88,16 +112,20 @@ class ChaosRun:
     def start_driver(self) -> subprocess.Popen[bytes]:
         """Start jobs/sample.py; after a kill the same command starts it again."""
         # With this latency and all slots of all replicas in use, sampling lasts somewhat longer than the kills.
-        seconds = 6 * 16 * self.kills * self.pause * 1.3 / self.rollouts
+        seconds = REPLICAS * 16 * self.kills * self.pause * 1.3 / self.rollouts
         rates = "kind='scripted', correct=0.4, endless=0.1, max_num_seqs=16"
         engine = f"{{{rates}, seconds={seconds:.4f}, journal='{self.journal}'}}"
+        teachers = [
+            f"{{name='{name}', model='{name}', gpus=0, cpus=1, share={share}, replicas={replicas}, engine={engine}}}"
+            for name, share, replicas in (("one", 0.4, [1, 3]), ("two", 0.3, [1, 3]), ("three", 0.3, [1, 2]))
+        ]
         arguments = [
             "jobs/configs/smoke.toml",
-            f"root={self.scratch}",
+            f"root={ROOT_OF_RUNS}",
             f"sources=[{{kind='files', train='{write_sums(self.scratch / 'sums.jsonl', self.rollouts // K)}'}}]",
             f"policy={{kind='fixed', samples={K}}}",
-            f"teachers=[{{model='scripted', gpus=0, cpus=1, replicas=[2, 6], engine={engine}}}]",
-            "failures={in_a_row=30, deaths=1000, hang_seconds=60}",
+            f"teachers=[{', '.join(teachers)}]",
+            "storage={commit_seconds=3}",
         ]
         environment = os.environ | {"RAY_ADDRESS": self.cluster.address, "RAY_AUTH_MODE": "disabled"}
         with (self.scratch / "driver.log").open("ab") as log:
@@ -111,13 +139,14 @@ class ChaosRun:
             self.kill_replica,
             self.kill_replica,
             self.kill_node,
+            self.kill_two_nodes,
             self.kill_driver,
         ]
         self.wait_for_rollouts(1)
         while self.killed.total() < kills and self.committed() < self.rollouts:
             time.sleep(dice.uniform(0.2, 2) * pause)
             kill = dice.choice(kinds)
-            in_flight = max(0, self.answered() - self.committed()) + 6 * 16
+            in_flight = max(0, self.answered() - self.committed()) + REPLICAS * 16
             if kill(dice):
                 self.killed[kill.__name__] += 1
                 self.in_flight += in_flight
@@ -133,9 +162,17 @@ class ChaosRun:
         return bool(replicas)
 
     def kill_node(self, dice: random.Random) -> bool:
-        node = self.nodes.pop(dice.randrange(len(self.nodes)))
-        self.cluster.remove_node(node, allow_graceful=False)
-        self.nodes.append(self.add_node())
+        return self.kill_nodes(dice, 1)
+
+    def kill_two_nodes(self, dice: random.Random) -> bool:
+        return self.kill_nodes(dice, 2)
+
+    def kill_nodes(self, dice: random.Random, count: int) -> bool:
+        for _ in range(count):
+            node = self.nodes.pop(dice.randrange(len(self.nodes)))
+            self.cluster.remove_node(node, allow_graceful=False)
+        time.sleep(self.pause / 2)  # an autoscaler needs a while
+        self.nodes += [self.add_node() for _ in range(count)]
         return True
 
     def kill_driver(self, dice: random.Random) -> bool:
@@ -157,7 +194,7 @@ class ChaosRun:
         from reasonray.store.ledger import Ledger
         from reasonray.store.storage import place
 
-        return Ledger(place(self.scratch / "smoke" / "rollouts"))
+        return Ledger(place(f"{ROOT_OF_RUNS}/smoke/rollouts"))
 
     def answered(self) -> int:
         """Return the number of answers that engines have generated."""
@@ -169,7 +206,10 @@ class ChaosRun:
 
         table = self.ledger().read(["id", "problem_id", "sample", "finish"])
         distinct = set(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
-        on_disk = sum(pq.read_metadata(segment.path).num_rows for segment in self.ledger().segments())
+        on_disk = sum(
+            pq.read_metadata(segment.path, filesystem=segment.filesystem).num_rows
+            for segment in self.ledger().segments()
+        )
         return {
             "rollouts": self.rollouts,
             "kills": dict(self.killed),

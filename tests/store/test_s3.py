@@ -2,14 +2,10 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,31 +18,9 @@ from reasonray.store.ledger import Ledger
 from reasonray.store.run import begin_or_resume, find_run
 from reasonray.store.storage import place
 from tests.factories import a_problem, a_rollout, a_scripted_config
+from tests.s3_server import account, make_bucket, s3_server
 
 pytestmark = pytest.mark.slow
-
-
-@contextmanager
-def s3_server(**environment: str) -> Iterator[str]:
-    """Start a server in a separate process, because a client in this one may hold the interpreter's lock."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    serve = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(serve, stderr=subprocess.DEVNULL, env=os.environ | environment)
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            break
-        except urllib.error.HTTPError:
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield url
-    server.terminate()
-    server.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +31,13 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _account(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in account(endpoint).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def bucket(endpoint: str, request: pytest.FixtureRequest) -> str:
-    name = request.node.name.replace("_", "-")[:40].strip("-")
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT")).close()
-    return name
+    return make_bucket(endpoint, request.node.name.replace("_", "-")[:40].strip("-"))
 
 
 def on_s3(bucket: str, tmp_path: Path) -> Config:
