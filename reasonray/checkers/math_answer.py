@@ -47,12 +47,13 @@ class MathAnswer(Checker):
         """Return the final answer of a response; a gold answer in sentences is found whole."""
         found = super().extract(problem, response)
         gold = problem.answer or ""
-        if not _SENTENCE.search(gold):
+        if not gold or (found and not _SENTENCE.search(gold)):
             return found
         gold, text = _one_line(gold), _one_line(response[-2 * len(gold) - 100 :])
         lead = text[: -len(gold)].rstrip("$* ")
         is_part = found is None or _one_line(found.text) in gold
-        if not (text.endswith(gold) and lead.endswith(_LEADS) and is_part):
+        is_whole = text == gold or (text.endswith(gold) and lead.endswith(_LEADS) and is_part)
+        if not (gold and is_whole):
             return found
         return ExtractedAnswer(problem.answer or "", "phrase", True)
 

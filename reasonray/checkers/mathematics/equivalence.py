@@ -599,7 +599,8 @@ def _stated_value(tree: Relation, comparison: Comparison, *, is_gold: bool) -> T
     stated = list(zip(("=", *tree.signs), tree.sides, strict=True))[1 if named else 0 :]
     exact = [side for sign, side in stated if side is not None and sign == "="]
     if not exact:
-        return stated[0][1]
+        first, *others = (side for _, side in stated if side is not None)
+        return None if not is_gold and any(_far_apart(first, side) for side in others) else first
     if len(exact) > 1 and _all(comparison.same(exact[0], side) for side in exact[1:]) is not True:
         return None
     rough = [side for sign, side in stated if side is not None and sign == "~"]
