@@ -47,15 +47,15 @@ class MathAnswer(Checker):
         """Return the final answer of a response; a gold answer in sentences is found whole."""
         found = super().extract(problem, response)
         gold = problem.answer or ""
-        if not gold or (found and not _SENTENCE.search(gold)):
+        in_sentences = bool(_SENTENCE.search(gold))
+        if not gold.strip() or (found and not in_sentences):
             return found
         gold, text = _one_line(gold), _one_line(response[-2 * len(gold) - 100 :])
         lead = text[: -len(gold)].rstrip("$* ")
         is_part = found is None or _one_line(found.text) in gold
-        is_whole = text == gold or (text.endswith(gold) and lead.endswith(_LEADS) and is_part)
-        if not (gold and is_whole):
-            return found
-        return ExtractedAnswer(problem.answer or "", "phrase", True)
+        if text == gold or (in_sentences and is_part and text.endswith(gold) and lead.endswith(_LEADS)):
+            return ExtractedAnswer(problem.answer or "", "whole gold answer", True)
+        return found
 
     def fast(self, problem: Problem, answer: str) -> Finding | None:
         """Decide what needs no algebra: numbers, the same notation, words."""
