@@ -24,7 +24,7 @@ _LEADS = ("answer is", "answer is:", "answer:", "####")
 """What may come before a gold answer in sentences, of which the rules find a part: the first, or the end of it."""
 _SENTENCE = re.compile(r"[A-Za-z]{2,} |[.?!]\s|\n")
 _NUMBER_FORMATS = ("decimal_comma", "indian")
-_OPTION = re.compile(r"\(?([A-J])[).:]\s*\S.*", re.DOTALL)
+_OPTION = re.compile(r"\(?([A-J])[).:]\s*(?!(?:or|and|not|nor|but)\b)(?!.*\b[A-J][).:])\S.*", re.DOTALL)
 _LETTERS = re.compile(r"[A-Za-z]+(?:(?:[ '-]|\s*[,;&]\s*)+[A-Za-z]+)*")
 _PRODUCT = re.compile(r"[a-hj-np-z]{2}|(?=.*[xyz])[a-hj-np-z]{3}")
 _BASED = re.compile(r"([0-9A-Za-z]*[A-Za-z][0-9A-Za-z]*)_\{?(\d{1,2})\}?")
@@ -162,6 +162,8 @@ def _same_letters(gold: str, answer: str) -> Finding | None:
     wanted, given = _plain(gold), _plain(answer)
     if len(wanted.strip("()")) == 1 and wanted.strip("()") in "ABCDEFGHIJ" and (option := _OPTION.fullmatch(given)):
         return Finding(Outcome.CORRECT if option[1] == wanted.strip("()") else Outcome.WRONG, "an option's letter")
+    if any("(" in text and "," in text for text in (wanted, given)):
+        return None  # a tuple, whose order counts
     wanted, given = wanted.strip("(). "), given.strip("(). ")
     if not (_LETTERS.fullmatch(wanted) and _LETTERS.fullmatch(given)):
         return None

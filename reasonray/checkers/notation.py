@@ -108,8 +108,14 @@ def flat(text: str) -> str:
     for _ in range(_DEEPEST):
         if "\\" not in text:
             break
-        text = _TEXT.sub(lambda command: " " + command[1].rstrip(), text)
+        text = _TEXT.sub(_apart, text)
     return " ".join(text.split())
+
+
+def _apart(command: re.Match[str]) -> str:
+    """Return the content of a text command, apart from the words around it, next to a sign after it."""
+    following = command.string[command.end() : command.end() + 1]
+    return f" {command[1].rstrip()}{' ' if following.isalnum() else ''}"
 
 
 def squeezed(text: str) -> str:

@@ -277,6 +277,80 @@ x=2\text{ only}   ←   2
 (a+b)^2   ←   a^2+2ab+b^2
 ab   ←   ba
 xyz   ←   zyx
+\frac{\sqrt3}{3}   ←   \frac1{\sqrt 3}
+(x+1)^{10}   ←   {(1+x)}^{10}
+x = -\frac{b}{2a}   ←   -b/(2a)
+0.5   ←   \frac 12
+\dfrac{7}{2}   ←   3\tfrac12
+−3   ←   -3
+１２   ←   12
+3,5 \text{ and } 7   ←   \{3,5,7\}
+\{x\in\mathbb{R}\mid x\neq 0\}   ←   (-\infty,0)\cup(0,\infty)
+\{x \mid x \in \mathbb{R}, x > 1\}   ←   (1,\infty)
+x>1\text{ and }x<5   ←   (1,5)
+1<x<5   ←   5>x>1
+x \leq -2 \text{ or } x \geq 2   ←   (-\infty,-2]\cup[2,+\infty)
+(2,3]\cup\{5\}   ←   \{5\}\cup(2,3]
+2\sqrt{3}+\sqrt{2}   ←   \sqrt2+2\sqrt3
+\frac{3+\sqrt5}{2}   ←   \frac{3}{2}+\frac{\sqrt5}{2}
+\sqrt{8}   ←   2\sqrt{2}
+4!   ←   24
+\frac{6!}{3!}   ←   120
+\ln\frac{1}{e}   ←   -1
+\log_{10}1000   ←   3
+\cos(2x)   ←   2\cos^2x-1
+\tan x   ←   \frac{\sin x}{\cos x}
+e^{x+y}   ←   e^xe^y
+x(x+1)   ←   x^2+x
+(x-1)(x-2)=0   ←   x^2-3x+2=0
+y-3=2(x-1)   ←   y=2x+1
+\frac{x^2}{4}+\frac{y^2}{9}=1   ←   9x^2+4y^2=36
+f(x)=\frac{1}{x}   ←   \frac1x
+S_n=n^2   ←   n^2
+a_n=3\cdot2^{n-1}   ←   a_n=\frac{3}{2}\cdot 2^n
+|AB|=5   ←   5
+P=\frac{1}{6}   ←   \frac{1}{6}
+m=2\text{ or }m=-1   ←   -1, 2
+m \in \{2,-1\}   ←   m=2\text{ or }m=-1
+12\text{ cm}^2   ←   12\ \mathrm{cm}^2
+12\text{ square centimeters}   ←   12 cm²
+150\text{ miles}   ←   150
+1{,}250\text{ dollars}   ←   \$1,250
+45\text{ minutes}   ←   0.75\text{ hours}
+x=\frac{\pi}{3}+2k\pi   ←   \frac{\pi}{3}+2\pi k
+\text{The answer is }5   ←   5
+\text{Yes}   ←   yes
+\text{none}   ←   None
+\overrightarrow{AB}   ←   \vec{AB}
+i   ←   \mathrm{i}
+\sqrt{-4}   ←   2i
+(1+i)(1-i)   ←   2
+\frac{1}{1+i}   ←   \frac{1-i}{2}
+\begin{pmatrix}2&0\\0&2\end{pmatrix}   ←   2\begin{pmatrix}1&0\\0&1\end{pmatrix}
+(2,-1,3)   ←   \langle 2,-1,3\rangle
+6.0\times10^{23}   ←   6e23
+\frac{5\pi}{6}   ←   150^\circ
+30\text{ degrees}   ←   30^\circ
+8:15\text{ p.m.}   ←   20:15
+1\frac{1}{2}\text{ hours}   ←   90\text{ minutes}
+100_{3}   ←   9
+9   ←   100_3
+\underline{5}   ←   5
+\mathbf{x}   ←   x
+{7}   ←   7
+7.   ←   7
+(7)   ←   7
+\left(\frac{1}{2}\right)^{3}   ←   \frac18
+2^{-3}   ←   0.125
+\sqrt{x+1}\sqrt{x-1}   ←   \sqrt{x^2-1}
+\frac{\sin 2x}{2\cos x}   ←   \sin x
+n(n+1)/2   ←   \binom{n+1}{2}
+2\cdot 3\cdot 5   ←   30
+2 \times 10 ^ { 3 }   ←   2000
+\frac{a+b}{c}   ←   \frac ac+\frac bc
+Alice   ←   alice
+\text{(A)}   ←   A
+\textbf{B}   ←   B
 """
 DIFFERENT = r"""
 1.\bar{6}   ←   1.\bar{3}
@@ -391,6 +465,87 @@ x^{10}   ←   x^1 0
 7   ←   7\text{ remainder }2
 between 2 and 4   ←   between 2 and 5
 no more than 3   ←   no less than 3
+3   ←   3\text{ or so}
+5   ←   5 minus 1
+7   ←   seven and a half
+4   ←   4\text{ times }x
+2   ←   2 \text{ mod } 5
+100   ←   100\text{ if possible}
+12   ←   12 (mod 5)
+x   ←   x + C
+3\sqrt{2}   ←   3\sqrt{2}i
+3   ←   3\hat{k}
+3   ←   3\theta
+9   ←   9\ldots
+9   ←   9,\ldots
+1,2,3,\ldots   ←   1,2,3
+x>1   ←   x>1, x<5
+(0,\infty)   ←   (0,\infty]
+[0,1]   ←   \{0,1\}
+\{0,1\}   ←   [0,1]
+(1,2)   ←   1.2
+0.3   ←   0.\bar{3}
+0.\overline{3}   ←   0.\overline{33}1
+\frac{1}{3}   ←   0.33\%
+f(x)=x   ←   g(x)=x
+f(2)=3   ←   f(3)=2
+y=x^2   ←   x=y^2
+y\le 2x+1   ←   y\ge 2x+1
+y<2x   ←   y\le 2x
+\sqrt[3]{2}   ←   3\sqrt{2}
+\log_2 3   ←   \log_3 2
+2^{3^2}   ←   64
+(2^3)^2   ←   512
+-2^2   ←   4
+x^{-1}   ←   -x
+\sin^{-1}x   ←   \frac{1}{\sin x}
+\sin x^2   ←   \sin^2 x
+5!   ←   5
+\binom52   ←   \binom54
+\lfloor x\rfloor   ←   \lceil x\rceil
+a \cdot b   ←   a/b
+\bar{x}   ←   x
+\vec{u}\cdot\vec{v}   ←   0
+A\cup B   ←   A\cap B
+A\subset B   ←   B\subset A
+n\in\mathbb{Z}   ←   n\in\mathbb{N}
+x=2k\pi   ←   x=k\pi
+2k\pi, k\in\mathbb{Z}   ←   k\pi, k\in\mathbb{Z}
+\text{Tuesday}   ←   \text{Thursday}
+\text{increasing}   ←   \text{decreasing}
+not possible   ←   possible
+\text{red, blue}   ←   \text{red, green}
+3 km   ←   3 m
+10 mph   ←   10 km/h
+5^\circ\text{C}   ←   5^\circ\text{F}
+\$5   ←   5\%
+2:30   ←   2:45
+12\text{ R }3   ←   12\text{ R }4
+x_1   ←   x_1'
+{a_n}   ←   a_{n-1}
+\frac{d^2y}{dx^2}   ←   \frac{dy}{dx}
+\int_0^1 x\,dx   ←   \int_0^1 x^2\,dx
+\prod_{k=1}^3 k   ←   \sum_{k=1}^4 k
+e^{2x}   ←   e^2x
+\frac{x}{y+1}   ←   \frac{x}{y}+1
+1/(x+1)   ←   1/x+1
+\pm a   ←   a
+\begin{cases}x+y=1\\x-y=3\end{cases}   ←   \begin{cases}x+y=3\\x-y=1\end{cases}
+x=1\text{ and }y=2   ←   x=1\text{ or }y=2
+1.234   ←   1234
+1,234   ←   1.234
+10^{-3}   ←   10^{-4}
+0.001   ←   0.0011
+123456789   ←   123456788
+1.000001   ←   1
+\frac{1}{0}   ←   0
+0/0   ←   1
+|x|=3   ←   x=3
+(a,b)   ←   (b,a)
+13 \mathrm{n}, 5 \mathrm{~d}   ←   13 \mathrm{n}, 6 \mathrm{~d}
+B   ←   8
+C   ←   \text{Not } C
+(A)   ←   (A) or (B)
 """
 
 

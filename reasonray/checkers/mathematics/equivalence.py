@@ -138,6 +138,8 @@ class Comparison:
             return self._by("another number of answers", False)
         joiners = {tree.joiner for tree in (gold, answer) if isinstance(tree, Listing)}
         wanted_names, given_names = _names(wanted), _names(given)
+        if joiners == {"and", "or"} and _joiner_matters((*wanted, *given)):
+            return self._by("and is not or", False)
         if (wanted_names and given_names and len(wanted_names) == len(given_names) == len(wanted)) and (
             len(set(wanted_names)) == len(wanted) and set(wanted_names) == set(given_names)
         ):
@@ -145,10 +147,6 @@ class Comparison:
             return _all(self._single(item, pairs[name]) for name, item in zip(wanted_names, wanted, strict=True))
         if self.is_ordered or _has_dots(wanted) or _has_dots(given):
             return self._by("in order", _all(map(self._single, wanted, given)))
-        if (joiners == {"and", "or"} and any(isinstance(item, Relation) for item in (*wanted, *given))) and (
-            any(_is_inequality(item) for item in (*wanted, *given))
-        ):
-            return self._by("and is not or", False)
         mixed = bool(wanted_names) != bool(given_names)
         if mixed and not _share_base(wanted_names or given_names):
             return self._by("in order", _all(map(self._single, map(_unnamed, wanted), map(_unnamed, given))))
@@ -436,7 +434,7 @@ def _any(decisions: Iterable[Decision]) -> Decision:
 def _key(tree: Tree, is_ordered: bool) -> Tree:
     tree = ordered(tree)
     if isinstance(tree, Listing) and not is_ordered and not _has_dots(tree.items):
-        joiner = tree.joiner if any(map(_is_inequality, tree.items)) else ","
+        joiner = tree.joiner if _joiner_matters(tree.items) else ","
         return Listing(tuple(sorted(tree.items, key=repr)), joiner)
     return tree
 
@@ -559,6 +557,11 @@ def _parts(tree: Tree, name: str) -> list[Tree]:
     if isinstance(tree, Apply) and tree.name == name:
         return [part for argument in tree.arguments for part in _parts(argument, name)]
     return [tree]
+
+
+def _joiner_matters(items: Sequence[Tree]) -> bool:
+    """Return whether "and" and "or" say different things: not between the values of one name, or of none."""
+    return any(map(_is_inequality, items)) or len(set(_names(items))) > 1
 
 
 def _is_inequality(tree: Tree) -> bool:
