@@ -126,8 +126,7 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "KimiLinearConfig",
         _BASE
         | {"moe_intermediate_size": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "num_experts": 4}
-        | {"qk_nope_head_dim": 8, "num_experts_per_token": 2, "linear_head_dim": 8, "linear_num_heads": 4}
-        | {"layer_types": ["linear_attention", "full_attention"]},
+        | {"qk_nope_head_dim": 8, "num_experts_per_token": 2, "linear_head_dim": 8, "linear_num_heads": 4},
     ),
     "lfm2": ("Lfm2Config", _NO_HEAD_DIM | {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8}),
     "llama": ("LlamaConfig", _BASE),
