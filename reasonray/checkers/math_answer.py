@@ -47,6 +47,8 @@ class MathAnswer(Checker):
         """Return the final answer of a response; a gold answer in sentences is found whole."""
         found = super().extract(problem, response)
         gold = problem.answer or ""
+        if found and gold.isalnum():
+            return found
         in_sentences = bool(_SENTENCE.search(gold))
         if not gold.strip() or (found and not in_sentences):
             return found

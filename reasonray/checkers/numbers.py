@@ -94,14 +94,15 @@ def read(text: str) -> Number | None:
     """Return the plain number that a text states, or None if it states more than a number, a unit and a few words."""
     if _INTEGER.fullmatch(text):
         return Number(Fraction(int(text)))
-    if len(text) > _MAX_CHARACTERS or ".." in text or _UPRIGHT_CONSTANT.search(text):
+    if len(text) > _MAX_CHARACTERS or ".." in text or ("{" in text and _UPRIGHT_CONSTANT.search(text)):
         return None
     text = " ".join(notation.flat(notation.tidy(text)).split())
     text = re.sub(r"\$([^$]+)\$", r"\1", text)
     if hedge := notation.HEDGES.match(text):
         text = text[hedge.end() :]
     text = re.sub(r"^(?:negative|minus)\s+", "-", _GLOSS.sub("", text))
-    text = numerals.in_digits(text)
+    if text[:1].isalpha() or text[-2:].isalpha():
+        text = numerals.in_digits(text)
     match = _NUMBER.fullmatch(text)
     return _number(match) if match else None
 
