@@ -26,7 +26,7 @@ from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHun
 from reasonray.records import Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.sampling.ledger_writer import LedgerWriter
 from reasonray.sampling.policy import ProblemState, is_satisfied, next_samples
-from reasonray.sampling.telemetry import Telemetry
+from reasonray.sampling.telemetry import BusyClock, Telemetry
 from reasonray.sampling.work import (
     Counts,
     EngineSpec,
@@ -92,7 +92,6 @@ class Replica:
         """Tasks that run as long as the replica is up."""
         self._last_commit: asyncio.Task[None] | None = None
         """After a fault: the commit of what was finished."""
-        self._in_flight = 0
         self._begin(0)
 
     def _begin(self, stage: int) -> None:
@@ -112,9 +111,7 @@ class Replica:
         self._num_finished = self._num_committed = self._num_reported_committed = 0
         """Samples of the stage that are finished, committed, and reported as committed."""
         self._changed = asyncio.Event()
-        self._idle_seconds, self._stage_began_at = 0.0, time.monotonic()
-        self._idle_or_busy_since = self._stage_began_at
-        """When `_in_flight` last rose from 0 or fell to 0."""
+        self._busy = BusyClock()
         self._tokens_before = self._engine.heartbeat().tokens if self._engine else 0
 
     async def serve(self, stage: int, model: str, revision: str | None) -> None:
@@ -203,7 +200,7 @@ class Replica:
             tuple(news.ended),
             None if news.released is None else tuple(news.released),
             self._num_committed,
-            self._in_flight,
+            self._busy.in_flight,
             self._usage(),
             is_failing,
         )
@@ -219,13 +216,11 @@ class Replica:
         """Return whether the driver should hear from this replica now: slots are idle, and there is news."""
         has_news = bool(self._news) or self._num_committed > self._num_reported_committed
         started = self._started_engine
-        return has_news and (started is None or self._in_flight < started.capacity)
+        return has_news and (started is None or self._busy.in_flight < started.capacity)
 
     def _usage(self) -> Usage:
-        now = time.monotonic()
-        idle = self._idle_seconds + (now - self._idle_or_busy_since if self._in_flight == 0 else 0.0)
         tokens = self._engine.heartbeat().tokens - self._tokens_before if self._engine else 0
-        return Usage(idle, now - self._stage_began_at, tokens)
+        return Usage(self._busy.idle_seconds, self._busy.seconds, tokens)
 
     async def _start_engine(self, model: str, revision: str | None) -> None:
         spec, directory = self._spec, None
@@ -315,14 +310,14 @@ class Replica:
         assert self._engine is not None
         async with self._slots:
             self._begun.add((lease.number, leased.index))
-            self._request_started()
+            self._busy.begin()
             try:
                 completion = await self._engine.complete(request)
             except EngineDied as error:
                 self._fail(error)
                 raise
             finally:
-                self._request_ended()
+                self._busy.end()
         verdict = await self._check(problem, completion)
         return make_rollout(job, request, completion, verdict, leased.resamples.get(sample, 0))
 
@@ -330,18 +325,6 @@ class Replica:
         if completion.finish is Finish.ERROR:
             return Verdict(outcome=Outcome.FAILED, checker=problem.checker, detail=completion.error)
         return await self._checkers.check(problem, completion.opening + completion.text, completion.finish)
-
-    def _request_started(self) -> None:
-        if self._in_flight == 0:
-            now = time.monotonic()
-            self._idle_seconds += now - self._idle_or_busy_since
-            self._idle_or_busy_since = now
-        self._in_flight += 1
-
-    def _request_ended(self) -> None:
-        self._in_flight -= 1
-        if self._in_flight == 0:
-            self._idle_or_busy_since = time.monotonic()
 
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine next to the leases; its exception becomes the replica's fault."""
@@ -386,16 +369,16 @@ class Replica:
     async def _export_telemetry(self) -> None:
         while True:
             await asyncio.sleep(_TELEMETRY_SECONDS)
-            self._telemetry.update(self._counts_by_job, self._in_flight)
+            self._telemetry.update(self._counts_by_job, self._busy.in_flight)
 
     async def _detect_hangs(self) -> None:
         while True:
             await asyncio.sleep(min(5.0, self._hang_seconds / 4))
-            if self._engine is None or self._in_flight == 0:
+            if self._engine is None or self._busy.in_flight == 0:
                 continue
-            quiet = time.monotonic() - max(self._engine.heartbeat().at, self._idle_or_busy_since)
+            quiet = time.monotonic() - max(self._engine.heartbeat().at, self._busy.changed_at)
             if quiet > self._hang_seconds:
-                raise EngineHung(f"no token for {quiet:.0f} s with {self._in_flight} requests in flight")
+                raise EngineHung(f"no token for {quiet:.0f} s with {self._busy.in_flight} requests in flight")
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -7,20 +7,18 @@ Evaluation is sampling with another model, so every rollout of a run comes from 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from reasonray.config import Budget, UserError
 from reasonray.engines.protocol import Completion
 from reasonray.records import Finish, Outcome, Verdict
-from reasonray.sampling.pool import ReplicaPool, draining_nodes, lost_its_node, missing_resources, refuse_impossible
-from reasonray.sampling.scheduler import (
+from reasonray.sampling.display import StageDisplay
+from reasonray.sampling.events import (
     Abort,
     Action,
     Assign,
@@ -30,40 +28,32 @@ from reasonray.sampling.scheduler import (
     GiveBack,
     GroupSpec,
     JobsLoaded,
-    JobWork,
     RecordError,
     Release,
     ReplicaDied,
     ReplicaPlaced,
     ReplicaReported,
     ReplicaUp,
-    Scheduler,
     Start,
     Stop,
 )
-from reasonray.sampling.state import ProblemStates
+from reasonray.sampling.loading import JobGroup, LoadedJob, load_job, load_known
+from reasonray.sampling.pool import ReplicaPool, draining_nodes, lost_its_node, missing_resources, refuse_impossible
+from reasonray.sampling.scheduler import Scheduler
 from reasonray.sampling.work import (
     Counts,
-    EngineSpec,
     Lease,
     LeasedProblem,
     Report,
-    ResolvedJob,
     SamplingJob,
     Started,
     make_rollout,
 )
 from reasonray.store.progress import Progress, duration, log_line
 from reasonray.store.run import Run
-from reasonray.store.sample_arrays import no_samples
 
-_FORECAST_AFTER = 20.0
-"""Seconds of sampling before the time left is more than a guess."""
-_RATE_SECONDS = 10.0
-"""The tokens a second on the terminal are the mean of the last seconds."""
 _WAIT_SECONDS = 0.25
 """How long the loop waits for a report before it looks at the budget and the cluster."""
-_SHOW_SECONDS = 0.5
 _CLUSTER_SECONDS = 2.0
 """Between looks at the cluster's nodes and free resources."""
 _LONG_WAIT_SECONDS = 60.0
@@ -143,12 +133,12 @@ def run_jobs(
     Raises:
         UserError: the cluster cannot hold the replicas, a model does not exist, or replicas keep dying.
     """
-    known = {job.name: _load_known(run, job) for job in jobs}
+    known = {job.name: load_known(run, job) for job in jobs}
     unfinished = [job for job in jobs if (loaded := known[job.name]) is None or loaded.has_unfinished]
     if not unfinished:
         return SamplingResult()
     groups = [
-        Group(spec, [job for job in unfinished if job.spec == spec])
+        JobGroup(spec, [job for job in unfinished if job.spec == spec])
         for spec in dict.fromkeys(job.spec for job in unfinished)
     ]
     refuse_impossible([(group.spec, group.replicas[0]) for group in groups])
@@ -156,66 +146,6 @@ def run_jobs(
         pool.check(group.spec)
     with Progress(stage, run.events) as progress:
         return SamplingLoop(run, groups, known, pool, progress, budget or Budget(), spent).run()
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedJob:
-    """A job whose weights are known, and where its problems stand."""
-
-    job: SamplingJob
-    resolved: ResolvedJob
-    work: JobWork
-
-    @property
-    def has_unfinished(self) -> bool:
-        """Whether a problem needs more samples."""
-        return bool(self.work.states.first_waves().any())
-
-
-def load_job(run: Run, job: SamplingJob, identity: str) -> LoadedJob:
-    """Return a job with the states of its problems, by what its ledger holds.
-
-    Args:
-        run: the run.
-        job: the job.
-        identity: of its model's weights.
-    """
-    resolved = ResolvedJob.of(run, job, identity)
-    samples = job.ledger.sample_arrays([problem.id for problem in job.problems]).get(resolved.fingerprint)
-    states = ProblemStates.stored(
-        job.policy, samples or no_samples(len(job.problems)), job.earlier_max_tokens, job.sampling.max_tokens
-    )
-    difficulties: dict[str, int] = {}
-    codes = np.fromiter(
-        (difficulties.setdefault(problem.difficulty, len(difficulties)) for problem in job.problems), np.int32
-    )
-    return LoadedJob(job, resolved, JobWork(job.name, states, codes, list(difficulties)))
-
-
-def _load_known(run: Run, job: SamplingJob) -> LoadedJob | None:
-    """Return a job with its states if the run knows the weights of its model; None before they were ever loaded."""
-    identity = run.model_identity(job.spec.model, job.spec.revision)
-    return None if identity is None else load_job(run, job, identity)
-
-
-@dataclass(slots=True)
-class Group:
-    """The jobs of one engine spec, and what serves them."""
-
-    spec: EngineSpec
-    jobs: list[SamplingJob]
-    identity: str | None = None
-    """Of the weights that its first replica reported."""
-
-    @property
-    def replicas(self) -> tuple[int, int]:
-        """The least and the most replicas: the largest of its jobs."""
-        return max(job.replicas[0] for job in self.jobs), max(job.replicas[1] for job in self.jobs)
-
-    @property
-    def names(self) -> str:
-        """The names of its jobs, for the terminal."""
-        return ", ".join(job.name for job in self.jobs)
 
 
 @dataclass(slots=True, eq=False)
@@ -235,7 +165,7 @@ class SamplingLoop:
     def __init__(
         self,
         run: Run,
-        groups: Sequence[Group],
+        groups: Sequence[JobGroup],
         known: Mapping[str, LoadedJob | None],
         pool: ReplicaPool,
         progress: Progress,
@@ -246,6 +176,7 @@ class SamplingLoop:
         self._progress, self._budget, self._spent = progress, budget, spent
         specs = [GroupSpec(group.spec.model, *group.replicas, accelerators=max(1, group.spec.gpus)) for group in groups]
         self._scheduler = Scheduler(specs, run.config.failures)
+        self._display = StageDisplay(progress, self._scheduler, ", ".join(group.names for group in groups))
         self._stage = pool.begin_stage([group.spec for group in groups])
         self._loaded: dict[int, LoadedJob] = {}
         """Job number → job; the numbers count the jobs of all groups."""
@@ -254,15 +185,10 @@ class SamplingLoop:
         """The Ray reference of each replica's next report."""
         self._ever_up: set[int] = set()
         """Groups of which a replica was up."""
-        self._polled_at = self._shown_at = -_CLUSTER_SECONDS
+        self._polled_at = -_CLUSTER_SECONDS
         self._waiting_since: dict[int, float] = {}
         """Group → when it began to wait for a node."""
         self._reported_waiting_at = 0.0
-        self._began_at: float | None = None
-        """When the first replica was up."""
-        self._accelerator_seconds = 0.0
-        self._generated: deque[tuple[float, int]] = deque()
-        """(seconds, tokens that the engines had generated then)."""
         self._exhausted = ""
 
     def run(self) -> SamplingResult:
@@ -273,8 +199,7 @@ class SamplingLoop:
             self._show()
             self._check_budget()
         self._show(now=True)
-        seconds = self._sampling_seconds()
-        return SamplingResult(self._counts_by_job(), seconds, self._scheduler.deaths, self._exhausted)
+        return SamplingResult(self._counts_by_job(), self._display.seconds, self._scheduler.deaths, self._exhausted)
 
     def _step(self, event: Event) -> None:
         for action in self._scheduler.step(event):
@@ -373,7 +298,7 @@ class SamplingLoop:
         if group.identity is None:
             self._load(replica.group, identity)
         self._ever_up.add(replica.group)
-        self._began_at = self._progress.seconds if self._began_at is None else self._began_at
+        self._display.begin()
         self._step(ReplicaUp(replica.number, started.capacity))
 
     def _load(self, group_number: int, identity: str) -> None:
@@ -440,94 +365,15 @@ class SamplingLoop:
     def _counts_by_job(self) -> dict[str, Counts]:
         return {self._loaded[number].job.name: counts for number, counts in self._scheduler.counts.items()}
 
-    def _sampling_seconds(self) -> float:
-        return 0.0 if self._began_at is None else self._progress.seconds - self._began_at
-
     def _spent_now(self) -> Spent:
         return Spent(
             self._spent.tokens + self._scheduler.usage().generated_tokens,
-            self._spent.accelerator_seconds + self._accelerator_seconds,
+            self._spent.accelerator_seconds + self._display.accelerator_seconds,
             self._spent.seconds + self._progress.seconds,
         )
 
     def _show(self, *, now: bool = False) -> None:
-        passed = self._progress.seconds - max(0.0, self._shown_at)
-        if not now and passed < _SHOW_SECONDS:
-            return
-        self._shown_at = self._progress.seconds
-        self._accelerator_seconds += self._scheduler.accelerators * passed
-        if self._began_at is None:
-            self._show_starting()
-        else:
-            self._show_sampling(now=now)
-
-    def _show_starting(self) -> None:
-        names = ", ".join(group.names for group in self._groups)
-        phases = dict.fromkeys(replica.phase for replica in self._replicas.values() if replica.phase)
-        text = f"starting the engine of {names}   {duration(self._progress.seconds)}   {', '.join(phases)}".rstrip()
-        self._progress.show(text, {"state": "starting", **self._cost()})
-
-    def _cost(self) -> dict[str, Any]:
-        usage = self._scheduler.usage()
-        return {
-            "generated_tokens": usage.generated_tokens,
-            "accelerator_seconds": round(self._accelerator_seconds, 3),
-            "idle_seconds": round(usage.idle_seconds, 3),
-            "replica_seconds": round(usage.replica_seconds, 3),
-        }
-
-    def _tokens_per_second(self) -> float:
-        """Return the rate of the last seconds by the engines' own counts: tokens of unfinished samples are included."""
-        now, tokens = self._progress.seconds, self._scheduler.usage().generated_tokens
-        self._generated.append((now, tokens))
-        while len(self._generated) > 2 and self._generated[1][0] < now - _RATE_SECONDS:
-            self._generated.popleft()
-        since, before = self._generated[0]
-        return (tokens - before) / (now - since) if now > since else 0.0
-
-    def _show_sampling(self, *, now: bool) -> None:
-        counts_by_job, scheduler = self._counts_by_job(), self._scheduler
-        total, seconds = sum(counts_by_job.values(), Counts()), self._sampling_seconds()
-        remaining = scheduler.remaining()
-        rate = total.tokens / seconds if seconds else 0.0
-        too_early = seconds < _FORECAST_AFTER or not total.rollouts
-        forecast = "?" if too_early else duration(seconds * remaining / total.rollouts)
-        in_flight = sum(replica.in_flight for replica in self._replicas.values())
-        generating = self._tokens_per_second()
-        text = (
-            f"{total.rollouts:>7,} of {total.rollouts + remaining:,} rollouts   {total.correct:>6,} correct "
-            f"({total.correct / max(1, total.rollouts):6.1%})   {generating:7,.0f} tokens/s   "
-            f"{in_flight:,} in flight   {duration(seconds)} gone, {forecast} left"
-        )
-        text += f"   {scheduler.replicas_up} replicas" if scheduler.replicas_up > 1 else ""
-        text += f"   {scheduler.deaths} died" if scheduler.deaths else ""
-        cost = self._cost()
-        figures = {
-            "rollouts": total.rollouts,
-            "planned": total.rollouts + remaining,
-            "correct": total.correct,
-            "covered": total.covered,
-            "outcomes": dict(total.outcomes),
-            "tokens": total.tokens,
-            "in_flight": in_flight,
-            "drawing_seconds": round(seconds, 3),
-            "rollouts_per_second": round(total.rollouts / seconds, 3) if seconds else 0.0,
-            "tokens_per_second": round(rate, 1),
-            "generated_per_second": round(generating, 1),
-            "tokens_per_correct": round(cost["generated_tokens"] / total.correct, 1) if total.correct else None,
-            "idle_fraction": round(cost["idle_seconds"] / cost["replica_seconds"], 4) if cost["replica_seconds"] else 0,
-            "replicas": scheduler.replicas_up,
-            "deaths": scheduler.deaths,
-            "arms": {job: _brief(counts, seconds) for job, counts in counts_by_job.items()},
-        }
-        self._progress.show(text, figures | cost, now=now)
-
-
-def _brief(counts: Counts, seconds: float) -> dict[str, Any]:
-    return {
-        "rollouts": counts.rollouts,
-        "correct": counts.correct,
-        "covered": counts.covered,
-        "tokens": counts.tokens,
-        "tokens_per_second": round(counts.tokens / seconds, 1) if seconds else 0.0,
-    }
+        replicas = self._replicas.values()
+        phases = list(dict.fromkeys(replica.phase for replica in replicas if replica.phase))
+        in_flight = sum(replica.in_flight for replica in replicas)
+        self._display.show(self._counts_by_job(), phases, in_flight, now=now)

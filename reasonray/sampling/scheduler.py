@@ -1,298 +1,46 @@
 """The scheduler of a sampling stage: a pure state machine that turns events into actions. No Ray, no clock, no files.
 
-`Scheduler.step(event)` returns the actions that follow from an event. The driver (sampler.py) carries them out on Ray.
-Tests and tests/bench/scale.py run the same machine in virtual time.
+`Scheduler.step(event)` returns the actions that follow from an event (events.py). The driver (sampler.py) carries them
+out on Ray. Tests and tests/bench/scale.py run the same machine in virtual time.
 
-A *group* is the replicas of one engine spec and the jobs that they sample. Problems are leased to replicas. A lease has
-a number that is never used again, so a message about an older lease or from a former replica changes nothing. Only
-committed samples count: whatever a replica had not committed when it died is sampled again.
+A *group* is the replicas of one engine spec and the jobs that they sample (group.py). Problems are leased to replicas.
+A lease has a number that is never used again, so a message about an older lease or from a former replica changes
+nothing. Only committed samples count: whatever a replica had not committed when it died is sampled again.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Sequence
 
-from reasonray.config import Failures, Fixed, Policy
+from reasonray.config import Failures, Fixed
 from reasonray.records import Outcome
+from reasonray.sampling.events import (
+    Abort,
+    Action,
+    Assign,
+    BudgetSpent,
+    ClusterChanged,
+    Event,
+    GiveBack,
+    GroupSpec,
+    JobsLoaded,
+    JobWork,
+    RecordError,
+    Release,
+    ReplicaDied,
+    ReplicaPlaced,
+    ReplicaReported,
+    ReplicaUp,
+    Start,
+    Stop,
+)
 from reasonray.sampling.failures import QUARANTINE_AFTER, Death, FailureTracker
+from reasonray.sampling.forecast import Forecast
+from reasonray.sampling.group import Group, OpenLease, ReplicaState
 from reasonray.sampling.policy import next_samples
 from reasonray.sampling.queue import ProblemQueue
-from reasonray.sampling.state import Integers, ProblemStates
 from reasonray.sampling.work import Counts, FinishedSample, Isolation, Report, Usage
-
-_LEASED_CAPACITIES = 2
-"""Samples leased to a replica, as a multiple of its capacity: enough that it never waits for the driver."""
-
-
-@dataclass(slots=True, eq=False)
-class JobWork:
-    """One job as the scheduler sees it: no text, no model."""
-
-    name: str
-    states: ProblemStates
-    difficulties: Integers
-    """Of each problem, as indices of `difficulty_names`."""
-    difficulty_names: Sequence[str]
-
-    @property
-    def policy(self) -> Policy:
-        """When a problem has enough samples."""
-        return self.states.policy
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSpec:
-    """What the scheduler knows of an engine spec."""
-
-    model: str
-    """For messages."""
-    least: int
-    """Replicas that the group should have while it has work."""
-    most: int
-    accelerators: int = 1
-    """Accelerators of one replica; 1 for a replica without any."""
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True)
-class JobsLoaded:
-    """The states of a group's jobs are known: job number → job."""
-
-    group: int
-    jobs: Mapping[int, JobWork]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaPlaced:
-    """A replica has its node, and so its accelerators; its engine is starting."""
-
-    replica: int
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaUp:
-    """A replica's engine is up."""
-
-    replica: int
-    capacity: int
-    """Requests in flight that keep the engine busy."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaReported:
-    """A replica reported what it did since its last report."""
-
-    replica: int
-    report: Report
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaDied:
-    """A replica is gone; the cause is anything but a mistake of the user."""
-
-    replica: int
-    cause: str
-    now: float
-    """Seconds, from any start."""
-    lost_its_node: bool = False
-    """Its node was preempted or failed: neither its engine nor its problems are to blame."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterChanged:
-    """The state of the cluster, every few seconds."""
-
-    now: float
-    room: Sequence[int]
-    """Of each group: how many more of its replicas could be placed, or asked of an autoscaler."""
-    draining: frozenset[str] = frozenset()
-    """Nodes that will go soon."""
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetSpent:
-    """A limit of the budget is reached: abort what is in flight, and end."""
-
-
-Event = JobsLoaded | ReplicaPlaced | ReplicaUp | ReplicaReported | ReplicaDied | ClusterChanged | BudgetSpent
-
-
-# Actions
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start a replica."""
-
-    replica: int
-    group: int
-    avoid: frozenset[str] = frozenset()
-    """Nodes on which replicas of this group failed to start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Stop a replica, and free its accelerators."""
-
-    replica: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """Take a replica that is up and has nothing to do out of its group: another group waits for its place."""
-
-    replica: int
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Lease problems of one job to a replica."""
-
-    lease: int
-    replica: int
-    job: int
-    problems: tuple[int, ...]
-    """Indices in the job."""
-    isolation: Isolation = Isolation.NONE
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Ask a replica to return problems that it has not started."""
-
-    replica: int
-    count: int | None
-    """At most so many; None for all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Abort a replica's samples in flight; it commits the finished ones, and its leases end."""
-
-    replica: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecordError:
-    """Commit an ERROR for a sample that killed its replica while nothing else was in flight."""
-
-    job: int
-    problem: int
-    sample: int
-    resample: int
-    reason: str
-
-
-Action = Start | Stop | GiveBack | Assign | Release | Abort | RecordError
-
-
-# State
-
-
-@dataclass(slots=True, eq=False)
-class _Lease:
-    job: int
-    isolation: Isolation
-    running: dict[int, int]
-    """Problem → samples that it starts with."""
-    ended: set[int] = field(default_factory=set)
-    """Problems that are sampled, but not committed yet."""
-
-
-@dataclass(slots=True, eq=False)
-class _Replica:
-    number: int
-    group: _Group
-    node: str = ""
-    is_placed: bool = False
-    is_up: bool = False
-    capacity: int = 0
-    leases: dict[int, _Lease] = field(default_factory=dict)
-    load: int = 0
-    """Samples that its running problems start with."""
-    running: int = 0
-    """Problems that it samples or will sample."""
-    is_isolated: bool = False
-    """Its lease is isolated: it gets no other one."""
-    is_releasing: bool = False
-    """It was asked to release problems and has not answered yet."""
-    has_none_to_release: bool = False
-    """Its last answer was less than what it was asked for, and it got no lease since."""
-    is_leaving: bool = False
-    """Its node is draining: it gets no more leases."""
-    is_failing: bool = False
-    """Its death is about to be reported: what it got now would be blamed for it."""
-    uncommitted: deque[FinishedSample] = field(default_factory=deque)
-    committed: int = 0
-    """Samples of its reports that are committed."""
-    ended: deque[tuple[int, int, int]] = field(default_factory=deque)
-    """(lease, problem, samples reported before) of problems that end with the next commits."""
-    usage: Usage = field(default_factory=Usage)
-
-    @property
-    def has_room(self) -> bool:
-        if not self.is_up or self.load >= _LEASED_CAPACITIES * self.capacity:
-            return False
-        return not (self.is_leaving or self.is_releasing or self.is_failing or self.is_isolated)
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    number: int
-    spec: GroupSpec
-    queue: ProblemQueue
-    failures: FailureTracker
-    replicas: dict[int, _Replica] = field(default_factory=dict)
-    jobs: dict[int, JobWork] = field(default_factory=dict)
-    is_loaded: bool = False
-    unfinished: int = 0
-    """Problems that need more samples."""
-    capacity: int = 0
-    """Of the first replica that was up."""
-    num_up: int = 0
-    may_have_room: bool = True
-    """The queue was empty after the last assignment, so more than the replica that changed may have room."""
-
-    @property
-    def is_finished(self) -> bool:
-        return self.is_loaded and self.unfinished == 0
-
-    @property
-    def staying(self) -> list[_Replica]:
-        return [replica for replica in self.replicas.values() if not replica.is_leaving]
-
-    @property
-    def wanted(self) -> int:
-        """How many replicas the backlog is worth."""
-        if self.is_finished:
-            return 0
-        if not self.capacity:
-            return self.spec.least
-        samples = self.queue.first_wave + sum(replica.load for replica in self.replicas.values())
-        return min(self.spec.most, max(self.spec.least, ceil(samples / self.capacity)))
-
-
-@dataclass(slots=True)
-class _Forecast:
-    """What the unfinished problems can still get, over all jobs."""
-
-    most: int = 0
-    """Samples that unfinished problems can still get."""
-    samples: int = 0
-    """Samples that unfinished problems have."""
-    uncommitted: int = 0
-    """Samples that are finished, but not committed yet."""
-    unfinished: int = 0
-    finished: int = 0
-    samples_of_finished: int = 0
 
 
 class Scheduler:
@@ -300,13 +48,13 @@ class Scheduler:
 
     def __init__(self, groups: Sequence[GroupSpec], limits: Failures) -> None:
         self._groups = [
-            _Group(number, spec, ProblemQueue(self._first_wave), FailureTracker(limits))
+            Group(number, spec, ProblemQueue(self._first_wave), FailureTracker(limits))
             for number, spec in enumerate(groups)
         ]
         self._jobs: dict[int, JobWork] = {}
-        self._replicas: dict[int, _Replica] = {}
+        self._replicas: dict[int, ReplicaState] = {}
         self._next_replica = self._next_lease = 0
-        self._forecast = _Forecast()
+        self._forecast = Forecast()
         self._former_usage = Usage()
         self.counts: dict[int, Counts] = {}
         """Job number → counts of the samples finished in this stage; those not committed yet are included."""
@@ -386,13 +134,9 @@ class Scheduler:
 
         Exact for policy "fixed", else by the mean of the problems that are finished.
         """
-        forecast = self._forecast
-        most = max(0, forecast.most - forecast.uncommitted)
-        if not forecast.finished or all(isinstance(job.policy, Fixed) for job in self._jobs.values()):
-            return most
-        mean = forecast.samples_of_finished / forecast.finished
-        expected = round(forecast.unfinished * mean) - forecast.samples - forecast.uncommitted
-        return min(most, max(0, expected))
+        if all(isinstance(job.policy, Fixed) for job in self._jobs.values()):
+            return self._forecast.most_to_come
+        return self._forecast.expected_to_come
 
     def _on_loaded(self, event: JobsLoaded) -> list[Action]:
         group = self._groups[event.group]
@@ -403,20 +147,17 @@ class Scheduler:
             group.queue.fill(number, job.difficulties, waves)
             unfinished = waves > 0
             group.unfinished += int(unfinished.sum())
-            samples = int(job.states.num_finished[unfinished].sum())
-            self._forecast.samples += samples
-            self._forecast.unfinished += int(unfinished.sum())
-            self._forecast.most += job.states.total_remaining(unfinished)
+            self._forecast.add(job.states, unfinished)
         return self._assign(group)
 
-    def _on_up(self, replica: _Replica, capacity: int) -> list[Action]:
+    def _on_up(self, replica: ReplicaState, capacity: int) -> list[Action]:
         replica.is_placed = replica.is_up = True
         replica.capacity = capacity
         replica.group.capacity = replica.group.capacity or capacity
         replica.group.num_up += 1
         return [Abort(replica.number)] if self.is_exhausted else self._assign(replica.group, replica)
 
-    def _on_report(self, replica: _Replica, report: Report) -> list[Action]:
+    def _on_report(self, replica: ReplicaState, report: Report) -> list[Action]:
         replica.usage = report.usage
         replica.is_failing = report.is_failing
         for sample in report.samples:
@@ -434,16 +175,15 @@ class Scheduler:
             actions.append(self._stop(replica, "its node is about to go"))
         return actions
 
-    def _count(self, replica: _Replica, sample: FinishedSample) -> None:
+    def _count(self, replica: ReplicaState, sample: FinishedSample) -> None:
         lease = replica.leases[sample.lease]
         job = self._jobs[lease.job]
-        difficulty = int(job.difficulties[sample.problem])
-        self.counts[lease.job].add_sample(sample.outcome, sample.tokens, job.difficulty_names[difficulty])
-        replica.group.queue.learn(lease.job, difficulty, sample.tokens)
+        self.counts[lease.job].add_sample(sample.outcome, sample.tokens, job.difficulty_of(sample.problem))
+        replica.group.queue.learn(lease.job, int(job.difficulties[sample.problem]), sample.tokens)
         replica.uncommitted.append(sample)
         self._forecast.uncommitted += 1
 
-    def _end(self, replica: _Replica, number: int, problem: int, before: int) -> None:
+    def _end(self, replica: ReplicaState, number: int, problem: int, before: int) -> None:
         """Take a problem out of a replica's load; its lease ends with the commit of its last sample."""
         lease = replica.leases[number]
         replica.load -= lease.running.pop(problem)
@@ -451,7 +191,7 @@ class Scheduler:
         lease.ended.add(problem)
         replica.ended.append((number, problem, before))
 
-    def _commit(self, replica: _Replica, committed: int) -> None:
+    def _commit(self, replica: ReplicaState, committed: int) -> None:
         """Count a replica's samples up to the given number as committed, and finish the problems that end there."""
         while replica.committed < committed:
             sample = replica.uncommitted.popleft()
@@ -475,21 +215,16 @@ class Scheduler:
         self._forecast.most -= remaining - states.remaining(problem)
         self._forecast.samples += 1
 
-    def _settle(self, group: _Group, job: int, problem: int) -> None:
+    def _settle(self, group: Group, job: int, problem: int) -> None:
         """Finish a problem that has its samples; queue it again if it has not."""
         states = self._jobs[job].states
         if states.is_satisfied(problem):
             group.unfinished -= 1
-            samples = int(states.num_finished[problem])
-            self._forecast.unfinished -= 1
-            self._forecast.most -= states.remaining(problem)
-            self._forecast.samples -= samples
-            self._forecast.finished += 1
-            self._forecast.samples_of_finished += samples
+            self._forecast.finish(int(states.num_finished[problem]), states.remaining(problem))
         elif not self.is_exhausted:
             self._put_back(group, job, problem)
 
-    def _put_back(self, group: _Group, job: int, problem: int) -> None:
+    def _put_back(self, group: Group, job: int, problem: int) -> None:
         """Queue a problem that needs more samples."""
         work = self._jobs[job]
         if work.states.deaths[problem] >= QUARANTINE_AFTER:
@@ -497,7 +232,7 @@ class Scheduler:
         else:
             group.queue.put_back(job, int(work.difficulties[problem]), problem)
 
-    def _take_back(self, replica: _Replica, number: int, problem: int) -> None:
+    def _take_back(self, replica: ReplicaState, number: int, problem: int) -> None:
         """Queue a problem that a replica released without a sample started."""
         lease = replica.leases[number]
         replica.load -= lease.running.pop(problem)
@@ -506,13 +241,13 @@ class Scheduler:
             self._put_back(replica.group, lease.job, problem)
         self._close_if_empty(replica, number)
 
-    def _close_if_empty(self, replica: _Replica, number: int) -> None:
+    def _close_if_empty(self, replica: ReplicaState, number: int) -> None:
         lease = replica.leases[number]
         if not (lease.running or lease.ended):
             del replica.leases[number]
             replica.is_isolated = False
 
-    def _on_death(self, replica: _Replica, event: ReplicaDied) -> list[Action]:
+    def _on_death(self, replica: ReplicaState, event: ReplicaDied) -> list[Action]:
         group = replica.group
         death = Death(event.cause, event.now, replica.node, not replica.is_up, event.lost_its_node)
         group.failures.record(death)
@@ -520,7 +255,7 @@ class Scheduler:
         self._forecast.uncommitted -= len(replica.uncommitted)
         for sample in replica.uncommitted:
             job = self._jobs[replica.leases[sample.lease].job]
-            difficulty = job.difficulty_names[int(job.difficulties[sample.problem])]
+            difficulty = job.difficulty_of(sample.problem)
             self.counts[replica.leases[sample.lease].job].subtract_sample(sample.outcome, sample.tokens, difficulty)
         actions: list[Action] = []
         for lease in replica.leases.values():
@@ -531,7 +266,7 @@ class Scheduler:
         group.failures.raise_on_crash_loop(group.spec.model, event.now)
         return actions + self._assign(group)
 
-    def _lose(self, group: _Group, lease: _Lease, problem: int, event: ReplicaDied) -> list[Action]:
+    def _lose(self, group: Group, lease: OpenLease, problem: int, event: ReplicaDied) -> list[Action]:
         """Queue a problem that was sampled as its replica died; the deaths that it may have caused isolate it."""
         states = self._jobs[lease.job].states
         if states.is_satisfied(problem) or event.lost_its_node or self.is_exhausted:
@@ -546,13 +281,9 @@ class Scheduler:
             resample = states.resamples(problem).get(sample, 0)
             actions.append(RecordError(lease.job, problem, sample, resample, reason))
             self._record(lease.job, problem, sample, Outcome.FAILED)
-            self.counts[lease.job].add_sample(Outcome.FAILED, 0, self._difficulty_of(lease.job, problem))
+            self.counts[lease.job].add_sample(Outcome.FAILED, 0, self._jobs[lease.job].difficulty_of(problem))
         self._settle(group, lease.job, problem)
         return actions
-
-    def _difficulty_of(self, job: int, problem: int) -> str:
-        work = self._jobs[job]
-        return work.difficulty_names[int(work.difficulties[problem])]
 
     def _on_budget_spent(self) -> list[Action]:
         self.is_exhausted = True
@@ -582,49 +313,40 @@ class Scheduler:
                 break  # the room of the other groups is less now
         return actions
 
-    def _leave(self, replica: _Replica) -> list[Action]:
+    def _leave(self, replica: ReplicaState) -> list[Action]:
         if not replica.leases:
             return [self._stop(replica, "its node is about to go")]
         replica.is_releasing = True
         return [Release(replica.number, None)]
 
-    def _give_back(self, group: _Group) -> list[Action]:
+    def _give_back(self, group: Group) -> list[Action]:
         """Stop starting replicas beyond what the backlog is worth; all of a finished group if another group waits."""
-        surplus = len(group.staying) - group.wanted
-        starting = [replica for replica in reversed(group.staying) if not replica.is_up]
-        actions: list[Action] = [
-            self._stop(replica, "no work is left for it") for replica in starting[: max(0, surplus)]
-        ]
-        another_waits = any(
-            other.wanted > sum(replica.is_placed for replica in other.staying) for other in self._groups
-        )
-        if group.is_finished and another_waits:
+        actions: list[Action] = [self._stop(replica, "no work is left") for replica in group.superfluous()]
+        if group.is_finished and any(other.is_waiting for other in self._groups):
             for replica in [replica for replica in group.replicas.values() if not replica.leases]:
                 self._remove(replica)
                 actions.append(GiveBack(replica.number))
         return actions
 
-    def _start(self, group: _Group) -> Start:
+    def _start(self, group: Group) -> Start:
         number = self._next_replica
         self._next_replica += 1
-        group.replicas[number] = self._replicas[number] = _Replica(number, group)
+        group.replicas[number] = self._replicas[number] = ReplicaState(number, group)
         return Start(number, group.number, group.failures.avoided_nodes())
 
-    def _stop(self, replica: _Replica, reason: str) -> Stop:
+    def _stop(self, replica: ReplicaState, reason: str) -> Stop:
         self._remove(replica)
         return Stop(replica.number, reason)
 
-    def _remove(self, replica: _Replica) -> None:
+    def _remove(self, replica: ReplicaState) -> None:
         del self._replicas[replica.number], replica.group.replicas[replica.number]
         replica.group.num_up -= replica.is_up
         self._former_usage += replica.usage
 
-    def _assign(self, group: _Group, changed: _Replica | None = None) -> list[Action]:
+    def _assign(self, group: Group, changed: ReplicaState | None = None) -> list[Action]:
         """Lease queued problems, to the emptiest replica first; share the last ones when the queue is empty.
 
-        Args:
-            group: the group.
-            changed: the only replica that may have got room since the last call; None if others may have it, too.
+        `changed` is the only replica that may have got room since the last call; None if others may have it, too.
         """
         if self.is_exhausted:
             return []
@@ -634,7 +356,7 @@ class Scheduler:
         heapq.heapify(emptiest)
         while group.queue and emptiest:
             replica = group.replicas[emptiest[0][1]]
-            job, problems = group.queue.pop(self._lease_samples(group, replica.capacity))
+            job, problems = group.queue.pop(group.lease_samples(replica.capacity))
             actions.append(self._lease(replica, job, problems))
             if replica.has_room:
                 heapq.heapreplace(emptiest, (replica.load / replica.capacity, replica.number))
@@ -643,7 +365,7 @@ class Scheduler:
         group.may_have_room = not group.queue
         return actions or self._rebalance(group)
 
-    def _assign_quarantined(self, group: _Group) -> list[Action]:
+    def _assign_quarantined(self, group: Group) -> list[Action]:
         """Lease one problem in quarantine to each replica without leases."""
         actions: list[Action] = []
         for replica in group.replicas.values():
@@ -654,17 +376,13 @@ class Scheduler:
                 actions.append(self._lease(replica, job, [problem], isolation))
         return actions
 
-    def _lease_samples(self, group: _Group, capacity: int) -> int:
-        """Return how many samples a lease starts with: half a replica's capacity, less towards the end of a stage."""
-        return max(1, min(capacity // 2, group.queue.first_wave // (2 * group.num_up)))
-
     def _lease(
-        self, replica: _Replica, job: int, problems: Sequence[int], isolation: Isolation = Isolation.NONE
+        self, replica: ReplicaState, job: int, problems: Sequence[int], isolation: Isolation = Isolation.NONE
     ) -> Assign:
         running = {problem: self._first_wave(job, problem) for problem in problems}
         number = self._next_lease
         self._next_lease += 1
-        replica.leases[number] = _Lease(job, isolation, running)
+        replica.leases[number] = OpenLease(job, isolation, running)
         replica.is_isolated = isolation is not Isolation.NONE
         replica.load += sum(running.values())
         replica.running += len(running)
@@ -674,24 +392,9 @@ class Scheduler:
     def _first_wave(self, job: int, problem: int) -> int:
         return self._jobs[job].states.first_wave(problem)
 
-    def _rebalance(self, group: _Group) -> list[Action]:
+    def _rebalance(self, group: Group) -> list[Action]:
         """Have the busiest replicas release half of their unstarted problems, one for each that has nothing to do."""
-        if group.queue:
-            return []
-        staying = [
-            replica for replica in group.staying if replica.is_up and not (replica.is_isolated or replica.is_failing)
-        ]
-        idle = sum(replica.running == 0 and not replica.is_releasing for replica in staying)
-        idle -= sum(replica.is_releasing for replica in staying)
-        if idle <= 0:
-            return []
-        busy = [
-            replica
-            for replica in staying
-            if replica.running > 1 and not (replica.is_releasing or replica.has_none_to_release)
-        ]
-        actions: list[Action] = []
-        for replica in heapq.nlargest(idle, busy, key=lambda replica: replica.running):
+        releasing = group.to_release()
+        for replica in releasing:
             replica.is_releasing = True
-            actions.append(Release(replica.number, replica.running // 2))
-        return actions
+        return [Release(replica.number, replica.running // 2) for replica in releasing]

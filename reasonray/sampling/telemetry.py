@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from copy import deepcopy
 
@@ -36,3 +37,35 @@ class Telemetry:
                 self._tokens.inc(counts.tokens - before.tokens, {"arm": job})
             if counts.covered > before.covered:
                 self._covered.inc(counts.covered - before.covered, {"arm": job})
+
+
+class BusyClock:
+    """Measures how long nothing is in flight."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.began_at = self.changed_at = time.monotonic()
+        """`changed_at`: when `in_flight` last rose from 0 or fell to 0."""
+        self._idle_seconds = 0.0
+
+    def begin(self) -> None:
+        """Count one more request in flight."""
+        if self.in_flight == 0:
+            self._idle_seconds, self.changed_at = self.idle_seconds, time.monotonic()
+        self.in_flight += 1
+
+    def end(self) -> None:
+        """Count one request less."""
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.changed_at = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds with nothing in flight."""
+        return self._idle_seconds + (time.monotonic() - self.changed_at if self.in_flight == 0 else 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the clock was started."""
+        return time.monotonic() - self.began_at

@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from reasonray.config import Failures, Fixed
 from reasonray.records import Outcome
-from reasonray.sampling.scheduler import (
+from reasonray.sampling.events import (
     Action,
     Assign,
     ClusterChanged,
@@ -39,9 +39,9 @@ from reasonray.sampling.scheduler import (
     ReplicaPlaced,
     ReplicaReported,
     ReplicaUp,
-    Scheduler,
     Start,
 )
+from reasonray.sampling.scheduler import Scheduler
 from reasonray.sampling.state import ProblemStates
 from reasonray.sampling.work import FinishedSample, Report, Usage
 from reasonray.store.sample_arrays import TRUNCATED_ROW, SampleArrays

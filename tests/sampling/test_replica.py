@@ -15,9 +15,7 @@ from pyarrow import fs
 from reasonray.config import Failures, Fixed, Policy, UntilCorrect
 from reasonray.engines.protocol import Completion
 from reasonray.records import Finish, Outcome, Problem
-from reasonray.sampling.ledger_writer import LedgerWriter
-from reasonray.sampling.replica import Replica, WrongModel
-from reasonray.sampling.scheduler import (
+from reasonray.sampling.events import (
     Abort,
     Assign,
     ClusterChanged,
@@ -29,9 +27,11 @@ from reasonray.sampling.scheduler import (
     ReplicaPlaced,
     ReplicaReported,
     ReplicaUp,
-    Scheduler,
     Start,
 )
+from reasonray.sampling.ledger_writer import LedgerWriter
+from reasonray.sampling.replica import Replica, WrongModel
+from reasonray.sampling.scheduler import Scheduler
 from reasonray.sampling.state import ProblemStates
 from reasonray.sampling.work import EngineSpec, Lease, LeasedProblem, Report, ResolvedJob, SamplingJob, make_rollout
 from reasonray.store.ledger import Ledger

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from reasonray.config import Failures, Fixed, Policy, UntilCorrect, UserError
 from reasonray.records import Outcome
+from reasonray.sampling.events import ClusterChanged, Release, ReplicaUp, Start
 from reasonray.sampling.policy import max_samples
-from reasonray.sampling.scheduler import ClusterChanged, Release, ReplicaUp, Start
 from reasonray.sampling.work import Isolation
 from tests.sampling.virtual import World
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from reasonray.config import Failures, Policy
 from reasonray.records import Outcome
-from reasonray.sampling.policy import ProblemState, is_satisfied, next_samples
-from reasonray.sampling.scheduler import (
+from reasonray.sampling.events import (
     Abort,
     Action,
     Assign,
@@ -31,10 +30,11 @@ from reasonray.sampling.scheduler import (
     ReplicaPlaced,
     ReplicaReported,
     ReplicaUp,
-    Scheduler,
     Start,
     Stop,
 )
+from reasonray.sampling.policy import ProblemState, is_satisfied, next_samples
+from reasonray.sampling.scheduler import Scheduler
 from reasonray.sampling.state import ProblemStates
 from reasonray.sampling.work import FinishedSample, Isolation, Report
 

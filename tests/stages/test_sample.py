@@ -143,7 +143,8 @@ def test_a_killed_replica_loses_no_committed_rollout(ray_cluster: None, tmp_path
 
 
 def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
-    config = a_scripted_config(tmp_path, train=30, samples=10, engine={"seconds": 0.4, "max_num_seqs": 8})
+    engine = {"seconds": 0.4, "max_num_seqs": 8}
+    config = a_scripted_config(tmp_path, train=30, samples=10, engine=engine, storage={"commit_seconds": 1})
     run = begin_or_resume(config)
     drive = (
         "import sys, ray; from reasonray.store.run import find_run; from reasonray.sampling.pool import ReplicaPool\n"
