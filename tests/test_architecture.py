@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,17 @@ def test_importing_loads_neither_torch_nor_vllm_nor_ray(module: str) -> None:
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
 
 
-def test_help_is_printed_at_once() -> None:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "reasonray.cli.main", "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    # 0.2 s on an idle core; the bound leaves room for a machine that is busy with other tests.
-    assert min(seconds) < 0.5
+def test_help_is_printed_without_loading_what_takes_long() -> None:
+    script = (
+        "import runpy, sys; sys.argv = ['reasonray', '--help']\n"
+        "try: runpy.run_module('reasonray.cli.main', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "slow = ('torch', 'vllm', 'ray', 'transformers', 'pyarrow', 'numpy', 'sympy', 'mpmath')\n"
+        "print([name for name in slow if name in sys.modules], file=sys.stderr)"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert "usage" in printed.stdout.lower()
+    assert printed.stderr.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
