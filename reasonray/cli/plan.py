@@ -22,7 +22,7 @@ def forecast(config: Config) -> str:
     train = [problem for problem in loaded if problem.split is Split.TRAIN]
     test = [problem for problem in loaded if problem.split is Split.TEST]
     clusters_of(test, config.evaluation.cluster)
-    assigned = assign_problems(config.teachers, train)
+    assigned = assign_problems(config.teachers, [problem.id for problem in train])
     sizes = {
         teacher.name: len(train) if teacher.share == "unsolved" else len(assigned[teacher.name])
         for teacher in config.teachers

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from reasonray.sampling.events import JobWork
 from reasonray.sampling.state import ProblemStates
 from reasonray.sampling.work import EngineSpec, ResolvedJob, SamplingJob
@@ -36,15 +34,12 @@ def load_job(run: Run, job: SamplingJob, identity: str) -> LoadedJob:
         identity: of its model's weights.
     """
     resolved = ResolvedJob.of(run, job, identity)
-    samples = job.ledger.sample_arrays([problem.id for problem in job.problems]).get(resolved.fingerprint)
+    samples = job.ledger.sample_arrays(job.problems.ids).get(resolved.fingerprint)
     states = ProblemStates.stored(
         job.policy, samples or no_samples(len(job.problems)), job.earlier_max_tokens, job.sampling.max_tokens
     )
-    difficulties: dict[str, int] = {}
-    codes = np.fromiter(
-        (difficulties.setdefault(problem.difficulty, len(difficulties)) for problem in job.problems), np.int32
-    )
-    return LoadedJob(job, resolved, JobWork(job.name, states, codes, list(difficulties)))
+    codes, difficulties = job.problems.difficulties()
+    return LoadedJob(job, resolved, JobWork(job.name, states, codes, difficulties))
 
 
 def load_known(run: Run, job: SamplingJob) -> LoadedJob | None:

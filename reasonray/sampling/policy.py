@@ -12,7 +12,7 @@ from itertools import accumulate
 from math import ceil, comb
 
 from reasonray.config import Band, Fixed, Policy, Proportional, Teacher, UntilCorrect
-from reasonray.records import JUDGED, Outcome, Problem, hash_fraction
+from reasonray.records import JUDGED, Outcome, hash_fraction
 
 
 @dataclass(slots=True)
@@ -36,16 +36,17 @@ class ProblemState:
         self.judged += outcome in JUDGED
 
 
-def assign_problems(teachers: Sequence[Teacher], train: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """Return teacher → the problems that it samples, by the teachers' shares; none for the "unsolved".
+def assign_problems(teachers: Sequence[Teacher], problem_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Return teacher → the indices of the problems that it samples, by their shares; none for the "unsolved".
 
     The hashes of problem ids lie on a circle. Each teacher has an arc as long as its share, and each arc starts where
     the one before it ends.
     """
     shares = [0.0 if teacher.share == "unsolved" else teacher.share for teacher in teachers]
     starts = accumulate(shares, initial=0.0)
+    fractions = [hash_fraction(id_) for id_ in problem_ids]
     return {
-        teacher.name: [problem for problem in train if (hash_fraction(problem.id) - start) % 1.0 < share]
+        teacher.name: [index for index, fraction in enumerate(fractions) if (fraction - start) % 1.0 < share]
         for teacher, share, start in zip(teachers, shares, starts, strict=False)
     }
 

@@ -18,6 +18,7 @@ from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.fingerprints import fingerprint, is_present_rule
 from reasonray.sampling.policy import ProblemState
 from reasonray.store.ledger import Ledger
+from reasonray.store.problem_table import ProblemTable
 from reasonray.store.run import Run
 
 
@@ -69,7 +70,7 @@ class SamplingJob:
 
     name: str
     """Of the teacher or of the model under evaluation; the rollouts carry it."""
-    problems: Sequence[Problem]
+    problems: ProblemTable
     asking: Asking
     sampling: Sampling
     policy: Policy
@@ -95,7 +96,7 @@ class SamplingJob:
         """Return the job that samples problems by a configured model, or by another model in its place."""
         return SamplingJob(
             name,
-            problems,
+            ProblemTable.of(problems),
             prompted.asking,
             prompted.sampling,
             policy,

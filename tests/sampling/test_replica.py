@@ -35,6 +35,7 @@ from reasonray.sampling.scheduler import Scheduler
 from reasonray.sampling.state import ProblemStates
 from reasonray.sampling.work import EngineSpec, Lease, LeasedProblem, Report, ResolvedJob, SamplingJob, make_rollout
 from reasonray.store.ledger import Ledger
+from reasonray.store.problem_table import ProblemTable
 from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.storage import Place, place
 from tests.factories import a_problem, a_rollout, a_scripted_config
@@ -71,7 +72,9 @@ def a_replica(run: Run) -> Replica:
 def resolved(run: Run, policy: Policy | None = None, ledger: Ledger | None = None) -> ResolvedJob:
     teacher = run.config.teachers[0]
     spec, policy = EngineSpec.of(run, teacher), policy or Fixed(samples=1)
-    job = SamplingJob("teacher", [], teacher.asking, teacher.sampling, policy, ledger or run.ledger, spec)
+    job = SamplingJob(
+        "teacher", ProblemTable.of([]), teacher.asking, teacher.sampling, policy, ledger or run.ledger, spec
+    )
     return ResolvedJob.of(run, job, "scripted")
 
 
