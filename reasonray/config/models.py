@@ -305,9 +305,10 @@ class NamedModel(PromptedModel):
 
     @model_validator(mode="after")
     def _asks_in_one_way_or_in_several(self) -> Self:
-        if self.prompts and "prompt" in self.model_fields_set:
+        # By value, because a stored configuration sets every key.
+        if self.prompts and self.prompt != Prompt():
             raise ValueError("has both prompt and prompts; put them all into prompts")
-        if self.temperatures and "temperature" in self.sampling.model_fields_set:
+        if self.temperatures and self.sampling.temperature != Sampling().temperature:
             raise ValueError("has both sampling.temperature and temperatures; put them all into temperatures")
         return self
 

@@ -51,7 +51,7 @@ def test_one_prompt_has_the_identity_that_stored_rollouts_have() -> None:
         ({"prompts": [{}, {}]}, {"samples": 3}, "policy.samples = 3 would use the 2 prompts and temperatures"),
         ({"temperatures": [0.5, 1.0], "prompts": [{}, {}]}, {"samples": 6}, "make it a multiple of 4"),
         ({"prompts": [{}], "prompt": {"system": "s"}}, {}, "has both prompt and prompts"),
-        ({"temperatures": [0.5], "sampling": {"temperature": 1.0}}, {}, "has both sampling.temperature"),
+        ({"temperatures": [0.5], "sampling": {"temperature": 0.7}}, {}, "has both sampling.temperature"),
         ({"prompt_by_source": {"nowhere": {}}}, {}, "no source is called 'nowhere'; there are generated"),
         ({"share": "unsolved"}, {}, "no teacher comes before it"),
         ({"share": "solved"}, {}, "share"),
@@ -65,3 +65,10 @@ def test_a_mistake_is_one_line(
     raw["policy"] = {"kind": "fixed"} | policy
     with pytest.raises(ConfigError, match=message):
         parse(raw)
+
+
+def test_a_stored_configuration_is_read_again(tmp_path: Path) -> None:
+    raw = a_minimal_config(tmp_path).model_dump(mode="json", exclude_unset=True)
+    raw["teachers"][0] |= {"prompts": [{}, {"system": "s"}], "temperatures": [0.5, 1.0]}
+    config = parse(raw)
+    assert parse(config.model_dump(mode="json")) == config
