@@ -28,7 +28,6 @@ import numpy as np
 import ray
 import ray.train
 import ray.train.collective
-from filelock import FileLock
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from reasonray import models
@@ -40,14 +39,15 @@ from reasonray.store.checkpoints import (
     CheckpointStore,
     best_checkpoint,
     delete_superseded,
-    resumable_checkpoints,
+    newest_state,
     trained_on_other,
 )
 from reasonray.store.progress import Progress, duration, log_line
 from reasonray.store.run import Run
-from reasonray.store.storage import Place, place
+from reasonray.store.storage import Place, local_copy
 from reasonray.training import plan
 from reasonray.training.card import model_card
+from reasonray.training.data_set import data_set, report_overlong, validation_files
 from reasonray.training.step_log import StepLog, StepLogState
 from reasonray.training.trained_student import TrainedStudent, TrainingSummary, trained_student
 
@@ -71,17 +71,6 @@ class _WorkerInput:
     """Name of this call's training."""
 
 
-@dataclass(frozen=True)
-class _DataSet:
-    """The curated data set."""
-
-    hash: str
-    files: list[Place]
-    validation_files: list[Place]
-    rows: int
-    """Rows in `files`."""
-
-
 def train(run: Run) -> TrainedStudent:
     """Fine-tune the student on the curated samples unless that is done, and return what it was trained on.
 
@@ -89,8 +78,8 @@ def train(run: Run) -> TrainedStudent:
         UserError: there is no data set, nothing to train on, or the cluster is too small; a finished student was
             chosen by another rule; or see training/loop.py.
     """
-    data_set = _data_set(run)
-    other = trained_on_other(run, data_set.hash)
+    curated = data_set(run)
+    other = trained_on_other(run, curated.hash)
     if not other and (run.student / "final" / "manifest.json").exists():
         _refuse_other_choice(run)
         log_line("train", "done before")
@@ -101,17 +90,17 @@ def train(run: Run) -> TrainedStudent:
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
         (run.student / _PLAN).delete()
-        lengths, refused = _tokenise(run, "examples", data_set.files, data_set.rows)
-        if data_set.validation_files:
-            _tokenise(run, "held-out", data_set.validation_files, data_set.rows)
-        _report_overlong(run.config.training, lengths)
+        lengths, refused = _tokenise(run, "examples", curated.files, curated.rows)
+        if curated.validation_files:
+            _tokenise(run, "held-out", curated.validation_files, curated.rows)
+        report_overlong(run.config.training, lengths)
         steps = ray.get(ray.remote(_write_plan).options(num_cpus=1).remote(run))
         log = ray.remote(StepLog).options(num_cpus=0).remote()
-        _fit(_WorkerInput(run, data_set.hash, log, f"fit-{time.time_ns()}"), progress, steps)
+        _fit(_WorkerInput(run, curated.hash, log, f"fit-{time.time_ns()}"), progress, steps)
         state: StepLogState = ray.get(log.state.remote())
     if state.error:
         raise UserError(state.error)
-    _finish(run, data_set.hash, state.steps, progress.seconds, refused)
+    _finish(run, curated.hash, state.steps, progress.seconds, refused)
     return trained_student(run)
 
 
@@ -134,27 +123,6 @@ def _refuse_other_choice(run: Run) -> None:
             f"run {run.name}: the student was chosen by training.student = {was}, now it is {configured}; set it back, "
             f"or take the model of a checkpoint below {run.student / 'checkpoints'}"
         )
-
-
-def _data_set(run: Run) -> _DataSet:
-    manifest = run.curated / "manifest.json"
-    if not manifest.exists():
-        raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
-    document = manifest.read_json()
-    names = document["data"]
-    if not names:
-        raise UserError(f"run {run.name}: curation selected no rollout to train on; sample more, or loosen [curation]")
-    return _DataSet(
-        hash=document.get("examples") or content_hash(*names),  # older manifests lack the hash of the examples
-        files=[run.curated / "data" / name for name in names],
-        validation_files=_validation_files(run),
-        rows=document["selected"],
-    )
-
-
-def _validation_files(run: Run) -> list[Place]:
-    names = (run.curated / "manifest.json").read_json().get("validation", [])
-    return [run.curated / "data" / name for name in names]
 
 
 def _refuse_too_small(training: Training) -> None:
@@ -197,16 +165,6 @@ def _tokenise_part(run: Run, target: Place, number: int, files: list[Place]) -> 
         lengths, refused = tokenise_files(run.config.student, files, part, run.begun_on or FALLBACK_DATE)
         (target / part.name).write(part.read_bytes())
     return lengths, refused
-
-
-def _report_overlong(training: Training, lengths: list[int]) -> None:
-    overlong = sum(length > training.max_tokens for length in lengths)
-    if overlong:
-        log_line(
-            "train",
-            f"{overlong:,} of {len(lengths):,} examples are left out: longer than training.max_tokens = "
-            f"{training.max_tokens} (the longest has {max(lengths):,} tokens)",
-        )
 
 
 def _write_plan(run: Run) -> int:
@@ -327,7 +285,7 @@ def _train_here(worker_input: _WorkerInput) -> None:
     rank, world, training = context.get_world_rank(), context.get_world_size(), run.config.training
     if not training.gpus:
         torch.set_num_threads(max(1, int(training.cpus)))
-    resume_from = _newest_state(run, worker_input.data)
+    resume_from = newest_state(run, worker_input.data)
     steps: list[dict[str, float]] = json.loads((resume_from / "steps.json").read()) if resume_from else []
     if rank == 0:
         ray.get(log.restart.remote(steps, world))
@@ -355,7 +313,7 @@ def _train_here(worker_input: _WorkerInput) -> None:
             )
         )
         job = _training_job(run, shared, scratch)
-        state = _local_copy(resume_from, shared) if resume_from else None
+        state = local_copy(resume_from, shared) if resume_from else None
         ray.train.collective.barrier()  # copying may take longer than workers wait in a collective
         summary = run_loop(
             job,
@@ -371,13 +329,6 @@ def _train_here(worker_input: _WorkerInput) -> None:
         (run.student / "figures.json").write(json.dumps(figures).encode())
 
 
-def _newest_state(run: Run, data: str) -> Place | None:
-    """Return the newest complete checkpoint or state of a training on this data set."""
-    states = [checkpoint for checkpoint in resumable_checkpoints(run) if (checkpoint / "state").exists()]
-    matching = [state for state in states if (state / "manifest.json").read_json()["data"] == data]
-    return matching[-1] if matching else None
-
-
 def _training_job(run: Run, shared: Path, scratch: Path) -> TrainingJob:
     """Return the input of the training loop on this machine.
 
@@ -390,28 +341,13 @@ def _training_job(run: Run, shared: Path, scratch: Path) -> TrainingJob:
 
     return TrainingJob(
         model_directory=str(models.resolve(run.config.student.model, run.config.student.revision)),
-        examples=str(_local_copy(run.student / "examples", shared)),
+        examples=str(local_copy(run.student / "examples", shared)),
         training=run.config.training,
         seed=run.config.seed,
         checkpoint_directory=str(scratch / "checkpoints"),
-        validation=str(_local_copy(run.student / "held-out", shared)) if _validation_files(run) else "",
-        plan=str(_local_copy(run.student / _PLAN, shared)) if (run.student / _PLAN).exists() else "",
+        validation=str(local_copy(run.student / "held-out", shared)) if validation_files(run) else "",
+        plan=str(local_copy(run.student / _PLAN, shared)) if (run.student / _PLAN).exists() else "",
     )
-
-
-def _local_copy(source: Place, shared: Path) -> Path:
-    """Return the local path of a place. If the run is in an object store, one process of a machine copies it first."""
-    if source.is_local:
-        return Path(source.path)
-    shared.mkdir(parents=True, exist_ok=True)
-    target, partial = shared / source.name, shared / f"{source.name}.partial"
-    with FileLock(shared / f"{source.name}.lock"):
-        if not target.exists():
-            if partial.is_dir():  # of a process that was killed
-                shutil.rmtree(partial)
-            source.copy(place(partial))
-            partial.rename(target)
-    return target
 
 
 def _chosen_checkpoint(run: Run, steps: Sequence[Mapping[str, float]]) -> Place:
@@ -425,7 +361,7 @@ def _chosen_checkpoint(run: Run, steps: Sequence[Mapping[str, float]]) -> Place:
 
 def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, refused: list[str]) -> None:
     """Copy the chosen checkpoint's model to student/final, its manifest last, and delete superseded checkpoints."""
-    if _newest_state(run, data) is None or not steps:
+    if newest_state(run, data) is None or not steps:
         raise UserError("training ended without a checkpoint; Ray Train's log in its session directory says why")
     chosen = _chosen_checkpoint(run, steps)
     summary = TrainingSummary.from_json((run.student / "figures.json").read_json())

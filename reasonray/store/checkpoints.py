@@ -176,3 +176,10 @@ def best_checkpoint(steps: Sequence[Mapping[str, float]]) -> str | None:
         return None
     best = min(measured, key=lambda step: step["validation_loss"])
     return f"step-{int(best['step']):06d}"
+
+
+def newest_state(run: Run, data: str) -> Place | None:
+    """Return the newest complete checkpoint or state of a training on this data set."""
+    states = [checkpoint for checkpoint in resumable_checkpoints(run) if (checkpoint / "state").exists()]
+    matching = [state for state in states if (state / "manifest.json").read_json()["data"] == data]
+    return matching[-1] if matching else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 from pyarrow import fs
 
 from reasonray.errors import UserError
@@ -192,3 +194,18 @@ def storage_error(where: Place | str, error: OSError) -> UserError:
         else "check the address ($AWS_ENDPOINT_URL) and the network"
     )
     return UserError(f"the object store of {where} refuses ({reason[:120]}); {cure}")
+
+
+def local_copy(source: Place, shared: Path) -> Path:
+    """Return the local path of a place. If the run is in an object store, one process of a machine copies it first."""
+    if source.is_local:
+        return Path(source.path)
+    shared.mkdir(parents=True, exist_ok=True)
+    target, partial = shared / source.name, shared / f"{source.name}.partial"
+    with FileLock(shared / f"{source.name}.lock"):
+        if not target.exists():
+            if partial.is_dir():  # of a process that was killed
+                shutil.rmtree(partial)
+            source.copy(place(partial))
+            partial.rename(target)
+    return target

@@ -28,9 +28,9 @@ from reasonray.cli.main import exit_status
 from reasonray.config import Training, UserError
 from reasonray.records import content_hash
 from reasonray.stages.report import trained
-from reasonray.stages.train import _local_copy, _scaling, train
+from reasonray.stages.train import _scaling, train
 from reasonray.store.run import Run, begin_or_resume
-from reasonray.store.storage import Place
+from reasonray.store.storage import Place, local_copy
 from reasonray.training.trained_student import TrainedStudent
 from tests.factories import a_scripted_config
 from tests.store.test_s3 import s3_server
@@ -119,7 +119,7 @@ def test_the_processes_of_a_machine_copy_examples_once(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Place, "copy", slow_copy)
     with ThreadPoolExecutor(8) as processes:
-        places = set(processes.map(lambda _: _local_copy(Place(store, "examples"), shared), range(8)))
+        places = set(processes.map(lambda _: local_copy(Place(store, "examples"), shared), range(8)))
     assert places == {shared / "examples"}
     assert [file.name for file in (shared / "examples").iterdir()] == ["part.arrow"]
     assert len(copies) == 1
