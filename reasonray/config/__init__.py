@@ -147,6 +147,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _teachers_that_write_alike_share_no_problem(self) -> Config:
+        """Refuse two teachers whose rollouts would have the same ids: one would take the other's for its own."""
+        shares = sum(teacher.share for teacher in self.teachers if teacher.share != "unsolved")
+        for one, other in combinations(self.teachers, 2):
+            if one.writes_like(other) and (shares > 1 + 1e-9 or "unsolved" in (one.share, other.share)):
+                raise ValueError(
+                    f"teachers {one.name} and {other.name} ask the same model in the same way, so they would write the "
+                    "same rollouts: change a prompt or a sampling parameter, or give them shares that sum to 1"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _mix_names_sources(self) -> Config:
         if unknown := [name for name in self.curation.mix if name not in self._source_names]:
             known = ", ".join(self._source_names)

@@ -336,6 +336,14 @@ class Teacher(NamedModel):
     sampling: Annotated[Sampling, Within(Change.RAISES, ("max_tokens",))] = Sampling()
     """Sampling parameters; `max_tokens` may be raised later."""
 
+    def writes_like(self, other: Teacher) -> bool:
+        """Return whether the rollouts of both have the same fingerprint, wherever the models are served."""
+        return self._writing() == other._writing()
+
+    def _writing(self) -> tuple[Any, ...]:
+        settings = self.engine.kind, self.engine.text_settings()
+        return self.model, self.revision, settings, self.asking.identity(), self.sampling.identity()
+
 
 class Student(PromptedModel):
     """The model that learns, and how it is prompted when it is evaluated. It has the keys of every model."""

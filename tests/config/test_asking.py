@@ -72,3 +72,13 @@ def test_a_stored_configuration_is_read_again(tmp_path: Path) -> None:
     raw["teachers"][0] |= {"prompts": [{}, {"system": "s"}], "temperatures": [0.5, 1.0]}
     config = parse(raw)
     assert parse(config.model_dump(mode="json")) == config
+
+
+def test_teachers_that_write_alike_must_share_no_problem(tmp_path: Path) -> None:
+    raw = a_minimal_config(tmp_path).model_dump(mode="json", exclude_unset=True)
+    one, two = raw["teachers"][0] | {"name": "one"}, raw["teachers"][0] | {"name": "two"}
+    with pytest.raises(ConfigError, match="teachers one and two ask the same model in the same way"):
+        parse(raw | {"teachers": [one, two]})
+    parse(raw | {"teachers": [one | {"share": 0.5}, two | {"share": 0.5}]})
+    parse(raw | {"teachers": [one, two | {"sampling": {"temperature": 0.7}}]})
+    parse(raw | {"teachers": [one, two | {"model": "another"}]})
