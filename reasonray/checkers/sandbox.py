@@ -28,6 +28,8 @@ from pathlib import Path
 from reasonray.config import Checking
 from reasonray.errors import UserError
 
+_TRY_PAUSES = (0.2, 1.0)
+"""Seconds between tries to make a sandbox."""
 _SCRATCH_BYTES = 64 << 20
 _PROCESSES = 32
 _UIDS = range(1 << 20, 1 << 30)
@@ -280,20 +282,38 @@ def _command(limits: Limits, seconds: float | None, packages: Sequence[str]) -> 
     return [*command, *confined, f"--nproc={_PROCESSES}", *drop, interpreter]
 
 
-@cache
 def _bwrap() -> tuple[str, ...] | None:
-    """Return the bwrap command that works here, or None if none does. As root, prefer one without a user namespace."""
+    """Return the bwrap command that works here, or None if none does.
+
+    Only a command that works is remembered: on a busy machine one try may fail (no process or memory is left).
+    """
+    try:
+        return _working_bwrap()
+    except OSError:
+        return None
+
+
+@cache
+def _working_bwrap() -> tuple[str, ...]:
+    """Return the bwrap command that works here. As root, prefer one without a user namespace.
+
+    Raises:
+        OSError: none does, at several tries.
+    """
     capabilities = ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
     separate = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
     system = [part for path in _SYSTEM for part in ("--ro-bind-try", path, path)]
     scratch = ("--perms", "1777", "--size", str(_SCRATCH_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp")
     bare = ("--clearenv", *(part for name, value in _ENVIRONMENT.items() for part in ("--setenv", name, value)))
     kinds = [(*separate, *capabilities), ("--unshare-all",)] if os.geteuid() == 0 else [("--unshare-all",)]
-    for kind in kinds:
-        command = ("bwrap", *kind, "--die-with-parent", "--new-session", *system, "--dev", "/dev", *scratch, *bare)
-        if subprocess.run([*command, "true"], capture_output=True, env=_ENVIRONMENT).returncode == 0:
-            return command
-    return None
+    for pause in (*_TRY_PAUSES, None):
+        for kind in kinds:
+            command = ("bwrap", *kind, "--die-with-parent", "--new-session", *system, "--dev", "/dev", *scratch, *bare)
+            if subprocess.run([*command, "true"], capture_output=True, env=_ENVIRONMENT).returncode == 0:
+                return command
+        if pause is not None:
+            time.sleep(pause)
+    raise OSError("bwrap cannot make its namespaces")
 
 
 def _is_privileged(bwrap: Sequence[str]) -> bool:

@@ -216,9 +216,10 @@ def test_a_scorer_that_fails_at_the_answer_makes_it_wrong_and_one_that_fails_at_
 
     monkeypatch.setattr(gym_scorer, "score", scored)
     metadata = {"task": "jugs", "entry": {"metadata": {}}}
-    for fails, outcome in ((["[7]"], Outcome.WRONG), (["[7]", "[1]"], Outcome.FAILED), ([], Outcome.CORRECT)):
-        problem = a_problem(answer="[1]", checker="gym", metadata={**metadata, "fails": fails})
-        assert check(problem, "<answer>[7]</answer>").outcome is outcome
+    answer, gold = '["fill A"]', '["fill B"]'  # both have the form that the task asks for
+    for fails, outcome in (([answer], Outcome.WRONG), ([answer, gold], Outcome.FAILED), ([], Outcome.CORRECT)):
+        problem = a_problem(answer=gold, checker="gym", metadata={**metadata, "fails": fails})
+        assert check(problem, f"<answer>{answer}</answer>").outcome is outcome
 
 
 def test_an_answer_cannot_leave_its_place_in_the_question_to_the_judge() -> None:

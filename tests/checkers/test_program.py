@@ -375,7 +375,7 @@ def test_programs_of_another_interpreter_may_use_its_packages(tmp_path: Path) ->
 @needs_sandbox
 def test_without_root_a_user_namespace_gives_the_same_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    sandbox._bwrap.cache_clear()
+    sandbox._working_bwrap.cache_clear()
     try:
         if sandbox._bwrap() is None:
             pytest.skip("this machine lets nobody make user namespaces")
@@ -384,4 +384,4 @@ def test_without_root_a_user_namespace_gives_the_same_sandbox(monkeypatch: pytes
         assert judged(ESCAPES["environment"], {"tests": [{"stdin": "", "stdout": "[]"}]}).outcome is Outcome.CORRECT
     finally:
         monkeypatch.undo()
-        sandbox._bwrap.cache_clear()
+        sandbox._working_bwrap.cache_clear()
