@@ -41,7 +41,7 @@ def test_a_node_on_which_no_engine_starts_is_avoided(tmp_path: Path) -> None:
 def test_a_teacher_stays_on_the_nodes_with_its_labels(tmp_path: Path) -> None:
     result = run_on_nodes("labels", tmp_path)
     assert (result["rollouts"], result["role"]) == (100, "teacher")
-    assert result["refusal"] == "no node of the cluster has the labels of scripted (role = unknown): start one, or drop them"
+    assert "no node of the cluster has the labels of scripted (role = unknown)" in result["refusal"]
 
 
 def test_a_finished_teacher_makes_room_for_the_next_where_an_autoscaler_has_no_more_nodes(tmp_path: Path) -> None:
