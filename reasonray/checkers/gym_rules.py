@@ -1,7 +1,6 @@
 """Our own rules for the tasks of reasoning-gym whose scorers evaluate the answer, accept wrong ones, or are not needed.
 
-A rule says whether an answer earns full credit. It reads the answer whole, takes time in proportion to its length, and
-evaluates nothing. Each names its reason, which the README's table shows:
+A rule reads an answer whole, in linear time, evaluates nothing, and names its reason, which the README's table shows:
 
     same       the library compares the texts, as our rule does
     evaluates  the library's scorer passes the answer to `eval` or to sympy's parse_expr
@@ -395,8 +394,7 @@ FORMATS: dict[str, re.Pattern[str]] = {
     "sokoban": re.compile(r"\s*[LRUD]+\s*", re.A),
     "tower_of_hanoi": re.compile(r"\s*(?:Move disk \d+ from Peg \d+ to Peg \d+\s*)+", re.A),
 }
-"""Task → the whole form of an answer, before the library scores it: some of its scorers accept any words around the
-part that they read, and a text of another form need not cost a process."""
+"""Task → the form of a whole answer, without which the library is not asked: some scorers accept words around it."""
 
 WITHOUT_GOLD = ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
 """Tasks without a gold answer: many answers are right, and their entries hold none to check the scorer with."""

@@ -6,9 +6,10 @@ The parser accounts for every token or raises `Unreadable`; nothing is ever eval
 bounded by the sizes in the tree before it starts.
 """
 
-from reasonray.checkers.mathematics.equivalence import Comparison, measured, named_value
+from reasonray.checkers.mathematics.equivalence import Comparison, named_value
 from reasonray.checkers.mathematics.lexer import Unreadable
 from reasonray.checkers.mathematics.parser import parse
+from reasonray.checkers.mathematics.quantities import measured
 from reasonray.checkers.mathematics.tree import Tree
 from reasonray.checkers.mathematics.values import constant as real_constant
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from mpmath import mpf
 
 from reasonray.checkers.mathematics import values
+from reasonray.checkers.mathematics.rewriting import expanded
 from reasonray.checkers.mathematics.tree import (
     Apply,
     Bracket,
@@ -207,7 +208,7 @@ def _relation(tree: Relation) -> RealSet | None:
 
 
 def _bounded(current: RealSet, sign: str, bound: Tree | None) -> RealSet | None:
-    ends = [] if bound is None else list(map(_end, _each(bound)))
+    ends = [] if bound is None else list(map(_end, expanded(bound)))
     if not ends or any(end is None for end in ends) or (len(ends) > 1 and sign != "!="):
         return None
     for end in ends:
@@ -221,12 +222,6 @@ def _bounded(current: RealSet, sign: str, bound: Tree | None) -> RealSet | None:
         one = RealSet(() if part.is_empty() else (part,))
         current = _intersection(current, _complement(one) if sign == "!=" else one)
     return current
-
-
-def _each(tree: Tree) -> tuple[Tree, ...]:
-    from reasonray.checkers.mathematics.rewriting import expanded
-
-    return expanded(tree)
 
 
 def _listing(tree: Listing) -> RealSet | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from reasonray.checkers.mathematics.tree import (
     Apply,
@@ -12,6 +13,7 @@ from reasonray.checkers.mathematics.tree import (
     Bracket,
     Call,
     Cases,
+    Constant,
     Given,
     Listing,
     Matrix,
@@ -19,6 +21,7 @@ from reasonray.checkers.mathematics.tree import (
     Ratio,
     Relation,
     SetBuilder,
+    Symbol,
     Tree,
     negated,
     nodes,
@@ -91,3 +94,13 @@ def _upper(node: Tree) -> Tree:
 
 def _lower(node: Tree) -> Tree:
     return negated(node.arguments[0]) if isinstance(node, Apply) and node.name == "±" else node
+
+
+def with_letter_i(tree: Tree) -> Tree:
+    """Return a tree with the letter i as a variable, not as the imaginary unit."""
+    return transformed(tree, lambda node: Symbol("i") if node == Constant("i") else node)
+
+
+def with_names(tree: Any, renaming: dict[str, Symbol]) -> Any:
+    """Return a tree with other names for some of its variables."""
+    return transformed(tree, lambda node: renaming.get(node.name, node) if isinstance(node, Symbol) else node)

@@ -241,3 +241,15 @@ def negated(tree: Tree) -> Tree:
     if isinstance(tree, Number):
         return Number(-tree.value, tree.decimals)
     return Apply("*", (MINUS_ONE, tree))
+
+
+def product(factors: list[Tree]) -> Tree:
+    """Return the product of factors, or a factor that is alone."""
+    return factors[0] if len(factors) == 1 else Apply("*", tuple(factors))
+
+
+def quotient(over: Tree, under: Tree) -> Tree:
+    """Return a quotient; that of two numbers is worked out."""
+    if isinstance(over, Number) and isinstance(under, Number) and under.value:
+        return Number(over.value / under.value)
+    return Apply("*", (over, Apply("^", (under, MINUS_ONE))))

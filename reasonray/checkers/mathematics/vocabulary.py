@@ -113,3 +113,12 @@ PHRASES: Final = {
     ),
 }
 """Fixed phrases and the phrase that stands for each group."""
+
+RELATIONS: Final = {
+    **{"=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!="},
+    **{"le": "<=", "ge": ">=", "ne": "!=", "approx": "~", "equiv": "≡", "in": "in", "notin": "notin", "mid": "mid"},
+    **{"subset": "subset", "subseteq": "subseteq", "parallel": "parallel", "perp": "perp", "propto": "propto"},
+    **{"to": "to", "cong": "cong", "sim": "similar", "ll": "ll", "gg": "gg", "iff": "iff", "Rightarrow": "implies"},
+    **{"supset": "supset", "leftrightarrow": "iff", "nmid": "nmid"},
+}
+"""Signs and commands of relations, and the sign of the tree for each."""
