@@ -62,11 +62,7 @@ class Scheduler:
         """The budget is spent."""
 
     def step(self, event: Event) -> list[Action]:
-        """Return the actions that follow from an event.
-
-        Raises:
-            UserError: replicas die again and again.
-        """
+        """Return the actions that follow from an event; raise a UserError if replicas die again and again."""
         match event:
             case JobsLoaded():
                 return self._on_loaded(event)
@@ -303,14 +299,15 @@ class Scheduler:
                 actions += self._leave(replica)
         for group in self._groups:
             actions += self._give_back(group)
+        started = 0
         for group in self._groups:
             missing = group.wanted - len(group.staying)
-            count = min(missing, event.room[group.number])
-            if not self._replicas and missing > 0:  # nothing holds what this group waits for: Ray queues the replicas
+            count = min(missing, event.room[group.number] - started)  # what starts first leaves less room
+            if not self._replicas:  # nothing of ours holds what this group waits for: Ray queues its replicas
                 count = min(missing, group.spec.least)
             if count > 0 and group.failures.may_start(event.now):
                 actions += [self._start(group) for _ in range(count)]
-                break  # the room of the other groups is less now
+                started += count
         return actions
 
     def _leave(self, replica: ReplicaState) -> list[Action]:

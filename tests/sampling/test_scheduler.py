@@ -339,3 +339,10 @@ def test_a_replica_that_fails_gets_nothing_that_its_death_would_be_blamed_on() -
     assert not world.replicas[0].problems
     world.die(0)
     assert not world.works[0].states.deaths.any()
+
+
+def test_all_groups_start_at_once_where_there_is_room() -> None:
+    jobs = [(group, Fixed(samples=1), 4) for group in range(3)]
+    world = World(jobs, groups=3, replicas=(1, 2), room=2)
+    world.tick()
+    assert [replica.group for replica in world.replicas.values()] == [0, 1]
