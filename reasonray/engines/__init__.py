@@ -33,7 +33,7 @@ __all__ = [
 
 
 PRESENT_RULE = "2"
-"""Begins the identities of the present rule, which tells them from those of the first one."""
+"""Begins the identities of the present rule, which sets them apart from those of the first one."""
 _TEMPERATE = 2.0
 """Temperature up to which no engine objects."""
 

@@ -37,7 +37,7 @@ class PhaseHandler(logging.Handler):
 
 
 def logging_configuration(default: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return vLLM's logging configuration with a PhaseHandler beside its own handlers.
+    """Return vLLM's logging configuration with a PhaseHandler next to its own handlers.
 
     Args:
         default: vLLM's own configuration, in the schema of logging.config.dictConfig.

@@ -1,4 +1,4 @@
-"""Compaction beside sampling: Ray tasks merge the small segments that replicas commit, while these go on.
+"""Compaction next to sampling: Ray tasks merge the small segments that replicas commit, while these go on.
 
 The tasks need no GPU, run at the lowest priority, spread over the cluster, and merge disjoint groups of segments. They
 may be killed at any point.

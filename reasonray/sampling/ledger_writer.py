@@ -17,7 +17,7 @@ from reasonray.store.schema import rollouts_to_table
 _RETRY_PAUSES = (1, 4, 16, 60, 120)
 """Seconds between the tries of a commit."""
 _ROW_BYTES = 500
-"""Bytes of a rollout beside its texts."""
+"""Bytes of a rollout without its texts."""
 _DEFAULTS = Storage()
 _UNSTORABLE = (ValueError, OverflowError, TypeError, pa.ArrowException)
 """What Arrow raises for values that a column cannot hold."""

@@ -1,7 +1,7 @@
 """The sampling loop: it runs jobs on replicas until every policy is satisfied or the budget is spent.
 
 Evaluation is sampling with another model, so every rollout of a run comes from here. The scheduler decides
-(scheduler.py, pure); this loop waits for Ray, tells the scheduler what happened and carries out what it answers.
+(scheduler.py, pure); this loop waits for Ray, reports to the scheduler what happened, and carries out what it answers.
 """
 
 from __future__ import annotations

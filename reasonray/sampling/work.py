@@ -59,7 +59,7 @@ class EngineSpec:
     def can_serve(self, other: EngineSpec) -> bool:
         """Return whether a replica of this spec may be asked to load the other spec's model instead of its own.
 
-        Its engine decides then whether the weights can be swapped or the engine has to start anew.
+        Its engine decides then whether the weights can be swapped or another engine has to start.
         """
         return replace(self, model=other.model, revision=other.revision) == other
 

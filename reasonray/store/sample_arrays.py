@@ -1,7 +1,7 @@
 """The samples that a ledger holds of each problem, as arrays: the state from which sampling resumes.
 
 A bit for each sample in three bitmaps, and a row for each sample that reached the token limit. With 16 samples a
-problem takes 6 bytes, beside 12 for looking its id up while the ledger is read, whatever number of rollouts there is.
+problem takes 6 bytes, and 12 for looking its id up while the ledger is read, whatever number of rollouts there is.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class _ProblemIndex:
         same = np.flatnonzero(self._keys[1:] == self._keys[:-1])
         if same.size:
             first, second = (problem_ids[self._order[same[0] + offset]] for offset in (0, 1))
-            raise ValueError(f"problems {first} and {second} cannot be told apart in a ledger")
+            raise ValueError(f"problems {first} and {second} have the same key in a ledger")
 
     def find(self, keys: npt.NDArray[np.uint64]) -> Indices:
         """Return the index of each key's problem, -1 for unknown ones."""

@@ -82,7 +82,7 @@ def test_problems_that_are_not_asked_about_are_left_out() -> None:
 
 
 def test_the_same_problem_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be told apart"):
+    with pytest.raises(ValueError, match="have the same key"):
         sample_arrays(["a", "b", "a"], [])
 
 
