@@ -81,7 +81,9 @@ class Place:
 
     def times(self) -> dict[str, float]:
         """Return when each file of a directory was last written, in seconds by the storage's clock, by name."""
-        return {info.base_name: info.mtime_ns / 1e9 for info in self._infos() if info.is_file and info.mtime_ns}
+        written = (info for info in self._infos() if info.is_file and info.mtime_ns)
+        # A name with a dot is a file that `write` has not finished.
+        return {info.base_name: info.mtime_ns / 1e9 for info in written if not info.base_name.startswith(".")}
 
     def _infos(self) -> Sequence[fs.FileInfo]:
         infos: Sequence[fs.FileInfo] = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))

@@ -162,3 +162,11 @@ def test_a_lease_of_a_place_that_cannot_be_written_is_one_line(run: Run) -> None
     with pytest.raises(UserError, match=r"cannot use .*a-run"), exclusive(run):
         pass
     assert place(run.place.path)
+
+
+def test_a_claim_that_is_being_written_is_not_read(run: Run) -> None:
+    folder = Path(run.place.path) / "lease"
+    folder.mkdir(exist_ok=True)
+    (folder / ".0123.json.4567.tmp").write_bytes(b"")
+    with exclusive(run):
+        pass
