@@ -99,9 +99,7 @@ class Scheduler:
     @property
     def accelerators(self) -> int:
         """Accelerators that replicas hold; a replica without a node holds none."""
-        return sum(
-            replica.group.spec.accelerators for replica in self._replicas.values() if replica.is_placed or replica.is_up
-        )
+        return sum(replica.group.spec.accelerators for replica in self._replicas.values() if replica.is_placed)
 
     @property
     def deaths(self) -> int:
