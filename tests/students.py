@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import time
@@ -102,12 +103,18 @@ WorkerCall = tuple[Callable[..., None], tuple[Any, ...]]
 """A function of (rank, world, *arguments), and the arguments."""
 
 
+multiprocessing.set_forkserver_preload(["tests.students"])
+
+
 def in_workers(world: int, *calls: WorkerCall) -> None:
-    """Make the calls one after another in gloo workers, which are slow to start."""
+    """Make the calls one after another in gloo workers.
+
+    They are forked from a process that has imported torch and transformers, which takes ten times as long as a test.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_worker, (world, port, calls), nprocs=world)
+    torch.multiprocessing.start_processes(_worker, (world, port, calls), nprocs=world, start_method="forkserver")
 
 
 def _worker(rank: int, world: int, port: int, calls: tuple[WorkerCall, ...]) -> None:

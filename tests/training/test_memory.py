@@ -32,7 +32,7 @@ STUDENTS: dict[str, tuple[dict[str, Any], int]] = {
     "context": ({}, 2),
 }
 """What differs from SHAPE, and the processes that share each pack."""
-TOKENS = 2048
+TOKENS = 1024
 
 
 class PeakOfTensors(TorchDispatchMode):
@@ -83,8 +83,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokens = ["<|im_start|>", "<|im_end|>"]
         byte_tokenizer(CHATML, tokens, tokens[1]).save_pretrained(root / name / "model")
         settings: dict[str, Any] = {"precision": "bf16", "activation_checkpointing": True, "zero_stage": 3}
-        settings |= {"workers": 2, "batch": 8, "max_tokens": TOKENS, "epochs": 2, "context": context}
-        rows = random_examples((TOKENS // 2,) * 8, vocab=2048)
+        settings |= {"workers": 2, "batch": 4, "max_tokens": TOKENS, "epochs": 2, "context": context}
+        rows = random_examples((TOKENS // 2,) * 4, vocab=2048)
         calls.append((write_peak, (make_job(root / name, rows, **settings), root / f"{name}.json")))
     in_workers(2, *calls)
     return root

@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from reasonray.training.__main__ import main
 from tests.factories import a_scripted_config
 from tests.students import EXACT, make_job, train
 
@@ -79,18 +81,34 @@ def test_a_crash_while_a_model_is_written_costs_the_steps_since_the_previous_che
     assert all(torch.equal(weight, ended[name]) for name, weight in exported(tmp_path, 6).items())
 
 
-def test_a_mistake_is_reported_in_one_line(tmp_path: Path) -> None:
-    called = [sys.executable, *arguments(tmp_path)]
-    nowhere = [*called[:4], str(tmp_path / "none"), called[5]]
-    elsewhere = ["env", "RANK=1", "WORLD_SIZE=2", *nowhere]  # on one of two machines
-    for changed, message in (
-        (nowhere, "error: no examples at"),
-        (elsewhere, "error: rank 1: no examples at"),
-        ([*called, "training.max_tokens=1"], "nothing to train on: 8 examples, 8 of them beyond"),
-        ([*called, "training.batches=1"], "batches"),
-    ):
-        ended = subprocess.run(changed, capture_output=True, text=True)
-        assert ended.returncode == 2, ended.stderr
-        assert ended.stderr.splitlines()[-1].startswith("error: ")
-        assert message in ended.stderr.splitlines()[-1]
-        assert "Traceback" not in ended.stderr
+@pytest.mark.parametrize(
+    ("change", "rank", "message"),
+    [
+        (lambda called: [called[0], called[1] + "/none", called[2]], 0, "error: no examples at"),
+        (lambda called: [called[0], called[1] + "/none", called[2]], 1, "error: rank 1: no examples at"),
+        (lambda called: [*called, "training.max_tokens=1"], 0, "nothing to train on: 8 examples, 8 of them beyond"),
+        (lambda called: [*called, "training.batches=1"], 0, "batches"),
+    ],
+    ids=["no examples", "no examples on one of two machines", "no example fits", "no such key"],
+)
+def test_a_mistake_is_reported_in_one_line(
+    change: Callable[[list[str]], list[str]],
+    rank: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(rank + 1))
+    assert main(change(arguments(tmp_path)[2:])) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_mistake_ends_the_command_without_a_traceback(tmp_path: Path) -> None:
+    called = [sys.executable, *arguments(tmp_path), "training.batches=1"]
+    ended = subprocess.run(called, capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
