@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasonray.checkers import find_checker
 from reasonray.checkers.own import is_own
-from reasonray.config import Config, PromptedModel
+from reasonray.config import Config, PromptedModel, RecordedEngine
 from reasonray.curation.rules import check_names
 from reasonray.engines import check_sampling
 from reasonray.errors import UserError
@@ -207,10 +207,13 @@ def refuse_untrainable_rollouts(config: Config) -> None:
 
 
 def refuse_missing_files(config: Config) -> None:
-    """Check that the benchmark files exist, on the machine where they will be read.
+    """Check that the files of benchmarks and recordings exist, on the machine where they will be read.
 
     Raises:
         UserError: a file is missing.
     """
     for pattern in config.curation.benchmarks:
         matching(pattern, "curation.benchmarks")
+    for model in (*config.teachers, *config.evaluation.arms):
+        if isinstance(model.engine, RecordedEngine) and model.engine.files:
+            matching(model.engine.files, f"of recordings {model.name}")

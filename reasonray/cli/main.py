@@ -128,6 +128,19 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
 
 
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("origin", metavar="FILES | owner/name", help="path, glob or URI of files, or a hub data set")
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="TOML file whose problems they are to match")
+    parser.add_argument("--split", default="train", help="of a hub data set (default: train)")
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="PART=NAME",
+        help="column of the question, id, completion, reasoning, finish or tokens, if it is not found by itself",
+    )
+
+
 def _no_arguments(parser: argparse.ArgumentParser) -> None:
     """Take nothing."""
 
@@ -268,6 +281,16 @@ def _show(options: Options) -> None:
     show(find_run(options.run), query, terminal(), limit=options.limit, page=options.page)
 
 
+def _import(options: Options) -> None:
+    from reasonray.cli.recordings import look
+
+    if wrong := [text for text in options.column if "=" not in text]:
+        raise UserError(f"--column {wrong[0]}: write PART=NAME, such as question=problem")
+    columns = dict(text.split("=", 1) for text in options.column)
+    config = load_config(options.config) if options.config else None
+    print(look(options.origin, config, split=options.split, columns=columns))
+
+
 def _push(options: Options) -> None:
     from reasonray.cli.push import push
     from reasonray.store.run import find_run
@@ -286,6 +309,7 @@ COMMANDS = {
     "compare": Command("write a comparison of several runs", _compare_arguments, _compare),
     "submit": Command("run a job on a Ray cluster, follow its log, return its status", _submit_arguments, _submit),
     "plan": Command("check a configuration and forecast its cost, starting nothing", _config_arguments, _plan),
+    "import": Command("look at recorded completions: what they match, what to paste", _import_arguments, _import),
     "config": Command("print every knob: default, type, whether it may change", _no_arguments, _config),
     "status": Command("print what a run holds so far", _run_argument, _status),
     "show": Command("print rollouts, or one problem's samples side by side", _show_arguments, _show),

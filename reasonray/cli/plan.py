@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reasonray import problems
+import numpy as np
+
+from reasonray import engines, problems
 from reasonray.analysis.comparisons import clusters_of
-from reasonray.config import Config, PromptedModel
+from reasonray.config import Config, PromptedModel, RecordedEngine
 from reasonray.records import Split
 from reasonray.sampling.policy import assign_problems, max_samples
 
@@ -23,14 +25,19 @@ def forecast(config: Config) -> str:
     test = [problem for problem in loaded if problem.split is Split.TEST]
     clusters_of(test, config.evaluation.cluster)
     assigned = assign_problems(config.teachers, [problem.id for problem in train])
-    sizes = {
-        teacher.name: len(train) if teacher.share == "unsolved" else len(assigned[teacher.name])
-        for teacher in config.teachers
-    }
-    rollouts = {name: size * max_samples(config.policy) for name, size in sizes.items()}
+    rollouts, notes = {}, []
+    for teacher in config.teachers:
+        most = np.full(len(train), max_samples(config.policy))
+        if supply := engines.supply(teacher.engine, teacher.asking, train, test):
+            supply.refuse_empty()
+            most = np.minimum(most, supply.samples)
+            notes += [f"recorded   {note}   ({teacher.name})" for note in supply.notes]
+        own = slice(None) if isinstance(teacher.share, str) else assigned[teacher.name]
+        rollouts[teacher.name] = int(most[own].sum())
     total = sum(rollouts.values())
     lines = [f"problems   {len(train):>10,} to distil   {len(test):,} held out"]
     lines += [f"problems   {note}" for note in result.notes]
+    lines += notes
     for teacher in config.teachers:
         lines.append(_at_most("sample", rollouts[teacher.name], f"rollouts at most by {teacher.name}", [teacher]))
     if limits := [f"{limit:,} {name.replace('_', ' ')}" for name, limit in config.budget if limit is not None]:
@@ -61,5 +68,6 @@ def _measurements(config: Config, problems: int) -> list[str]:
 
 def _at_most(stage: str, each: int, what: str, models: Sequence[PromptedModel]) -> str:
     """Return a line: how many rollouts all models write together, `each` of them by every one, and their tokens."""
-    tokens = each * sum(model.sampling.max_tokens for model in models)
+    writing = [model for model in models if not isinstance(model.engine, RecordedEngine)]
+    tokens = each * sum(model.sampling.max_tokens for model in writing)
     return f"{stage:<10} {each * len(models):>10,} {what}   {tokens:,} tokens at most"

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray.config import toml
-from reasonray.config.engines import EndpointEngine, Engine, ScriptedEngine, VLLMEngine
+from reasonray.config.engines import EndpointEngine, Engine, RecordedColumns, RecordedEngine, ScriptedEngine, VLLMEngine
 from reasonray.config.models import Example, Prompt, PromptedModel, Sampling, Student, Teacher
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
 from reasonray.config.section import PATH_PART, Change, Section
@@ -50,6 +50,8 @@ __all__ = [
     "Prompt",
     "PromptedModel",
     "Proportional",
+    "RecordedColumns",
+    "RecordedEngine",
     "Sampling",
     "ScriptedEngine",
     "Source",
@@ -142,20 +144,34 @@ class Config(Section):
                     f"policy.samples = {self.policy.samples} would use the {ways} prompts and temperatures of teacher "
                     f"{teacher.name} unequally; make it a multiple of {ways}"
                 )
-        if self.teachers and self.teachers[0].share == "unsolved":
-            raise ValueError(f'teacher {self.teachers[0].name} has share = "unsolved", but no teacher comes before it')
+        if self.teachers and isinstance(share := self.teachers[0].share, str):
+            raise ValueError(f'teacher {self.teachers[0].name} has share = "{share}", but no teacher comes before it')
         return self
 
     @model_validator(mode="after")
     def _teachers_that_write_alike_share_no_problem(self) -> Config:
         """Refuse two teachers whose rollouts would have the same ids: one would take the other's for its own."""
-        shares = sum(teacher.share for teacher in self.teachers if teacher.share != "unsolved")
+        shares = sum(teacher.share for teacher in self.teachers if not isinstance(teacher.share, str))
         for one, other in combinations(self.teachers, 2):
-            if one.writes_like(other) and (shares > 1 + 1e-9 or "unsolved" in (one.share, other.share)):
+            if one.writes_like(other) and (
+                shares > 1 + 1e-9 or any(isinstance(teacher.share, str) for teacher in (one, other))
+            ):
                 raise ValueError(
                     f"teachers {one.name} and {other.name} ask the same model in the same way, so they would write the "
                     "same rollouts: change a prompt or a sampling parameter, or give them shares that sum to 1"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _models_that_are_asked_anew_run(self) -> Config:
+        models = {
+            "student": self.student,
+            "checking.judge": self.checking.judge,
+            "curation.labeller": self.curation.labeller,
+        }
+        for key, model in models.items():
+            if model is not None and isinstance(model.engine, RecordedEngine):
+                raise ValueError(f"{key}.engine: recorded completions can only be those of teachers and arms")
         return self
 
     @model_validator(mode="after")

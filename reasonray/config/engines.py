@@ -1,4 +1,4 @@
-"""The engines that run models: vLLM, a server, and scripted answers."""
+"""The engines that run models: vLLM, a server, recorded completions, and scripted answers."""
 
 from __future__ import annotations
 
@@ -66,6 +66,10 @@ class VLLMEngine(Section):
         """Return the settings that may change what is written: none for speed and memory, and no limit."""
         return {"dtype": self.dtype} | {name: value for name, value in self.args.items() if name not in _TUNING_ARGS}
 
+    def origin(self) -> str:
+        """Return where completions come from besides the model: nowhere."""
+        return ""
+
 
 class EndpointEngine(Section):
     """A model behind an OpenAI-compatible server; `model` is its name there.
@@ -101,6 +105,10 @@ class EndpointEngine(Section):
     def text_settings(self) -> dict[str, Any]:
         """Return the settings that may change what is written: none for speed and cost, and no address."""
         return {"api": self.api, "tokenizer": self.tokenizer, "extra_body": self.extra_body}
+
+    def origin(self) -> str:
+        """Return where completions come from besides the model: nowhere."""
+        return ""
 
     @field_validator("base_url")
     @classmethod
@@ -150,6 +158,10 @@ class ScriptedEngine(Section):
         """Return nothing: the rates are those of a test."""
         return {}
 
+    def origin(self) -> str:
+        """Return where completions come from besides the model: nowhere."""
+        return ""
+
     @model_validator(mode="after")
     def _rates_sum_to_at_most_one(self) -> ScriptedEngine:
         total = self.correct + self.endless + self.unparseable + self.crash + self.error + self.hang
@@ -158,4 +170,63 @@ class ScriptedEngine(Section):
         return self
 
 
-Engine = Annotated[VLLMEngine | EndpointEngine | ScriptedEngine, Field(discriminator="kind"), default_kind("vllm")]
+class RecordedColumns(Section):
+    """The columns of recorded completions; those that are not named are found by their usual names.
+
+    A part of a column goes by its path: `message.content`, `choices.0.message`.
+    """
+
+    question: str | None = None
+    """Column of the question: a text, or a chat with one turn of the user."""
+    id: str | None = None
+    """Column of the problem's id, or of a value that the problem's metadata have under the same name. With it, rows are
+    matched by it alone, and not by their question."""
+    completion: str | None = None
+    """Column of the completion: a text, a chat whose last turn it is, or a list of several of either."""
+    reasoning: str | None = None
+    """Column of the reasoning, where it is apart from the completion; a list where there are several."""
+    finish: str | None = None
+    """Column of the finish reason, or of whether the completion is whole; a list where there are several."""
+    tokens: str | None = None
+    """Column of the number of completion tokens, or of the numbers. Without it they are estimated, and marked so."""
+
+
+class RecordedEngine(Section):
+    """Completions that exist already, as rollouts of a teacher; `model` is the name of who wrote them.
+
+    Sample i of a problem is its i-th completion in the order of the files. A problem has no more samples than that.
+    """
+
+    kind: Literal["recorded"]
+    files: str = ""
+    """Path, glob or URI of JSON Lines, JSON, CSV or parquet files, which every node must find there."""
+    hub: str = ""
+    """In place of files: a data set of the Hugging Face hub, `owner/name` or `owner/name/config`, or a local directory
+    laid out like one."""
+    split: str = "train"
+    """Split of the data set."""
+    revision: str | None = None
+    """Branch, tag or commit of the data set."""
+    columns: RecordedColumns = RecordedColumns()
+    """Names of the columns."""
+    max_num_seqs: Annotated[PositiveInt, Change.FREE] = 256
+    """Completions that are judged at the same time, per replica."""
+
+    def text_settings(self) -> dict[str, Any]:
+        """Return nothing: the engine's identity is the hash of the completions."""
+        return {}
+
+    def origin(self) -> str:
+        """Return where the completions are recorded, which sets two recordings of one model apart."""
+        return self.files or f"{self.hub}@{self.split}"
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> RecordedEngine:
+        if bool(self.files) == bool(self.hub):
+            raise ValueError("set either files or hub to what holds the completions")
+        return self
+
+
+Engine = Annotated[
+    VLLMEngine | EndpointEngine | RecordedEngine | ScriptedEngine, Field(discriminator="kind"), default_kind("vllm")
+]

@@ -199,8 +199,8 @@ class PromptedModel(Section):
     replicas: Annotated[CountRange, Change.FREE] = 1
     """Number of engines, or [least, most]: replicas start as the cluster has room, and stop with their nodes."""
     gpus: Annotated[int, Change.FREE] = Field(1, ge=0)
-    """GPUs per replica: vLLM's tensor parallel size times `pipeline`. The default is 0 for endpoint and scripted
-    engines, which need none."""
+    """GPUs per replica: vLLM's tensor parallel size times `pipeline`. The default is 0 for endpoint, recorded and
+    scripted engines, which need none."""
     pipeline: Annotated[PositiveInt, Change.FREE] = 1
     """Pipeline parallel stages. A replica that does not fit on one node gets the GPUs of one node per stage."""
     cpus: Annotated[float, Change.FREE] = Field(1.0, ge=0)
@@ -218,7 +218,7 @@ class PromptedModel(Section):
     def _default_gpus_of_engine(cls, raw: Any) -> Any:
         engine = raw.get("engine") if isinstance(raw, dict) else None
         kind = engine.get("kind") if isinstance(engine, dict) else getattr(engine, "kind", "vllm")
-        return {"gpus": 0} | raw if kind in ("endpoint", "scripted") else raw
+        return {"gpus": 0} | raw if kind in ("endpoint", "recorded", "scripted") else raw
 
     @model_validator(mode="after")
     def _stages_share_gpus(self) -> Self:
@@ -328,9 +328,10 @@ class Teacher(NamedModel):
     """Name of the teacher. Teachers under other names may be added to a run, and left out."""
     license: Annotated[str, Change.FREE] = ""
     """License of the model as the hub names it (apache-2.0, llama3.1), for the data set's card."""
-    share: Annotated[_PositiveShare | Literal["unsolved"], Change.EXTENDS] = 1.0
+    share: Annotated[_PositiveShare | Literal["unsolved", "unfinished"], Change.EXTENDS] = 1.0
     """Share of the train problems that this teacher gets, by hash. Shares that sum to 1 give each problem to exactly
-    one teacher. "unsolved" gives it the problems that no teacher before it has solved, once these are done."""
+    one teacher. "unsolved" gives it the problems that no teacher before it has solved, once these are done;
+    "unfinished" those of which the policy wants more samples than the teachers before it have: theirs count."""
     extend_truncated: Annotated[bool, Change.FREE] = True
     """After sampling.max_tokens was raised: sample again what the old limit truncated."""
     sampling: Annotated[Sampling, Within(Change.RAISES, ("max_tokens",))] = Sampling()
@@ -341,7 +342,7 @@ class Teacher(NamedModel):
         return self._writing() == other._writing()
 
     def _writing(self) -> tuple[Any, ...]:
-        settings = self.engine.kind, self.engine.text_settings()
+        settings = self.engine.kind, self.engine.text_settings(), self.engine.origin()
         return self.model, self.revision, settings, self.asking.identity(), self.sampling.identity()
 
 

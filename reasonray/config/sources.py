@@ -47,6 +47,8 @@ class Columns(Section):
     only if that is the source's `checker`."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """Metadata that a checker reads → the column that holds it, such as `asserts = "test_list"`."""
+    leave_out: tuple[str, ...] = ()
+    """Columns that do not become metadata, such as the completions of a file that holds problems and completions."""
 
 
 class FilesSource(_Licensed):

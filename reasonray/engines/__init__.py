@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reasonray import models
 from reasonray.config import Sampling
-from reasonray.config.engines import EndpointEngine, ScriptedEngine, VLLMEngine
+from reasonray.config.engines import EndpointEngine, RecordedEngine, ScriptedEngine, VLLMEngine
 from reasonray.config.engines import Engine as EngineConfig
+from reasonray.config.models import Asking
 from reasonray.engines.dialect import refuse_misspelt
-from reasonray.engines.protocol import Engine, Launch
+from reasonray.engines.protocol import Engine, Launch, Supply
 from reasonray.errors import UserError
+from reasonray.records import Problem
 
 __all__ = [
     "ENGINES",
@@ -29,6 +32,7 @@ __all__ = [
     "identity",
     "needs_weights",
     "start",
+    "supply",
 ]
 
 
@@ -51,6 +55,8 @@ class EngineKind:
     """Returns a string that changes with the weights, as far as they are known, and with nothing else."""
     first_identity: Callable[[Any, Path | None], str]
     """The same by the rule of the first version."""
+    supply: Callable[[Any, Asking, Sequence[Problem], Sequence[Problem]], Supply] | None = None
+    """Returns how many samples of each problem the engine can give; None for an engine that can give any number."""
 
 
 async def _start_vllm(config: VLLMEngine, launch: Launch) -> Engine:
@@ -65,6 +71,12 @@ async def _start_endpoint(config: EndpointEngine, launch: Launch) -> Engine:
     endpoint = Endpoint(launch.model, config, launch.trust_remote_code)
     await endpoint.start()
     return endpoint
+
+
+async def _start_recorded(config: RecordedEngine, launch: Launch) -> Engine:
+    from reasonray.engines.recorded import Recorded
+
+    return await asyncio.to_thread(Recorded, config)
 
 
 async def _start_scripted(config: ScriptedEngine, launch: Launch) -> Engine:
@@ -86,8 +98,8 @@ def _check_endpoint(config: EndpointEngine, sampling: Sampling) -> None:
     refuse_misspelt("engine.extra_body", config.extra_body)
 
 
-def _check_scripted(config: ScriptedEngine, sampling: Sampling) -> None:
-    """Accept everything: scripted answers depend on no parameter."""
+def _check_none(config: EngineConfig, sampling: Sampling) -> None:
+    """Accept everything: scripted and recorded answers depend on no parameter."""
 
 
 def _weights_identity(config: VLLMEngine, directory: Path | None) -> str:
@@ -97,6 +109,20 @@ def _weights_identity(config: VLLMEngine, directory: Path | None) -> str:
 
 def _no_identity(config: EngineConfig, directory: Path | None) -> str:
     return config.kind  # a server's weights are not known, and a script has none
+
+
+def _recorded_identity(config: RecordedEngine, directory: Path | None) -> str:
+    from reasonray.engines.recordings import read_recordings
+
+    return f"recorded {read_recordings(config).identity}"
+
+
+def _recorded_supply(
+    config: RecordedEngine, asking: Asking, problems: Sequence[Problem], others: Sequence[Problem]
+) -> Supply:
+    from reasonray.engines.recorded import supply
+
+    return supply(config, asking, problems, others)
 
 
 def _first_weights_identity(config: VLLMEngine, directory: Path | None) -> str:
@@ -116,7 +142,10 @@ def _first_scripted_identity(config: ScriptedEngine, directory: Path | None) -> 
 ENGINES: Mapping[str, EngineKind] = {
     "vllm": EngineKind(_start_vllm, True, _check_vllm, _weights_identity, _first_weights_identity),
     "endpoint": EngineKind(_start_endpoint, False, _check_endpoint, _no_identity, _first_endpoint_identity),
-    "scripted": EngineKind(_start_scripted, False, _check_scripted, _no_identity, _first_scripted_identity),
+    "recorded": EngineKind(
+        _start_recorded, False, _check_none, _recorded_identity, _recorded_identity, _recorded_supply
+    ),
+    "scripted": EngineKind(_start_scripted, False, _check_none, _no_identity, _first_scripted_identity),
 }
 """Engines by `engine.kind`. Fingerprints of rollouts contain the identities, so these strings must never change."""
 
@@ -157,6 +186,24 @@ def identity(config: EngineConfig, directory: Path | None) -> str:
 def first_identity(config: EngineConfig, directory: Path | None) -> str:
     """Return the identity by the rule of the first version, with which older runs go on."""
     return _kind(config).first_identity(config, directory)
+
+
+def supply(
+    config: EngineConfig, asking: Asking, problems: Sequence[Problem], others: Sequence[Problem] = ()
+) -> Supply | None:
+    """Return how many samples of each problem an engine can give; None if it can give any number.
+
+    Args:
+        config: the engine's section.
+        asking: how the model is asked.
+        problems: to be sampled.
+        others: further problems of the run, which are not to be sampled.
+
+    Raises:
+        UserError: what it gives them from cannot be read.
+    """
+    count = _kind(config).supply
+    return count(config, asking, problems, others) if count else None
 
 
 def _kind(config: EngineConfig) -> EngineKind:

@@ -26,6 +26,10 @@ _MOST_TOKENS = 10_000_000
 """Larger counts of one completion are not believed."""
 
 
+_BYTES_PER_TOKEN = 3
+"""Of a text whose tokens nobody counts."""
+
+
 class NoCompletion(Exception):
     """The server answered with status 200 and no completion, as gateways do when the server behind them fails."""
 
@@ -83,13 +87,22 @@ def read_answer(document: Any) -> Answer:
     if not choice:
         raise NoCompletion(str(answer.get("error") or document)[:300])
     message = _mapping(choice.get("message"))
-    text = _message_text(message) if message else _plain(choice.get("text")) or _plain(choice.get("message"))
+    text = message_text(message) if message else _plain(choice.get("text")) or _plain(choice.get("message"))
     usage = _mapping(answer.get("usage"))
     completion_tokens = _count(usage.get("completion_tokens"))
     if completion_tokens == 0 and text:
         completion_tokens = None
     reason = choice.get("finish_reason")
     return Answer(text, _count(usage.get("prompt_tokens")) or None, completion_tokens, reason)
+
+
+def estimated_tokens(text: str) -> int:
+    """Return an estimate of a text's tokens: one for every three bytes of UTF-8.
+
+    The solutions of GSM8K, with their calculations, have 2.3 bytes a token under SmolLM2's tokenizer (mean of 1,000);
+    plain prose has more, so the estimate is between the two.
+    """
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
 def model_names(content: bytes) -> list[str]:
@@ -102,7 +115,12 @@ def model_names(content: bytes) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _message_text(message: Mapping[str, Any]) -> str:
+def is_cut(reason: str) -> bool:
+    """Return whether a finish reason, as any server words it, means that the token limit was reached."""
+    return reason.lower() in _CUT
+
+
+def message_text(message: Mapping[str, Any]) -> str:
     """Return a chat message as one text. Reasoning that the server split off goes back in front of it, in tags.
 
     Both parts are verbatim. The tags and the blank line between the parts are added here, whatever the model wrote.

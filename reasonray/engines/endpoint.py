@@ -23,7 +23,7 @@ import openai
 
 from reasonray import models
 from reasonray.config import EndpointEngine, Sampling, UserError
-from reasonray.engines.answers import Answer, NoCompletion, model_names, read_answer, read_json
+from reasonray.engines.answers import Answer, NoCompletion, estimated_tokens, model_names, read_answer, read_json
 from reasonray.engines.dialect import Dialect
 from reasonray.engines.pacing import RateLimiter, backoff_seconds, retry_after_seconds
 from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
@@ -33,7 +33,6 @@ from reasonray.records import Finish, storable
 T = TypeVar("T")
 
 _REJECTED_FOR_CONTENT = (400, 413, 422)
-_BYTES_PER_TOKEN = 3
 _LIST_SECONDS = 30.0
 """Time limit for the list of models, which takes the server no computing."""
 _START_RETRIES = 4
@@ -259,15 +258,6 @@ class Endpoint:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, f"${self._config.api_key_env}") if self._key else text
-
-
-def estimated_tokens(text: str) -> int:
-    """Return an estimate of a text's tokens: one for every three bytes of UTF-8.
-
-    The solutions of GSM8K, with their calculations, have 2.3 bytes a token under SmolLM2's tokenizer (mean of 1,000);
-    plain prose has more, so the estimate is between the two.
-    """
-    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
 def _further_parameters(sampling: Sampling) -> dict[str, Any]:

@@ -8,7 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from reasonray.config import Prompt, Sampling
+from reasonray.errors import UserError
 from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Finish, Problem, storable
 
@@ -94,6 +98,27 @@ class Heartbeat:
     """Time of the latest token by time.monotonic(); before the first one, time of the engine's start."""
     running: int = 0
     """Requests that the engine computes at the moment, without those that wait in its queue."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Supply:
+    """How many samples of each problem an engine can give, and what it leaves out."""
+
+    samples: npt.NDArray[np.int32]
+    """By the problem's index."""
+    notes: tuple[str, ...] = ()
+    """A line each, with numbers and first places."""
+    cure: str = ""
+    """What to do if there is no sample of any problem."""
+
+    def refuse_empty(self) -> None:
+        """Check that there are samples.
+
+        Raises:
+            UserError: there is none of any problem.
+        """
+        if not self.samples.any():
+            raise UserError(f"{'; '.join(' '.join(note.split()) for note in self.notes)}; {self.cure}")
 
 
 class EngineDied(Exception):

@@ -70,7 +70,7 @@ def problem_of(
     if own.is_own(checker) and checker != source.checker:
         cure = f'set checker = "{checker}" for the source if the code is yours'
         raise UserError(f"{location}: only the configuration may name code as a checker, not a row; {cure}")
-    question = _question(_mapped(row, columns.question, "question", location), columns.question, location, notes)
+    question = question_text(_mapped(row, columns.question, "question", location), columns.question, location, notes)
     if not question:
         raise UserError(f"{location}: the question is empty; fill it or remove the row")
     metadata = source.checker_args | _metadata(row, source, name, location, notes)
@@ -105,7 +105,7 @@ def _metadata(
     """Return the columns that are not mapped, as JSON can hold them, and those that columns.metadata renames."""
     found: dict[str, Any] = {}
     columns = source.columns
-    mapped = (columns.question, columns.answer, columns.difficulty, columns.checker)
+    mapped = (columns.question, columns.answer, columns.difficulty, columns.checker, *columns.leave_out)
     for column, value in row.items():
         if column in mapped:
             continue
@@ -176,8 +176,18 @@ def _labelled(options: Mapping[str, Any]) -> Any:
     return dict(zip(labels, texts, strict=True))
 
 
-def _question(value: Any, column: str, location: str, notes: Notes) -> str:
-    """Return a question that is a text, or the user's turn of a chat."""
+def question_text(value: Any, column: str, location: str, notes: Notes) -> str:
+    """Return a question that is a text, or the user's turn of a chat.
+
+    Args:
+        value: of the column.
+        column: its name.
+        location: file and line, for messages.
+        notes: takes what is left out of a chat.
+
+    Raises:
+        UserError: it is neither, or the chat has not one turn of the user.
+    """
     if not isinstance(value, list | tuple):
         try:
             return text_of(value)

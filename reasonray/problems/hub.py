@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,31 @@ def load(source: HubSource, notes: Notes | None = None) -> list[tuple[Problem, s
     """
     name = source.name or source.path
     notes = Notes() if notes is None else notes
+    wanted = mapped_columns(source)
     parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
     problems = []
     for split, part, limit in parts:
         if not part:
             continue
-        for location, row in islice(_rows(source, part, name, notes), limit):
+        for location, row in islice(read_split(source, part, name, wanted, notes), limit):
             problems.append((problem_of(row, location, source, name, split, notes), location))
     return problems
 
 
-def _rows(source: HubSource, part: str, name: str, notes: Notes) -> Iterator[Row]:
-    """Yield the rows of a split. As Arrow tables, so that no picture or sound is decoded."""
-    number, wanted = 0, mapped_columns(source)
+def read_split(source: HubSource, part: str, name: str, wanted: Collection[str], notes: Notes) -> Iterator[Row]:
+    """Yield the rows of a split, each with its location. As Arrow tables, so that no picture or sound is decoded.
+
+    Args:
+        source: names the data set.
+        part: the split.
+        name: the source's name in messages.
+        wanted: the columns that must be there as texts if they are there at all, such as dates.
+        notes: takes the columns that are left out, because JSON could not hold their values.
+
+    Raises:
+        UserError: the data set or the split does not exist.
+    """
+    number = 0
     for table in _dataset(source, part).with_format("arrow").iter(_BATCH):
         first = f"{source.path}, {part} row {number}"
         for row in rows_of_table(table, wanted, name, first, notes):

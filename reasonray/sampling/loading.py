@@ -35,16 +35,15 @@ def load_job(run: Run, job: SamplingJob, identity: str) -> LoadedJob:
     """
     resolved = ResolvedJob.of(run, job, identity)
     samples = job.ledger.sample_arrays(job.problems.ids).get(resolved.fingerprint)
-    states = ProblemStates.stored(
-        job.policy, samples or no_samples(len(job.problems)), job.earlier_max_tokens, job.sampling.max_tokens
-    )
+    samples = samples or no_samples(len(job.problems))
+    states = ProblemStates.stored(job.policy, samples, job.earlier_max_tokens, job.sampling.max_tokens, job.terms)
     codes, difficulties = job.problems.difficulties()
     return LoadedJob(job, resolved, JobWork(job.name, states, codes, difficulties))
 
 
 def load_known(run: Run, job: SamplingJob) -> LoadedJob | None:
     """Return a job with its states if the run knows the weights of its model; None before they were ever loaded."""
-    identity = run.model_identity(job.spec.model, job.spec.revision)
+    identity = run.model_identity(job.spec.known_as, job.spec.revision)
     return None if identity is None else load_job(run, job, identity)
 
 

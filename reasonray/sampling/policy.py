@@ -27,6 +27,8 @@ class ProblemState:
     """Finished samples that are correct."""
     judged: int = 0
     """Finished samples whose outcome counts for or against the model: the denominator of its pass rate."""
+    limit: int | None = None
+    """Samples that there can be of the problem, where it is less than the policy allows; else None."""
 
     def record(self, sample: int, outcome: Outcome) -> None:
         """Add a finished sample."""
@@ -37,12 +39,12 @@ class ProblemState:
 
 
 def assign_problems(teachers: Sequence[Teacher], problem_ids: Sequence[str]) -> dict[str, list[int]]:
-    """Return teacher → the indices of the problems that it samples, by their shares; none for the "unsolved".
+    """Return teacher → the indices of the problems that it samples, by their shares.
 
     The hashes of problem ids lie on a circle. Each teacher has an arc as long as its share, and each arc starts where
-    the one before it ends.
+    the one before it ends. A teacher that gets what others leave ("unsolved", "unfinished") has none yet.
     """
-    shares = [0.0 if teacher.share == "unsolved" else teacher.share for teacher in teachers]
+    shares = [0.0 if isinstance(teacher.share, str) else teacher.share for teacher in teachers]
     starts = accumulate(shares, initial=0.0)
     fractions = [hash_fraction(id_) for id_ in problem_ids]
     return {
@@ -53,12 +55,12 @@ def assign_problems(teachers: Sequence[Teacher], problem_ids: Sequence[str]) -> 
 
 def is_satisfied(policy: Policy, state: ProblemState) -> bool:
     """Return whether a problem needs no more samples; those still in flight are then aborted."""
-    return needs_none(policy, len(state.finished), state.correct, state.judged)
+    return needs_none(policy, len(state.finished), state.correct, state.judged, state.limit)
 
 
-def needs_none(policy: Policy, finished: int, correct: int, judged: int) -> bool:
+def needs_none(policy: Policy, finished: int, correct: int, judged: int, limit: int | None = None) -> bool:
     """Return what `is_satisfied` returns, by the numbers of finished, correct and judged samples alone."""
-    if finished >= max_samples(policy):
+    if finished >= max_samples(policy, limit):
         return True
     match policy:
         case Fixed():
@@ -73,28 +75,37 @@ def needs_none(policy: Policy, finished: int, correct: int, judged: int) -> bool
 
 def next_samples(policy: Policy, state: ProblemState) -> list[int]:
     """Return the indices of the samples to start now, lowest first."""
-    room = num_to_start(policy, len(state.finished), state.correct, state.judged, len(state.in_flight))
-    indices = range(max_samples(policy))
+    counts = len(state.finished), state.correct, state.judged
+    room = num_to_start(policy, *counts, in_flight=len(state.in_flight), limit=state.limit)
+    indices = range(max_samples(policy, state.limit))
     free = (sample for sample in indices if sample not in state.finished and sample not in state.in_flight)
     return [sample for sample, _ in zip(free, range(room), strict=False)]
 
 
-def num_to_start(policy: Policy, finished: int, correct: int, judged: int, in_flight: int = 0) -> int:
+def num_to_start(
+    policy: Policy, finished: int, correct: int, judged: int, *, in_flight: int = 0, limit: int | None = None
+) -> int:
     """Return how many samples to start now, by the numbers of samples alone."""
-    if needs_none(policy, finished, correct, judged):
+    if needs_none(policy, finished, correct, judged, limit):
         return 0
     # Samples in flight count towards the limit. So do finished samples with an index beyond it, left by a larger K.
-    room = min(_max_in_flight(policy, judged, correct), max_samples(policy) - finished) - in_flight
+    room = min(_max_in_flight(policy, judged, correct), max_samples(policy, limit) - finished) - in_flight
     return max(0, room)
 
 
-def max_samples(policy: Policy) -> int:
-    """Return the largest number of samples that a problem can get."""
+def max_samples(policy: Policy, limit: int | None = None) -> int:
+    """Return the largest number of samples that a problem can get.
+
+    Args:
+        policy: of the job.
+        limit: samples that there can be of the problem; None if there can be any number.
+    """
     match policy:
         case Fixed(samples=samples) | Band(samples=samples):
-            return samples
+            most = samples
         case UntilCorrect(max=maximum) | Proportional(max=maximum):
-            return maximum
+            most = maximum
+    return most if limit is None else min(most, limit)
 
 
 def correct_wanted(policy: UntilCorrect | Proportional, judged: int, correct: int) -> int:

@@ -259,7 +259,7 @@ class Replica:
     async def _run_problem(self, lease: Lease, leased: LeasedProblem) -> None:
         """Sample one problem until its policy is satisfied; every verdict decides what to start next."""
         job, before = lease.job, leased.state
-        state = ProblemState(set(before.finished), set(), before.correct, before.judged)
+        state = ProblemState(set(before.finished), set(), before.correct, before.judged, before.limit)
         tasks: dict[asyncio.Task[Rollout], int] = {}
 
         def record(task: asyncio.Task[Rollout]) -> None:

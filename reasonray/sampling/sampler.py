@@ -289,7 +289,7 @@ class SamplingLoop:
     def _on_started(self, replica: _RunningReplica, started: Started) -> None:
         replica.is_up = True
         group = self._groups[replica.group]
-        identity = started.identity_as(self._run.model_identity(group.spec.model, group.spec.revision))
+        identity = started.identity_as(self._run.model_identity(group.spec.known_as, group.spec.revision))
         if group.identity not in (None, identity):
             raise UserError(
                 f"node {replica.node} has other files for {group.spec.model} than the first replica's node: "
@@ -305,7 +305,7 @@ class SamplingLoop:
         """Load the jobs of a group, whose model's weights are known now."""
         group = self._groups[group_number]
         group.identity = identity
-        self._run.record_model_identity(group.spec.model, group.spec.revision, identity)
+        self._run.record_model_identity(group.spec.known_as, group.spec.revision, identity)
         loaded = {}
         for job in group.jobs:
             known = self._known[job.name]

@@ -17,6 +17,7 @@ from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.fingerprints import fingerprint, is_present_rule
 from reasonray.sampling.policy import ProblemState
+from reasonray.sampling.state import Terms
 from reasonray.store.ledger import Ledger
 from reasonray.store.problem_table import ProblemTable
 from reasonray.store.run import Run
@@ -56,6 +57,12 @@ class EngineSpec:
             tuple(sorted(prompted.labels.items())),
         )
 
+    @property
+    def known_as(self) -> str:
+        """The name under which a run remembers the identity of what the model's completions come from."""
+        origin = self.engine.origin()
+        return f"{self.model} in {origin}" if origin else self.model
+
     def can_serve(self, other: EngineSpec) -> bool:
         """Return whether a replica of this spec may be asked to load the other spec's model instead of its own.
 
@@ -80,6 +87,8 @@ class SamplingJob:
     """The minimum and the maximum number of replicas."""
     earlier_max_tokens: frozenset[int] = frozenset()
     """Earlier values of max_tokens: samples that one of them truncated are generated again."""
+    terms: Terms | None = None
+    """What the policy has to respect of each problem, if anything."""
 
     @staticmethod
     def of(
@@ -92,6 +101,7 @@ class SamplingJob:
         *,
         model: str | None = None,
         earlier_max_tokens: frozenset[int] = frozenset(),
+        terms: Terms | None = None,
     ) -> SamplingJob:
         """Return the job that samples problems by a configured model, or by another model in its place."""
         return SamplingJob(
@@ -104,6 +114,7 @@ class SamplingJob:
             EngineSpec.of(run, prompted, model),
             prompted.replica_bounds,
             earlier_max_tokens,
+            terms,
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 
+from reasonray import engines
 from reasonray.analysis.answer_groups import group_equal_answers
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.analysis.scores import score
@@ -79,13 +80,25 @@ def _further(run: Run) -> list[Teacher | Arm]:
     return [*run.config.teachers, *run.config.evaluation.arms]
 
 
+def _is_measurable(run: Run, model: Teacher | Arm, problems: Sequence[Problem]) -> bool:
+    """Return whether a model can give all its samples: recordings often hold none of the held-out problems."""
+    supply = engines.supply(model.engine, model.asking, problems)
+    samples = run.config.evaluation.samples
+    if supply is None or (missing := int((supply.samples < samples).sum())) == 0:
+        return True
+    what = f"{samples} recorded samples of {missing:,} of {len(problems):,} held-out problems are missing"
+    log_line("evaluate", f"not measured  {model.name}: {what}")
+    return False
+
+
 def _jobs(run: Run) -> list[SamplingJob]:
     config, test = run.config, run.problems(Split.TEST)
     if not test:
         return []
     few = _spread(test, config.evaluation.checkpoint_problems)
     jobs = [_job(run, BASE, config.student, None, test, config.evaluation.samples)]
-    jobs += [_job(run, arm.name, arm, None, test, config.evaluation.samples) for arm in _further(run)]
+    measurable = [arm for arm in _further(run) if _is_measurable(run, arm, test)]
+    jobs += [_job(run, arm.name, arm, None, test, config.evaluation.samples) for arm in measurable]
     if few:
         chosen = run.chosen_checkpoint()  # it is the student, which has an arm of its own
         for checkpoint in (checkpoint for checkpoint in run.checkpoints() if checkpoint.name != chosen):

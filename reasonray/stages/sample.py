@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
 
-from reasonray import problems
+from reasonray import engines, problems
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.checkers import find_checker, own, sandbox
 from reasonray.checkers.pool import refuse_faulty
-from reasonray.config import Teacher, UserError
-from reasonray.records import Problem, Split
+from reasonray.config import RecordedEngine, Teacher, UserError
+from reasonray.records import Split
 from reasonray.sampling.compaction import compacting
-from reasonray.sampling.policy import assign_problems
+from reasonray.sampling.policy import assign_problems, max_samples, needs_none
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
+from reasonray.sampling.state import Terms
 from reasonray.sampling.work import Counts, ResolvedJob, SamplingJob
-from reasonray.store.problem_table import ProblemTable
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
+from reasonray.store.sample_arrays import Indices
 
 _NUM_SHOWN = 3
 """The problems shown of those that cannot be judged."""
@@ -87,15 +88,16 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
         raise UserError("there are no [[teachers]] to sample from; jobs/evaluate.py measures models without any")
     load_problems(run)
     train = run.problems(Split.TRAIN)
+    terms = {teacher.name: _terms(run, teacher) for teacher in run.config.teachers}
     assigned = assign_problems(run.config.teachers, train.ids)
     first = [
-        _job(run, teacher, train.take(assigned[teacher.name]))
+        _job(run, teacher, np.array(assigned[teacher.name], np.int64), terms[teacher.name])
         for teacher in run.config.teachers
-        if teacher.share != "unsolved"
+        if not isinstance(teacher.share, str)
     ]
     result = SamplingResult()
     with compacting(run.ledger), pool_for(run, pool) as replicas:
-        for jobs in chain([first], _cascade(run, first)):
+        for jobs in chain([first], _cascade(run, first, terms)):
             added = run_jobs(run, "sample", jobs, replicas, budget=run.config.budget, spent=_spent(run))
             _print_result(run, jobs, added)
             result = result.followed_by(added)
@@ -104,32 +106,76 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
     return result
 
 
-def _job(run: Run, teacher: Teacher, problems: Sequence[Problem]) -> SamplingJob:
-    earlier = run.earlier_max_tokens(teacher) if teacher.extend_truncated else frozenset()
+def _terms(run: Run, teacher: Teacher) -> Terms | None:
+    """Return how many samples of each train problem a teacher can give; None if it can give any number.
+
+    Raises:
+        UserError: it can give none of any problem.
+    """
+    supply = engines.supply(teacher.engine, teacher.asking, run.problems(Split.TRAIN), run.problems(Split.TEST))
+    if supply is None:
+        return None
+    supply.refuse_empty()
+    for note in supply.notes:
+        log_line("recorded", f"{note}   ({teacher.name})")
+    return Terms.up_to(supply.samples)
+
+
+def _job(run: Run, teacher: Teacher, indices: Indices, terms: Terms | None) -> SamplingJob:
+    """Return the job that samples some of the train problems.
+
+    Args:
+        run: the run.
+        teacher: of the configuration.
+        indices: of the problems.
+        terms: of all train problems.
+    """
+    # What is recorded does not become longer by asking again.
+    asks_again = teacher.extend_truncated and not isinstance(teacher.engine, RecordedEngine)
     return SamplingJob.of(
-        run, teacher.name, teacher, problems, run.config.policy, run.ledger, earlier_max_tokens=earlier
+        run,
+        teacher.name,
+        teacher,
+        run.problems(Split.TRAIN).take(indices),
+        run.config.policy,
+        run.ledger,
+        earlier_max_tokens=run.earlier_max_tokens(teacher) if asks_again else frozenset(),
+        terms=terms and terms.take(indices),
     )
 
 
-def _cascade(run: Run, before: Sequence[SamplingJob]) -> Iterator[list[SamplingJob]]:
-    """Yield the jobs of teachers that get the unsolved problems: each when those before it are done."""
+def _cascade(run: Run, before: Sequence[SamplingJob], terms: Mapping[str, Terms | None]) -> Iterator[list[SamplingJob]]:
+    """Yield the jobs of teachers that get what others leave: each when those before it are done."""
     jobs = list(before)
+    policy = run.config.policy
     for teacher in run.config.teachers:
+        if not isinstance(teacher.share, str):
+            continue
+        finished, correct, judged = _counts(run, jobs)
+        own = terms[teacher.name]
         if teacher.share == "unsolved":
-            jobs.append(_job(run, teacher, _unsolved(run, jobs)))
-            yield [jobs[-1]]
+            indices = np.flatnonzero(correct == 0)
+        else:
+            counts = zip(finished.tolist(), correct.tolist(), judged.tolist(), strict=True)
+            indices = np.flatnonzero([not needs_none(policy, *of_problem) for of_problem in counts])
+            left = max_samples(policy) - finished
+            own = Terms(left if own is None else np.minimum(left, own.limits), correct, judged)
+        jobs.append(_job(run, teacher, indices, own))
+        yield [jobs[-1]]
 
 
-def _unsolved(run: Run, jobs: Sequence[SamplingJob]) -> ProblemTable:
-    """Return the train problems of which no job has a correct sample."""
+def _counts(run: Run, jobs: Sequence[SamplingJob]) -> tuple[Indices, Indices, Indices]:
+    """Return the finished, correct and judged samples of each train problem, of all jobs together."""
     train = run.problems(Split.TRAIN)
     arrays = run.ledger.sample_arrays(train.ids)
-    solved = np.zeros(len(train), bool)
+    finished, correct, judged = np.zeros((3, len(train)), np.int64)
     for job in jobs:
-        identity = run.model_identity(job.spec.model, job.spec.revision)
+        identity = run.model_identity(job.spec.known_as, job.spec.revision)
         if identity and (samples := arrays.get(ResolvedJob.of(run, job, identity).fingerprint)):
-            solved |= samples.num_correct > 0
-    return train.take(np.flatnonzero(~solved))
+            finished += samples.num_finished
+            correct += samples.num_correct
+            judged += samples.num_judged
+    return finished, correct, judged
 
 
 def _spent(run: Run) -> Spent:

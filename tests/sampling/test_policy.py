@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reasonray.config import Band, Fixed, Policy, Proportional, UntilCorrect
+from reasonray.records import Outcome
 from reasonray.sampling.policy import (
     ProblemState,
     correct_wanted,
@@ -169,3 +170,18 @@ def test_raising_k_starts_only_the_difference() -> None:
 def test_a_policy_that_cannot_be_met_is_refused(policy: Callable[[], Policy], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         policy()
+
+
+@given(POLICIES, st.integers(0, 20), st.lists(st.booleans(), min_size=20, max_size=20))
+def test_a_problem_with_fewer_samples_than_the_policy_wants_ends_when_they_are_used(
+    policy: Policy, limit: int, verdicts: list[bool]
+) -> None:
+    state = ProblemState(limit=limit)
+    while not is_satisfied(policy, state):
+        start = next_samples(policy, state)
+        assert start, "an unsatisfied problem always has a sample to start"
+        assert max(start) < limit
+        for sample in start:
+            state.record(sample, Outcome.CORRECT if verdicts[sample] else Outcome.WRONG)
+    assert len(state.finished) <= min(limit, max_samples(policy))
+    assert next_samples(policy, state) == []

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonray.config import Fixed
+from reasonray.config import Fixed, UntilCorrect
 from reasonray.records import Finish, Outcome, Problem, Rollout
 from reasonray.sampling.policy import ProblemState, is_satisfied, next_samples
-from reasonray.sampling.state import ProblemStates
+from reasonray.sampling.state import ProblemStates, Terms
 from reasonray.store.ledger import Ledger
 from reasonray.store.sample_arrays import no_samples
 from reasonray.store.storage import place
@@ -67,3 +68,32 @@ def test_the_arrays_agree_with_one_problem_at_a_time(samples: list[tuple[int, Ou
     assert [states.state(problem) for problem in range(5)] == each
     assert states.first_waves().tolist() == [len(next_samples(policy, state)) for state in each]
     assert [states.is_satisfied(problem) for problem in range(5)] == [is_satisfied(policy, state) for state in each]
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), OUTCOMES), max_size=40), st.lists(st.integers(0, 9), min_size=3, max_size=3)
+)
+def test_terms_limit_each_problem_and_count_what_others_have(
+    samples: list[tuple[int, Outcome]], limits: list[int]
+) -> None:
+    policy = UntilCorrect(kind="until_correct", target=3, max=8)
+    earlier = np.array([0, 1, 4])
+    states = ProblemStates(policy, 3, Terms(np.array(limits), earlier, earlier))
+    each = [
+        ProblemState(set(), set(), count, count, min(8, limit))
+        for count, limit in zip(earlier.tolist(), limits, strict=True)
+    ]
+    for problem, outcome in samples:
+        if not is_satisfied(policy, each[problem]):
+            sample = next_samples(policy, each[problem])[0]
+            states.record(problem, sample, outcome)
+            each[problem].record(sample, outcome)
+    assert [states.state(problem) for problem in range(3)] == each
+    assert states.first_waves().tolist() == [len(next_samples(policy, state)) for state in each]
+    assert [states.first_wave(problem) for problem in range(3)] == states.first_waves().tolist()
+    assert [states.is_satisfied(problem) for problem in range(3)] == [is_satisfied(policy, state) for state in each]
+    assert states.is_satisfied(2), "others have all the correct ones that are wanted"
+    left = [min(8, limit) - len(state.finished) for limit, state in zip(limits, each, strict=True)]
+    assert [states.remaining(problem) for problem in range(3)] == left
+    assert states.total_remaining(np.ones(3, bool)) == sum(left)

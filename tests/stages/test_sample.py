@@ -1,5 +1,6 @@
 """Sampling on Ray with the scripted engine: whatever is killed, every rollout is stored exactly once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import psutil
 import pytest
 
 from reasonray.config import Config, UserError, parse
-from reasonray.records import Finish, Outcome, Rollout
+from reasonray.problems import load
+from reasonray.records import Finish, Outcome, Rollout, Split
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.sample import sample
 from reasonray.store.run import Run, begin_or_resume
@@ -256,3 +258,41 @@ def test_a_teacher_of_the_unsolved_gets_what_those_before_it_did_not_solve(ray_c
     assert len(large) == 4 * (40 - len(solved))
     assert [rollout.prompt for rollout in small] == [rollout.sample % 2 for rollout in small]
     assert sampled(parse(raw)).ledger.count() == len(rollouts), "again, nothing is added"
+
+
+def test_recorded_completions_become_rollouts_and_sampling_adds_what_they_lack(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    raw = a_scripted_config(tmp_path, train=12).model_dump(mode="json")
+    train = [problem for problem in load(parse(raw).sources).problems if problem.split is Split.TRAIN]
+    rows = [
+        {
+            "problem": problem.question,
+            "generations": [f"The answer is {problem.answer}{'1' * (n % 2)}." for n in range(i % 5)],
+        }
+        for i, problem in enumerate(train)
+    ]
+    (tmp_path / "traces.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recorded = {"name": "r1", "model": "r1", "engine": {"kind": "recorded", "files": str(tmp_path / "traces.jsonl")}}
+    raw |= {
+        "name": "with-recordings",
+        "teachers": [recorded | {"cpus": 0.1}, raw["teachers"][0] | {"name": "more", "share": "unfinished"}],
+        "policy": {"kind": "until_correct", "target": 2, "max": 6},
+    }
+    run = sampled(parse(raw))
+    rollouts = read_rollouts(run)
+    by_problem = {problem.id: [row for row in rollouts if row.problem.id == problem.id] for problem in train}
+    for number, problem in enumerate(train):
+        own = [row.completion for row in by_problem[problem.id] if row.teacher == "r1"]
+        assert set(own) <= set(rows[number]["generations"])
+        assert len(own) >= min(3, number % 5), "all of them, or until the second correct one"
+        added = [row for row in by_problem[problem.id] if row.teacher == "more"]
+        correct = sum(row.verdict.outcome is Outcome.CORRECT for row in by_problem[problem.id])
+        assert correct >= 2 or len(by_problem[problem.id]) == 6
+        assert bool(added) == (number % 5 < 3), "only where two correct ones were not recorded"
+    assert sampled(parse(raw)).ledger.count() == len(rollouts), "again, nothing is added"
+    (tmp_path / "traces.jsonl").write_text(
+        "\n".join(map(json.dumps, [rows[4] | {"generations": ["x"] * 9}, *rows[:4]]))
+    )
+    with pytest.raises(UserError, match=r"its files changed"):
+        sampled(parse(raw | {"policy": raw["policy"] | {"target": 5}}))

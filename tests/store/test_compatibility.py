@@ -110,6 +110,7 @@ def full_configurations() -> Iterator[dict[str, Any]]:
     endpoint = {"kind": "endpoint", "base_url": "http://h/v1", "tokenizer": "t", "extra_body": {"x": 1}, **limits}
     served = model | {"engine": endpoint}
     scripted = model | {"engine": {"kind": "scripted", "journal": "j"}}
+    recorded = model | {"name": "recorded", "engine": {"kind": "recorded", "files": "t.jsonl", "revision": "r"}}
     curation = {"rules": ["incorrect", "contaminated"], "benchmarks": ["b"], "prefer": "score", "score": "m:f"}
     for policy in (
         {"kind": "fixed"},
@@ -120,7 +121,12 @@ def full_configurations() -> Iterator[dict[str, Any]]:
         yield {
             "name": "full",
             "sources": sources,
-            "teachers": [vllm | {"name": "vllm"}, served | {"name": "endpoint"}, scripted | {"name": "scripted"}],
+            "teachers": [
+                vllm | {"name": "vllm"},
+                served | {"name": "endpoint"},
+                scripted | {"name": "scripted"},
+                recorded,
+            ],
             "policy": policy,
             "budget": {"tokens": 1, "accelerator_hours": 1.0, "hours": 1.0},
             "checking": {"instead": {"numeric": "math_answer"}, "judge": vllm, "majority": 0.5},
