@@ -136,6 +136,13 @@ def load_model(directory: str | Path, config: Any, dtype: torch.dtype, attention
     return model
 
 
+def stores_quantised(directory: Path) -> bool:
+    """Return whether a model's files hold quantised weights."""
+    return (
+        getattr(AutoConfig.from_pretrained(directory, trust_remote_code=False), "quantization_config", None) is not None
+    )
+
+
 def auto_class(config: Any) -> Any:
     """Return transformers' class that reads a model whole: with its vision tower if it is published with one."""
     architecture = (config.architectures or [""])[0]

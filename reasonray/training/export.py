@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer
 
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training import lora
+from reasonray.training import lora, weight_files
 from reasonray.training.architecture import empty_model, explained, load_model, read_config
-from reasonray.training.examples import Example, collate
-from reasonray.training.model import Student
+from reasonray.training.examples import Batch, Example, collate
+from reasonray.training.mesh import ALONE, Mesh
+from reasonray.training.model import Student, Weights, named_weights, original_name, read_sharded
 from reasonray.training.self_check import logits_difference
+from reasonray.training.weight_files import whole
 
+CPU = torch.device("cpu")
 _SAMPLE = "What is 2 + 2?\n\n<think>\nIt is 4.\n</think>\n\n4 ✓"
 
 
@@ -68,10 +71,14 @@ def probe_logits(student: Student, device: torch.device) -> torch.Tensor:
 
     Every worker has to call it.
     """
-    ids = _probe_ids(student.language_model.config)
+    return _probe(student, student.logits, device)
+
+
+def _probe(student: Student, logits_of: Callable[[Batch], torch.Tensor], device: torch.device) -> torch.Tensor:
+    batch = collate([Example("", _probe_ids(student.language_model.config), 1)], [0])
     student.eval()
     with torch.no_grad():
-        logits = student.logits(collate([Example("", ids, 1)], [0]).to(device)).cpu()
+        logits = logits_of(batch.to(device)).cpu()
     student.train()
     return logits
 
@@ -82,36 +89,72 @@ def _probe_ids(config: Any) -> list[int]:
 
 
 def export(
-    trained: dict[str, torch.Tensor], source: str | Path, target: Path, training: Training, logits: torch.Tensor
+    weights: Weights,
+    source: str | Path,
+    target: Path,
+    training: Training,
+    logits: torch.Tensor,
+    mesh: Mesh = ALONE,
+    device: torch.device = CPU,
 ) -> None:
-    """Write gathered weights as a Hugging Face model, in the dtype of the forward pass, and check that it loads.
+    """Write the trained model in Hugging Face layout, in the dtype of the forward pass, and check that it loads.
+
+    Every worker has to call it, and writes its share of the files.
 
     Args:
-        trained: from `Weights.gather`; adapters are written to `target`/adapter and merged.
+        weights: the trained weights; adapters are written to `target`/adapter and merged.
         source: directory of the model that was trained; its tokenizer, configuration and generation settings are kept.
         target: directory to write `model` into, and `adapter`.
         training: settings.
         logits: from `probe_logits`.
+        mesh: the workers.
+        device: on which they compute.
 
     Raises:
         NotExported: the model reads back with other weights, or computes other logits. It is kept as
             `target`/not-exported.
     """
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    model = _skeleton(source, training, weights.named, dtype)
     if training.lora_rank:
-        trained = lora.export(trained, source, target / "adapter", training)
-    model = _skeleton(source, training, trained, dtype)
-    model.load_state_dict({name: weight.to(dtype) for name, weight in trained.items()}, strict=False, assign=True)
-    model.tie_weights()
-    if untrained := [name for name, tensor in model.state_dict().items() if tensor.is_meta]:  # frozen, or buffers
-        stored = load_model(source, read_config(source, training), dtype).state_dict()
-        model.load_state_dict({name: stored[name] for name in untrained}, strict=False, assign=True)
-    _write(model, Path(source), target / "model")
+        adapters = weights.gather()
+        mesh.by_first(lambda: lora.write(adapters, source, target / "adapter", training))
+    mesh.by_first(lambda: _write_settings(model, Path(source), target / "model"))
+    written = weight_files.write(target / "model", model, _Gathering(weights, dtype), mesh)
     try:
-        _verify(target / "model", trained, training, logits)
+        _verify(target / "model", model.config, written, training, logits, mesh, device)
     except UserError as error:
-        (target / "model").rename(target / "not-exported")
+        mesh.in_turn(lambda: _mark_as_not_exported(target))
         raise NotExported(str(error)) from error
+
+
+def _mark_as_not_exported(target: Path) -> None:
+    if (target / "model").exists():  # workers may share the directory
+        (target / "model").rename(target / "not-exported")
+
+
+class _Gathering:
+    """The weights of a student, gathered one by one, with its adapters merged in."""
+
+    def __init__(self, weights: Weights, dtype: torch.dtype) -> None:
+        self._tensors = named_weights(weights.student) | weights.named
+        self._scales = {original_name(name): scale for name, scale in lora.scales(weights.student.language_model)}
+        self._dtype = dtype
+
+    def __call__(self, name: str, empty: torch.Tensor) -> torch.Tensor:
+        """Return a whole weight in the dtype of the export. Every worker has to call it.
+
+        Args:
+            name: of the weight.
+            empty: the weight of the model without values.
+        """
+        tensor = self._tensors[name].detach()
+        if not isinstance(empty, nn.Parameter):  # buffers keep their dtype
+            return whole(tensor)
+        if (scale := self._scales.get(name)) is None:
+            return whole(tensor.to(self._dtype))
+        down, up = (whole(self._tensors[part]) for part in lora.parts(name))
+        return (whole(tensor).float() + up @ down * scale).to(self._dtype)
 
 
 def _skeleton(
@@ -130,27 +173,66 @@ def _skeleton(
     return model
 
 
-def _write(model: Any, source: Path, target: Path) -> None:
+def _write_settings(model: Any, source: Path, target: Path) -> None:
+    """Write a model's configuration, generation settings and tokenizer."""
+    target.mkdir(parents=True, exist_ok=True)
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.save_pretrained(target)
     settings = source / "generation_config.json"
     if settings.exists():  # copied verbatim: transformers refuses to write settings that it would warn of
-        model.generation_config = GenerationConfig()
-    model.save_pretrained(target)
-    if settings.exists():
         shutil.copyfile(settings, target / settings.name)
+    elif model.can_generate():
+        model.generation_config.save_pretrained(target)
     AutoTokenizer.from_pretrained(source).save_pretrained(target)
 
 
-def _verify(target: Path, trained: dict[str, torch.Tensor], training: Training, logits: torch.Tensor) -> None:
+def _verify(
+    target: Path,
+    config: Any,
+    written: Mapping[str, torch.Tensor],
+    training: Training,
+    logits: torch.Tensor,
+    mesh: Mesh,
+    device: torch.device,
+) -> None:
+    """Check that the files hold what was written, and that the model in them computes the student's logits.
+
+    Workers that share no directory cannot read the model back before its files have met in the run's storage. The first
+    one then compares the configuration instead, which with the weights determines the logits.
+    """
+    mesh.together(lambda: _check_values(target, written))
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
-    model = load_model(target, read_config(target, training), dtype)
-    model.eval()
-    written = dict(model.named_parameters())
-    if lost := sorted(trained.keys() - written.keys()):
-        raise NotExported(f"{target}: the exported model lacks weights that were trained ({', '.join(lost[:3])})")
-    for name, weight in trained.items():
-        if not torch.equal(written[name].to(dtype), weight.to(dtype)):
-            raise NotExported(f"{target}: {name} reads back other than it was written")
-    with torch.no_grad():
-        computed = model(input_ids=torch.tensor([_probe_ids(model.config)]), use_cache=False).logits[0]
+    if not training.shards(mesh.world):
+        model = load_model(target, read_config(target, training), dtype)
+        model.eval()
+        with torch.no_grad():
+            computed = model(input_ids=torch.tensor([_probe_ids(model.config)]), use_cache=False).logits[0]
+        _check_logits(target, computed, logits)
+    elif not mesh.wait_for_files(not (target / "config.json").exists()):
+        plain = training.model_copy(update={"lora_rank": 0, "cpu_offload": True})
+        student = read_sharded(target, read_config(target, training), plain, device, mesh)
+        computed = _probe(student, student.stock_logits, device)
+        mesh.together(lambda: _check_logits(target, computed, logits))
+    else:
+        mesh.by_first(lambda: _check_settings(target, config, training))
+
+
+def _check_logits(target: Path, computed: torch.Tensor, logits: torch.Tensor) -> None:
     if (difference := logits_difference(computed.to(logits.dtype), logits.float())) is not None:
         raise NotExported(f"{target}: the export computes other logits, off by {difference:.2g} of their spread")
+
+
+def _check_settings(target: Path, config: Any, training: Training) -> None:
+    here = {"_name_or_path": str(target)}
+    if read_config(target, training).to_dict() | here != config.to_dict() | here:
+        raise NotExported(f"{target}: the configuration reads back other than it was written")
+
+
+def _check_values(target: Path, written: Mapping[str, torch.Tensor]) -> None:
+    read = weight_files.read_written(target, written)
+    if lost := sorted(written.keys() - read.keys()):
+        raise NotExported(f"{target}: the exported model lacks weights that were written ({', '.join(lost[:3])})")
+    for name, tensor in written.items():
+        if not torch.equal(read[name], tensor):
+            raise NotExported(f"{target}: {name} reads back other than it was written")

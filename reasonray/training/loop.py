@@ -350,16 +350,15 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
         NotSaved: the disk is full, or the file system fails otherwise.
     """
     directory = Path(job.checkpoint_directory, *([] if with_model else ["states"])) / f"step-{step:06d}"
-    weights, logits = {}, torch.empty(0)
-    if with_model:
-        weights, logits = session.weights.gather(), probe_logits(session.student, session.device)
-        session.weights.refresh()
     fault, unexported = "", ""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        session.mesh.together(lambda: directory.mkdir(parents=True, exist_ok=True))
         checkpoint.save(directory, session.weights, session.optimiser, step, session.identity)
-        if with_model and session.mesh.rank == 0:
-            export(weights, job.model_directory, directory, session.training, logits)
+        if with_model:
+            logits = probe_logits(session.student, session.device)
+            session.weights.refresh()
+            source, training = job.model_directory, session.training
+            export(session.weights, source, directory, training, logits, session.mesh, session.device)
     except NotExported as error:
         unexported = str(error)
     except (OSError, CheckpointException, SafetensorError) as error:
@@ -378,10 +377,12 @@ def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = T
 def _as_state(session: Session, checkpoint: Path) -> Path:
     """Move a checkpoint to the states and return its new directory. Every worker has to call it."""
     state = checkpoint.parent / "states" / checkpoint.name
-    for is_turn in (session.mesh.rank == 0, session.mesh.rank > 0):  # workers may share the directory
-        if is_turn and checkpoint.exists():
+
+    def move() -> None:
+        if checkpoint.exists():  # workers may share the directory
             shutil.rmtree(state, ignore_errors=True)
             state.parent.mkdir(exist_ok=True)
             checkpoint.rename(state)
-        session.mesh.wait_for_files()
+
+    session.mesh.in_turn(move)
     return state

@@ -6,19 +6,24 @@ merged in, which every engine serves, and the adapter by itself in PEFT's layout
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from reasonray.config import Training
 from reasonray.errors import UserError
-from reasonray.training.architecture import decoder, explained, load_model, read_config, routers
+from reasonray.training.architecture import decoder, empty_model, explained, read_config, routers
 
 _PREFIX = "base_model.model."
 """Prefix of parameter names that PEFT's wrapper saves and that a model with adapters injected in place lacks."""
+_ADAPTER = "default"
+"""Name that PEFT gives an adapter."""
 _READ_BY_MAMBA = ("out_proj", "x_proj", "dt_proj")
 """Layers of Mamba whose weights its kernels read directly, so that an adapter on them would do nothing."""
 
@@ -35,8 +40,23 @@ def adapt(model: Any, training: Training) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
-def export(adapters: dict[str, torch.Tensor], source: str | Path, target: Path, training: Training) -> Any:
-    """Write adapters in PEFT's layout, and return the model's weights with them merged in, in fp32.
+def initial_values(model: nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """Return the values that a model's adapters begin with, by name; nothing without adapters.
+
+    As PEFT's own, but from a seed, so that it does not matter who reads the model: each product is zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = {}
+    for name, _ in scales(model):
+        down, up = parts(name)
+        values[down] = torch.empty(model.get_parameter(down).shape)
+        nn.init.kaiming_uniform_(values[down], a=math.sqrt(5), generator=generator)
+        values[up] = torch.zeros(model.get_parameter(up).shape)
+    return values
+
+
+def write(adapters: Mapping[str, torch.Tensor], source: str | Path, target: Path, training: Training) -> None:
+    """Write adapters in PEFT's layout.
 
     Args:
         adapters: the trained weights by name.
@@ -47,16 +67,28 @@ def export(adapters: dict[str, torch.Tensor], source: str | Path, target: Path, 
     Raises:
         RuntimeError: the adapters do not belong to this model.
     """
-    model = load_model(source, read_config(source, training), torch.float32)
-    adapted = get_peft_model(model, _config(model, training))
+    with torch.device("meta"):
+        model = empty_model(read_config(source, training), torch.float32)
+        adapted = get_peft_model(model, _config(model, training))
     expected = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     named = {_PREFIX + name: weight for name, weight in adapters.items()}
     if expected != named.keys():
         raise RuntimeError(f"{target}: the trained adapters are not those that {source} takes")
-    adapted.load_state_dict(named, strict=False)
+    adapted.load_state_dict(named, strict=False, assign=True)
     adapted.save_pretrained(target)
-    merged = adapted.merge_and_unload(safe_merge=True)
-    return {name: parameter.detach() for name, parameter in merged.named_parameters()}
+
+
+def scales(model: nn.Module) -> Iterator[tuple[str, float]]:
+    """Yield the name of each weight that an adapter is added to, and the adapter's factor; nothing without adapters."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield f"{name}.weight", module.scaling[_ADAPTER]
+
+
+def parts(name: str) -> tuple[str, str]:
+    """Return the names of the two matrices that adapt a weight; their product, the second by the first, is added."""
+    layer = name.removesuffix(".weight")
+    return f"{layer}.lora_A.{_ADAPTER}.weight", f"{layer}.lora_B.{_ADAPTER}.weight"
 
 
 def _config(model: Any, training: Training) -> LoraConfig:

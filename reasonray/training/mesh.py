@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch.distributed.device_mesh import DeviceMesh
 
 from reasonray.config import Training
@@ -86,17 +87,38 @@ class Mesh:
         Every process has to call it.
 
         Raises:
-            UserError: the work raised it; on all processes.
+            UserError, OSError: as `together`.
+        """
+        return self.together(work if self.rank == 0 else lambda: None)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Let each process do its part of work on files, and return its result when all of them are done.
+
+        Every process has to call it.
+
+        Raises:
+            UserError, OSError: the work raised it, on any process.
         """
         result, fault = None, None
-        if self.rank == 0:
-            try:
-                result = work()
-            except UserError as error:  # raised below, once the others know
-                fault = error
+        try:
+            result = work()
+        except (UserError, OSError, SafetensorError) as error:  # raised below, once the others know
+            fault = error
+        is_refused = self.wait_for_files(isinstance(fault, UserError))
         if self.wait_for_files(fault is not None):
-            raise fault or UserError("the first worker refuses the student; its message says why")
-        return result
+            another = (
+                "another worker refuses the student; its message says why" if is_refused else "another worker failed"
+            )
+            raise fault or (UserError if is_refused else OSError)(another)
+        return cast("T", result)
+
+    def in_turn(self, work: Callable[[], None]) -> None:
+        """Let the first process do work on files, and then the others, which may share its directory.
+
+        Every process has to call it.
+        """
+        for is_turn in (self.rank == 0, self.rank > 0):
+            self.together(work if is_turn else lambda: None)
 
     def _any(self, flag: bool, device: torch.device, group: Any) -> bool:
         if self.world == 1:

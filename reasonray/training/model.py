@@ -6,7 +6,7 @@ several workers and `Weights` on one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from reasonray.training.architecture import (
     layers,
     load_model,
     read_config,
+    stores_quantised,
     supports_packing,
 )
 from reasonray.training.attention import NAME, Context
@@ -45,6 +46,7 @@ from reasonray.training.examples import IGNORED, Batch
 from reasonray.training.losses import CHUNK, summed_cross_entropy
 from reasonray.training.mesh import ALONE, Mesh
 from reasonray.training.self_check import self_check
+from reasonray.training.weight_files import StoredWeights, copy_shard
 
 
 class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
@@ -107,41 +109,71 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
 
 
 def load(directory: str | Path, training: Training, device: torch.device, mesh: Mesh = ALONE) -> Student:
-    """Load a model for training, in fp32. With several workers the first one reads it, and each keeps a shard.
+    """Load a model for training, in fp32. With several workers each reads its shard.
 
     Raises:
         UserError: the model has parts that training does not support.
     """
     config = read_config(directory, training)
-    if mesh.context and not supports_packing(config):
+    packing = supports_packing(config)
+    if mesh.context and not packing:
         raise UserError("training.context: the student's attention cannot be divided among processes; set it to 1")
-    complete = mesh.by_first(lambda: _language_model(directory, config, training))
-    if not training.shards(mesh.world):
-        student = _wrap(complete, training)
-        student.to(device)
-        return student
-    with init_empty_weights(include_buffers=False):  # buffers that are in no file are computed on creation
-        empty = _language_model(None, config, training)
-    empty.tie_weights()  # init_empty_weights untied them
-    student = _shard(_wrap(empty, training, mesh.context), training, device, mesh)
-    weights_device = torch.device("cpu") if training.cpu_offload else device
-    _distribute_weights(student, complete, device, weights_device)
+    if training.shards(mesh.world):
+        if training.precision == "bf16":  # in fp32 rounding hides no fault
+            exact = training.model_copy(update={"precision": "fp32", "lora_rank": 0})
+            _check(read_sharded(directory, config, exact, device, mesh), device, packing=packing)
+        return read_sharded(directory, config, training, device, mesh)
+    model = load_model(directory, config, torch.float32, NAME if packing else None)
+    _check_head(model)
+    _check(Student(model), torch.device("cpu"), packing=packing)
+    with torch.no_grad():
+        for name, value in lora.initial_values(_adapted(model, training), torch.initial_seed()).items():
+            model.get_parameter(name).copy_(value)
+    student = _wrap(model, training)
+    student.to(device)
     return student
 
 
-def _language_model(directory: str | Path | None, config: Any, training: Training) -> Any:
-    """Read a model, or build it without weights if there is no directory."""
-    packing = supports_packing(config)
-    attention = NAME if packing else None
-    if directory is None:
-        model = empty_model(config, torch.float32, attention)
-    else:
-        model = load_model(directory, config, torch.float32, attention)
+def read_sharded(directory: str | Path, config: Any, training: Training, device: torch.device, mesh: Mesh) -> Student:
+    """Return a sharded student, of which each worker has read its shard.
+
+    Where a worker lacks the model's files, or only transformers can read them, the first one reads the model and hands
+    each other its shard.
+
+    Raises:
+        UserError: the model cannot be read, or is no plain language model.
+    """
+    stored = _stored_weights(Path(directory), config)
+    student, created = _shard_empty(config, training, device, mesh)
+    tensors = named_weights(student)
+    if mesh.wait_for_files(stored is None):
+        model = mesh.by_first(lambda: load_model(directory, config, torch.float32))
+        complete = {} if model is None else dict(model.named_parameters()) | dict(model.named_buffers())
+        _distribute(student, created | complete, device)
+        return student
+    for name, value in created.items():
+        copy_shard(tensors[name], value)
+    assert stored is not None
+    with explained("the student cannot be read"):
+        stored.read(tensors)
+    return student
+
+
+def _stored_weights(directory: Path, config: Any) -> StoredWeights | None:
+    if stores_quantised(directory):
+        return None
+    with torch.device("meta"), explained("the student cannot be read"):
+        return StoredWeights.find(directory, empty_model(config, torch.float32))
+
+
+def _check_head(model: Any) -> None:
     head = model.get_output_embeddings()
     if head is None or getattr(head, "bias", None) is not None:
         raise UserError("the student's output layer is missing or has a bias; it is not a plain language model")
-    if directory is not None:
-        _check_exactly(model, packing=packing)
+
+
+def _adapted(model: Any, training: Training) -> Any:
+    """Freeze what is not trained, and add the adapters."""
     for name in frozen_parameters(model):
         model.get_parameter(name).requires_grad_(False)
     if training.lora_rank:
@@ -152,13 +184,41 @@ def _language_model(directory: str | Path | None, config: Any, training: Trainin
     return model
 
 
-def _check_exactly(language_model: Any, *, packing: bool) -> None:
-    """Check a model in fp32, where rounding hides no fault, before it is converted or sharded."""
-    student = Student(language_model)
+def _shard_empty(
+    config: Any, training: Training, device: torch.device, mesh: Mesh
+) -> tuple[Student, dict[str, torch.Tensor]]:
+    """Return a sharded student whose weights are to be filled in, and by name the values that it was created with.
+
+    Those are new adapters, and buffers, some of which are in no file.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = empty_model(config, torch.float32, NAME if supports_packing(config) else None)
+    _check_head(model)
+    model.tie_weights()  # init_empty_weights untied them
+    adapters = lora.initial_values(_adapted(model, training), torch.initial_seed())
+    student = _wrap(model, training, mesh.context)
+    created = {name: tensor.detach() for name, tensor in named_weights(student).items() if not tensor.is_meta}
+    created |= adapters
+    student = _shard(student, training, device, mesh)
+    student.to_empty(device="cpu" if training.cpu_offload else device)
+    for module in student.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    student.language_model.tie_weights()  # to_empty untied them
+    return student, created
+
+
+def _check(student: Student, device: torch.device, *, packing: bool) -> None:
+    """Check a model before it is converted or trained."""
     student.eval()  # dropout would look like a fault
-    vocabulary = language_model.config.get_text_config().vocab_size
+    vocabulary = student.language_model.config.get_text_config().vocab_size
     with torch.no_grad(), explained("the student's architecture is not supported"):
-        self_check(student.logits, student.stock_logits, vocabulary, packing=packing)
+        self_check(
+            lambda batch: student.logits(batch.to(device)),
+            lambda batch: student.stock_logits(batch.to(device)),
+            vocabulary,
+            packing=packing,
+        )
 
 
 def _wrap(language_model: Any, training: Training, context: Context | None = None) -> Student:
@@ -171,32 +231,26 @@ def _wrap(language_model: Any, training: Training, context: Context | None = Non
     return student
 
 
-def _distribute_weights(student: Student, complete: Any, device: torch.device, weights_device: torch.device) -> None:
+def _distribute(student: Student, values: Mapping[str, torch.Tensor], device: torch.device) -> None:
     """Give every worker its shard of the model that rank 0 has read, one tensor at a time.
 
     Args:
         student: sharded, its weights empty.
-        complete: the model on rank 0; None on the other workers.
-        device: of buffers and computation.
-        weights_device: where shards are kept; the CPU with cpu_offload.
+        values: on rank 0 the values of weights and buffers by name.
+        device: of the computation.
     """
-    student.to_empty(device=weights_device)
-    for module in student.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(device))
-    student.language_model.tie_weights()  # to_empty untied them
-    tensors = dict(complete.named_parameters()) | dict(complete.named_buffers()) if complete is not None else {}
+    is_first = dist.get_rank() == 0
     with torch.no_grad():
-        for name, shard in student.language_model.named_parameters():
-            if tensors:
-                full = tensors[_original_name(name)].to(device)
+        for name, target in named_weights(student, remove_duplicate=True).items():
+            if isinstance(target, DTensor):
+                full = torch.empty(target.shape, dtype=target.dtype, device=device)
+                if is_first:
+                    full.copy_(values[name])
+                target.copy_(distribute_tensor(full, target.device_mesh, target.placements))  # sends rank 0's values
             else:
-                full = torch.empty(shard.shape, dtype=shard.dtype, device=device)
-            shard.copy_(distribute_tensor(full, shard.device_mesh, shard.placements))  # sends rank 0's values
-        for name, buffer in student.language_model.named_buffers():
-            if tensors:
-                buffer.copy_(tensors[_original_name(name)])
-            dist.broadcast(buffer, 0)
+                if is_first:
+                    target.copy_(values[name])
+                dist.broadcast(target, 0)
 
 
 def _shard(student: Student, training: Training, device: torch.device, processes: Mesh) -> Student:
@@ -250,7 +304,7 @@ class Weights:
         """Return a loaded student's weights. With bf16 on one worker the student itself is converted to bf16."""
         model = student.language_model
         named = {
-            _original_name(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+            original_name(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
         }
         sharded = isinstance(student, FSDPModule)
         if precision == "fp32" or sharded:
@@ -291,5 +345,21 @@ def _accumulate_into(master: nn.Parameter) -> Callable[[torch.Tensor], None]:
     return accumulate
 
 
-def _original_name(name: str) -> str:
+def named_weights(student: Student, *, remove_duplicate: bool = False) -> dict[str, torch.Tensor]:
+    """Return all weights and buffers by the names that the model has without adapters; adapters by PEFT's names.
+
+    Args:
+        student: the student.
+        remove_duplicate: leave out all names but the first of tied weights.
+    """
+    model = student.language_model
+    tensors = [
+        *model.named_parameters(remove_duplicate=remove_duplicate),
+        *model.named_buffers(remove_duplicate=remove_duplicate),
+    ]
+    return {original_name(name).replace(".base_layer.", "."): tensor for name, tensor in tensors}
+
+
+def original_name(name: str) -> str:
+    """Return a name without the modules that activation checkpointing adds."""
     return name.replace("_checkpoint_wrapped_module.", "")

@@ -54,7 +54,7 @@ def train_and_export(config: Config, target: Path) -> None:
     losses = [loop.take_step(session, step)["loss"] for step in range(settings.epochs)]
     assert losses[-1] < 0.1 < losses[0]
     logits = probe_logits(session.student, session.device)
-    export(session.weights.gather(), source, target.parent, settings, logits)
+    export(session.weights, source, target.parent, settings, logits)
     (target.parent / "model").rename(target)
     (target / "manifest.json").write_text("{}")
 

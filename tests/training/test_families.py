@@ -7,8 +7,10 @@ import torch
 import torch.distributed as dist
 from transformers import AutoConfig
 
+from reasonray.config import Training
 from reasonray.training import loop
-from reasonray.training.architecture import supports_packing
+from reasonray.training.architecture import read_config, supports_packing
+from reasonray.training.model import _stored_weights
 from tests.families import BEGIN, END, FAMILIES, HEADER, README, findings, outcome, write_family
 from tests.students import make_job
 
@@ -36,6 +38,7 @@ def test_a_family_is_opened_or_refused_as_the_table_says(name: str, tmp_path: Pa
     assert cells[2] == ("yes" if found == "yes" else f"refused: {found}")
     if found != "yes":
         return
+    assert _stored_weights(tmp_path / "model", read_config(tmp_path / "model", Training())) is not None
     assert (cells[3] == "yes") == supports_packing(AutoConfig.from_pretrained(tmp_path / "model"))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     DeepseekV3Config,
@@ -20,7 +21,8 @@ from reasonray.errors import UserError
 from reasonray.training import loop, tokenisation
 from reasonray.training.examples import collate
 from reasonray.training.export import NotExported, _verify, export, probe_logits
-from reasonray.training.model import load
+from reasonray.training.mesh import ALONE
+from reasonray.training.model import Weights, load
 from tests.students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
 
 pytestmark = pytest.mark.slow
@@ -129,8 +131,9 @@ def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "trained")
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     cpu = torch.device("cpu")
-    logits = probe_logits(load(tmp_path / "trained", Training(precision="fp32"), cpu), cpu)
-    export(weights, tmp_path / "source", tmp_path / "target", Training(precision="fp32"), logits)
+    trained = Weights.of_student(load(tmp_path / "trained", Training(precision="fp32"), cpu), "fp32")
+    logits = probe_logits(trained.student, cpu)
+    export(trained, tmp_path / "source", tmp_path / "target", Training(precision="fp32"), logits)
     written = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "target" / "model").state_dict()
     assert written[stored].tolist() == [0, 1, 2, 3]
     assert all(torch.equal(written[name], weight) for name, weight in weights.items())
@@ -138,21 +141,25 @@ def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
 
 def test_an_export_that_reads_back_differently_is_an_error(tmp_path: Path) -> None:
     session = loop.open_session(make_job(tmp_path), 0, 1)
-    weights = session.weights.gather()
     exported = loop._save(session, make_job(tmp_path), 1)[0] / "model"
     file = exported / "model.safetensors"
     stored = load_file(file)
     name = next(iter(stored))
     logits = probe_logits(session.student, session.device)
-    _verify(exported, weights, Training(precision="fp32"), logits)
+    config = AutoConfig.from_pretrained(exported)
+
+    def verify(logits: torch.Tensor) -> None:
+        _verify(exported, config, stored, Training(precision="fp32"), logits, ALONE, torch.device("cpu"))
+
+    verify(logits)
     with pytest.raises(NotExported, match="computes other logits"):
-        _verify(exported, weights, Training(precision="fp32"), logits.roll(1, 0))
+        verify(logits.roll(1, 0))
     save_file(stored | {name: stored[name] + 1e-7}, file, metadata={"format": "pt"})
     with pytest.raises(NotExported, match="reads back other than it was written"):
-        _verify(exported, weights, Training(precision="fp32"), logits)
+        verify(logits)
     save_file({key: stored[key] for key in stored if key != name}, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=name):
-        _verify(exported, weights, Training(precision="fp32"), logits)
+        verify(logits)
 
 
 def test_four_examples_are_memorised_and_the_student_stops(tmp_path: Path) -> None:
