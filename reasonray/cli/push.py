@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
+from reasonray.curation.derived import SETS, set_manifest
 from reasonray.curation.export import LAYOUTS
 from reasonray.errors import UserError
 from reasonray.store.run import Run
@@ -71,7 +72,13 @@ def _data_set(run: Run) -> tuple[Place, list[str]]:
     layouts = [
         f"{layout}/{file.name}" for layout in LAYOUTS for file in (run.curated / layout).list() if file.name in lines
     ]
-    return run.curated, ["README.md", *(f"data/{name}" for name in names), *layouts]
+    sets = [
+        f"{name}/{file}"
+        for name in SETS
+        for split in ("train", "validation")
+        for file in set_manifest(run, name).get(split, ())
+    ]
+    return run.curated, ["README.md", *(f"data/{name}" for name in names), *layouts, *sets]
 
 
 def _student(run: Run) -> tuple[Place, list[str]]:

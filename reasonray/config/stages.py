@@ -138,8 +138,17 @@ class Curation(Section):
     agree with it."""
     labelled: PositiveInt = 200
     """Rollouts in that sample."""
-    layouts: tuple[Literal["sharegpt", "alpaca"], ...] = ()
-    """Write the examples as JSON Lines too, in the layouts that LLaMA-Factory and Axolotl read."""
+    layouts: tuple[Literal["sharegpt", "alpaca", "preference", "kto", "verl", "prime_rl"], ...] = ()
+    """Further layouts, each in a directory of its own. sharegpt, alpaca: the examples as JSON Lines. preference, kto:
+    correct against wrong rollouts, in the columns of TRL's DPOTrainer and KTOTrainer. verl, prime_rl: problems for
+    reinforcement learning with their pass rates, in these trainers' columns."""
+    pairs_per_problem: PositiveInt = 1
+    """Preference pairs of one problem, at most."""
+    pair_by: Literal["length", "similarity"] = "length"
+    """Which correct and wrong rollout form a preference pair: those closest in length, so that length is not what is
+    preferred, or those that share the most word 5-grams."""
+    rl_pass_rates: tuple[Share, Share] = (0.1, 0.9)
+    """Lowest and highest pass rate of the problems for reinforcement learning."""
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:

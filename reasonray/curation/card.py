@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,8 @@ def card(
     overlaps: pa.Table | None = None,
     *,
     splits: Sequence[str] = ("train",),
+    sets: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    set_lines: Sequence[str] = (),
 ) -> str:
     """Return the data-set card, a README.md that the Hugging Face hub and `datasets` read.
 
@@ -63,9 +66,11 @@ def card(
         overlaps: train problems that overlap with held-out ones (decontamination.CONTAMINATION_SCHEMA), None if they
             were not looked for.
         splits: those that have files; `datasets` loads nothing if a named split has none.
+        sets: those made for other trainers (derived.py) → their splits.
+        set_lines: a line about each of them.
     """
     sections = [
-        _header(config, exported, splits),
+        _header(config, exported, splits, sets),
         _recipe(config),
         _teachers(config),
         _funnel(funnel),
@@ -74,12 +79,13 @@ def card(
         _contamination(overlaps, config),
         _pass_rates(exported),
         _measures(exported),
+        *_sets(set_lines),
         _reproduce(config),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
+def _header(config: Config, exported: pa.Table, splits: Sequence[str], sets: Mapping[str, Sequence[str]]) -> str:
     rows = exported.num_rows
     teachers = ", ".join(sorted({models.public_name(teacher.model) for teacher in config.teachers}))
     only_correct = "incorrect" in config.curation.rules
@@ -102,7 +108,8 @@ def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
             "configs:",
             "- config_name: default",
             "  data_files:",
-            *(line for split in splits for line in (f"  - split: {split}", f"    path: data/{split}-*.parquet")),
+            *_data_files("data", splits),
+            *(line for name, parts in sets.items() for line in _set_config(name, parts)),
             "---",
             "",
             f"# {config.name}",
@@ -112,6 +119,21 @@ def _header(config: Config, exported: pa.Table, splits: Sequence[str]) -> str:
             _licenses(config),
         ]
     )
+
+
+def _data_files(folder: str, splits: Sequence[str]) -> list[str]:
+    return [line for split in splits for line in (f"  - split: {split}", f"    path: {folder}/{split}-*.parquet")]
+
+
+def _set_config(name: str, splits: Sequence[str]) -> list[str]:
+    return [f"- config_name: {name}", "  data_files:", *_data_files(name, splits)] if splits else []
+
+
+def _sets(lines: Sequence[str]) -> list[str]:
+    """Return the section on what was made for other trainers, none if nothing was."""
+    if not lines:
+        return []
+    return ["\n".join(["## For other trainers", "", *(f"- {' '.join(line.split())}" for line in lines)])]
 
 
 def _license(config: Config) -> str:

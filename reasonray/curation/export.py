@@ -20,10 +20,11 @@ from reasonray.prompts import Message, messages, whole_answer
 from reasonray.records import BEHAVIOURS, content_hash, hash_fraction
 from reasonray.store.schema import SCHEMA_VERSION
 
-__all__ = ["EXPORT_SCHEMA", "LAYOUTS", "examples", "json_lines", "split_off"]
+__all__ = ["EXPORT_SCHEMA", "LAYOUTS", "TURNS", "examples", "json_lines", "split_off", "whole_answers"]
 
 LAYOUTS = ("sharegpt", "alpaca")
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+"""The type of a chat."""
 
 EXPORT_SCHEMA = pa.schema(
     [
@@ -33,9 +34,9 @@ EXPORT_SCHEMA = pa.schema(
         pa.field("difficulty", pa.string(), nullable=False),
         pa.field("question", pa.string(), nullable=False),
         pa.field("answer", pa.string()),
-        pa.field("prompt", _TURNS, nullable=False),
-        pa.field("completion", _TURNS, nullable=False),
-        pa.field("messages", _TURNS, nullable=False),
+        pa.field("prompt", TURNS, nullable=False),
+        pa.field("completion", TURNS, nullable=False),
+        pa.field("messages", TURNS, nullable=False),
         pa.field("completion_text", pa.string(), nullable=False),
         pa.field("teacher", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
@@ -77,19 +78,20 @@ def examples(table: pa.Table, prompt: Prompt, loss_weight: str | None = None) ->
     """
     chosen = table.filter(pc.fill_null(table["annotation_selected"], False))
     prompts = [messages(prompt, question) for question in chosen["problem_question"].to_pylist()]
-    texts = _whole_answers(chosen)
+    texts = whole_answers(chosen)
     replies: list[list[Message]] = [[{"role": "assistant", "content": text}] for text in texts]
     columns: dict[str, Any] = {name: chosen[source] for name, source in _COPIED.items()}
     columns["model"] = pa.array([models.public_name(model) for model in chosen["model"].to_pylist()], pa.string())
     columns["completion_text"] = pa.array(texts, EXPORT_SCHEMA.field("completion_text").type)
-    columns["prompt"] = pa.array(prompts, _TURNS)
-    columns["completion"] = pa.array(replies, _TURNS)
-    columns["messages"] = pa.array([turns + reply for turns, reply in zip(prompts, replies, strict=True)], _TURNS)
+    columns["prompt"] = pa.array(prompts, TURNS)
+    columns["completion"] = pa.array(replies, TURNS)
+    columns["messages"] = pa.array([turns + reply for turns, reply in zip(prompts, replies, strict=True)], TURNS)
     rows = pa.table([_cast_to(columns[field.name], field) for field in EXPORT_SCHEMA], schema=EXPORT_SCHEMA)
     return rows if loss_weight is None else rows.append_column(LOSS_WEIGHTS, loss_weights(chosen, loss_weight))
 
 
-def _whole_answers(rollouts: pa.Table) -> list[str]:
+def whole_answers(rollouts: pa.Table) -> list[str]:
+    """Return the answers of rollouts from their beginning: what the prompts opened of them, and the completions."""
     columns = (rollouts[name].to_pylist() for name in ("opening", "completion"))
     return [whole_answer(opening, completion) for opening, completion in zip(*columns, strict=True)]
 

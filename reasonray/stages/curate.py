@@ -6,7 +6,7 @@ data set.
 
     <run>/curated/rollouts/*.parquet   every rollout, annotated, with `dropped_by`
     <run>/curated/data/*.parquet       the selected ones: train-*, and validation-* if some are set aside
-    <run>/curated/{sharegpt,alpaca}/   the same as JSON Lines, if configured
+    <run>/curated/{sharegpt,…}/        the same, pairs and problems for other trainers (curation/derived.py)
     <run>/curated/contamination.parquet  which problems overlap with held-out ones, and the words that they share
     <run>/curated/README.md            the data-set card
     <run>/curated/manifest.json        names all of them; written last
@@ -32,7 +32,8 @@ from reasonray.config import Curation, Prompt, UserError
 from reasonray.curation.behaviours import DETECTORS_VERSION, annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
 from reasonray.curation.decontamination import CONTAMINATION_SCHEMA, Item, build_index, find_overlaps, held_out_items
-from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, json_lines, split_off
+from reasonray.curation.derived import SETS, describe_set, lines_name, set_manifest, write_layouts, write_sets
+from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, split_off
 from reasonray.curation.features import rollout_features
 from reasonray.curation.measures import measure_table
 from reasonray.curation.rules import check_names, user_modules
@@ -40,7 +41,7 @@ from reasonray.curation.selection import distinct_rollouts, select
 from reasonray.curation.text import normalised_words
 from reasonray.curation.validation import read_batches
 from reasonray.records import Split, content_hash
-from reasonray.sampling.cluster import quiet_ray_data
+from reasonray.sampling.cluster import in_tasks, quiet_ray_data
 from reasonray.store.progress import Progress, log_line
 from reasonray.store.run import Run
 from reasonray.store.schema import ROLLOUT_SCHEMA, SCHEMA_VERSION, row_hashes, set_columns
@@ -54,7 +55,7 @@ _CHUNK = 5000
 _TRIAL_ROWS = 64
 """Rollouts on which the user's own functions are tried."""
 _PART_ORDER = [("part", "ascending"), ("row", "ascending")]
-_WITHOUT_EFFECT = {"layouts", "labeller", "labelled"}
+_WITHOUT_EFFECT = {"layouts", "pairs_per_problem", "pair_by", "rl_pass_rates", "labeller", "labelled"}
 """Keys of [curation] that do not change what becomes of any rollout."""
 _BLOCK_BYTES = 16 << 20
 """Compressed segments in a block of Ray Data, at least."""
@@ -100,8 +101,9 @@ def curate(run: Run) -> Curated:
     manifest = (run.curated / "manifest.json").read_json_or_none()
     if manifest and manifest["inputs"] == inputs:
         _check_not_empty(manifest)
-        _write_layouts(run, manifest)
-        _renew_card(run, manifest)
+        overlaps = _stored_overlaps(run)
+        _write_for_others(run, manifest, _ids(overlaps))
+        _renew_card(run, manifest, overlaps)
         _remove_others(run, manifest)
         log_line("curate", "done before")
         return _curated(run, manifest)
@@ -115,11 +117,12 @@ def curate(run: Run) -> Curated:
         features = _annotate(segments, verdicts, frozenset(train), curation, scratch)
         progress.show(f"selecting from {features.num_rows:,} rollouts", {"state": "selecting"}, now=True)
         overlaps = _find_contamination(run, held_out) if "contaminated" in curation.rules else None
-        contaminated = set(overlaps["problem_id"].to_pylist()) if overlaps else ()
-        decisions, faults = _decide(features, curation, contaminated), _read_faults(scratch)
+        decisions, faults = _decide(features, curation, _ids(overlaps)), _read_faults(scratch)
         written = _write(run, inputs, decisions, scratch, run.config.student.prompt)
         scratch.delete()
         manifest = _settle(run, inputs, decisions, written, faults, overlaps)
+        _write_for_others(run, manifest, _ids(overlaps))
+        _renew_card(run, manifest, overlaps)
         progress.record({"state": "done"})
     return _curated(run, manifest)
 
@@ -300,9 +303,6 @@ def _settle(
     }
     if overlaps is not None:
         (run.curated / "contamination.parquet").write_table(overlaps)
-    _write_layouts(run, manifest)
-    if data:
-        (run.curated / "README.md").write(_card(run, manifest, overlaps).encode())
     (run.curated / "manifest.json").write(json.dumps(manifest, indent=2).encode())
     _check_not_empty(manifest)  # after the manifest, which records the reasons; an earlier data set stays in place
     _remove_others(run, manifest)
@@ -322,28 +322,17 @@ def _examples_hash(run: Run, decisions: pa.Table) -> str:
     return content_hash(run.config.student.prompt.model_dump_json(), *hashes, *weights)
 
 
-def _write_layouts(run: Run, manifest: Mapping[str, Any]) -> None:
-    """Write the examples in the other layouts of the configuration, where those files do not exist yet."""
-    write, pending = ray.remote(_write_lines).options(num_cpus=1), []
-    for layout in run.config.curation.layouts:
-        existing = {file.name for file in (run.curated / layout).list()}
-        missing = (name for name in [*manifest["data"], *manifest["validation"]] if _lines_name(name) not in existing)
-        pending += [write.remote(run.curated, name, layout) for name in missing]
-    ray.get(pending)
-
-
-def _lines_name(name: str) -> str:
-    return f"{name.removesuffix('.parquet')}.jsonl"
-
-
-def _write_lines(curated: Place, name: str, layout: str) -> None:
-    (curated / layout / _lines_name(name)).write(json_lines((curated / "data" / name).read_table(), layout))
+def _write_for_others(run: Run, manifest: Mapping[str, Any], contaminated: Collection[str]) -> None:
+    """Write what other trainers read, where it is not there yet."""
+    write_layouts(run, manifest, in_tasks)
+    for line in write_sets(run, manifest, contaminated, in_tasks):
+        log_line("curate", line)
 
 
 def _remove_others(run: Run, manifest: Mapping[str, Any]) -> None:
     """Remove the files of an earlier curation, and layouts that are no longer configured."""
     data = {*manifest["data"], *manifest["validation"]}
-    lines = {_lines_name(name) for name in data}
+    lines = {lines_name(name) for name in data}
     kept = {"rollouts": {*manifest["rollouts"]}, "data": data}
     kept |= {layout: lines if layout in run.config.curation.layouts else set() for layout in LAYOUTS}
     for folder, names in kept.items():
@@ -370,12 +359,20 @@ def _reasons(manifest: Mapping[str, Any]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in manifest["dropped"].items())
 
 
-def _renew_card(run: Run, manifest: Mapping[str, Any]) -> None:
-    """Write the card again if its text has changed: licenses can change, which is no reason to curate again."""
+def _stored_overlaps(run: Run) -> pa.Table | None:
     searched = "contaminated" in run.config.curation.rules
-    overlaps = (run.curated / "contamination.parquet").read_table() if searched else None
+    return (run.curated / "contamination.parquet").read_table() if searched else None
+
+
+def _ids(overlaps: pa.Table | None) -> set[str]:
+    """Return the ids of the problems that overlap with held-out ones."""
+    return set(overlaps["problem_id"].to_pylist()) if overlaps else set()
+
+
+def _renew_card(run: Run, manifest: Mapping[str, Any], overlaps: pa.Table | None) -> None:
+    """Write the card again if its text has changed: it states licenses, and the sets that were made for others."""
     text = _card(run, manifest, overlaps).encode()
-    if text != (run.curated / "README.md").read():
+    if not (run.curated / "README.md").exists() or text != (run.curated / "README.md").read():
         (run.curated / "README.md").write(text)
 
 
@@ -387,7 +384,10 @@ def _card(run: Run, manifest: Mapping[str, Any], overlaps: pa.Table | None) -> s
     )
     splits = [split for split, names in files.items() if names]
     funnel = count_funnel(rollouts, len(run.problems(Split.TRAIN)))
-    return card(run.config, funnel, exported, overlaps, splits=splits)
+    made = {name: manifest for name in SETS if (manifest := set_manifest(run, name))}
+    sets = {name: [split for split in files if manifest[split]] for name, manifest in made.items()}
+    lines = [describe_set(name, manifest) for name, manifest in made.items()]
+    return card(run.config, funnel, exported, overlaps, splits=splits, sets=sets, set_lines=lines)
 
 
 def _read_columns(folder: Place, names: list[str], columns: Sequence[str], schema: pa.Schema) -> pa.Table:

@@ -5,10 +5,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from reasonray.config import Prompt
+from reasonray.config import Curation, Prompt
 from reasonray.curation.behaviours import annotate_table
 from reasonray.curation.export import examples
-from reasonray.records import Annotation
+from reasonray.curation.measures import measure_table
+from reasonray.curation.preferences import labelled_rollouts, preference_pairs
+from reasonray.records import Annotation, Outcome
 from reasonray.store.schema import rollouts_to_table
 from tests.factories import a_problem, a_rollout
 from tests.students import write_model
@@ -39,3 +41,31 @@ def test_trl_trains_a_step_on_the_completions_of_the_export(tmp_path: Path, monk
     trainer.train()
     assert trainer.state.global_step == 1
     assert trainer.state.log_history[0]["loss"] > 0
+
+
+def test_trl_takes_the_pairs_and_the_labelled_rollouts_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    trl = pytest.importorskip("trl")
+    fit = "<think> Step 1: 6 * 7. </think> The answer is {}."
+    rollouts = [
+        a_rollout(fit.format(answer), outcome, sample=sample, problem=a_problem(f"{number}?"), annotation=Annotation())
+        for number in range(4)
+        for sample, (answer, outcome) in enumerate([("42", Outcome.CORRECT), ("41", Outcome.WRONG)])
+    ]
+    table = measure_table(annotate_table(rollouts_to_table(rollouts)), 20)
+    model = str(write_model(tmp_path / "model", vocab=512))
+    common = {"max_steps": 1, "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no"}
+    for make, trainer, config in (
+        (preference_pairs, trl.DPOTrainer, trl.DPOConfig),
+        (labelled_rollouts, trl.KTOTrainer, trl.KTOConfig),
+    ):
+        rows = make(table, Prompt(), Curation())
+        pq.write_table(rows, tmp_path / "rows.parquet")
+        data = datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / make.__name__))
+        arguments = config(output_dir=str(tmp_path / "out"), per_device_train_batch_size=4, max_length=256, **common)
+        trained = trainer(model, args=arguments, train_dataset=data)
+        trained.train()
+        assert trained.state.log_history[-1]["train_loss"] > 0
