@@ -80,7 +80,7 @@ class Curation(Section):
     `package.module:function`.
 
     Further rules, not in the default: `false_arithmetic` drops right answers that were reached through a false equation
-    (80 - 5 = 76), and errs where another arithmetic is meant (7 + 8 = 3 modulo 12); `leaked_answer` (the reasoning
+    (80 - 5 = 76), and errs where another arithmetic is meant (11 + 3 = 2 on a clock); `leaked_answer` (the reasoning
     mentions an answer that it was given); `code_blocks`; `pass_rate` (by min_pass_rate and max_pass_rate);
     `same_reasoning` (the same equations as another rollout of the problem); `near_duplicate` (most of the words of
     another rollout of the problem)."""
@@ -90,7 +90,8 @@ class Curation(Section):
     """More tokens are `too_long`."""
     mixed_language: Share = 0.05
     """Share of letters outside the main script above which a rollout is `mixed_language`. Code blocks and notation
-    (LaTeX, single Greek letters) do not count, and the response may use another script than the reasoning."""
+    (LaTeX, single Greek letters, points such as ABC) do not count, and the response may use another script than the
+    reasoning."""
     min_pass_rate: Share = 0.0
     """Problems with a lower pass rate are too hard to learn from (rule `pass_rate`)."""
     max_pass_rate: Share = 1.0
@@ -106,7 +107,8 @@ class Curation(Section):
     near: Share = 0.8
     """Jaccard similarity of word 5-grams from which two completions are a `near_duplicate`."""
     repetition_ngram: PositiveInt = 20
-    """Words in the n-gram of the rule `repetitive`; in Chinese and Japanese, characters."""
+    """Words in the n-gram of the rule `repetitive`; in Chinese and Japanese, characters. In a long text without spaces
+    (haha…) each five characters count as a word."""
     repetition_times: PositiveInt = 4
     """Occurrences of one n-gram from which a rollout is `repetitive`."""
     keep_per_problem: PositiveInt = 4

@@ -25,8 +25,9 @@ from reasonray.store.schema import ROLLOUT_SCHEMA, SPANS, answers, set_columns
 
 __all__ = ["DETECTORS_VERSION", "annotate", "annotate_table", "sentences"]
 
-DETECTORS_VERSION = "1"
-"""Raise it with every change of what the detectors find: stored annotations of another version are made again."""
+DETECTORS_VERSION = "2"
+"""Raise it with every change of what detectors, measures and rules find: with another version, stored annotations and
+data sets are made again."""
 
 _Evidence = tuple[str, int, int]
 """Behaviour, start and end. Lighter than a Span, because a long text has hundreds."""

@@ -51,6 +51,13 @@ NGRAM = 20
 """Words in the runs that ngram_loops counts, unless the configuration sets another number."""
 _BYTES_PER_CHUNK = 1 << 20
 """Text whose words are numbered at the same time, so that the arrays made of them fit into a processor's cache."""
+_CHARACTERS_PER_WORD = 5
+"""Characters of a text without spaces that count as a word in runs: about those of an English word."""
+_STRETCH = re.compile(r"[^ \t\n\r\f\v]{60,}")
+"""A text without spaces. The longest words, paths and formulas that people write as one word are shorter."""
+_RULED_LINE = re.compile(r"[-=_*~#|:+.·•─━═│┃—–…]+")
+_LONGEST_LINE = 1000
+"""Characters from which a ruled line, or the rule of a table, is a loop too."""
 _FENCE = "```"
 _LATE = 4
 """Words of its own sentence before a change of mind from which it takes back that sentence, not earlier ones."""
@@ -65,6 +72,28 @@ _SCRIPT = re.compile(
 )
 """Groups: Latin, Greek, Chinese with Japanese and Korean; any other script has none. Notation does not count: Greek
 letters up to three in a row, Latin ones up to two, tags and LaTeX commands."""
+
+_FUNCTIONS = frozenset(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "log",
+        "exp",
+        "lim",
+    ]
+) | {"max", "min", "mod", "gcd", "lcm", "det", "arg"}
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_LATIN_WORD_BEFORE, _LATIN_WORD_AFTER = re.compile(r"[A-Za-z]{2}[ ,]{1,2}\Z"), re.compile(r"[ ,]{1,2}[A-Za-z]{2}")
 
 
 def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
@@ -82,7 +111,7 @@ def measure_table(table: pa.Table, ngram: int = NGRAM) -> pa.Table:
         "failed_branch_fraction": [None] * len(texts) if spans is None else _failed_branch_fractions(texts, spans),
         "foreign_share": _foreign_shares(texts, others),
         "compression_ratio": [compression_ratio(text) for text in texts],
-        "ngram_loop": ngram_loops(_segmented(table["completion"], others), ngram),
+        "ngram_loop": _loops(_segmented(table["completion"], others), ngram),
         "code_share": [code_share(text) for text in texts],
         "reasoning_format": [reasoning_format(text) for text in answers(table).to_pylist()],
     }
@@ -211,8 +240,24 @@ def _letters(text: str) -> Counter[int | str]:
     """Count letters by script."""
     letters: Counter[int | str] = Counter()
     for match in _SCRIPT.finditer("\n".join(text.split(_FENCE)[::2])):
-        letters[match.lastindex or _script(match[0][0])] += len(match[0])
+        if match.lastindex != 1 or not _is_notation(match):
+            letters[match.lastindex or _script(match[0][0])] += len(match[0])
     return letters
+
+
+def _is_notation(match: re.Match[str]) -> bool:
+    """Return whether a Latin word belongs to formulas of any language.
+
+    It is the name of a function (sin), a product of variables (xyz), or a name of points (ABCD). Words in capitals next
+    to other words are not.
+    """
+    word = match[0]
+    if word in _FUNCTIONS or (len(word) == 3 and word in _ALPHABET):
+        return True
+    if not word.isupper():
+        return False
+    text, (start, end) = match.string, match.span()
+    return not (_LATIN_WORD_BEFORE.search(text, max(0, start - 20), start) or _LATIN_WORD_AFTER.match(text, end))
 
 
 @lru_cache(maxsize=4096)
@@ -225,6 +270,19 @@ def compression_ratio(completion: str) -> float:
     """Return how many times smaller zlib (at its fastest) makes the text: 2 for prose of 2 kB, 5 and more for loops."""
     raw = completion.encode(errors="surrogatepass")
     return len(raw) / len(zlib.compress(raw, 1))
+
+
+def _loops(completions: pa.ChunkedArray, size: int) -> npt.NDArray[np.int64]:
+    """Return for each text how often its commonest run occurs: of words, or of characters where it writes no spaces."""
+    loops, run = ngram_loops(completions, size), size * _CHARACTERS_PER_WORD
+    owners, stretches = [], []
+    for number, text in enumerate(completions.to_pylist()):
+        for stretch in _STRETCH.findall(text):
+            if len(stretch) >= _LONGEST_LINE or not _RULED_LINE.fullmatch(stretch):
+                owners.append(number)
+                stretches.append(" ".join(stretch))
+    np.maximum.at(loops, owners, ngram_loops(pa.chunked_array([stretches], pa.large_string()), run))
+    return loops
 
 
 def ngram_loops(completions: pa.ChunkedArray, size: int = NGRAM) -> npt.NDArray[np.int64]:

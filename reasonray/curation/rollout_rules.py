@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from fractions import Fraction
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from reasonray.config import Curation
+from reasonray.curation.equations import states_a_false_equation
 from reasonray.prompts import split_reasoning
 from reasonray.records import Finish, Outcome
 from reasonray.store.schema import answers
@@ -92,33 +92,9 @@ def leaked_answer(table: pa.Table, _: Curation) -> pa.Array:
     return pa.array([bool(_LEAK.search(text)) and not _LEAK.search(question) for question, text in pairs], pa.bool_())
 
 
-# Python refuses to read a number of more than 4300 digits, and nobody reasons with one.
-_NUMBER = r"\d{1,100}(?:\.\d{1,100})?"
-# One operation between two plain numbers, neither side part of a longer expression.
-_EQUATION = re.compile(
-    rf"(?<![\w.,+\-*/×=%(])(?<![+\-*/×=%(]\s)(-?{_NUMBER}) ?([-+*/×]) ?({_NUMBER}) ?= ?(-?{_NUMBER})"
-    r"(?!\d|[.,]\d|\s?[-+*/×^%])"
-)
-
-
 def false_arithmetic(table: pa.Table, _: Curation) -> pa.Array:
-    """Return which completions state a false equation of one operation between plain numbers."""
-    return _each(table, _states_a_false_equation)
-
-
-def _states_a_false_equation(completion: str) -> bool:
-    return any(not _is_true(*match.groups()) for match in _EQUATION.finditer(completion))
-
-
-def _is_true(left: str, sign: str, right: str, stated: str) -> bool:
-    """Return whether an equation is true, up to the rounding of the stated result."""
-    a, b = Fraction(left), Fraction(right)
-    if sign == "/" and b == 0:
-        return False
-    value = {"+": a + b, "-": a - b, "*": a * b, "×": a * b}[sign] if sign != "/" else a / b
-    decimals = len(stated.partition(".")[2])
-    rounding = Fraction(1, 2 * 10**decimals) if decimals else 0
-    return abs(value - Fraction(stated)) <= rounding
+    """Return which completions state a false equation of plain numbers and let it stand (equations.py)."""
+    return _each(table, states_a_false_equation)
 
 
 def _each(table: pa.Table, fires: Callable[[str], bool]) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -107,7 +108,7 @@ def test_a_table_is_measured_like_its_texts(completions: list[str]) -> None:
     measured = measure_table(pa.table({"completion": pa.array(completions, pa.large_string())}))
     assert measured["annotation_foreign_share"].to_pylist() == [foreign_share(text) for text in completions]
     spaced = pa.chunked_array([pa.array(map(segment_words, completions), pa.large_string())])
-    assert measured["annotation_ngram_loop"].to_pylist() == ngram_loops(spaced).tolist()
+    assert np.all(np.array(measured["annotation_ngram_loop"].to_pylist()) >= ngram_loops(spaced))
 
 
 def test_the_share_of_another_script_counts_letters() -> None:
@@ -123,6 +124,35 @@ def test_every_script_is_recognised(words: str) -> None:
     assert foreign_share(f"<think> {words} </think>") == 0
     assert 0.3 < foreign_share(f"<think> let us multiply {words} </think>") < 0.7
     assert foreign_share(f"<think> {words} и так далее </think>") > 0.2
+
+
+@given(
+    st.sampled_from(
+        ["在三角形{}中，作高求面积。", "삼각형 {}에서 높이를 구한다.", "В треугольнике {} проведём высоту."]
+    ),
+    st.one_of(
+        st.text("ABCDEFGHMNOPQ", min_size=3, max_size=8),
+        st.sampled_from(["abc", "xyz", "sin", "cos", "log", "A'B'C'", "ABC-DEF"]),
+    ),
+)
+def test_points_functions_and_products_are_no_other_language(sentence: str, name: str) -> None:
+    assert foreign_share(sentence.format(name)) == 0
+
+
+@pytest.mark.parametrize("words", ["THE ANSWER IS", "hence the triangle", "So ABC is right"])
+def test_words_in_capitals_next_to_words_are_another_language(words: str) -> None:
+    assert foreign_share(f"在三角形中作高求面积 {words} 得证") > 0.2
+
+
+@given(st.text("abc123哈하ฮา", min_size=1, max_size=8), st.integers(1, 80))
+@settings(deadline=None)
+def test_a_loop_without_spaces_is_found_once_it_is_long(unit: str, times: int) -> None:
+    measured = measure_table(pa.table({"completion": [f"We get {unit * times} so it is 4."]}))
+    loops, length = measured["annotation_ngram_loop"].to_pylist()[0], len(unit) * times
+    if length >= 100 + 4 * len(unit):
+        assert loops >= 4
+    if length < 23:
+        assert loops <= 3
 
 
 def test_code_and_the_response_do_not_count_as_another_language() -> None:
