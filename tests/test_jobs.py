@@ -162,7 +162,8 @@ def test_a_comparison_of_no_runs_is_refused(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
-    arguments = [SMOKE, f"root={tmp_path}", "teachers.0.engine.seconds=0.5", "teachers.0.engine.max_num_seqs=10"]
+    pace = ["teachers.0.engine.seconds=0.5", "teachers.0.engine.max_num_seqs=10", "storage.commit_seconds=1"]
+    arguments = [SMOKE, f"root={tmp_path}", *pace]
     job = subprocess.Popen(
         [sys.executable, "jobs/sample.py", *arguments], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )

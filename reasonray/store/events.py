@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import sys
 import threading
 import time
 import uuid
@@ -84,7 +85,7 @@ class _Batch:
         self._lines: list[str] = []
         self._changing, self._writing = threading.Lock(), threading.Lock()
         self._is_due: threading.Timer | None = None
-        atexit.register(self.flush)
+        atexit.register(self._flush_at_exit)
 
     def add(self, line: str) -> None:
         """Add an event; it is written some seconds later."""
@@ -98,6 +99,12 @@ class _Batch:
     def _try_to_flush(self) -> None:
         with suppress(OSError):  # the store is away: the next event, a reader or the end of the process tries again
             self.flush()
+
+    def _flush_at_exit(self) -> None:
+        try:
+            self.flush()
+        except OSError as fault:
+            print(f"{len(self._lines)} events could not be written to {self._folder}: {fault}", file=sys.stderr)
 
     def flush(self) -> None:
         """Write the events that are waiting as one file. If that fails, they wait for the next ones."""
