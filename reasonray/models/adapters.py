@@ -1,0 +1,67 @@
+"""LoRA adapters as models: merged into the model that they were trained on, once a node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reasonray.errors import UserError
+
+CONFIGURATION = "adapter_config.json"
+"""File that makes a directory an adapter, in PEFT's layout."""
+
+
+def is_adapter(directory: Path) -> bool:
+    """Return whether a directory holds an adapter, and not a whole model."""
+    return (directory / CONFIGURATION).is_file() and not (directory / "config.json").is_file()
+
+
+def base_model(configuration: dict[str, Any], adapter: str) -> tuple[str, str | None]:
+    """Return the reference and the revision of the model that an adapter was trained on.
+
+    Args:
+        configuration: the adapter's.
+        adapter: its reference, for messages.
+
+    Raises:
+        UserError: it names no model, or is no LoRA adapter.
+    """
+    if configuration.get("peft_type") != "LORA":
+        raise UserError(f"model {adapter}: an adapter of kind {configuration.get('peft_type')}; only LORA can be merged")
+    base = configuration.get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"model {adapter}: {CONFIGURATION} does not say which model it adapts (base_model_name_or_path)")
+    return str(base), configuration.get("revision")
+
+
+def read_configuration(directory: Path) -> dict[str, Any]:
+    """Return the configuration of an adapter in a directory."""
+    return dict(json.loads((directory / CONFIGURATION).read_text()))
+
+
+def merge(adapter: Path, base: Path, target: Path) -> None:
+    """Write a model with an adapter merged in, in the model's own data type.
+
+    Args:
+        adapter: directory of the adapter; a tokenizer in it comes before the model's own, as it may have a chat template.
+        base: directory of the model that it was trained on.
+        target: directory to write the model into.
+
+    Raises:
+        UserError: the adapter does not fit the model, or the model is quantised.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if "quantization_config" in json.loads((base / "config.json").read_text()):
+        raise UserError(f"model {adapter}: {base} is quantised, so nothing can be merged into it; name its original")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model {adapter}: cannot be merged into {base}: {reason}") from error
+    merged.save_pretrained(target)
+    source = adapter if (adapter / "tokenizer_config.json").is_file() else base
+    AutoTokenizer.from_pretrained(source).save_pretrained(target)
