@@ -28,10 +28,12 @@ def base_model(configuration: dict[str, Any], adapter: str) -> tuple[str, str | 
         UserError: it names no model, or is no LoRA adapter.
     """
     if configuration.get("peft_type") != "LORA":
-        raise UserError(f"model {adapter}: an adapter of kind {configuration.get('peft_type')}; only LORA can be merged")
+        kind = configuration.get("peft_type")
+        raise UserError(f"model {adapter}: an adapter of kind {kind}; only LORA can be merged")
     base = configuration.get("base_model_name_or_path")
     if not base:
-        raise UserError(f"model {adapter}: {CONFIGURATION} does not say which model it adapts (base_model_name_or_path)")
+        missing = f"{CONFIGURATION} does not say which model it adapts (base_model_name_or_path)"
+        raise UserError(f"model {adapter}: {missing}")
     return str(base), configuration.get("revision")
 
 
@@ -44,7 +46,7 @@ def merge(adapter: Path, base: Path, target: Path) -> None:
     """Write a model with an adapter merged in, in the model's own data type.
 
     Args:
-        adapter: directory of the adapter; a tokenizer in it comes before the model's own, as it may have a chat template.
+        adapter: directory of the adapter; its tokenizer, if it has one, comes before the model's own.
         base: directory of the model that it was trained on.
         target: directory to write the model into.
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import ray
@@ -43,8 +44,8 @@ from reasonray.store.schema import rollouts_to_table
 
 _COMMIT_CHECK_SECONDS = 1.0
 _TELEMETRY_SECONDS = 5.0
-_LEAST_REPORT_SECONDS = 0.02
-"""Between two reports of a replica that waits for work."""
+_HURRY = 5
+"""How much sooner than at its usual interval a replica that waits for work reports."""
 
 Key = tuple[int, int]
 """(lease, problem)"""
@@ -78,7 +79,9 @@ class Replica:
             spread: whether its GPUs belong to a placement group, which may span several nodes.
         """
         self._spec, self._spread, self._hang_seconds = spec, spread, config.failures.hang_seconds
-        rollouts_to_table(())  # pyarrow's first table costs a second of imports: now, not at the first commit
+        # The first check and the first table cost up to a second of imports: now, not when answers wait for them.
+        import_module("reasonray.checkers.math_answer")
+        rollouts_to_table(())
         self._checkers = CheckerPool(config.checking)
         self._writer = LedgerWriter(config.storage)
         self._telemetry = Telemetry(config.name)
@@ -177,7 +180,7 @@ class Replica:
             Exception: the replica's fault: the engine did not start, died or hangs, or the storage is gone.
         """
         now = time.monotonic()
-        deadline, earliest = now + after, now + min(after, _LEAST_REPORT_SECONDS)
+        deadline, earliest = now + after, now + after / _HURRY
         while not self._fault and (left := deadline - time.monotonic()) > 0:
             if self._is_waiting_for_work() and (left := earliest - time.monotonic()) <= 0:
                 break
