@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from reasonray.config.changes import free_fields
 from reasonray.config.models import CountRange, NamedModel, PromptedModel, Sampling, bounds
+from reasonray.config.optimisation import Optimisation
 from reasonray.config.section import Change, Section, Share
 
 
@@ -206,7 +207,7 @@ class StepSize(Section):
         return self.packs or max(1, round((self.tokens or 0) / pack_tokens))
 
 
-class Training(Section):
+class Training(Optimisation):
     """Supervised fine-tuning of the student on the selected examples; the loss is on completion tokens only.
 
     What is free here affects placement and logging only, never the trained weights.
@@ -243,18 +244,6 @@ class Training(Section):
     max_tokens: PositiveInt = 4096
     """Tokens of the longest example, and of a pack. Longer examples are counted and left out, never truncated. By
     default 4096, or what the longest rollout that curation keeps takes with 1024 tokens of prompt, if that is more."""
-    learning_rate: float = Field(1e-5, gt=0)
-    """Peak learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the learning rate after the warmup."""
-    warmup: Share = 0.03
-    """Share of the steps in which the learning rate rises to its peak."""
-    floor: Share = 0.1
-    """Learning rate at the end of the schedule, as a share of the peak."""
-    weight_decay: float = Field(0.0, ge=0)
-    """AdamW's weight decay."""
-    clip: float = Field(1.0, gt=0)
-    """Norm to which gradients are clipped."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: fp32 master weights, bf16 forward pass. With a learning rate below about 1e-5 short runs lose updates of
     bf16; use fp32, or a higher rate."""
@@ -273,6 +262,10 @@ class Training(Section):
     with the adapters merged in; the adapters are also stored by themselves."""
     lora_alpha: float = Field(32.0, gt=0)
     """Adapters are scaled by lora_alpha / lora_rank."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the linear layers that get adapters, such as `["q_proj", "v_proj"]`; by default all."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that is set to zero in training."""
     rope: dict[str, Any] | None = None
     """Values that replace those of the student's rotary embeddings, and its max_position_embeddings: for examples that
     are longer than its positions, such as `{ rope_theta = 1_000_000.0, max_position_embeddings = 32768 }`. The exported
@@ -304,6 +297,17 @@ class Training(Section):
     def _step_has_one_size(self) -> Self:
         if (self.step is None) == (self.batch is None):
             raise ValueError("a step is either `batch` examples or `step` packs or tokens; set one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _knobs_do_something(self) -> Self:
+        if not self.lora_rank and (self.lora_targets or self.lora_dropout):
+            raise ValueError("lora_targets and lora_dropout do nothing without adapters; set lora_rank, such as 16")
+        if self.optimiser == "muon" and (self.lora_rank or self.cpu_offload):
+            other = "adapters (lora_rank)" if self.lora_rank else "cpu_offload, which would update matrices on the CPU"
+            raise ValueError(f'optimiser = "muon" does not go with {other}; set it to "adamw"')
+        if self.optimiser != "muon" and self.momentum != type(self).model_fields["momentum"].default:
+            raise ValueError('momentum is Muon\'s; AdamW has betas, or set optimiser = "muon"')
         return self
 
     @model_validator(mode="after")

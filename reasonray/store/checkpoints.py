@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
+from reasonray.config import Training
 from reasonray.store.run import Run
 from reasonray.store.storage import Place, place
 
@@ -132,7 +133,10 @@ def trained_on_other(run: Run, data: str) -> dict[str, Any]:
     present = {"data": data} | run.config.training.step_settings
     manifests = [folder / "manifest.json" for folder in (run.student / "final", *resumable_checkpoints(run))]
     for manifest in filter(None, (file.read_json_or_none() for file in manifests)):
-        inputs: dict[str, Any] = {"data": manifest["data"]} | manifest.get("training", {})
+        settings = manifest.get("training", {})
+        if settings:  # a version without a setting did what is the default now
+            settings = Training().step_settings | settings
+        inputs: dict[str, Any] = {"data": manifest["data"]} | settings
         if any(present.get(name) != value for name, value in inputs.items()):
             return inputs
     return {}

@@ -37,6 +37,8 @@ from reasonray.training.examples import Batch, Examples, collate, read
 from reasonray.training.export import NotExported, export, probe_logits, rehearse
 from reasonray.training.mesh import Mesh
 from reasonray.training.model import Student, Weights, load, set_gradient_sync
+from reasonray.training.optimiser import Optimiser
+from reasonray.training.optimiser import make as make_optimiser
 from reasonray.training.packing import EARLIER_COST, Cost, Pack
 from reasonray.training.self_check import self_check
 from reasonray.training.sizes import Sizes
@@ -86,7 +88,7 @@ class Session:
     seed: int
     student: Student
     weights: Weights
-    optimiser: torch.optim.Optimizer
+    optimiser: Optimiser
     device: torch.device
     mesh: Mesh
     identity: dict[str, Any]
@@ -198,7 +200,7 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
             packing=steps.pack_tokens > 0,
         )
     student.train()
-    optimiser = _optimiser(weights, training)
+    optimiser = make_optimiser(weights, training)
     identity = checkpoint.training_identity(
         training,
         model=models.identity(Path(job.model_directory)),
@@ -228,6 +230,7 @@ def make_plan(job: TrainingJob) -> plan.Plan:
         step=training.step,
         packable=supports_packing(config),
         cost=Cost(Sizes.of(config).even_tokens) if training.step else EARLIER_COST,
+        max_steps=training.max_steps,
     )
     return replace(steps, examples=examples.sha256, largest_token=examples.largest_token)
 
@@ -238,14 +241,6 @@ def _trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def _optimiser(weights: Weights, training: Training) -> torch.optim.Optimizer:
-    # Weight decay is for matrices; it would pull a norm's scale or a bias to zero for no reason.
-    matrices = [weight for weight in weights.named.values() if weight.ndim > 1]
-    others = [weight for weight in weights.named.values() if weight.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
 def take_step(session: Session, index: int) -> dict[str, float]:
@@ -271,7 +266,7 @@ def take_step(session: Session, index: int) -> dict[str, float]:
             f"Lower training.learning_rate, or look at the step's examples: {ids}"
         )
     session.optimiser.step()
-    session.optimiser.zero_grad(set_to_none=True)
+    session.optimiser.zero_grad()
     session.weights.refresh()
     seconds = time.perf_counter() - started
     return {

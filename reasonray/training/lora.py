@@ -108,8 +108,23 @@ def _config(model: Any, training: Training) -> LoraConfig:
     if not targets:
         raise UserError("training.lora_rank: the student has no linear layer to adapt; set it to 0")
     return LoraConfig(
-        r=training.lora_rank, lora_alpha=training.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
+        r=training.lora_rank,
+        lora_alpha=training.lora_alpha,
+        lora_dropout=training.lora_dropout,
+        target_modules=_chosen(targets, training),
+        task_type="CAUSAL_LM",
     )
+
+
+def _chosen(layers: list[str], training: Training) -> list[str]:
+    """Return those of the layers that training.lora_targets names by the last parts of their names; by default all."""
+    if not training.lora_targets:
+        return layers
+    known = sorted({layer.rpartition(".")[2] for layer in layers})
+    for target in training.lora_targets:
+        if not any(f".{layer}".endswith(f".{target}") for layer in layers):
+            raise UserError(f"training.lora_targets: no linear layer is called {target}; there are {', '.join(known)}")
+    return [layer for layer in layers if any(f".{layer}".endswith(f".{target}") for target in training.lora_targets)]
 
 
 def _is_read_directly(text: Any, name: str) -> bool:

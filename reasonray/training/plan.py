@@ -125,6 +125,7 @@ def build(
     step: StepSize | None = None,
     packable: bool = True,
     cost: Cost = EARLIER_COST,
+    max_steps: int | None = None,
 ) -> Plan:
     """Plan a training: every example that fits, exactly once an epoch, in an order that the seed decides.
 
@@ -138,6 +139,7 @@ def build(
         step: size of a step in packs, instead of `batch`.
         packable: False for models that would mix the examples of a pack.
         cost: of the student, by which the packs of a step are chosen alike.
+        max_steps: most steps; None for all of the epochs.
 
     Raises:
         UserError: no example fits.
@@ -147,6 +149,8 @@ def build(
     pack_tokens, of_row = max_tokens if packable else 0, sizes.tolist()
     divided: list[list[Pack]] = []
     for epoch in range(epochs):
+        if max_steps is not None and len(divided) >= max_steps:
+            break
         random = np.random.Generator(np.random.PCG64([seed, epoch]))
         rows = random.permutation(kept).tolist()
         if step is None:
@@ -156,7 +160,8 @@ def build(
             packs = packing.pack_windows(rows, of_row, pack_tokens)
             size = step.in_packs(pack_tokens or float(sizes[kept].mean()))
             divided += packing.group_into_steps(packs, of_row, size, cost, random)
-    return _plan(divided, sizes, np.asarray(weights), pack_tokens, max_tokens, cost if step else EARLIER_COST)
+    chosen = divided[:max_steps]
+    return _plan(chosen, sizes, np.asarray(weights), pack_tokens, max_tokens, cost if step else EARLIER_COST)
 
 
 def of_all(lengths: Numbers, weights: Numbers | NDArray[np.float64], *, max_tokens: int, packable: bool) -> Plan:

@@ -132,7 +132,8 @@ def full_configurations() -> Iterator[dict[str, Any]]:
             "checking": {"instead": {"numeric": "math_answer"}, "judge": vllm, "majority": 0.5},
             "curation": curation | {"size": 1, "mix": {"generated": 1.0}, "labeller": served, "layouts": ["alpaca"]},
             "student": vllm,
-            "training": {"workers": [1, 2], "zero_stage": 1, "keep": 1, "trackers": ["wandb"], "step": {"packs": 4}},
+            "training": {"workers": [1, 2], "zero_stage": 1, "keep": 1, "trackers": ["wandb"], "step": {"packs": 4}}
+            | {"lora_rank": 8, "lora_targets": ["q_proj"]},
             "evaluation": {"arms": [served | {"name": "peer"}], "cluster": "template"},
         }
 

@@ -61,10 +61,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rounded = make_job(root / "rounded", random_examples(UNEVEN), **SETTINGS, precision="bf16")
     spread = make_job(root / "spread", random_examples(UNEVEN), **SETTINGS, activation_checkpointing=True)
     offloaded = make_job(root / "offloaded", random_examples(UNEVEN), **SETTINGS, cpu_offload=True)
+    by_muon = make_job(root / "muon", random_examples(UNEVEN), **SETTINGS, optimiser="muon")
+    write_weights(0, 1, by_muon, root / "weights of one by muon.pt")
     weighted = make_job(root / "weighted", weighted_examples(), max_tokens=24)
     write_gradients(0, 1, weighted, root / "one weighted.pt")
     divided = make_job(root / "divided", weighted_examples(), max_tokens=24, context=2, workers=2)
     in_parts = make_job(root / "in parts", random_examples(UNEVEN), **SETTINGS, context=2, workers=2)
+    rest_by_muon = replace(by_muon, checkpoint_directory=str(root / "rest of muon"))
     halfway = Path(in_parts.checkpoint_directory) / "step-000003"
     rest_in_parts = replace(in_parts, checkpoint_directory=str(root / "rest in parts"))
     in_workers(
@@ -79,6 +82,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (write_gradients, (skewed, root / "local.pt", "local")),
         (write_weights, (steps, root / "weights of two.pt")),
         (write_weights_read_by_first, (untied, bare, root / "weights of untied by two.pt")),
+        (write_weights, (by_muon, root / "weights of two by muon.pt")),
+        (train_as_worker, (by_muon, root / "muon steps.json")),
+        (
+            train_as_worker,
+            (rest_by_muon, root / "rest of muon.json", Path(by_muon.checkpoint_directory) / "step-000003"),
+        ),
         (write_ddp_weights, (steps, root / "weights of replicas.pt")),
         (train_as_worker, (again, root / "continued.json", saved[len(figures) // 2])),
         (train_as_worker, (spread, root / "two.json")),
@@ -215,6 +224,16 @@ def test_weights_after_three_updates_equal_those_of_one_worker(done: Path, by: s
     started = load_file(done / "steps" / "model" / "model.safetensors")
     assert farthest(started, {name: one[name] for name in started}) > 1e-3
     assert farthest(one, gradients(done, f"weights of {by}")) < 1e-5
+
+
+def test_weights_by_muon_of_two_workers_equal_those_of_one(done: Path) -> None:
+    one = gradients(done, "weights of one by muon")
+    assert farthest(one, gradients(done, "weights of two by muon")) < 1e-5
+    assert farthest(one, gradients(done, "weights of one")) > 1e-3  # control: AdamW's
+
+
+def test_two_workers_by_muon_resume_bit_equal(done: Path) -> None:
+    assert figures(done, "rest of muon") == figures(done, "muon steps")[3:]
 
 
 def test_the_first_worker_reads_the_weights_for_all(done: Path) -> None:

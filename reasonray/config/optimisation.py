@@ -1,0 +1,41 @@
+"""The optimiser of a training, its learning rate, and how long it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from reasonray.config.section import Section, Share
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Share of a moment that is kept from one step to the next."""
+
+
+class Optimisation(Section):
+    """How the weights are updated; a part of `training`."""
+
+    max_steps: PositiveInt | None = None
+    """Most steps, whatever `epochs` would take; the learning rate's schedule ends there. By default all epochs."""
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon: matrices by Muon (Jordan et al. 2024), embeddings, output layer, experts' stacked matrices and
+    vectors by AdamW. Muon's updates are scaled to the size of AdamW's (Liu et al. 2025), so that the same learning rate
+    serves both. It keeps one moment of a matrix, not two."""
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the learning rate after the warmup."""
+    warmup: Share = 0.03
+    """Share of the steps in which the learning rate rises to its peak."""
+    floor: Share = 0.1
+    """Learning rate at the end of the schedule, as a share of the peak."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Shares of AdamW's first and second moment that are kept from one step to the next."""
+    eps: float = Field(1e-8, gt=0)
+    """AdamW's addend to the root of the second moment."""
+    momentum: Beta = 0.95
+    """Share of Muon's moment that is kept from one step to the next."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of matrices."""
+    clip: float = Field(1.0, gt=0)
+    """Norm to which gradients are clipped."""
