@@ -20,10 +20,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from reasonray.config import toml
 from reasonray.config.engines import EndpointEngine, Engine, RecordedColumns, RecordedEngine, ScriptedEngine, VLLMEngine
 from reasonray.config.models import Example, Prompt, PromptedModel, Sampling, Student, Teacher
+from reasonray.config.optimisation import StepSize
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
 from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
-from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, StepSize, Training
+from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, Training
 from reasonray.errors import ConfigError, UserError
 
 __all__ = [

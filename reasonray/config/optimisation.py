@@ -1,15 +1,38 @@
-"""The optimiser of a training, its learning rate, and how long it runs."""
+"""The optimiser of a training, its learning rate, the size of its steps, and how long it runs."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from reasonray.config.section import Section, Share
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 """Share of a moment that is kept from one step to the next."""
+
+
+class StepSize(Section):
+    """Size of a training step, in exactly one of two units."""
+
+    packs: PositiveInt | None = None
+    """Packs of `training.max_tokens` tokens: a multiple of the GPUs keeps all of them busy."""
+    tokens: PositiveInt | None = None
+    """Tokens, rounded to whole packs, so that a step stays as large when `training.max_tokens` changes."""
+
+    @model_validator(mode="after")
+    def _is_in_one_unit(self) -> Self:
+        if (self.packs is None) == (self.tokens is None):
+            raise ValueError("give the size of a step in packs or in tokens: { packs = 64 } or { tokens = 1_000_000 }")
+        return self
+
+    def in_packs(self, pack_tokens: float) -> int:
+        """Return the packs of a step.
+
+        Args:
+            pack_tokens: of a full pack.
+        """
+        return self.packs or max(1, round((self.tokens or 0) / pack_tokens))
 
 
 class Optimisation(Section):

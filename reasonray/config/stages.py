@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from reasonray.config.changes import free_fields
 from reasonray.config.models import CountRange, NamedModel, PromptedModel, Sampling, bounds
-from reasonray.config.optimisation import Optimisation
+from reasonray.config.optimisation import Optimisation, StepSize
 from reasonray.config.section import Change, Section, Share
 
 
@@ -182,29 +182,6 @@ class Curation(Section):
             if getattr(self, knob) != type(self).model_fields[knob].default and rule not in self.rules:
                 raise ValueError(f'{knob} does nothing without the rule "{rule}"; add it to rules, or take {knob} out')
         return self
-
-
-class StepSize(Section):
-    """Size of a training step, in exactly one of two units."""
-
-    packs: PositiveInt | None = None
-    """Packs of `training.max_tokens` tokens: a multiple of the GPUs keeps all of them busy."""
-    tokens: PositiveInt | None = None
-    """Tokens, rounded to whole packs, so that a step stays as large when `training.max_tokens` changes."""
-
-    @model_validator(mode="after")
-    def _is_in_one_unit(self) -> Self:
-        if (self.packs is None) == (self.tokens is None):
-            raise ValueError("give the size of a step in packs or in tokens: { packs = 64 } or { tokens = 1_000_000 }")
-        return self
-
-    def in_packs(self, pack_tokens: float) -> int:
-        """Return the packs of a step.
-
-        Args:
-            pack_tokens: of a full pack.
-        """
-        return self.packs or max(1, round((self.tokens or 0) / pack_tokens))
 
 
 class Training(Optimisation):
