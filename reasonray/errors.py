@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A wrong configuration; the message names the key and the cure."""
+
+
+class UnreachableError(UserError):
+    """Something that exists elsewhere cannot be reached from here; a machine with a network may reach it."""

@@ -8,18 +8,20 @@ import numpy as np
 
 from reasonray import engines, problems
 from reasonray.analysis.comparisons import clusters_of
-from reasonray.config import Config, PromptedModel, RecordedEngine
-from reasonray.records import Split
+from reasonray.config import Config, HubSource, PromptedModel, RecordedEngine
+from reasonray.errors import UnreachableError
+from reasonray.problems import Loaded
+from reasonray.records import Problem, Split, content_hash
 from reasonray.sampling.policy import assign_problems, max_samples
 
 
 def forecast(config: Config) -> str:
-    """Return how many rollouts and tokens each stage can cost at most; the problems are loaded for real.
+    """Return how many rollouts and tokens each stage can cost at most; the problems are loaded if they can be reached.
 
     Raises:
         UserError: a source is wrong, or the test problems have no evaluation.cluster.
     """
-    result = problems.load(config.sources, to_distil=bool(config.teachers))
+    result = _load(config)
     loaded = result.problems
     train = [problem for problem in loaded if problem.split is Split.TRAIN]
     test = [problem for problem in loaded if problem.split is Split.TEST]
@@ -52,6 +54,38 @@ def forecast(config: Config) -> str:
     for_training = config.training.worker_bounds[1] * config.training.gpus
     lines.append(f"gpus       {for_teachers:>10,} for teachers   {for_training} for training")
     return "\n".join(lines)
+
+
+def _load(config: Config) -> Loaded:
+    """Return the problems; where the hub cannot be reached, as many stand-ins as its sources are limited to.
+
+    Raises:
+        UserError: a source is wrong, or cannot be reached and has no limit.
+    """
+    try:
+        return problems.load(config.sources, to_distil=bool(config.teachers))
+    except UnreachableError:
+        hub = [source for source in config.sources if isinstance(source, HubSource)]
+        for source in hub:
+            if (source.train and source.limit_train is None) or (source.test and source.limit_test is None):
+                raise
+    others = [source for source in config.sources if not isinstance(source, HubSource)]
+    loaded = problems.load(others, to_distil=False) if others else Loaded([])
+    note = "the hub cannot be reached: its sources count with limit_train and limit_test, the most that they can hold"
+    stand_ins = [problem for source in hub for problem in _stand_ins(source)]
+    return Loaded([*loaded.problems, *stand_ins], loaded.dropped, (*loaded.notes, note))
+
+
+def _stand_ins(source: HubSource) -> list[Problem]:
+    """Return as many problems without content as a source is limited to."""
+    name = source.name or source.path
+    parts = ((Split.TRAIN, source.train, source.limit_train), (Split.TEST, source.test, source.limit_test))
+    return [
+        Problem(id=content_hash(name, split, number), source=name, question="", answer=None, checker="", split=split)
+        for split, part, limit in parts
+        if part
+        for number in range(limit or 0)
+    ]
 
 
 def _measurements(config: Config, problems: int) -> list[str]:

@@ -327,7 +327,8 @@ class Teacher(NamedModel):
     name: str = "teacher"
     """Name of the teacher. Teachers under other names may be added to a run, and left out."""
     license: Annotated[str, Change.FREE] = ""
-    """License of the model as the hub names it (apache-2.0, llama3.1), for the data set's card."""
+    """License of the model as the hub names it (apache-2.0, llama3.1), or the provider whose terms of service hold
+    (openai, gemini), for the data set's card. The card says where it restricts training on the output."""
     share: Annotated[_PositiveShare | Literal["unsolved", "unfinished"], Change.EXTENDS] = 1.0
     """Share of the train problems that this teacher gets, by hash. Shares that sum to 1 give each problem to exactly
     one teacher. "unsolved" gives it the problems that no teacher before it has solved, once these are done;

@@ -149,9 +149,29 @@ def _stated_licenses(config: Config) -> dict[str, str]:
     return named | {f"the teacher {models.public_name(teacher.model)}": teacher.license for teacher in config.teachers}
 
 
+_RESTRICTIONS = {
+    "llama2": "its output must not be used to improve other large language models",
+    "llama3": "its output must not be used to improve other large language models",
+    "llama3.1": "the name of a model trained on its output must begin with Llama",
+    "llama3.2": "the name of a model trained on its output must begin with Llama",
+    "llama3.3": "the name of a model trained on its output must begin with Llama",
+    "gemini": "its output must not be used to develop models that compete with it",
+    "openai": "its output must not be used to develop models that compete with it",
+    "anthropic": "its output must not be used to develop models that compete with it",
+}
+"""License, or provider whose terms of service take its place → what it demands of those who train on the output."""
+
+
 def _licenses(config: Config) -> str:
-    licenses = "; ".join(f"{origin}: {name or 'not stated'}" for origin, name in _stated_licenses(config).items())
-    return f"Licenses that it follows from: {licenses}."
+    stated = _stated_licenses(config)
+    licenses = "; ".join(f"{origin}: {name or 'not stated'}" for origin, name in stated.items())
+    teachers = {teacher.license.casefold(): models.public_name(teacher.model) for teacher in config.teachers}
+    limits = [
+        f"Training on the text of {teacher} is restricted by its license {name}: {_RESTRICTIONS[name]}."
+        for name, teacher in teachers.items()
+        if name in _RESTRICTIONS
+    ]
+    return "\n\n".join([f"Licenses that it follows from: {licenses}.", *limits])
 
 
 def _size_category(rows: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonray.config import HubSource
-from reasonray.errors import UserError
+from reasonray.errors import UnreachableError, UserError
 from reasonray.problems.arrow import rows_of_table
 from reasonray.problems.columns import Row, mapped_columns, problem_of
 from reasonray.problems.notes import Notes
@@ -76,7 +76,7 @@ def _dataset(source: HubSource, part: str) -> Any:
     except exceptions.DatasetGenerationError as error:
         raise UserError(f"data set {source.path}, split {part}: {_line(error.__cause__ or error)}") from None
     except (exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
-        raise UserError(
+        raise (UnreachableError if isinstance(error, ConnectionError) else UserError)(
             f"data set {source.path}: cannot be loaded ({_line(error)}); check name, network, access"
         ) from None
     except (ValueError, KeyError) as error:  # an unknown split or configuration; the message lists the known ones

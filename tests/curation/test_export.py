@@ -141,6 +141,20 @@ def test_the_card_counts_each_problem_once(tmp_path: Path) -> None:
     assert re.search(r"\| 0\.5–0\.6 \| 1 \| █+ \|", a_card(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("license", "restriction"),
+    [("llama3", "improve other large language models"), ("OpenAI", "compete with it"), ("gemini", "compete with it")],
+)
+def test_the_card_says_where_a_license_restricts_training_on_the_text(
+    tmp_path: Path, license: str, restriction: str
+) -> None:
+    rows = examples(some_rollouts(), PROMPT).select(list(CARD_COLUMNS))
+    raw = a_scripted_config(tmp_path).model_dump(mode="json")
+    for name, expected in ((license, True), ("apache-2.0", False), ("", False)):
+        raw["teachers"][0]["license"] = name
+        assert (restriction in card(parse(raw), a_funnel(), rows)) == expected
+
+
 def test_the_card_shows_prompts_and_sampling_as_json(tmp_path: Path) -> None:
     blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", a_card(tmp_path), re.DOTALL)]
     recipe, teacher = blocks
