@@ -104,4 +104,10 @@ def _at_most(stage: str, each: int, what: str, models: Sequence[PromptedModel]) 
     """Return a line: how many rollouts all models write together, `each` of them by every one, and their tokens."""
     writing = [model for model in models if not isinstance(model.engine, RecordedEngine)]
     tokens = each * sum(model.sampling.max_tokens for model in writing)
-    return f"{stage:<10} {each * len(models):>10,} {what}   {tokens:,} tokens at most"
+    costs: dict[str, float] = {}
+    for model in writing:
+        if model.price:
+            currency, cost = model.price.currency, model.price.of(0, each * model.sampling.max_tokens)
+            costs[currency] = costs.get(currency, 0.0) + cost
+    money = "".join(f"   {cost:,.2f} {currency} at most for completions" for currency, cost in costs.items())
+    return f"{stage:<10} {each * len(models):>10,} {what}   {tokens:,} tokens at most{money}"

@@ -181,6 +181,23 @@ def bounds(count: CountRange) -> tuple[int, int]:
     return count if isinstance(count, tuple) else (count, count)
 
 
+class Price(Section):
+    """What a provider charges for a model's tokens."""
+
+    CHANGE: ClassVar[Change | None] = Change.FREE
+
+    input: float = Field(0.0, ge=0)
+    """For a million tokens of prompts."""
+    output: float = Field(0.0, ge=0)
+    """For a million tokens of completions."""
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    """Currency of both, by its three letters (ISO 4217), such as USD."""
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the price of tokens, in the currency."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+
+
 class PromptedModel(Section):
     """A model, the engine that runs it, and how it is prompted.
 
@@ -212,6 +229,9 @@ class PromptedModel(Section):
     """Chat messages of a problem."""
     sampling: Sampling = Sampling()
     """Sampling parameters."""
+    price: Annotated[Price | None, Change.FREE] = None
+    """Price of a million tokens, such as `{ input = 0.55, output = 2.19, currency = "USD" }`: then `plan` prints what
+    sampling costs at most, and `status` what it has cost."""
 
     @model_validator(mode="before")
     @classmethod

@@ -64,7 +64,7 @@ def test_every_field_is_in_the_reference() -> None:
         '- **`root`** = `"runs"` · string · *free*',
         "- **`path`** required · string · *extends*",
         "Keys of `[checking.judge]` that are *extends*: `model`, `revision`, `engine`, `prompt`, `sampling`; *free*: "
-        "`trust_remote_code`, `replicas`, `gpus`, `pipeline`, `cpus`, `labels`.",
+        "`trust_remote_code`, `replicas`, `gpus`, `pipeline`, `cpus`, `labels`, `price`.",
     ):
         assert f"\n{line.rstrip()}" in reference, line
 
