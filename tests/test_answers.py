@@ -135,6 +135,14 @@ def test_reasoning_never_gives_the_answer(text: str, end: str) -> None:
     assert final_answer(f"The answer is 3. {text} {end} And so it goes on.") is None
 
 
+def test_a_box_of_more_braces_than_are_read_counts_as_never_closed() -> None:
+    nested = "{" * 30_000 + "}" * 30_000
+    assert final_answer(rf"\boxed{{7}}. No: \boxed{{{nested}}}") is None
+    answer = final_answer(r"\boxed{7}" * 3_000 + " " + r"{\frac" * 30_000 + r"\boxed{8}")
+    assert answer is not None
+    assert answer.text == "8"
+
+
 HOSTILE = [
     *(
         r"\boxed{",
@@ -174,6 +182,7 @@ HOSTILE = [
         "it is ",
         "is the answer ",
     ),
+    *(r"\boxed{{", r"\boxed{\}", "no, wait, ", "1. ", "** 4", "{1}", "\\\\", "<|", "answer\n\n", "\u00a0", "é"),
 ]
 
 

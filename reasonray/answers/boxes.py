@@ -31,6 +31,10 @@ _MAX_JOINT = 120
 _MAX_LISTED = 64
 _MAX_BOXES = 128
 """The last boxes of a text that are candidates; a bound, so that hostile texts stay cheap."""
+_MAX_MENTIONS = 1024
+"""The last places with "box" in them that are examined."""
+_MAX_TOKENS = 20_000
+"""The braces and commands inside boxes that are read; a box in which they run out counts as never closed."""
 _UNCLOSED = re.compile(r"[^.\n]{0,200}")
 """The content of a box that never closes ends with its sentence: what follows may state another answer."""
 
@@ -47,14 +51,15 @@ def boxes(text: str) -> list[Candidate]:
 
     An empty box and one that never closes are retracted: the text announces another answer and does not give it.
     """
-    begin = text.find("box")
+    begin = _first_mention(text)
     if begin < 0:
         return []
     closed: list[tuple[int, int, int, int]] = []  # of each box and of its content
     opened: list[tuple[int, int]] = []  # start of each open box and of its content; -1 for other braces
-    latest, at = -1, max(0, begin - _MAX_BEFORE)
-    while token := (_BOX_OR_BRACE if opened else _BOX).search(text, at):
+    latest, at, budget = -1, max(0, begin - _MAX_BEFORE), _MAX_TOKENS
+    while budget and (token := (_BOX_OR_BRACE if opened else _BOX).search(text, at)):
         at, kind = token.end(), token.lastgroup
+        budget -= bool(opened)
         if kind == "bare":
             closed.append((*token.span(), *token.span("bare")))
             latest = token.start()
@@ -69,6 +74,17 @@ def boxes(text: str) -> list[Candidate]:
     if opened and (unclosed := _unclosed(text, opened, latest)):
         found.append(unclosed)
     return [box for box in found if not _PLACEHOLDER.fullmatch(box.text)]
+
+
+def _first_mention(text: str) -> int:
+    """Return the place of the first of the last mentions of a box, or -1 if there is none."""
+    first = -1
+    at = text.rfind("box")
+    for _ in range(_MAX_MENTIONS):
+        if at < 0:
+            break
+        first, at = at, text.rfind("box", 0, at)
+    return first
 
 
 def _unclosed(text: str, opened: Sequence[tuple[int, int]], latest: int) -> Candidate | None:

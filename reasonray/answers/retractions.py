@@ -7,6 +7,7 @@ later sentence confirms the answer after all, it stands.
 from __future__ import annotations
 
 import re
+from collections import deque
 
 from reasonray.answers.candidate import Candidate
 from reasonray.answers.markup import is_formula, sentence_end, strip_markup
@@ -61,6 +62,8 @@ _SHORTEST = 3
 """The characters of the shortest retraction."""
 _MAX_TAIL = 20_000
 """The characters after an answer that are examined, from the end."""
+_MAX_BEGINNINGS = 1024
+"""The last clauses of them that are examined."""
 
 
 def taken_back_at(text: str, start: int, end: int) -> int:
@@ -68,7 +71,8 @@ def taken_back_at(text: str, start: int, end: int) -> int:
     at = -1
     if end - start < _SHORTEST:
         return at
-    for beginning in _BEGINNING.finditer(text, max(start - 1, 0, end - _MAX_TAIL), end):
+    beginnings = _BEGINNING.finditer(text, max(start - 1, 0, end - _MAX_TAIL), end)
+    for beginning in deque(beginnings, maxlen=_MAX_BEGINNINGS):
         if event := _EVENT.match(text, beginning.end(), end):
             at = event.end() if event["back"] else -1
     return at

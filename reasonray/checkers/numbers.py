@@ -17,7 +17,7 @@ from reasonray.checkers.mathematics.vocabulary import CLOSED_CLASS, UNIT_FILLERS
 from reasonray.records import Outcome
 
 _MAX_CHARACTERS = 160
-_INTEGER = re.compile(r"[-+]?\d{1,40}")
+_INTEGER = re.compile(r"[-+]?(?:[0-9]{1,40}|[0-9]{1,3}(?:,[0-9]{3}){1,12})")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[ ]\d{3})+(?![\d/])|\d+)"
 _PART = r"(?:\{{\s?(?P<{0}>[-+]?{1}(?:\.\d+)?)\s?\}}|\s?(?P<{0}d>\d))"
 _MIXED = r"\\frac\s?" + _PART.format("mo", r"\d+") + r"\s?" + _PART.format("mu", r"\d+")
@@ -85,6 +85,8 @@ def commensurable(wanted: Number, given: Number) -> tuple[Fraction, ...] | None:
             return (given.value,)
         share = given.value / 100 if given.percent else given.value * 100
         return (share, given.value) if abs(given.value) >= 1 else (share,)
+    if wanted.unit == given.unit:
+        return (given.value,)
     ratio = units.ratio(wanted.unit, given.unit)
     return None if ratio is None else (given.value * ratio,)
 
@@ -93,7 +95,7 @@ def commensurable(wanted: Number, given: Number) -> tuple[Fraction, ...] | None:
 def read(text: str) -> Number | None:
     """Return the plain number that a text states, or None if it states more than a number, a unit and a few words."""
     if _INTEGER.fullmatch(text):
-        return Number(Fraction(int(text)))
+        return Number(Fraction(int(text.replace(",", ""))))
     if len(text) > _MAX_CHARACTERS or ".." in text or ("{" in text and _UPRIGHT_CONSTANT.search(text)):
         return None
     text = " ".join(notation.flat(notation.tidy(text)).split())
