@@ -68,6 +68,11 @@ _FIRST = re.compile(
     r"(?:^|[\n.])[^\S\n]{0,4}[#>*_-]{0,8}[^\S\n]{0,4}(?:(?:so|thus|hence|the|das|le|el),? ){0,2}$", re.IGNORECASE
 )
 
+_JSON_VALUE = re.compile(
+    r"answer\"\s{0,4}:\s{0,4}(?:\"(?P<text>(?:[^\"\\\n]|\\.){1,400})\"|(?P<number>-?\d[\d.eE+-]{0,40})(?=\s{0,8}[,}])"
+    r"|(?P<list>\[[^\]\n]{1,400}\]))",
+    re.IGNORECASE,
+)
 _DOUBT = re.compile(
     r"(?:\b(?:if|suppose|supposing|assume|assuming|whether|unless)|\b(?:might|may|could|would) "
     r"(?:think|guess|believe|say)|\bthought)(?: that)?(?: the| my| our| your| final| correct){0,3}[^\S\n]*$",
@@ -154,6 +159,9 @@ def occurrences(lower: str, word: str, *, spaced: bool = True) -> Iterator[int]:
 
 
 def _answer(text: str, at: int) -> Candidate | None:
+    if value := _JSON_VALUE.match(text, at):
+        answer = strip_markup((value["text"] or value["number"] or value["list"]).replace("\\\\", "\\"))
+        return Candidate(answer, value.start(), value.end(), "phrase") if answer else None
     match = _ANSWER_IS.match(text, at)
     return (_stated(text, at, match) if match else None) or _labelled(text, at)
 

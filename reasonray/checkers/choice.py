@@ -42,7 +42,9 @@ _RULES_OUT = re.compile(
     re.DOTALL,
 )
 _SURE = re.compile(
-    r"(?:for sure|definitely|clearly|certainly|surely|most likely|indeed|simply)\b[\s,:]*", re.IGNORECASE
+    r"(?:for sure|definitely|clearly|certainly|surely|most likely|indeed|simply)\b[\s,:]*"
+    r"|(?:la|el|le|die|der|het|de)\s+(?:opción |option )?(?=\(?(?-i:[A-J])\b)",
+    re.IGNORECASE,
 )
 _SEVERAL = re.compile(
     r"(?:both )?[(\[]?[A-J][)\]]?(?:(?:\s*[,;/&+、，]\s*(?:and )?|\s+and\s+|\s*[和及]\s*)[(\[]?[A-J][)\]]?)+"

@@ -6,6 +6,7 @@ ignored) or `exact`.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from reasonray.answers import ExtractedAnswer, final_answer, is_words
@@ -16,6 +17,12 @@ from reasonray.records import Outcome, Problem
 _MATCHES = ("normalised", "exact")
 _AROUND = " .,;:!?\"'`*_()[]{}"
 _TYPOGRAPHY = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-"})
+
+
+_ARTICLE = re.compile(r"^(?:the|an?) (?=\S)")
+_LEAD = re.compile(r"^(?:it is |it's )?(?:on |in |at )?(?:the |an? )?(?=\S)")
+"""Words before an answer that do not change it where the other text has none: "on Friday" is "Friday"."""
+_ESCAPED = re.compile(r"\\([&%$#_ ])")
 
 
 class TextAnswer(Checker):
@@ -39,7 +46,7 @@ class TextAnswer(Checker):
         if problem.metadata.get("text_match", "normalised") == "exact":
             is_same = answer.strip() == gold.strip()
         else:
-            is_same = normalised(answer) == normalised(gold)
+            is_same = _is_same(normalised(gold), normalised(answer))
         return Finding(Outcome.CORRECT, "same text") if is_same else Finding(Outcome.WRONG, "another text")
 
     fast = compare
@@ -47,5 +54,12 @@ class TextAnswer(Checker):
 
 def normalised(text: str) -> str:
     """Return a text in one case with single spaces, without LaTeX text commands and surrounding punctuation."""
-    folded = unicodedata.normalize("NFKC", notation.flat(text)).translate(_TYPOGRAPHY).casefold()
+    folded = unicodedata.normalize("NFKC", notation.flat(_ESCAPED.sub(r"\1", text))).translate(_TYPOGRAPHY).casefold()
     return " ".join(folded.split()).strip(_AROUND)
+
+
+def _is_same(gold: str, answer: str) -> bool:
+    """Return whether two normalised texts differ by an article, or by words of one of them that only lead to it."""
+    if gold == answer or _ARTICLE.sub("", gold) == _ARTICLE.sub("", answer):
+        return True
+    return _LEAD.sub("", gold) == answer or gold == _LEAD.sub("", answer)

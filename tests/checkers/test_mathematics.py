@@ -2,6 +2,7 @@
 
 import time
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -564,6 +565,20 @@ def test_the_same_answer_in_another_notation_is_right(gold: str, answer: str) ->
 def test_another_answer_is_wrong_both_ways(gold: str, answer: str) -> None:
     assert not is_right(gold, answer)
     assert not is_right(answer, gold)
+
+
+PAIRS = [line.split("\t") for line in (Path(__file__).parent / "notation.tsv").read_text("utf-8").splitlines()]
+"""Verdict, gold answer, answer: how models write what a gold answer says, and what an adversary would."""
+
+
+@pytest.mark.parametrize("verdict", ["right", "wrong"])
+def test_answers_in_the_notations_of_models_are_told_apart(verdict: str) -> None:
+    missed = [(gold, answer) for wanted, gold, answer in PAIRS if wanted == verdict != name_of_verdict(gold, answer)]
+    assert not missed
+
+
+def name_of_verdict(gold: str, answer: str) -> str:
+    return "right" if is_right(gold, answer) else "wrong"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from reasonray.checkers.mathematics import realsets, values
 from reasonray.checkers.mathematics.decisions import Comparer, Decision, all_of, any_of
-from reasonray.checkers.mathematics.lists import compare_items, distinct, match_items, normal_form
+from reasonray.checkers.mathematics.lists import compare_items, distinct, indexed_alike, match_items, normal_form
 from reasonray.checkers.mathematics.naming import name_of
 from reasonray.checkers.mathematics.quantities import agree_as_rounded, compare_numerals, measured, scaled
 from reasonray.checkers.mathematics.relations import compare_relations, stated_value
@@ -36,9 +36,12 @@ from reasonray.checkers.mathematics.tree import (
     Tree,
     Words,
     is_value,
+    nodes,
     symbols,
 )
 from reasonray.checkers.mathematics.vectors import as_matrices, entries_of, shape_of
+
+_CONSTANTS = frozenset(("C", "c", "K", "k", "word constant"))
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class Comparison(Comparer):
             return any_of(self.same(part, answer) for part in gold.arguments)
         if isinstance(answer, Apply) and answer.name == "restated":
             return all_of(self.same(gold, part) for part in answer.arguments)
+        gold, answer = indexed_alike(gold, answer)
         if isinstance(gold, Given) or isinstance(answer, Given):
             return self._given(gold, answer)
         if isinstance(gold, Words) and isinstance(answer, Words):
@@ -89,6 +93,7 @@ class Comparison(Comparer):
         """Compare sets of real numbers; None if one of the two is something else."""
         if not (realsets.is_set_like(gold) or realsets.is_set_like(answer)):
             return None
+        gold, answer = _united(gold, answer), _united(answer, gold)
         wanted, given = realsets.read(gold), realsets.read(answer)
         if wanted is None or given is None:
             return None
@@ -192,10 +197,36 @@ class Comparison(Comparer):
     def _plain_values(self, wanted: Tree, given: Tree) -> Decision:
         if isinstance(wanted, Number) and isinstance(given, Number) and wanted.base != given.base:
             return compare_numerals(self, wanted, given)
-        decision, step = values.equal(wanted, given)
+        decision, step = values.equal(wanted, _with_constant_of(wanted, given))
         if decision is not True and agree_as_rounded(wanted, given):
             return self.by("equal as far as it is written out", True)
         return self.by(step, decision)
+
+
+def _with_constant_of(gold: Tree, answer: Tree) -> Tree:
+    """Return an answer with the gold answer's name for the constant of integration: x^2 + C, x^2 + c."""
+    ours, theirs = _constant_of(gold), _constant_of(answer)
+    if any(name != "C" and not name[0].islower() for name in symbols(gold)):
+        return answer
+    if (
+        ours != Symbol("C")
+        or theirs is None
+        or ours == theirs
+        or ours.name in symbols(answer)
+        or theirs.name in symbols(gold)
+    ):
+        return answer
+    renamed: Tree = with_names(answer, {theirs.name: ours})
+    return renamed
+
+
+def _constant_of(tree: Tree) -> Symbol | None:
+    """Return the one summand of a sum that is a letter for constants, and stands nowhere else in it."""
+    terms = tree.arguments if isinstance(tree, Apply) and tree.name == "+" else ()
+    found = [term for term in terms if isinstance(term, Symbol) and term.name in _CONSTANTS]
+    if len(found) != 1 or len(symbols(tree)) < 2 or sum(found[0] == node for node in nodes(tree)) > 1:
+        return None
+    return found[0]
 
 
 def named_value(tree: Tree) -> Tree | None:
@@ -203,6 +234,14 @@ def named_value(tree: Tree) -> Tree | None:
     if not isinstance(tree, Relation):
         return tree
     return stated_value(tree, Comparison(), is_gold=False) if name_of(tree) else None
+
+
+def _united(listing: Tree, other: Tree) -> Tree:
+    """Return `[0,1], [2,3]` as a union where the other answer is one."""
+    is_union = isinstance(other, Apply) and other.name == "cup"
+    if is_union and isinstance(listing, Listing) and all(isinstance(item, Bracket) for item in listing.items):
+        return Apply("cup", listing.items)
+    return listing
 
 
 def _time(tree: Tree) -> Clock | None:

@@ -51,7 +51,7 @@ _UNICODE = {
     **{"⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|", "°": r"^\circ ", "′": "'", "″": "''", "’": "'", "‘": "'"},
     **{"∼": r"\sim ", "—": r"\emdash ", "∖": r"\setminus ", "⊂": r"\subset ", "⊆": r"\subseteq ", "º": r"^\circ "},
     **{"“": '"', "”": '"', "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "。": ".", "、": ",", "％": "%"},
-    **{"¹": "^1", "²": "^2", "³": "^3"},
+    **{"¢": r"\text{ cents}", "¹": "^1", "²": "^2", "³": "^3"},
     **{
         chr(code): rf"\{name} "
         for code, name in zip(
@@ -82,10 +82,9 @@ _TYPESETTING = re.compile(
 _LEFT_DOT = re.compile(r"\\(?:left|right)\s?\.")
 _COLOUR = re.compile(r"\\(?:textcolor|colorbox)\s?\{[^{}]*\}|\\color\s?\{[^{}]*\}")
 _THOUSANDS = re.compile(r"(?<![\d.,}])(\d{1,3})((?:(?:,?\\!\s*,?|\{,\}\s?|\\,|,\\[,;: ]|\\ |\\:|~)\d{3})+)(?!\d)")
+_MARKED_THOUSANDS = re.compile(r"(?<![\w.{}'^])\d{1,3}(?:(?:'\d{3})+|(?:_\d{3})+)(?![\w'])")
 _CHOOSE = re.compile(r"\{([^{}]{1,80})\\choose([^{}]{1,80})\}")
 _EMPTY_BASE = re.compile(r"\{\}\s*(?=[_^])")
-_DELIMITERS = re.compile(r"\$\$|\\[()\[\]](?!\s?\d*(?:pt|em|ex)\b)")
-_MONEY = re.compile(r"\\\$|\$(?=\s?[-+]?\d)|(?<=[-+])\$(?=\d)|[€£¥]")
 
 _MASTER = re.compile(
     r"""(?P<space>(?:\s|\\[ ,;:!>]|~|\\(?:quad|qquad|enspace|thinspace)(?![A-Za-z])|\\/)+)
@@ -96,13 +95,13 @@ _MASTER = re.compile(
       |(?P<endless>(?P<head>\d*\.\d*?)(?P<cycle>\d|\d\d+?)(?P=cycle){2,}(?:\.\.\.+|\\[lc]?dots(?![A-Za-z])))
       |(?P<repeating>(?P<whole>\d*)\.(?P<fixed>\d*)(?:\\(?:overline|bar)\s?(?:\{(?P<period>\d+)\}|(?P<one>\d))
             |\\dot\s?\{?(?P<first>\d)\}?(?:(?P<inner>\d*)\\dot\s?\{?(?P<last>\d)\}?)?)
-        |0?\.(?P<fixed2>\d*)\((?P<period2>\d+)\))
+        |(?P<whole2>\d*)\.(?P<fixed2>\d*)\((?P<period2>\d+)\)(?![\dA-Za-z]))
       |(?P<number>(?:\d+(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\ \d{3})+(?![\d/])(?:\.\d+)?
               |\d+\.\d+|\d+\.(?![\d.])|\.\d+|\d+)
             (?:[eE](?P<exponent>[+-]?\d{1,4})(?![\d.A-Za-z]))?)
       |(?P<command>\\(?:[A-Za-z]+\*?|[{}|%$&\#_\\]))
       |(?P<run>[A-Za-z]+)
-      |(?P<money>[€£¥])
+      |(?P<money>[€£¥₹₩])
       |(?P<dots>\.\.\.+)
       |(?P<operator><=|>=|!=|==|[-+*/^_=<>(){}\[\]|,;:.!'"&%?@])""",
     re.VERBOSE,
@@ -131,7 +130,14 @@ def tokens(text: str, number_format: str = "") -> list[Token]:
     lexer.read_all(_normalised(text))
     if lexer.braces:
         raise Unreadable("braces do not balance")
-    return lexer.tokens
+    return _without_alignment(lexer.tokens)
+
+
+def _without_alignment(found: list[Token]) -> list[Token]:
+    """Drop the marks `&` next to signs of relations: x &= 1."""
+    signs = [token.kind != "word" and token.text in vocabulary.RELATIONS for token in found]
+    near = zip(found, [False, *signs], [*signs[1:], False], strict=False)
+    return [token for token, before, after in near if token.text != "&" or not (before or after)]
 
 
 def _normalised(text: str) -> str:
@@ -142,18 +148,18 @@ def _normalised(text: str) -> str:
         text = _LOWERED.sub(lambda run: "_{" + run.group().translate(_LOWERED_TO) + "}", text)
         text = text.translate(_TRANSLATION)
         text = "".join(map(_ascii, text))
-    text = text.replace("**", "^")
+    text = _MARKED_THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text.replace("**", "^"))
     if "\\" in text or "{" in text or "~" in text:
         text = _COLOUR.sub("", _LEFT_DOT.sub("", text))
         text = _TYPESETTING.sub(" ", text)
         text = _THOUSANDS.sub(lambda match: match[1] + re.sub(r"\D", "", match[2]), text)
-        text = text.replace("{,}", ",").replace(r"\!", "")
+        text = text.replace("{,}", ",").replace("{:}", ":").replace(r"\!", "")
         text = _CHOOSE.sub(r"\\binom{\1}{\2}", _EMPTY_BASE.sub(" ", text))
     return text
 
 
 def _ascii(character: str) -> str:
-    if character.isascii() or character in "€£¥":
+    if character.isascii() or character in "€£¥₹₩":
         return character
     if (digit := unicodedata.digit(character, None)) is not None:
         return str(digit)
@@ -344,7 +350,7 @@ class _Lexer:
             return single.end()
         end = _closing_brace(text, begin.end())
         content = text[begin.end() : end]
-        if content.strip() and len(content.strip()) == 1 and content.strip().isalpha():
+        if len(content.strip()) == 1 and content.strip().isalpha() and content.strip().isascii():
             self._named(name, content.strip())
         elif name in _PROSE_COMMANDS:
             self._spaced = self._spaced or content[:1].isspace()
@@ -387,7 +393,7 @@ def _closing_brace(text: str, position: int) -> int:
 def _repeating(match: re.Match[str]) -> str:
     """Return a repeating decimal as `whole.fixed(period)`."""
     if match["period2"]:
-        return f"0.{match['fixed2']}({match['period2']})"
+        return f"{match['whole2'] or '0'}.{match['fixed2']}({match['period2']})"
     period = match["period"] or match["one"]
     if period is None:
         period = match["first"] + ((match["inner"] or "") + match["last"] if match["last"] else "")

@@ -15,12 +15,54 @@ from reasonray.checkers.mathematics.naming import (
     unnamed,
 )
 from reasonray.checkers.mathematics.relations import is_inequality
-from reasonray.checkers.mathematics.rewriting import expanded, ordered
-from reasonray.checkers.mathematics.tree import Bracket, Listing, Matrix, Relation, Symbol, Tree, Words, nodes
+from reasonray.checkers.mathematics.rewriting import expanded, ordered, with_names
+from reasonray.checkers.mathematics.tree import (
+    Bracket,
+    Given,
+    Listing,
+    Matrix,
+    Relation,
+    Symbol,
+    Tree,
+    Words,
+    nodes,
+    symbols,
+)
 from reasonray.checkers.mathematics.vectors import entries_of, is_tuple
 from reasonray.checkers.mathematics.vocabulary import EMPTY
 
 _MAX_ITEMS: Final = 64
+
+
+def indexed_alike(gold: Tree, answer: Tree) -> tuple[Tree, Tree]:
+    """Return two answers with their condition "k is an integer" in one form, and with one name for that index."""
+    gold, answer = _with_condition_listed(gold), _with_condition_listed(answer)
+    ours, theirs = _integer_indices(gold), _integer_indices(answer)
+    if len(ours) == len(theirs) == 1 and ours != theirs and ours[0].name not in symbols(answer):
+        return gold, with_names(answer, {theirs[0].name: ours[0]})
+    return gold, answer
+
+
+def _with_condition_listed(tree: Tree) -> Tree:
+    if isinstance(tree, Given) and _is_membership(tree.conditions):
+        items = tree.answer.items if isinstance(tree.answer, Listing) else (tree.answer,)
+        return Listing((*items, tree.conditions))
+    return tree
+
+
+def _integer_indices(tree: Tree) -> list[Symbol]:
+    items = tree.items if isinstance(tree, Listing) else ()
+    return [item.sides[0] for item in items if _is_membership(item)]  # type: ignore[union-attr, misc]
+
+
+def _is_membership(tree: Tree) -> bool:
+    return (
+        isinstance(tree, Relation)
+        and tree.signs == ("in",)
+        and isinstance(tree.sides[0], Symbol)
+        and isinstance(tree.sides[1], Symbol)
+        and tree.sides[1].name.startswith("set ")
+    )
 
 
 def compare_items(comparison: Comparer, gold: Tree, answer: Tree) -> Decision:
@@ -29,6 +71,10 @@ def compare_items(comparison: Comparer, gold: Tree, answer: Tree) -> Decision:
         (decision := _compare_named_lists(comparison, gold, answer)) is not None
     ):
         return decision
+    if isinstance(answer, Listing | Bracket) and (assigned := _assignments(gold)):
+        return comparison.same(assigned, answer)
+    if isinstance(gold, Listing | Bracket) and not is_tuple(gold) and (assigned := _assignments(answer)):
+        return comparison.same(gold, assigned)
     wanted, given = members_of(gold), members_of(answer)
     if len(wanted) > _MAX_ITEMS or len(given) > _MAX_ITEMS:
         return None
@@ -59,6 +105,20 @@ def compare_items(comparison: Comparer, gold: Tree, answer: Tree) -> Decision:
     if mixed or is_same_variable(wanted_names, given_names):
         wanted, given = [unnamed(item) for item in wanted], [unnamed(item) for item in given]
     return match_items(comparison, wanted, given)
+
+
+def _assignments(tree: Tree) -> Listing | None:
+    """Return `(p, q) = (5, 2)` as `p = 5, q = 2`, or None for other trees."""
+    match tree:
+        case Relation(signs=("=",), sides=(Bracket() as names, Bracket() as values)) if (
+            is_tuple(names)
+            and len(names.items) == len(values.items)
+            and all(isinstance(name, Symbol) for name in names.items)
+        ):
+            pairs = zip(names.items, values.items, strict=True)
+            return Listing(tuple(Relation(("=",), pair) for pair in pairs))
+        case _:
+            return None
 
 
 def _compare_named_lists(comparison: Comparer, gold: Bracket | Listing, answer: Tree) -> Decision:
@@ -142,7 +202,11 @@ def distinct(items: Iterable[Tree]) -> list[Tree]:
 
 def _joiner_matters(items: Sequence[Tree]) -> bool:
     """Return whether "and" and "or" say different things: not between the values of one name, or of none."""
-    return any(map(is_inequality, items)) or len(set(names_of(items))) > 1
+    return (
+        all(isinstance(item, Symbol) for item in items)
+        or any(map(is_inequality, items))
+        or len(set(names_of(items))) > 1
+    )
 
 
 def has_dots(items: Iterable[Tree]) -> bool:

@@ -24,6 +24,7 @@ from reasonray.checkers.mathematics.tree import (
     MINUS_ONE,
     Apply,
     Bound,
+    Bracket,
     Call,
     Clock,
     Constant,
@@ -36,6 +37,7 @@ from reasonray.checkers.mathematics.tree import (
     negated,
     nodes,
     product,
+    quotient,
     symbols,
 )
 
@@ -70,6 +72,10 @@ def _with_imaginary_unit(tree: Tree) -> Tree:
     return tree
 
 
+def _is_number_set(tree: Tree) -> bool:
+    return tree == Words("all real numbers") or (isinstance(tree, Symbol) and tree.name.startswith("set "))
+
+
 class Parser(Rules):
     """The grammar from whole answers down to primary expressions; each kind of notation has a module in `grammar`."""
 
@@ -82,6 +88,8 @@ class Parser(Rules):
         if restated := self._restated():
             return restated
         tree = self.listing()
+        if self.accept("over"):
+            tree = quotient(tree, self.listing())
         if self.peek() is not None:
             token = self.next()
             raise self.fault(f"{token.text!r} has no place")
@@ -148,6 +156,9 @@ class Parser(Rules):
         while self.text() in ("+", "-", "pm", "mp"):
             sign = self.next().text
             term = self.term()
+            if sign == "-" and terms and _is_number_set(terms[-1]) and isinstance(term, Bracket):
+                terms[-1] = Apply("setminus", (terms[-1], term))
+                continue
             if sign == "-":
                 term = negated(term)
             elif sign in ("pm", "mp"):
@@ -189,7 +200,7 @@ class Parser(Rules):
         """Parse a primary expression with its powers and the signs after it."""
         base = parse_postfixes(self, self.primary())
         while self.accept("^"):
-            if self.text() == "circ" or (self.text() == "{" and self.text(1) == "circ"):
+            if self.text() == "circ" or (self.text() == "{" and self.text(1) == "circ") or self._is_raised_o(base):
                 self.at += 2 if self.text() == "{" else 1
                 if self.stream[self.at - 2].text == "{":
                     self.expect("}")
@@ -202,6 +213,11 @@ class Parser(Rules):
                 continue
             base = parse_postfixes(self, Apply("^", (base, self.exponent(base))))
         return base
+
+    def _is_raised_o(self, base: Tree) -> bool:
+        """Return whether an o is raised behind a number: a degree sign by another name."""
+        at = 1 if self.text() == "{" else 0
+        return isinstance(base, Number) and self.text(at) == "o" and (not at or self.text(at + 1) == "}")
 
     def exponent(self, base: Tree) -> Tree:
         """Parse what follows "^" after a base."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 from mpmath import mpf
@@ -14,11 +15,13 @@ from reasonray.checkers.mathematics.tree import (
     Bracket,
     Constant,
     Listing,
+    Number,
     Relation,
     SetBuilder,
     Symbol,
     Tree,
     Words,
+    negated,
 )
 from reasonray.checkers.mathematics.vocabulary import EMPTY
 
@@ -192,6 +195,8 @@ def _relation(tree: Relation) -> RealSet | None:
         return None if inside is None else RealSet(inside.intervals, tree.sides[0].name)
     if not all(sign in _FLIPPED for sign in tree.signs) or tree.signs == ("=",):
         return None
+    if len(tree.sides) == 2 and (opened := _without_absolute(tree)):
+        return read(opened)
     places = [index for index, side in enumerate(tree.sides) if side is None or isinstance(side, Symbol)]
     if len(places) != 1 or len(tree.sides) > 3:
         return None
@@ -205,6 +210,27 @@ def _relation(tree: Relation) -> RealSet | None:
     if found is None or abs(len(tree.sides) - 2 * at - 1) > 1 or (len(tree.sides) == 3 and at != 1):
         return None
     return RealSet(found.intervals, variable.name if isinstance(variable, Symbol) else "")
+
+
+def _without_absolute(tree: Relation) -> Tree | None:
+    """Return `|x - a| < b` as inequalities of x without the bars, or None for other relations."""
+    left, right = tree.sides
+    sign = tree.signs[0]
+    if isinstance(right, Apply) and right.name == "abs":
+        left, right, sign = right, left, _FLIPPED[sign]
+    if not (isinstance(left, Apply) and left.name == "abs" and right is not None):
+        return None
+    inner = left.arguments[0]
+    terms = inner.arguments if isinstance(inner, Apply) and inner.name == "+" else (inner,)
+    names = [term for term in terms if isinstance(term, Symbol)]
+    shift = negated(Apply("+", tuple(term for term in terms if term not in names) or (Number(Fraction(0)),)))
+    radius = values.constant(right)
+    if len(names) != 1 or values.constant(shift) is None or radius is None or not radius > 0 or sign == "!=":
+        return None
+    low, high = Apply("+", (shift, negated(right))), Apply("+", (shift, right))
+    if sign in ("<", "<="):
+        return Relation((sign, sign), (low, names[0], high))
+    return Listing((Relation((_FLIPPED[sign],), (names[0], low)), Relation((sign,), (names[0], high))), "or")
 
 
 def _bounded(current: RealSet, sign: str, bound: Tree | None) -> RealSet | None:

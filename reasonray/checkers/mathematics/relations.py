@@ -25,6 +25,7 @@ from reasonray.checkers.mathematics.tree import (
 )
 
 _FLIPPED: Final = {">": "<", ">=": "<="}
+_VARIABLES: Final = frozenset((*"stuvwxyznmk", "theta", "phi"))
 INEQUALITIES: Final = frozenset(("<", "<=", ">", ">=", "!="))
 
 
@@ -82,7 +83,10 @@ def _compare_assignments(
         renaming = {
             theirs.name: ours
             for ours, theirs in zip(left.arguments, right.arguments, strict=True)
-            if isinstance(ours, Symbol) and isinstance(theirs, Symbol) and ours != theirs
+            if isinstance(ours, Symbol)
+            and isinstance(theirs, Symbol)
+            and ours != theirs
+            and _are_variables(ours, theirs)
         }
         if any(ours.name in symbols(answer) for ours in renaming.values()):
             return comparison.by("another variable", False)
@@ -99,6 +103,11 @@ def _compare_assignments(
     if wanted is None or given is None:
         return comparison.by("a relation is not a value", False)
     return comparison.same(wanted, given)
+
+
+def _are_variables(*names: Symbol) -> bool:
+    """Return whether names are those of a function's variables: f(x) is f(t), but P(A) is not P(B)."""
+    return all(name.name in _VARIABLES for name in names)
 
 
 def _compare_sides(comparison: Comparer, gold: Relation, answer: Relation) -> Decision:
@@ -120,7 +129,8 @@ def _compare_congruences(comparison: Comparer, gold: Relation, answer: Relation)
     one, two = gold.sides[1], answer.sides[1]
     match one, two:
         case Apply(name="modulo", arguments=(value, modulus)), Apply(name="modulo", arguments=(other, theirs)):
-            left = comparison.single(gold.sides[0], answer.sides[0])  # type: ignore[arg-type]
+            sides = gold.sides[0], answer.sides[0]
+            left = sides[0] is None or (sides[1] is not None and comparison.single(sides[0], sides[1]))
             difference = Apply("mod", (Apply("+", (value, negated(other))), modulus))
             return all_of(
                 (left, comparison.values(modulus, theirs), comparison.values(difference, Number(Fraction(0))))
@@ -190,11 +200,14 @@ def _is_expression_name(tree: Tree | None) -> bool:
     if tree is None or isinstance(tree, Ratio):
         return isinstance(tree, Ratio) and all(symbols(term) for term in tree.terms)
     names = symbols(tree)
-    if not names or not is_value(tree):
+    if not is_value(tree):
         return False
     if len(names) > 1:
         return True
-    return any(isinstance(node, Call) or (isinstance(node, Apply) and node.name not in "+*^") for node in nodes(tree))
+    return any(
+        isinstance(node, Call) or (bool(names) and isinstance(node, Apply) and node.name not in "+*^")
+        for node in nodes(tree)
+    )
 
 
 def _identical_sides(tree: Relation) -> bool:

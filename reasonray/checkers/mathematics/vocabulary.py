@@ -10,7 +10,7 @@ from typing import Final
 
 FUNCTIONS: Final = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arsinh arcosh"
-    " artanh asin acos atan ln log lg exp sqrt gcd lcm max min det abs floor ceil sgn cbrt".split()
+    " artanh asin acos atan ln log lg exp sqrt gcd lcm max min det abs floor ceil sgn cbrt cis".split()
 )
 CONSTANT_WORDS: Final = {"pi": "pi", "infinity": "infty", "inf": "infty", "infty": "infty"}
 GREEK: Final = frozenset(
@@ -19,7 +19,15 @@ GREEK: Final = frozenset(
     " ell hbar aleph wp mho Re Im nabla partial".split()
 )
 SYNONYMS: Final = {
-    **{"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom"},
+    **{
+        "dfrac": "frac",
+        "tfrac": "frac",
+        "cfrac": "frac",
+        "nicefrac": "frac",
+        "sfrac": "frac",
+        "dbinom": "binom",
+        "tbinom": "binom",
+    },
     **{"leq": "le", "leqslant": "le", "leqq": "le", "lt": "<", "geq": "ge", "geqslant": "ge", "geqq": "ge", "gt": ">"},
     **{"neq": "ne", "neg": "not", "varnothing": "emptyset", "oslash": "emptyset", "empty": "emptyset"},
     **{"cdotp": "cdot", "ast": "*", "bullet": "cdot", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots"},
@@ -33,7 +41,7 @@ SYNONYMS: Final = {
     **{"%": "%", "#": "#", "&": "&", "_": "_", "\\": "row", "newline": "row", "cr": "row", "hat": "hat", "in": "in"},
     **{"N": "mathbb N", "R": "mathbb R", "Z": "mathbb Z", "Q": "mathbb Q"},
 }
-IGNORED_COMMANDS: Final = frozenset("boxed fbox centering noindent displaylimits".split())
+IGNORED_COMMANDS: Final = frozenset("boxed fbox centering noindent displaylimits checkmark".split())
 
 CONDITIONS: Final = frozenset(
     "where if for when whenever with provided unless such assuming given while otherwise except excluding".split()
@@ -68,6 +76,8 @@ CLOSED_CLASS: Final = frozenset(
     " yes or's".split()
 )
 """Words that can change a value or a statement. A noun phrase after a number may hold none of them."""
+CURRENCIES: Final = {"$": "dollar", "€": "euro", "£": "£", "¥": "yen", "₹": "rupee", "₩": "won", "rs": "rupee"}
+"""Signs before a sum of money and the unit that each stands for."""
 UNIT_FILLERS: Final = frozenset("of the a an per each total".split())
 
 EMPTY: Final = "no solution"

@@ -17,6 +17,7 @@ from reasonray.checkers.mathematics.tree import (
     SetBuilder,
     Tree,
     Words,
+    quotient,
 )
 
 CLOSING: Final = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "langle": "rangle", "lfloor": "rfloor", "lceil": "rceil"}
@@ -29,6 +30,8 @@ def parse_group(parser: Rules) -> Tree:
     if parser.accept("}"):
         raise parser.fault("an empty group")
     content = parser.listing(("}",))
+    if parser.accept("over"):
+        content = quotient(content, parser.listing(("}",)))
     parser.enclosures.pop()
     parser.expect("}")
     if isinstance(content, Listing):
@@ -70,6 +73,8 @@ def parse_brackets(parser: Rules, opening: str) -> Tree:
     ):
         return content
     final = parser.next().text
+    if opening == final == "[":  # [0;1[ leaves 1 out
+        final = ")"
     if final not in (closing, ")", "]") or (final != closing and opening == r"\{"):
         raise parser.fault("brackets do not match")
     items = content.items if isinstance(content, Listing) else (content,)

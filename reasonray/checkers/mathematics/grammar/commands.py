@@ -24,9 +24,15 @@ from reasonray.checkers.mathematics.grammar.calculus import (
     parse_limit,
 )
 from reasonray.checkers.mathematics.grammar.functions import parse_choice, parse_function
-from reasonray.checkers.mathematics.grammar.measures import UNIT_LETTERS, is_unit_group, is_unit_position
+from reasonray.checkers.mathematics.grammar.measures import (
+    UNIT_LETTERS,
+    is_unit_fraction,
+    is_unit_group,
+    is_unit_position,
+)
 from reasonray.checkers.mathematics.grammar.names import (
     ACCENTS,
+    is_membership,
     named_constant,
     parse_accented,
     parse_blackboard,
@@ -54,6 +60,8 @@ def begins_factor(parser: Rules) -> bool:
             token.upright and token.text in UNIT_LETTERS and is_unit_position(parser)
         )
     if token.kind == "command":
+        if token.text == "frac" and is_unit_fraction(parser):
+            return False
         if token.text == "mid" or token.text in vocabulary.RELATIONS:
             return False
         if token.text == "|":
@@ -75,14 +83,19 @@ def begins_factor(parser: Rules) -> bool:
             return parser.enclosures[-1:] not in (["|"], ["separator"])
         if token.text == "{":
             return not is_unit_group(parser)
-        if token.text == "(" and parser.text(1) == "mod":
+        if token.text == "(" and (parser.text(1) == "mod" or is_membership(parser)):
             return False
         if token.text == "(" and parser.word(1) and not parser.enclosures and parser.stream[-1].text == ")":
             return False
         return token.text in ("(", "[", r"\{") and not (
-            token.text == "[" and parser.enclosures and parser.enclosures[-1] == "]"
+            token.text == "[" and parser.enclosures and (parser.enclosures[-1] == "]" or _closes_interval(parser))
         )
     return False
+
+
+def _closes_interval(parser: Rules) -> bool:
+    """Return whether the bracket here closes `[0;1[`: nothing that could be inside of it follows."""
+    return parser.enclosures[-1] == "[" and parser.text(1) in ("", "cup", "cap", ",", ";", "}", "setminus")
 
 
 def parse_command(parser: Rules, token: Token) -> Tree:

@@ -41,6 +41,9 @@ def parse_function(parser: Rules, name: str) -> Tree:
         value: Tree = Apply("^", (Constant("e"), arguments[0]))
     elif power == MINUS_ONE and name in _INVERSES:
         return Apply(_INVERSES[name], arguments)
+    elif name == "cis":
+        turned = Apply("*", (Constant("i"), Apply("sin", arguments)))
+        value = Apply("+", (Apply("cos", arguments), turned))
     elif name == "cbrt":
         value = Apply("root", (arguments[0], Number(Fraction(3))))
     else:

@@ -7,11 +7,16 @@ from typing import Final
 from reasonray.checkers.mathematics import vocabulary
 from reasonray.checkers.mathematics.grammar.cursor import Cursor
 from reasonray.checkers.mathematics.grammar.measures import parse_with_unit
+from reasonray.checkers.mathematics.grammar.names import is_membership
 from reasonray.checkers.mathematics.grammar.recursion import Rules
 from reasonray.checkers.mathematics.lexer import Unreadable
-from reasonray.checkers.mathematics.tree import ONE, Apply, Call, Given, Listing, Relation, Symbol, Tree, Words
+from reasonray.checkers.mathematics.tree import Apply, Bracket, Call, Given, Listing, Relation, Symbol, Tree, Words
 
 _MAX_WORDS: Final = 3
+_INTEGERS: Final = frozenset(("integer", "integers"))
+_KINDS: Final = {"even": "even", "odd": "odd", "integer": "Z", "prime": "prime"}
+_EXCEPTIONS: Final = frozenset(("except", "excluding"))
+_QUANTIFIERS: Final = frozenset(("is", "an", "any", "all", "some", "every", "each", "arbitrary"))
 
 
 def parse_listing(parser: Rules, until: tuple[str, ...] = ()) -> Tree:
@@ -30,7 +35,12 @@ def parse_listing(parser: Rules, until: tuple[str, ...] = ()) -> Tree:
             return Given(_listed(items, joiners - {joiner} or {","}), condition)
         joiners.add(joiner)
         items.append(parser.item())
-    answer = _listed(items, joiners)
+    if is_membership(parser):
+        parser.at += 1
+        items.append(parser.item())
+        parser.expect(")")
+        joiners.add(",")
+    answer = parse_exception(parser, items) or _listed(items, joiners)
     if condition := parse_condition(parser):
         answer = Given(answer, condition)
     skip_reason(parser)
@@ -59,6 +69,8 @@ def parse_condition(parser: Rules) -> Tree | None:
         return None
     begin = parser.at
     lead = parser.next()
+    if index := parse_integer_index(parser):
+        return index
     if lead.text.casefold() == "such" and parser.word() == "that":
         parser.at += 1
     if parser.enclosures:
@@ -71,6 +83,40 @@ def parse_condition(parser: Rules) -> Tree | None:
         pass
     parser.at = len(parser.stream)
     return Words(" ".join(token.text.casefold() for token in parser.stream[begin + 1 :]))
+
+
+def parse_exception(parser: Rules, items: list[Tree]) -> Tree | None:
+    """Parse "all real numbers except 1" as a difference of sets, or return None."""
+    if parser.word() not in _EXCEPTIONS or items != [Words("all real numbers")]:
+        return None
+    parser.at += 1
+    left_out = parser.listing()
+    points = left_out.items if isinstance(left_out, Listing) else (left_out,)
+    return Apply("setminus", (items[0], Bracket("{", "}", points)))
+
+
+def parse_kind(parser: Rules, subject: Tree) -> Tree | None:
+    """Parse what a name is said to be: "n is even", "n odd", "k is an integer". Return None for other words."""
+    ahead = next((ahead for ahead in range(3) if parser.word(ahead) in _KINDS), None)
+    if ahead is None or not isinstance(subject, Symbol):
+        return None
+    if [parser.word(at) for at in range(ahead)] not in ([], ["is"], ["is", "an"], ["is", "a"]):
+        return None
+    kind = _KINDS[parser.word(ahead)]
+    parser.at += ahead + 1
+    return Relation(("in",), (subject, Symbol(f"set {kind}")))
+
+
+def parse_integer_index(cursor: Cursor) -> Tree | None:
+    """Parse "k is an integer", "any integer k" and their like up to the end as membership, or return None."""
+    rest = cursor.stream[cursor.at :]
+    letters = [token.text for token in rest if token.kind == "letter" and token.text != "a"]
+    words = {token.text.casefold() for token in rest if token.kind == "word"}
+    is_all = len(letters) + sum(token.kind == "word" for token in rest) == len(rest)
+    if not (is_all and len(letters) == 1 and words & _INTEGERS and words <= _INTEGERS | _QUANTIFIERS):
+        return None
+    cursor.at = len(cursor.stream)
+    return Relation(("in",), (Symbol(letters[0]), Symbol("set Z")))
 
 
 def skip_reason(cursor: Cursor) -> bool:
@@ -150,7 +196,10 @@ def skip_hedges(cursor: Cursor) -> None:
 
 def parse_relation(parser: Rules) -> Tree:
     """Parse sides with the signs of relations between them."""
-    sides: list[Tree | None] = [parse_with_unit(parser, parser.side())]
+    first = parser.side()
+    if kind := parse_kind(parser, first):
+        return kind
+    sides: list[Tree | None] = [parse_with_unit(parser, first)]
     signs: list[str] = []
     while parser.text() and (sign := vocabulary.RELATIONS.get(parser.text())):
         if sign == "mid" and "separator" in parser.enclosures[-1:]:
@@ -159,16 +208,24 @@ def parse_relation(parser: Rules) -> Tree:
         signs.append(sign)
         if sign in ("in", "notin"):
             skip_hedges(parser)
-        sides.append(parse_with_unit(parser, parser.side()))
+        side = parse_with_unit(parser, parser.side())
+        if sign == "in" and isinstance(side, Symbol) and side.name in ("Z", "N", "Q"):
+            side = Symbol(f"set {side.name}")
+        sides.append(side)
     if parser.word() in ("is", "are", "equals") and isinstance(sides[-1], Symbol | Call) and not signs:
         parser.at += 1
         signs.append("=")
         sides.append(parse_with_unit(parser, parser.side()))
+    last = sides[-1]
+    assert last is not None
+    if parser.text() in ("pmod", "mod") or (parser.text() == "(" and parser.text(1) == "mod"):
+        sides[-1] = Apply("modulo", (last, parse_modulus(parser)))
+    elif signs == ["≡"] and isinstance(last, Apply) and last.name == "mod":  # x ≡ 3 mod 5
+        sides[-1] = Apply("modulo", last.arguments)
+    elif not signs:
+        return last
     if not signs:
-        assert sides[0] is not None
-        return sides[0]
-    if parser.text() == "pmod" or parser.text() == "mod" or (parser.text() == "(" and parser.text(1) == "mod"):
-        sides[-1] = Apply("modulo", (sides[-1] or ONE, parse_modulus(parser)))
+        return Relation(("≡",), (None, sides[0]))
     return Relation(tuple(signs), tuple(sides))
 
 

@@ -49,11 +49,37 @@ def parse_unit(cursor: Cursor) -> str | None:
     begin = cursor.at
     if cursor.accept("%"):
         return "%"
-    parsed = parse_unit_product(cursor)
+    parsed = parse_unit_fraction(cursor) if cursor.text() == "frac" else parse_unit_product(cursor)
     if parsed is None:
         cursor.at = begin
         return None
     return parsed
+
+
+def parse_unit_fraction(cursor: Cursor) -> str | None:
+    r"""Parse `\frac{\text{m}}{\text{s}}`. Return None if no unit is over another one here."""
+    cursor.at += 1
+    parts = []
+    for _ in range(2):
+        if (
+            cursor.text() != "{"
+            or not is_unit_group(cursor)
+            or (part := parse_unit_factor(cursor, is_first=False)) is None
+        ):
+            return None
+        parts.append(part)
+    return "/".join(parts) if "/" not in parts[1] and "*" not in parts[1] else None
+
+
+def is_unit_fraction(cursor: Cursor) -> bool:
+    """Return whether a fraction of units begins here."""
+    begin = cursor.at
+    try:
+        return parse_unit_fraction(cursor) is not None
+    except Unreadable:
+        return False
+    finally:
+        cursor.at = begin
 
 
 def parse_unit_product(cursor: Cursor) -> str | None:
@@ -147,7 +173,7 @@ def parse_noun_phrase(cursor: Cursor) -> str | None:
             word in vocabulary.UNIT_FILLERS or (word == "second" and not words)
         ):
             raise cursor.fault(f"the word {word!r} after a value")
-        if not (word[0].isalpha() or word in "€£¥"):
+        if not (word[0].isalpha() or word in "€£¥₹₩"):
             raise cursor.fault(f"{word!r} after a value")
         words.append(cursor.next().text)
         if cursor.text() == "-" and cursor.word(1):

@@ -82,13 +82,20 @@ def is_definition(cursor: Cursor) -> bool:
     return cursor.text(2) == ")" and cursor.text(3) == "=" and cursor.kind(1) == "letter"
 
 
+def is_membership(cursor: Cursor) -> bool:
+    r"""Return whether a condition such as `(k \in \mathbb{Z})` stands here, behind an answer."""
+    return cursor.text() == "(" and cursor.kind(1) == "letter" and cursor.text(2) == "in" and not cursor.enclosures
+
+
 def parse_named(parser: Rules, token: Token) -> Tree:
     """Parse a word that is a phrase, a currency sign, a minus or a name."""
     word = token.text.casefold()
     if word == "…":
         return DOTS
-    if word in ("$", "€", "£", "¥"):
-        return parse_money(parser, {"$": "dollar", "€": "euro", "£": "£", "¥": "yen"}[word])
+    if unit := vocabulary.CURRENCIES.get(word):
+        if word.isalpha():
+            parser.accept(".")
+        return parse_money(parser, unit)
     if word in ("negative", "minus"):
         return negated(parser.power())
     if phrase := vocabulary.PHRASES.get(word):
@@ -133,7 +140,7 @@ def parse_accented(parser: Rules, accent: str) -> Tree:
         letters = [token.text for token in parser.stream[begin : parser.at] if token.text not in "{}"]
         if accent == "overline" and len(letters) > 1 and all(letter.isupper() for letter in letters):
             return inner
-        if accent == "hat" and letters in (["i"], ["j"], ["k"]):
+        if accent in ("hat", "vec") and letters in (["i"], ["j"], ["k"]):
             return Symbol("basis " + letters[0])
     covered = "".join(token.text for token in parser.stream[begin : parser.at] if token.text not in "{}")
     if not covered:
