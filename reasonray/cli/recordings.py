@@ -5,7 +5,6 @@ Starts nothing and writes nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from reasonray import engines, problems
 from reasonray.cli.show import printable
 from reasonray.config import Columns, Config, FilesSource, HubSource, Prompt, RecordedEngine
 from reasonray.config.models import Asking
+from reasonray.config.toml import written_value
 from reasonray.engines.layouts import Layout
 from reasonray.engines.recordings import Recordings, read_recordings, rows_of
 from reasonray.errors import UserError
@@ -143,12 +143,12 @@ def _source_block(source: FilesSource | HubSource) -> str:
     )
     lines = [
         "[[sources]]",
-        f"kind = {_toml(source.kind)}",
-        *(f"{key} = {_toml(value)}" for key, value in where.items()),
+        f"kind = {written_value(source.kind)}",
+        *(f"{key} = {written_value(value)}" for key, value in where.items()),
     ]
-    lines.append(f"columns = {_toml({**columns, 'leave_out': list(source.columns.leave_out)})}")
+    lines.append(f"columns = {written_value({**columns, 'leave_out': list(source.columns.leave_out)})}")
     if source.gold != "verbatim":
-        lines.append(f"gold = {_toml(source.gold)}")
+        lines.append(f"gold = {written_value(source.gold)}")
     if source.unanswered:
         lines.append("unanswered = true       # no gold answers were found; checking.majority can stand in for them")
     return "\n".join([*lines, 'on_duplicate = "drop"', ""])
@@ -161,16 +161,9 @@ def _teacher_block(engine: RecordedEngine, recordings: Recordings) -> str:
     return "\n".join(
         [
             "[[teachers]]",
-            f"name = {_toml(stem or 'recorded')}",
+            f"name = {written_value(stem or 'recorded')}",
             'model = "WHO-WROTE-THEM"',
-            f"engine = {_toml({'kind': 'recorded'} | written)}",
+            f"engine = {written_value({'kind': 'recorded'} | written)}",
             f"sampling = {{ max_tokens = {length} }}",
         ]
     )
-
-
-def _toml(value: Any) -> str:
-    """Return a value as TOML on one line."""
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{key} = {_toml(inner)}' for key, inner in value.items())} }}"
-    return json.dumps(value)

@@ -115,6 +115,20 @@ class Config(Section):
         return name
 
     @model_validator(mode="after")
+    def _models_under_evaluation_are_arms(self) -> Config:
+        """Add each of evaluation.models to the arms, asked as the student is."""
+        arms = {arm.name: arm for arm in self.evaluation.arms}
+        for name, model in self.evaluation.models.items():
+            if name in arms and arms[name].model != model:
+                raise ValueError(f"two arms are called {name!r}; give each a name of its own")
+            if name not in arms:
+                arms[name] = Arm(**(dict(self.student) | {"name": name, "model": model, "revision": None}))
+        if len(arms) == len(self.evaluation.arms):
+            return self
+        evaluation = self.evaluation.model_copy(update={"arms": tuple(arms.values())})
+        return self.model_copy(update={"evaluation": evaluation})
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Config:
         arms = [arm.name for arm in (*self.teachers, *self.evaluation.arms)]
         for kind, names in (

@@ -300,6 +300,19 @@ class Asking:
         return json.dumps([prompts, self.temperatures, by_source])
 
 
+def checked_name(name: str) -> str:
+    """Return the name of a model under evaluation.
+
+    Raises:
+        ValueError: it cannot be the name of a directory, or is taken.
+    """
+    if not re.fullmatch(PATH_PART, name):
+        raise ValueError("may hold letters, digits, '.', '_' and '-' only")
+    if name in _RESERVED_NAMES or name.startswith("step-"):
+        raise ValueError(f"{', '.join(_RESERVED_NAMES)} and step-… (the checkpoints) are taken; choose another")
+    return name
+
+
 class NamedModel(PromptedModel):
     """A model that a run may have several of; its name is also the name of its directory."""
 
@@ -317,11 +330,7 @@ class NamedModel(PromptedModel):
     @field_validator("name")
     @classmethod
     def _is_one_path_part(cls, name: str) -> str:
-        if not re.fullmatch(PATH_PART, name):
-            raise ValueError("may hold letters, digits, '.', '_' and '-' only")
-        if name in _RESERVED_NAMES or name.startswith("step-"):
-            raise ValueError(f"{', '.join(_RESERVED_NAMES)} and step-… (the checkpoints) are taken; choose another")
-        return name
+        return checked_name(name)
 
     @model_validator(mode="after")
     def _asks_in_one_way_or_in_several(self) -> Self:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
 from reasonray.config.changes import free_fields
-from reasonray.config.models import CountRange, NamedModel, PromptedModel, Sampling, bounds
+from reasonray.config.models import CountRange, NamedModel, PromptedModel, Sampling, bounds, checked_name
 from reasonray.config.optimisation import Optimisation, StepSize
 from reasonray.config.section import Change, Section, Share
 
@@ -142,9 +142,8 @@ class Curation(Section):
     labelled: PositiveInt = 200
     """Rollouts in that sample."""
     layouts: tuple[Literal["sharegpt", "alpaca", "preference", "kto", "verl", "prime_rl"], ...] = ()
-    """Further layouts, each in a directory of its own. sharegpt, alpaca: the examples as JSON Lines. preference, kto:
-    correct against wrong rollouts, in the columns of TRL's DPOTrainer and KTOTrainer. verl, prime_rl: problems for
-    reinforcement learning with their pass rates, in these trainers' columns."""
+    """Further layouts, each in its directory. sharegpt, alpaca: the examples as JSON Lines. preference, kto: correct
+    against wrong rollouts, in TRL's columns. verl, prime_rl: problems with pass rates, in these trainers' columns."""
     pairs_per_problem: PositiveInt = 1
     """Preference pairs of one problem, at most."""
     pair_by: Literal["length", "similarity"] = "length"
@@ -350,6 +349,11 @@ class Evaluation(Section):
 
     arms: tuple[Arm, ...] = ()
     """Further models, such as a peer behind an endpoint, or the student at another temperature."""
+    models: Annotated[dict[Annotated[str, AfterValidator(checked_name)], str], Change.FREE] = Field(
+        default_factory=dict
+    )
+    """Name → model: further models that are asked as the student is, on the same engine, such as what another trainer
+    made of the same data set. Each becomes one of the arms."""
     samples: PositiveInt = 4
     """Samples per problem and model."""
     k: tuple[PositiveInt, ...] = Field((1, 4), min_length=1)

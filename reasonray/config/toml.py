@@ -91,3 +91,10 @@ def _index(node: list[Any], part: str, path: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
         raise ConfigError(f"override of {path}: {part!r} is not an index below {len(node)}")
     return int(part)
+
+
+def written_value(value: Any) -> str:
+    """Return a value as TOML on one line."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {written_value(inner)}' for key, inner in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)

@@ -39,6 +39,7 @@ from reasonray.curation.measures import measure_table
 from reasonray.curation.rules import check_names, user_modules
 from reasonray.curation.selection import distinct_rollouts, select
 from reasonray.curation.text import normalised_words
+from reasonray.curation.trainer_configs import write_trainer_configs
 from reasonray.curation.validation import read_batches
 from reasonray.records import Split, content_hash
 from reasonray.sampling.cluster import in_tasks, quiet_ray_data
@@ -325,6 +326,7 @@ def _examples_hash(run: Run, decisions: pa.Table) -> str:
 def _write_for_others(run: Run, manifest: Mapping[str, Any], contaminated: Collection[str]) -> None:
     """Write what other trainers read, where it is not there yet."""
     write_layouts(run, manifest, in_tasks)
+    write_trainer_configs(run, manifest)
     for line in write_sets(run, manifest, contaminated, in_tasks):
         log_line("curate", line)
 

@@ -7,6 +7,7 @@ import ray
 import yaml
 
 from reasonray.config import ConfigError, Fixed, Training, VLLMEngine, load_config, parse
+from tests.factories import a_minimal_config
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.toml"))
@@ -156,3 +157,26 @@ def test_the_cluster_file_is_valid_by_rays_schema() -> None:
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     jsonschema.validate(cluster, schema)
     assert cluster["head_node_type"] in cluster["available_node_types"]
+
+
+def test_a_model_of_another_trainer_is_an_arm_asked_as_the_student_is(tmp_path: Path) -> None:
+    student = {
+        "model": "m",
+        "engine": {"kind": "scripted"},
+        "prompt": {"system": "Think."},
+        "cpus": 0.5,
+        "revision": "r",
+    }
+    config = a_minimal_config(tmp_path, student=student, evaluation={"models": {"trl": "out/trl"}})
+    (arm,) = config.evaluation.arms
+    assert (arm.name, arm.model, arm.revision) == ("trl", "out/trl", None)
+    assert (arm.prompt, arm.engine, arm.cpus, arm.gpus) == (config.student.prompt, config.student.engine, 0.5, 0)
+    assert parse(config.model_dump(mode="json")) == config, "as a run stores it"
+    for evaluation, message in (
+        ({"models": {"a/b": "m"}}, "may hold letters"),
+        ({"models": {"student": "m"}}, "are taken"),
+        ({"models": {"x": "m"}, "arms": [{"name": "x", "model": "n"}]}, "two arms are called 'x'"),
+        ({"models": {"teacher": "m"}}, "two arms are called 'teacher'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            a_minimal_config(tmp_path, evaluation=evaluation)
