@@ -198,6 +198,10 @@ class Rollout:
     completion_tokens: int
     tokens_estimated: bool = False
     """Whether the token counts are estimates, because the server did not report any."""
+    token_ids: tuple[int, ...] | None = None
+    """Of the completion, with its end, as sampled; None unless they were asked for (`sampling.logprobs`)."""
+    logprobs: tuple[float, ...] | None = None
+    """Log-probability of each token when it was sampled, in float16; None unless they were asked for."""
     verdict: Verdict
     annotation: Annotation | None = None
 

@@ -80,9 +80,8 @@ _TAKEN_PARAMETERS = {
     "stream_options": "answers are read whole",
     "stream_interval": "answers are read whole",
     "output_kind": "answers are read whole",
-    "logprobs": "log probabilities are not stored",
-    "prompt_logprobs": "log probabilities are not stored",
-    "top_logprobs": "log probabilities are not stored",
+    "prompt_logprobs": "of log probabilities only those of the sampled tokens are stored",
+    "top_logprobs": "of log probabilities only those of the sampled tokens are stored",
     "detokenize": "completions are stored as text",
     "skip_special_tokens": "special tokens inside a completion are always kept",
     "spaces_between_special_tokens": "completions are stored verbatim",
@@ -126,6 +125,10 @@ class Sampling(Section):
     engine.args for it."""
     repetition_detection: RepetitionDetection | None = None
     """Ends completions that repeat themselves."""
+    logprobs: Annotated[bool, Change.FREE] = False
+    """Store with each rollout the log-probability of every token, in float16, and its token ids where the engine gives
+    them. vLLM's are those of the model itself, before temperature and penalties, unless engine.args.logprobs_mode is
+    `processed_logprobs`."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further parameters: any of vLLM's SamplingParams, or any field of a server's request, such as `logit_bias`."""
 
@@ -148,12 +151,12 @@ class Sampling(Section):
     def identity(self) -> str:
         """Return the parameters that decide the distribution of completions, as JSON, for the fingerprint of rollouts.
 
-        max_tokens and seeds do not count. A key that came with a later version counts only if it is set, so the
-        fingerprints of older runs stay what they were.
+        max_tokens, seeds and logprobs do not count. A key that came with a later version counts only if it is set, so
+        the fingerprints of older runs stay what they were.
         """
         unset = {name for name in type(self).model_fields if name not in _FIRST_KEYS and self._is_default(name)}
         # Older fingerprints hold `seeded`, which was true by default.
-        return self.model_copy(update={"seeded": True}).model_dump_json(exclude=unset | {"max_tokens"})
+        return self.model_copy(update={"seeded": True}).model_dump_json(exclude=unset | {"max_tokens", "logprobs"})
 
     def _is_default(self, name: str) -> bool:
         default = type(self).model_fields[name].get_default(call_default_factory=True)

@@ -44,6 +44,8 @@ class Answer:
     """None if the server does not say, or says what cannot be."""
     reason: Any
     """Why the completion ended, as the server wrote it."""
+    logprobs: tuple[float, ...] | None = None
+    """Of the completion's tokens; None if the server does not report them, or reports what cannot be."""
 
     def finish(self, completion_tokens: int, max_tokens: int) -> tuple[Finish, str]:
         """Return why the completion ended, and the error if it ended by one.
@@ -93,7 +95,22 @@ def read_answer(document: Any) -> Answer:
     if completion_tokens == 0 and text:
         completion_tokens = None
     reason = choice.get("finish_reason")
-    return Answer(text, _count(usage.get("prompt_tokens")) or None, completion_tokens, reason)
+    logprobs = _logprobs(_mapping(choice.get("logprobs")))
+    return Answer(text, _count(usage.get("prompt_tokens")) or None, completion_tokens, reason, logprobs)
+
+
+def _logprobs(field: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the log-probabilities of a completion's tokens, as the chat or the completions API reports them."""
+    content = field.get("content")
+    values = [_mapping(token).get("logprob") for token in content] if isinstance(content, list) else None
+    values = values or field.get("token_logprobs")
+    if not isinstance(values, list) or not values or not all(_is_logprob(value) for value in values):
+        return None
+    return tuple(float(value) for value in values)
+
+
+def _is_logprob(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 0
 
 
 def estimated_tokens(text: str) -> int:

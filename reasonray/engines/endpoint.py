@@ -194,6 +194,8 @@ class Endpoint:
         body |= dialect.limit(sampling.max_tokens) | _further_parameters(sampling)
         if sampling.seeded and sampling.temperature > 0:
             body |= dialect.seed(seed)
+        if sampling.logprobs:  # the number of further tokens to report in the one API, a switch in the other
+            body["logprobs"] = True if self._config.api == "chat" else 1
         return body | sampling.extra | self._config.extra_body
 
     async def _send(self, body: Mapping[str, Any]) -> Answer:
@@ -220,6 +222,7 @@ class Endpoint:
             self._without_key(error),
             opening=self._opening(answer.text, request),
             tokens_estimated=is_estimated,
+            logprobs=answer.logprobs if request.sampling.logprobs else None,
         )
 
     def _opening(self, text: str, request: SampleRequest) -> str:

@@ -79,6 +79,10 @@ class Completion:
     """What the prompt wrote of the answer, before `text`: see prompts.py."""
     tokens_estimated: bool = False
     """Whether the token counts are estimates, because the engine reported none."""
+    token_ids: tuple[int, ...] | None = None
+    """Of the completion, with its end; None unless sampling.logprobs asks, and if the engine does not give them."""
+    logprobs: tuple[float, ...] | None = None
+    """Of the completion's tokens; None unless sampling.logprobs asks, and if the engine does not give them."""
 
     def __post_init__(self) -> None:
         """Mend what could not be stored."""

@@ -158,7 +158,14 @@ class VLLM:
         finish = _FINISHES.get(sample.finish_reason, Finish.ERROR)
         reason = "" if finish is not Finish.ERROR else f"vLLM ended the request with {sample.finish_reason!r}"
         text = completion_text(self._tokenizer, sample.text, sample.token_ids, sample.finish_reason, sample.stop_reason)
-        return Completion(text, finish, len(ids), len(sample.token_ids), reason, opened)
+        tokens = tuple(sample.token_ids)
+        logprobs = sample.logprobs and tuple(
+            one[token].logprob for one, token in zip(sample.logprobs, tokens, strict=True)
+        )
+        return Completion(
+            text, finish, len(ids), len(tokens), reason, opened,
+            token_ids=tokens if request.sampling.logprobs else None, logprobs=logprobs or None,
+        )  # fmt: skip
 
     async def swap(self, model: Path) -> bool:
         """Load other weights into the running engine. Return False if more than the weights differs."""

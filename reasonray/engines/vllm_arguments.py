@@ -28,6 +28,7 @@ def request_parameters(sampling: Sampling) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty,
         "stop": list(sampling.stop) or None,
         "stop_token_ids": list(sampling.stop_token_ids) or None,
+        "logprobs": 0 if sampling.logprobs else None,  # of the sampled token, and of no other one
     }
 
 

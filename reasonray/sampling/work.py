@@ -339,5 +339,7 @@ def make_rollout(
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
         tokens_estimated=completion.tokens_estimated,
+        token_ids=completion.token_ids,
+        logprobs=completion.logprobs,
         verdict=verdict,
     )

@@ -31,9 +31,10 @@ from reasonray.records import (
 )
 from reasonray.store.storage import Place
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 """Version 2 added the columns of curation/measures.py, which are null in older files. Version 3 renamed two columns and
-a value. Version 4 added three columns, and stores all text as large_string."""
+a value. Version 4 added three columns, and stores all text as large_string. Version 5 added the columns of tokens,
+which are null in older files."""
 
 _FORMER_NAMES = {"resample": "round", "annotation_num_steps": "annotation_depth"}
 """Column → its name up to version 2."""
@@ -41,6 +42,8 @@ _FORMER_OVER_QUOTA = "surplus"
 """The value of OVER_QUOTA up to version 2."""
 _ADDED = {"opening": "", "prompt": 0, "tokens_estimated": False}
 """Column that is never null → its value in files of a version that did not have it."""
+
+_TOKEN_COLUMNS = ("token_ids", "logprobs")
 
 _TEXT = pa.large_string()
 """Offsets of 64 bits: with `string` a column of 107 million ids would be too large for one array."""
@@ -105,6 +108,8 @@ ROLLOUT_SCHEMA = pa.schema(
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("completion_tokens", pa.int32(), nullable=False),
         pa.field("tokens_estimated", pa.bool_(), nullable=False),
+        pa.field("token_ids", pa.large_list(pa.int32())),
+        pa.field("logprobs", pa.large_list(pa.float16())),
         *_prefixed("verdict", _VERDICT_FIELDS),
         *_prefixed("annotation", _ANNOTATION_FIELDS),
     ],
@@ -136,12 +141,14 @@ def rollout_keys(table: pa.Table) -> pa.ChunkedArray:
 
 
 def row_hashes(table: pa.Table) -> pa.Array:
-    """Return a hash of each rollout as it was committed, without its annotations.
+    """Return a hash of each rollout as it was committed, without its annotations and the columns of its tokens.
 
     Columns that a later version added count only where they differ from their default, so that a rollout keeps its
     hash when it is read by a later version.
     """
-    committed = [name for name in ROLLOUT_SCHEMA.names if not name.startswith("annotation_")]
+    committed = [
+        name for name in ROLLOUT_SCHEMA.names if not name.startswith("annotation_") and name not in _TOKEN_COLUMNS
+    ]
     rows = _joined(table, [name for name in committed if name not in _ADDED])
     is_default = [pc.equal(table[name], pa.scalar(value, table[name].type)) for name, value in _ADDED.items()]
     with_added = pc.binary_join_element_wise(rows, _joined(table, list(_ADDED)), _SEPARATOR)
@@ -334,6 +341,8 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "prompt_tokens": rollout.prompt_tokens,
         "completion_tokens": rollout.completion_tokens,
         "tokens_estimated": rollout.tokens_estimated,
+        "token_ids": rollout.token_ids,
+        "logprobs": rollout.logprobs,
         "verdict_outcome": verdict.outcome.value,
         "verdict_extracted": verdict.extracted,
         "verdict_checker": verdict.checker,
@@ -363,6 +372,8 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         prompt_tokens=row["prompt_tokens"],
         completion_tokens=row["completion_tokens"],
         tokens_estimated=row["tokens_estimated"],
+        token_ids=_tuple(row["token_ids"]),
+        logprobs=_tuple(row["logprobs"]),
         verdict=Verdict(
             outcome=Outcome(row["verdict_outcome"]),
             extracted=row["verdict_extracted"],
@@ -372,6 +383,10 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         ),
         annotation=_annotation(row),
     )
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
 
 
 def _annotation(row: dict[str, Any]) -> Annotation | None:

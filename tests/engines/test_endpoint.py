@@ -171,6 +171,29 @@ def test_parameters_that_are_set_are_sent_and_extra_ones_too(serve: Serve) -> No
     assert {name: sent[name] for name in extra} == extra
 
 
+@pytest.mark.parametrize(
+    ("api", "sent", "reported", "logprobs"),
+    [
+        ("chat", True, {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": 0}]}, (-0.5, 0.0)),
+        ("completions", 1, {"tokens": ["a", "b"], "token_logprobs": [-0.5, -2]}, (-0.5, -2.0)),
+        ("chat", True, {"content": [{"logprob": -0.5}, {"logprob": None}]}, None),
+        ("chat", True, {"content": [{"logprob": float("nan")}]}, None),
+        ("chat", True, {"content": {"logprob": -1}}, None),
+        ("completions", 1, None, None),
+    ],
+)
+def test_log_probabilities_are_asked_for_and_read(
+    serve: Serve, api: str, sent: Any, reported: Any, logprobs: tuple[float, ...] | None
+) -> None:
+    answer = chat_answer("4 2")
+    answer["choices"][0] |= {"logprobs": reported, "text": "4 2"}
+    server = serve(*[(200, {}, answer)] * 2)
+    assert answered(server, a_request(logprobs=True), api=api).logprobs == logprobs
+    assert server.requests[0]["logprobs"] is sent
+    assert answered(server, api=api).logprobs is None
+    assert "logprobs" not in server.requests[1]
+
+
 def rejection(message: str) -> tuple[int, dict[str, str], dict[str, Any]]:
     return 400, {}, {"error": {"message": message, "type": "invalid_request_error"}}
 

@@ -73,7 +73,7 @@ def a_real_config(root: Path) -> Config:
         "gpus": 0,
         "cpus": 1,
         "engine": {"kind": "vllm", "max_model_len": 256, "max_num_seqs": 16, "args": {"block_size": 32}},
-        "sampling": {"temperature": 0.8, "max_tokens": 12},
+        "sampling": {"temperature": 0.8, "max_tokens": 12, "logprobs": True},
     }
     student = root / "a-run" / "student" / "final"
     greedy = teacher | {"name": "greedy", "model": str(student), "sampling": {"temperature": 0.0, "max_tokens": 16}}
@@ -98,6 +98,21 @@ def test_each_of_k_samples_has_its_own_text_tokens_seed_and_finish(run: Run) -> 
     assert all(0 < rollout.completion_tokens <= 12 for rollout in short)
     assert all((rollout.finish is Finish.LENGTH) == (rollout.completion_tokens == 12) for rollout in short)
     assert any(rollout.finish is Finish.LENGTH for rollout in short)
+
+
+def test_log_probabilities_are_those_of_the_model(run: Run) -> None:
+    rollout = next(rollout for rollout in rollouts(run) if rollout.problem.question != LONG)
+    assert rollout.token_ids is not None
+    assert rollout.logprobs is not None
+    assert len(rollout.token_ids) == len(rollout.logprobs) == rollout.completion_tokens
+    source = models.resolve(run.config.student.model)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    prompt = prompt_ids(tokenizer, messages(run.config.teachers[0].prompt, rollout.problem.question))
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *rollout.token_ids]])).logits[0, len(prompt) - 1 : -1].float()
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(rollout.token_ids)[:, None])[:, 0]
+    assert (expected - torch.tensor(rollout.logprobs)).abs().max() < 0.2
 
 
 def test_a_prompt_longer_than_the_context_is_kept_as_data_with_its_reason(run: Run) -> None:

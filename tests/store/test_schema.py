@@ -41,8 +41,15 @@ def rollouts() -> list[Rollout]:
     ]
 
 
+def with_tokens() -> list[Rollout]:
+    """Log-probabilities that float16 holds exactly."""
+    return [replace(rollout, token_ids=(5, 70_000), logprobs=(-0.5, -1024.0)) for rollout in rollouts()]
+
+
 def as_version(table: pa.Table, version: int) -> pa.Table:
     """Return a table of ROLLOUT_SCHEMA as an older version wrote it."""
+    if version < 5:
+        table = table.drop_columns(["token_ids", "logprobs"])
     if version < 4:
         narrow = [field.with_type(pa.string()) if field.type == pa.large_string() else field for field in table.schema]
         table = table.cast(pa.schema(narrow)).drop_columns(VERSION_3_LACKS)
@@ -57,7 +64,7 @@ def as_version(table: pa.Table, version: int) -> pa.Table:
     return table.replace_schema_metadata({"reasonray.schema": str(version)})
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_every_version_up_to_this_one_is_read_as_the_same_rollouts(tmp_path: Path, version: int) -> None:
     file = place(tmp_path / "part.parquet")
     file.write_table(as_version(rollouts_to_table(rollouts()), version))
@@ -71,10 +78,20 @@ def test_every_version_up_to_this_one_is_read_as_the_same_rollouts(tmp_path: Pat
 
 def test_rows_of_several_versions_are_upgraded_together() -> None:
     table = rollouts_to_table(rollouts())
-    parts = [as_version(table, version).replace_schema_metadata(None) for version in (1, 2, 3, 4)]
+    parts = [as_version(table, version).replace_schema_metadata(None) for version in (1, 2, 3, 4, 5)]
     together = pa.concat_tables(parts, promote_options="permissive")
     upgraded = select_columns(together, ROLLOUT_SCHEMA.names).cast(ROLLOUT_SCHEMA)
-    assert table_to_rollouts(upgraded) == rollouts() * 4
+    assert table_to_rollouts(upgraded) == rollouts() * 5
+
+
+def test_tokens_and_their_log_probabilities_are_stored(tmp_path: Path) -> None:
+    file = place(tmp_path / "part.parquet")
+    file.write_table(rollouts_to_table([*with_tokens(), *rollouts()]))
+    assert table_to_rollouts(read_rollouts(file)) == [*with_tokens(), *rollouts()]
+    assert (
+        row_hashes(rollouts_to_table(with_tokens())).to_pylist()
+        == row_hashes(rollouts_to_table(rollouts())).to_pylist()
+    ), "a rollout is the same with and without them"
 
 
 def test_a_table_of_this_version_is_not_changed() -> None:
