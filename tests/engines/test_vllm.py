@@ -107,7 +107,7 @@ def test_log_probabilities_are_those_of_the_model(run: Run) -> None:
     assert len(rollout.token_ids) == len(rollout.logprobs) == rollout.completion_tokens
     source = models.resolve(run.config.student.model)
     tokenizer = AutoTokenizer.from_pretrained(source)
-    prompt = prompt_ids(tokenizer, messages(run.config.teachers[0].prompt, rollout.problem.question))
+    prompt = prompt_ids(tokenizer, messages(run.config.teachers[0].prompt, rollout.problem.question), {})
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *rollout.token_ids]])).logits[0, len(prompt) - 1 : -1].float()
