@@ -65,7 +65,9 @@ def write_peak(rank: int, world: int, job: loop.TrainingJob, result: Path) -> No
     """Write the peak of the second step, in bytes."""
     session = loop.open_session(job, rank, world)
     loop.take_step(session, 0)
-    moments = [value for state in session.optimiser.state.values() for value in state.values()]
+    moments = [
+        value for weight in session.weights.named.values() for value in session.optimiser.state_of(weight).values()
+    ]
     held = [*session.student.parameters(), *session.student.buffers(), *session.weights.named.values(), *moments]
     with PeakOfTensors(held) as tensors:
         loop.take_step(session, 1)
