@@ -52,7 +52,11 @@ _TRAINING = (
     Quantity("loss", "Loss", "nats per completion token"),
     Quantity("learning_rate", "Learning rate", "AdamW step size"),
     Quantity("gradient_norm", "Gradient norm", "before clipping"),
+    Quantity("token_accuracy", "Token accuracy", "share of target tokens that are the likeliest", percent),
+    Quantity("entropy", "Entropy", "nats per target token, one in 16 measured"),
     Quantity("tokens_per_second", "Throughput", "tokens per second"),
+    Quantity("mfu", "Utilisation", "share of the devices' product rate (MFU)", percent),
+    Quantity("peak_gb", "Peak memory", "GB of the first worker"),
 )
 
 

@@ -180,7 +180,7 @@ def layers(language_model: Any) -> nn.ModuleList:
     if found is None:
         raise UserError(
             f"the student is a {type(language_model).__name__}, whose {count} layers are not in one list: it can be "
-            "trained by one worker without activation_checkpointing and cpu_offload only"
+            "trained by one worker with activation_checkpointing = false and without cpu_offload only"
         )
     return found
 

@@ -7,9 +7,7 @@ number of workers affects the result, and no worker has to ask another for a cou
 
 from __future__ import annotations
 
-import ctypes
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,8 +31,10 @@ from reasonray.training.architecture import (
     read_config,
     supports_packing,
 )
+from reasonray.training.device import product_rate, trim_heap
 from reasonray.training.examples import Batch, Examples, collate, read
 from reasonray.training.export import NotExported, export, probe_logits, rehearse
+from reasonray.training.losses import TokenSums
 from reasonray.training.mesh import Mesh
 from reasonray.training.model import Student, Weights, load, set_gradient_sync
 from reasonray.training.optimiser import Optimiser
@@ -42,6 +42,7 @@ from reasonray.training.optimiser import make as make_optimiser
 from reasonray.training.packing import EARLIER_COST, Cost, Pack
 from reasonray.training.self_check import self_check
 from reasonray.training.sizes import Sizes
+from reasonray.training.step_figures import step_figures
 from reasonray.training.trained_student import TrainingSummary
 
 
@@ -91,6 +92,9 @@ class Session:
     optimiser: Optimiser
     device: torch.device
     mesh: Mesh
+    sizes: Sizes
+    product_rate: float
+    """Operations per second of the device's matrix products."""
     identity: dict[str, Any]
     """Values that a checkpoint has to match for this session to resume from it."""
 
@@ -111,9 +115,9 @@ def run(
         rank: of this worker.
         world: number of workers.
         resume_from: directory of a checkpoint to continue from.
-        on_step: gets every step's figures: step, loss, learning_rate, gradient_norm, tokens, tokens_per_second and
-            seconds. With validation examples the first step has validation_loss_before, and each step with a checkpoint
-            has validation_loss.
+        on_step: gets every step's figures: step, loss, learning_rate, gradient_norm, and those of `step_figures`. With
+            validation examples the first step has validation_loss_before, and each step with a checkpoint has
+            validation_loss.
         on_checkpoint: gets the number of steps done and the directory of what was saved: `state/` and `progress.json`.
             At the checkpoints of the plan rank 0 adds `model/` and, with LoRA, `adapter/`. States saved in between have
             neither and are in `states/`.
@@ -208,8 +212,14 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         examples=steps.examples,
         seed=job.seed,
     )
-    _trim_heap()
-    return Session(steps, examples, training, job.seed, student, weights, optimiser, device, mesh, identity)
+    trim_heap()
+    rate = product_rate(device, torch.bfloat16 if training.precision == "bf16" else torch.float32)
+    return Session(
+        *(steps, examples, training, job.seed, student, weights, optimiser, device, mesh),
+        sizes=Sizes.of(config),
+        product_rate=rate,
+        identity=identity,
+    )
 
 
 def make_plan(job: TrainingJob) -> plan.Plan:
@@ -235,14 +245,6 @@ def make_plan(job: TrainingJob) -> plan.Plan:
     return replace(steps, examples=examples.sha256, largest_token=examples.largest_token)
 
 
-def _trim_heap() -> None:
-    """Return freed memory to the system: glibc keeps what loading freed in holes too small for most tensors."""
-    # Only glibc has malloc_trim, so other C libraries have to be asked for it.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
 def take_step(session: Session, index: int) -> dict[str, float]:
     """Compute the gradient of one step, update the weights, and return the step's figures.
 
@@ -255,7 +257,7 @@ def take_step(session: Session, index: int) -> dict[str, float]:
     for group in session.optimiser.param_groups:
         group["lr"] = rate
     torch.manual_seed((session.seed * 1_000_003 + index) * 4096 + session.mesh.rank)  # equal dropout on resuming
-    loss = backward(session, index)
+    loss, sums = backward(session, index)
     parameters = list(session.weights.named.values())
     norm = torch.nn.utils.clip_grad_norm_(parameters, session.training.clip)
     gradient_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
@@ -269,30 +271,33 @@ def take_step(session: Session, index: int) -> dict[str, float]:
     session.optimiser.zero_grad()
     session.weights.refresh()
     seconds = time.perf_counter() - started
-    return {
-        "step": index + 1,
-        "loss": float(loss),
-        "learning_rate": rate,
-        "gradient_norm": gradient_norm,
-        "tokens": step.tokens,
-        "tokens_per_second": step.tokens / seconds,
-        "seconds": seconds,
-    }
+    figures = {"step": index + 1, "loss": float(loss), "learning_rate": rate, "gradient_norm": gradient_norm}
+    return figures | step_figures(
+        step,
+        sums.tolist(),
+        seconds,
+        sizes=session.sizes,
+        adapters=session.training.lora_rank > 0,
+        product_rate=session.product_rate * session.mesh.world,
+        device=session.device,
+    )
 
 
-def backward(session: Session, index: int) -> torch.Tensor:
-    """Accumulate the gradients of this worker's packs and return the step's loss over all workers."""
+def backward(session: Session, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Accumulate the gradients of this worker's packs; return the step's loss and its TokenSums over all workers."""
     weight = session.plan.steps[index].weight
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
+    session.student.measured = measured = TokenSums.zero(session.device)
     packs = _own_packs(session, session.plan, index)
     for number, pack in enumerate(packs, start=1):
         set_gradient_sync(session.student, session.training, last_of_step=number == len(packs))
         part = session.student(_own_part(session, session.examples, pack)) / weight
         part.backward()
         loss += part.detach()
+    sums = torch.cat([loss[None], measured.sums])
     if session.mesh.world > 1:
-        dist.all_reduce(loss)
-    return loss
+        dist.all_reduce(sums)
+    return sums[0], sums[1:]
 
 
 def _own_packs(session: Session, steps: plan.Plan, index: int) -> list[Pack]:

@@ -7,15 +7,50 @@ The gradients are computed along with the loss, while a chunk's logits are in me
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 
 CHUNK = 1024
 """Tokens whose logits are in memory at once: those of a whole pack would be the largest tensor of a step by far."""
 
-_ROWS = 64
-"""Tokens whose softmax is computed at once, in fp32: few enough to stay in a processor's cache."""
+_ROWS = {"cpu": 64}
+_ROWS_ON_GPU = 256
+"""Tokens whose softmax is computed at once, in fp32: few enough to stay in a processor's cache, and on a GPU enough to
+make a kernel take longer than its launch."""
+
+_ENTROPY_EVERY = 16
+"""One token in so many has its entropy measured, which would otherwise take a further pass over all probabilities."""
+
+
+@dataclass(frozen=True)
+class TokenSums:
+    """Sums over target tokens, added up while their loss is computed."""
+
+    sums: torch.Tensor
+    """(4,), fp32: target tokens, those that have the largest logit, tokens with a measured entropy, their entropies in
+    nats."""
+
+    @classmethod
+    def zero(cls, device: torch.device) -> Self:
+        """Return sums over no tokens."""
+        return cls(torch.zeros(4, dtype=torch.float32, device=device))
+
+    def add(self, shifted: torch.Tensor, total: torch.Tensor, is_largest: torch.Tensor, products: torch.Tensor) -> None:
+        """Add tokens.
+
+        Args:
+            shifted: logits less the largest, (tokens, vocabulary), of every _ENTROPY_EVERY-th token.
+            total: sum of their exponentials, (tokens, 1).
+            is_largest: whether the target has the largest logit, of every token, (tokens, 1).
+            products: exponentials of `shifted`, of the same shape.
+        """
+        entropies = total.log() - (products * shifted).sum(1, keepdim=True) / total
+        self.sums[0] += len(is_largest)
+        self.sums[1] += is_largest.sum()
+        self.sums[2] += len(shifted)
+        self.sums[3] += entropies.sum()
 
 
 def summed_cross_entropy(
@@ -25,6 +60,7 @@ def summed_cross_entropy(
     chunk: int = CHUNK,
     token_weights: torch.Tensor | None = None,
     cap: float | None = None,
+    measured: TokenSums | None = None,
 ) -> torch.Tensor:
     """Return the fp32 sum of the tokens' weighted cross-entropies. It supports one backward pass.
 
@@ -35,10 +71,11 @@ def summed_cross_entropy(
         chunk: tokens whose logits are in memory at once.
         token_weights: loss weight of each token, (tokens,), fp32; None if each is 1.
         cap: c, where the model's logits are c · tanh(product / c); None if they are the products.
+        measured: the tokens' accuracy and entropy are added to it.
     """
     hidden_grad, weight_grad = (torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, weight))
     loss: torch.Tensor = _SummedCrossEntropy.apply(
-        *(hidden, weight, labels, chunk, token_weights, cap, hidden_grad, weight_grad)
+        *(hidden, weight, labels, chunk, token_weights, cap, measured, hidden_grad, weight_grad)
     )
     return loss
 
@@ -53,6 +90,7 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
         chunk: int,
         token_weights: torch.Tensor | None,
         cap: float | None,
+        measured: TokenSums | None,
         needs_hidden_grad: bool,
         needs_weight_grad: bool,
     ) -> torch.Tensor:
@@ -61,15 +99,16 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs_weight_grad else None
         # Allocated once and reused: on a CPU, fresh pages for every chunk would take as long as the arithmetic.
         buffer = weight.new_empty(min(chunk, len(labels)), len(weight))
-        scratch = torch.empty(_ROWS, len(weight), dtype=torch.float32, device=weight.device)
+        block = _ROWS.get(weight.device.type, _ROWS_ON_GPU)
+        scratch = torch.empty(block, len(weight), dtype=torch.float32, device=weight.device)
         addend = torch.empty_like(weight) if needs_weight_grad else None
         for start in range(0, len(labels), chunk):
             states, targets = hidden[start : start + chunk], labels[start : start + chunk, None]
             logits = torch.mm(states, weight.T, out=buffer[: len(states)])
-            for first in range(0, len(states), _ROWS):
-                rows, row_targets = logits[first : first + _ROWS], targets[first : first + _ROWS]
+            for first in range(0, len(states), block):
+                rows, row_targets = logits[first : first + block], targets[first : first + block]
                 row_weights = None if token_weights is None else token_weights[start + first :][: len(rows), None]
-                loss += _replace_by_gradient(rows, row_targets, row_weights, cap, scratch[: len(rows)])
+                loss += _replace_by_gradient(rows, row_targets, row_weights, cap, scratch[: len(rows)], measured)
             if hidden_grad is not None:
                 torch.mm(logits, weight, out=hidden_grad[start : start + chunk])
             if weight_grad is not None:
@@ -85,7 +124,7 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
             hidden_grad.mul_(gradient)
         if weight_grad is not None:
             weight_grad = weight_grad.mul_(gradient).to(ctx.dtype)
-        return hidden_grad, weight_grad, None, None, None, None, None, None
+        return hidden_grad, weight_grad, None, None, None, None, None, None, None
 
 
 def _replace_by_gradient(
@@ -94,6 +133,7 @@ def _replace_by_gradient(
     weights: torch.Tensor | None,
     cap: float | None,
     scratch: torch.Tensor,
+    measured: TokenSums | None,
 ) -> torch.Tensor:
     """Return the summed cross-entropy of rows of logits, and overwrite them by its gradient (softmax - one-hot)."""
     rows = scratch.copy_(logits)
@@ -102,7 +142,10 @@ def _replace_by_gradient(
         slope = 1 - rows.div_(cap).tanh_().square()
         rows.mul_(cap)
     largest, target_logits = rows.amax(1, keepdim=True), rows.gather(1, labels)
-    total = rows.sub_(largest).exp_().sum(1, keepdim=True)
+    sample = None if measured is None else rows.sub_(largest)[::_ENTROPY_EVERY].clone()
+    total = (rows.sub_(largest) if sample is None else rows).exp_().sum(1, keepdim=True)
+    if measured is not None and sample is not None:
+        measured.add(sample, total[::_ENTROPY_EVERY], target_logits >= largest, rows[::_ENTROPY_EVERY])
     rows.div_(total).scatter_add_(1, labels, -torch.ones_like(target_logits))
     losses = total.log() + largest - target_logits
     if weights is not None:

@@ -43,7 +43,7 @@ from reasonray.training.architecture import (
 )
 from reasonray.training.attention import NAME, Context
 from reasonray.training.examples import IGNORED, Batch
-from reasonray.training.losses import CHUNK, summed_cross_entropy
+from reasonray.training.losses import CHUNK, TokenSums, summed_cross_entropy
 from reasonray.training.mesh import ALONE, Mesh
 from reasonray.training.self_check import self_check
 from reasonray.training.weight_files import StoredWeights, copy_shard
@@ -58,6 +58,7 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         self.chunk = chunk
         self.context = context
         self.transform = LogitTransform.of(language_model.config)
+        self.measured: TokenSums | None = None
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the weighted loss, summed over the target tokens; zero, with zero gradients, for a batch without any.
@@ -72,7 +73,8 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             return (hidden.float().sum() + weight.float().sum()) * 0.0
         token_weights = None if batch.weights is None else batch.weights[0, targets]
         states, labels = self._scaled(hidden[targets]), batch.labels[0, targets]
-        return summed_cross_entropy(states, weight, labels, self.chunk, token_weights, self.transform.cap)
+        cap, measured = self.transform.cap, self.measured if self.training else None
+        return summed_cross_entropy(states, weight, labels, self.chunk, token_weights, cap, measured)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits of every token of a whole pack, (tokens, vocabulary)."""
@@ -222,7 +224,7 @@ def _check(student: Student, device: torch.device, *, packing: bool) -> None:
 
 
 def _wrap(language_model: Any, training: Training, context: Context | None = None) -> Student:
-    if training.activation_checkpointing:
+    if training.recomputes_activations:
         stack = layers(language_model)
         for index, layer in enumerate(stack):
             stack[index] = checkpoint_wrapper(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -61,6 +62,20 @@ class Sizes:
             head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
             intermediate=width * text.num_experts_per_tok if in_experts else dense,
         )
+
+    def operations(self, lengths: Sequence[int], target_tokens: float, *, frozen: bool = False) -> float:
+        """Return the operations of the products of a step, forward and backward, without those that are done again.
+
+        Windows of attention are not taken into account.
+
+        Args:
+            lengths: tokens of each example.
+            target_tokens: tokens that the output layer is applied to.
+            frozen: whether adapters are trained, so that the weights get no gradient.
+        """
+        by_weights = (self.used - self.embedding) * sum(lengths) + self.embedding * target_tokens
+        by_pairs = self.layers * self.heads * self.head_size * sum(length**2 for length in lengths)
+        return (4 if frozen else 6) * by_weights + 6 * by_pairs
 
     @property
     def even_tokens(self) -> float:

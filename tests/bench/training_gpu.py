@@ -4,8 +4,10 @@
 
 The model has Qwen2.5-1.5B's configuration and random weights; examples are random tokens, 2,000 in the median. Torch's
 kernel for packed examples (varlen) runs against scaled_dot_product_attention on one example at a time, each with and
-without activation checkpointing, in turns, every run in a process of its own. The limit is the GPU's speed in one large
-bf16 product. A token costs six operations per weight of a matrix; attention's own products are added.
+without activation checkpointing, and once with cpu_offload, in turns, every run in a process of its own. The limit is
+the GPU's speed in one large bf16 product; share_of_products counts the model's own operations (`Sizes.operations`), mfu
+is the same against the card's data sheet, as in the step log. table_gb is the peak by `memory.py`, with checkpointing.
+Packs of 8k and of 32k: `--pack 8192`, then `--pack 32768 --variants varlen_checkpointing,cpu_offload`.
 `--device cpu --size tiny --pack 512` shows that the benchmark itself works.
 """
 
@@ -26,11 +28,14 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSF
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import torch
+import torch.distributed as dist
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from reasonray.config import Training
 from reasonray.training import attention, examples, loop
 from reasonray.training.examples import Example
+from reasonray.training.memory import memory
+from reasonray.training.sizes import Sizes
 from tests.bench.printing import print_figures
 
 BATCH = 16
@@ -40,7 +45,7 @@ SIZES = {
     "tiny": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2},
 }  # fmt: skip
-VARIANTS = ("varlen", "varlen_checkpointing", "sdpa", "sdpa_checkpointing")
+VARIANTS = ("varlen", "varlen_checkpointing", "sdpa", "sdpa_checkpointing", "cpu_offload")
 
 
 def main() -> None:
@@ -51,6 +56,7 @@ def main() -> None:
     parser.add_argument("--pack", type=int, default=8192, help="most tokens of a pack")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--variants", type=lambda names: names.split(","), default=list(VARIANTS))
     parser.add_argument("--run", nargs=2, metavar=("VARIANT", "ROOT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -61,15 +67,20 @@ def main() -> None:
     figures: dict[str, Any] = {"card": torch.cuda.get_device_name() if options.device == "cuda" else "cpu"}
     with tempfile.TemporaryDirectory() as scratch:
         root = prepare(Path(scratch), options)
-        runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+        runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in options.variants}
         for turn in range(options.rounds):
-            for variant in VARIANTS if turn % 2 else reversed(VARIANTS):
+            for variant in options.variants if turn % 2 else reversed(options.variants):
                 runs[variant].append(run_in_process(variant, root))
     for variant, variant_runs in runs.items():
         figures |= {
             f"{variant}_{name}": statistics.median(run[name] for run in variant_runs) for name in variant_runs[0]
         }
-    figures["varlen_over_sdpa"] = figures["varlen_tokens_per_second"] / figures["sdpa_tokens_per_second"]
+    if {"varlen", "sdpa"} <= runs.keys():
+        figures["varlen_over_sdpa"] = figures["varlen_tokens_per_second"] / figures["sdpa_tokens_per_second"]
+    figures["table_gb"] = table_gb(options)
+    for variant in ("varlen_checkpointing", "sdpa_checkpointing"):
+        if variant in runs and options.device == "cuda":
+            figures[f"{variant}_peak_over_table"] = figures[f"{variant}_peak_gb"] / figures["table_gb"]
     print_figures("training_gpu", {"size": options.size, "pack": options.pack, "batch": BATCH} | figures)
 
 
@@ -91,12 +102,14 @@ def run_variant(variant: str, root: Path, options: argparse.Namespace) -> dict[s
         attention._varlen_supports = lambda *_: False
     settings = Training(
         gpus=int(cuda), batch=BATCH, max_tokens=options.pack, epochs=1, checkpoints=1, warmup=0.0, schedule="constant",
-        activation_checkpointing=variant.endswith("checkpointing"),
+        activation_checkpointing=variant.endswith(("checkpointing", "offload")), cpu_offload=variant == "cpu_offload",
     )  # fmt: skip
+    if settings.cpu_offload:  # FSDP wants a process group of even one process
+        dist.init_process_group(settings.backend, store=dist.HashStore(), rank=0, world_size=1)
     limit = product_rate("cuda" if cuda else "cpu")
     job = loop.TrainingJob(str(root / "model"), str(root / "examples.arrow"), settings, 0, str(root))
     session = loop.open_session(job, 0, 1)
-    rates, shares = [], []
+    rates, shares, utilisations = [], [], []
     for index in range(options.steps):
         started = time.perf_counter()
         figures = loop.take_step(session, index)
@@ -105,25 +118,27 @@ def run_variant(variant: str, root: Path, options: argparse.Namespace) -> dict[s
         seconds = time.perf_counter() - started
         rates.append(figures["tokens"] / seconds)
         shares.append(operations(session, index) / seconds / limit)
+        utilisations.append(figures["mfu"])
     peak = torch.cuda.max_memory_allocated() if cuda else 0
     return {
         "tokens_per_second": statistics.median(rates[1:]),
         "share_of_products": statistics.median(shares[1:]),
+        "mfu": statistics.median(utilisations[1:]),
         "peak_gb": peak / 1e9,
     }
 
 
 def operations(session: loop.Session, index: int) -> float:
     """Return the floating-point operations of a step's products, forward and backward, each counted once."""
-    config, layers = session.student.language_model.config, session.student.language_model.base_model.layers
-    matrices = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
-    head = config.vocab_size * config.hidden_size
     rows = session.plan.steps[index].rows
-    lengths = session.examples.lengths[rows]
-    target_tokens = int(session.examples.target_lengths[list(rows)].sum())
-    pairs = float((lengths**2).sum() / 2)  # causal: half of the square
-    attention = 12 * config.num_hidden_layers * config.hidden_size * pairs
-    return float(6 * (matrices * int(lengths.sum()) + head * target_tokens) + attention)
+    target_tokens = int(session.examples.target_lengths[rows].sum())
+    return session.sizes.operations(session.examples.lengths[rows].tolist(), target_tokens)
+
+
+def table_gb(options: argparse.Namespace) -> float:
+    """Return the peak of a step with activation checkpointing by the memory table's arithmetic, in GB."""
+    sizes = Sizes.of(configuration(options))
+    return memory(sizes, shard=1, pack_tokens=options.pack).total / 1e9
 
 
 def product_rate(device: str) -> float:
@@ -143,8 +158,7 @@ def product_rate(device: str) -> float:
 def prepare(root: Path, options: argparse.Namespace) -> Path:
     """Write a model and its examples to a directory, and return the directory."""
     torch.manual_seed(0)
-    sizes = SIZES[options.size] | {"max_position_embeddings": 32_768}
-    config = Qwen2Config(**sizes, tie_word_embeddings=True, eos_token_id=2)
+    config = configuration(options)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(root / "model")
     generator = np.random.default_rng(0)
     lengths = np.minimum(
@@ -156,6 +170,11 @@ def prepare(root: Path, options: argparse.Namespace) -> Path:
     )
     examples.write(root / "examples.arrow", rows)
     return root
+
+
+def configuration(options: argparse.Namespace) -> Qwen2Config:
+    """Return the model's configuration."""
+    return Qwen2Config(**SIZES[options.size], max_position_embeddings=32_768, tie_word_embeddings=True, eos_token_id=2)
 
 
 if __name__ == "__main__":

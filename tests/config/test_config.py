@@ -180,3 +180,10 @@ def test_a_model_of_another_trainer_is_an_arm_asked_as_the_student_is(tmp_path: 
     ):
         with pytest.raises(ConfigError, match=message):
             a_minimal_config(tmp_path, evaluation=evaluation)
+
+
+def test_activations_are_computed_again_on_gpus_unless_that_is_set() -> None:
+    assert not Training().recomputes_activations
+    assert Training(gpus=1).recomputes_activations
+    assert Training(activation_checkpointing=True).recomputes_activations
+    assert not Training(gpus=1, activation_checkpointing=False).recomputes_activations

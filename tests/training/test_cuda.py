@@ -52,7 +52,11 @@ def test_control_without_boundaries_the_kernel_mixes_examples() -> None:
     assert (attend_varlen(*inputs, 0.125, None, whole, BOUNDARIES[-1]) - separate).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("settings", [{}, {"activation_checkpointing": True}, {"lora_rank": 4}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"activation_checkpointing": False}, {"lora_rank": 4}, {"optimiser": "muon"}],
+    ids=str,
+)
 def test_a_gpu_takes_the_steps_of_a_cpu(tmp_path: Path, settings: dict[str, object]) -> None:
     rows = random_examples((30, 200, 90, 17, 60, 120, 5, 44))
     on_cpu, _ = train(make_job(tmp_path / "cpu", rows, max_tokens=256, **settings))

@@ -1,0 +1,45 @@
+"""The figures of a step that do not come from its gradient: speed, utilisation, memory, accuracy and entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from reasonray.training.device import peak_memory
+from reasonray.training.plan import Step
+from reasonray.training.sizes import Sizes
+
+
+def step_figures(
+    step: Step,
+    sums: Sequence[float],
+    seconds: float,
+    *,
+    sizes: Sizes,
+    adapters: bool,
+    product_rate: float,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return a step's figures by name.
+
+    tokens, tokens_per_second and seconds; token_accuracy: share of target tokens that have the largest logit; entropy:
+    in nats, of a sample of them; mfu: share of the product rate that the model's own operations took, without those
+    that are done again; peak_gb: most memory that this worker has held so far.
+
+    Args:
+        step: of the plan.
+        sums: of `TokenSums`, over all workers.
+        seconds: that the step took.
+        sizes: of the student.
+        adapters: whether the weights themselves get no gradient.
+        product_rate: operations per second of all workers' devices.
+        device: of this worker.
+    """
+    target_tokens, likeliest, sampled, entropy = sums
+    lengths = [length for pack in step.lengths for length in pack]
+    operations = sizes.operations(lengths, target_tokens, frozen=adapters)
+    speed = {"tokens": step.tokens, "tokens_per_second": step.tokens / seconds, "seconds": seconds}
+    if target_tokens:
+        speed |= {"token_accuracy": likeliest / target_tokens, "entropy": entropy / sampled}
+    return speed | {"mfu": operations / seconds / product_rate, "peak_gb": peak_memory(device) / 1e9}
