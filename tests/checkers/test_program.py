@@ -225,7 +225,7 @@ HOSTILE = {
 def test_a_hostile_program_ends_at_its_limit_and_leaves_nothing(code: str, detail: str) -> None:
     begun = time.monotonic()
     verdict = judged(code, ECHO)
-    assert time.monotonic() - begun < LIMITS.seconds + 1
+    assert time.monotonic() - begun < LIMITS.seconds + 20, "far from 60 s, and from for ever, on a busy machine too"
     assert verdict.outcome is Outcome.WRONG
     assert detail in verdict.detail
     for _ in range(200):  # the kernel ends the namespace after its first process, in its own time
