@@ -228,9 +228,26 @@ def write(
                 own |= {name: part.cpu().contiguous() for name, part in group.stored(model, gathered).items()}
     writer = dcp.HuggingFaceStorageWriter(str(directory), fqn_to_index_mapping=numbers)
     dcp.save(own, storage_writer=writer, process_group=mesh.files, no_dist=mesh.world == 1)
+    mesh.together(lambda: _settle_headers(directory, own))
     if len(files) == 1:
         mesh.together(lambda: _name_only_file(directory, bool(own)))
     return own
+
+
+def _settle_headers(directory: Path, own: Mapping[str, torch.Tensor]) -> None:
+    """Leave only the format in the headers of this worker's files, at their length.
+
+    The writer adds where each shard begins, in an order that changes, so that equal weights would not be equal files.
+    """
+    for path in directory.glob("*.safetensors"):
+        with path.open("r+b") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            if own.keys().isdisjoint(header):  # another worker's
+                continue
+            settled = json.dumps(header | {"__metadata__": {"format": "pt"}}, separators=(",", ":"), sort_keys=True)
+            file.seek(8)
+            file.write(settled.encode().ljust(length))
 
 
 def _name_only_file(directory: Path, is_own: bool) -> None:

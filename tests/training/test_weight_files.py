@@ -157,13 +157,7 @@ def test_machines_without_a_shared_directory_write_the_same_files(done: Path) ->
     assert all(list(part.glob("*.safetensors")) for part in parts)
     together = done / "llama exported" / "shared" / "model"
     for file in (*parts[0].iterdir(), *parts[1].iterdir()):
-        other = together / file.name
-        if file.suffix == ".safetensors":  # their headers are in no order
-            expected, found = load_file(other), load_file(file)
-            assert expected.keys() == found.keys()
-            assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
-        else:
-            assert other.read_bytes() == file.read_bytes()
+        assert (together / file.name).read_bytes() == file.read_bytes(), "equal weights are equal files"
 
 
 @pytest.mark.parametrize(
