@@ -27,7 +27,11 @@ EXTENDED = "teachers.0.sampling.max_tokens=4096"
 """Overrides that had extended the run before it was stored."""
 
 
-@pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.gz"))
+def _version(archive: Path) -> str:
+    return archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(params=ARCHIVES, ids=_version)
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Unpack an archive and return its directory."""
     with tarfile.open(request.param) as archive:
@@ -65,9 +69,10 @@ def test_the_rollouts_have_todays_columns_and_values(stored: Path, request: pyte
     run = run_of(stored)
     segment = pq.read_schema(run.ledger.segments()[0].path)
     assert f"schema-{schema_version(segment)}" == request.node.callspec.id, "the archive has the schema of its name"
-    assert "opening" not in segment.names
-    added = run.ledger.read(["prompt", "opening", "tokens_estimated"]).to_pylist()
-    assert added == [{"prompt": 0, "opening": "", "tokens_estimated": False}] * 12 * 6
+    assert ("opening" in segment.names) == (int(schema_version(segment)) >= 4)
+    assert "logprobs" not in segment.names
+    added = {"prompt": 0, "opening": "", "tokens_estimated": False, "token_ids": None, "logprobs": None}
+    assert run.ledger.read(list(added)).to_pylist() == [added] * 12 * 6
     rollouts = run.ledger.read(["id", "resample", "sample", "completion_tokens"])
     assert rollouts.num_rows == 12 * 6
     assert set(rollouts["resample"].to_pylist()) == {0, 1}
@@ -147,7 +152,7 @@ def test_segments_are_compacted_into_segments_of_this_version(stored: Path) -> N
     before = run.ledger.read().sort_by("id")
     assert run.ledger.compact(min_segments=2) > 1
     assert run.ledger.read().sort_by("id") == before
-    assert all("round" not in columns and "opening" in columns for columns in segment_columns(run))
+    assert all("round" not in columns and "logprobs" in columns for columns in segment_columns(run))
 
 
 @pytest.mark.ray
@@ -165,6 +170,7 @@ def test_the_report_has_the_numbers_of_the_stored_one(stored: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("stored", [ARCHIVES[0], ARCHIVES[-1]], ids=_version, indirect=True)
 def test_the_command_that_made_the_run_finds_it_done_and_then_the_run_extends_and_trains(stored: Path) -> None:
     run = stored / "runs" / "stored"
     final = run / "student" / "final" / "model.safetensors"
