@@ -84,7 +84,7 @@ def trainer_configs(plan: TrainingPlan) -> dict[str, str]:
 
 
 def write_trainer_configs(run: Run, curated: Mapping[str, Any]) -> None:
-    """Write the configurations of a run's student and data set to curated/configs/.
+    """Write the configurations of a run's student and data set to curated/configs/, where they are not there yet.
 
     Args:
         run: a run whose data set is written.
@@ -107,7 +107,9 @@ def write_trainer_configs(run: Run, curated: Mapping[str, Any]) -> None:
         config.curation.loss_weight is not None,
     )
     for name, text in trainer_configs(plan).items():
-        (run.curated / "configs" / name).write(text.encode())
+        file, content = run.curated / "configs" / name, text.encode()
+        if not file.exists() or file.read() != content:
+            file.write(content)
 
 
 def _as_others_find(model: str) -> str:
