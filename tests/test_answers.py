@@ -187,13 +187,13 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_megabyte_of_one_piece_takes_less_than_a_fifth_of_a_second(piece: str) -> None:
+def test_a_megabyte_of_one_piece_takes_less_than_half_a_second(piece: str) -> None:
     for text in (piece * (1_000_000 // len(piece)), r"\boxed{7}" + piece * (1_000_000 // len(piece))):
         seconds = []
         for _ in range(3):
             begun = time.process_time()  # of this process alone: the machine may be busy
             final_answer(text)
             seconds.append(time.process_time() - begun)
-            if seconds[-1] < 0.2:
+            if seconds[-1] < 0.5:
                 break
-        assert min(seconds) < 0.2
+        assert min(seconds) < 0.5

@@ -118,6 +118,8 @@ class Config(Section):
     def _models_under_evaluation_are_arms(self) -> Config:
         """Add each of evaluation.models to the arms, asked as the student is."""
         arms = {arm.name: arm for arm in self.evaluation.arms}
+        if len(arms) < len(self.evaluation.arms):
+            return self  # two of one name, which are refused with the other names
         for name, model in self.evaluation.models.items():
             if name in arms and arms[name].model != model:
                 raise ValueError(f"two arms are called {name!r}; give each a name of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -47,7 +48,7 @@ class Sizes:
         tied = model.get_output_embeddings() is not None and (
             model.get_output_embeddings().weight is model.get_input_embeddings().weight
         )
-        heads = getattr(text, "num_attention_heads", None) or 1
+        heads = round(_mean_of_layers(text, "num_attention_heads") or 1)
         dense = getattr(text, "intermediate_size", 4 * text.hidden_size)
         width = getattr(text, "moe_intermediate_size", dense)
         return cls(
@@ -58,8 +59,8 @@ class Sizes:
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             heads=heads,
-            kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-            head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+            kv_heads=round(_mean_of_layers(text, "num_key_value_heads") or heads),
+            head_size=round(_mean_of_layers(text, "head_dim") or text.hidden_size // heads),
             intermediate=width * text.num_experts_per_tok if in_experts else dense,
         )
 
@@ -85,3 +86,9 @@ class Sizes:
         attention, and half of the pairs count.
         """
         return self.used / (self.layers * self.heads * self.head_size)
+
+
+def _mean_of_layers(text: Any, name: str) -> float:
+    """Return a size that may differ between layers, as Gemma 4's heads do; 0 if the configuration does not have it."""
+    layers = getattr(text, "per_layer_config", None) or [text]
+    return statistics.mean(getattr(layer, name, None) or 0 for layer in layers)
