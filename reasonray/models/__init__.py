@@ -74,6 +74,8 @@ def _located(reference: str, revision: str | None, report: Report) -> Path:
     """Return the local directory of a model or an adapter."""
     if reference.startswith("package:"):
         return _from_gguf(_packaged_weights(reference), report)
+    if reference.startswith("run:"):
+        raise UserError(f"model {reference} has a meaning within a run only; give the directory of its student")
     if is_uri(reference):
         return download(reference, report)
     path = Path(reference).expanduser()
@@ -136,7 +138,8 @@ def _is_local(reference: str) -> bool:
 
 
 def public_name(reference: str) -> str:
-    """Return a reference as it may be published: of a path or a URI the last part only."""
+    """Return a reference as it may be published: of a path or a URI the last part only, of a student its run's name."""
+    reference = reference.removesuffix("/student/final")
     is_location = reference.startswith(("/", "~", ".")) or "://" in reference
     return reference.rstrip("/").rpartition("/")[2] if is_location else reference
 

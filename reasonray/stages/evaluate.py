@@ -25,6 +25,7 @@ from reasonray.sampling.work import SamplingJob
 from reasonray.store.evaluations import evaluated_models, missing_samples
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
+from reasonray.store.siblings import student_of
 
 
 def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | None = None) -> dict[str, Score]:
@@ -77,7 +78,11 @@ def arms_before_training(run: Run) -> list[str]:
 
 
 def _further(run: Run) -> list[Teacher | Arm]:
-    return [*run.config.teachers, *run.config.evaluation.arms]
+    """Return the models besides base, checkpoints and student; of the run's own student those once it is trained."""
+    own = student_of(run.place)
+    is_trained = (own / "manifest.json").exists()
+    further: list[Teacher | Arm] = [*run.config.teachers, *run.config.evaluation.arms]
+    return [arm for arm in further if is_trained or arm.model != str(own)]
 
 
 def _is_measurable(run: Run, model: Teacher | Arm, problems: Sequence[Problem]) -> bool:
@@ -104,8 +109,9 @@ def _jobs(run: Run) -> list[SamplingJob]:
         for checkpoint in (checkpoint for checkpoint in run.checkpoints() if checkpoint.name != chosen):
             model = str(checkpoint / "model")
             jobs.append(_job(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples))
-    if (run.student / "final" / "manifest.json").exists():
-        model = str(run.student / "final")
+    final = student_of(run.place)
+    if (final / "manifest.json").exists():
+        model = str(final)
         jobs.append(_job(run, STUDENT, config.student, model, test, config.evaluation.samples))
     return jobs
 

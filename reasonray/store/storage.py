@@ -46,6 +46,11 @@ class Place:
         return self.path.rstrip("/").rpartition("/")[2]
 
     @property
+    def parent(self) -> Place:
+        """The directory that holds it."""
+        return Place(self.filesystem, self.path.rstrip("/").rpartition("/")[0])
+
+    @property
     def is_local(self) -> bool:
         """Whether other programs on this machine can open the path."""
         return isinstance(self.filesystem, fs.LocalFileSystem)

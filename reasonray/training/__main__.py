@@ -23,6 +23,8 @@ import torch.distributed as dist
 from reasonray import models
 from reasonray.config import Config, Training, load_config
 from reasonray.errors import UserError
+from reasonray.store.siblings import located, refuse_missing_students
+from reasonray.store.storage import place
 from reasonray.training import loop, plan
 from reasonray.training.mesh import Mesh
 
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        _train(load_config(options.config, options.overrides), options.examples, options.target, rank, world)
+        config = load_config(options.config, options.overrides)
+        refuse_missing_students(config)
+        config = located(config, place(config.root) / config.name)
+        _train(config, options.examples, options.target, rank, world)
     except UserError as error:  # every worker prints its own: only it knows what is wrong on its machine
         print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr)
         return 2

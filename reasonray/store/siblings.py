@@ -1,0 +1,91 @@
+"""References from one run to another under the same root: the model `run:NAME` is the student of the run NAME.
+
+A configuration keeps the reference, so that a root can be moved with all its runs. An open run holds the place instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+from reasonray.config import Config, EndpointEngine, PromptedModel, RecordedEngine
+from reasonray.config.section import PATH_PART
+from reasonray.errors import UserError
+from reasonray.store.storage import Place, check_reachable, place
+
+PREFIX = "run:"
+
+Model = TypeVar("Model", bound=PromptedModel)
+
+
+def student_of(run: Place) -> Place:
+    """Return the directory of a run's student; its manifest.json is written last."""
+    return run / "student" / "final"
+
+
+def located(config: Config, run: Place) -> Config:
+    """Return the configuration with the place of a student in place of each reference to it.
+
+    Args:
+        config: of the run.
+        run: its directory; the other runs are next to it.
+    """
+    judge, labeller = config.checking.judge, config.curation.labeller
+    arms = tuple(_located(arm, run) for arm in config.evaluation.arms)
+    return config.model_copy(
+        update={
+            "teachers": tuple(_located(teacher, run) for teacher in config.teachers),
+            "student": _located(config.student, run),
+            "checking": config.checking.model_copy(update={"judge": judge and _located(judge, run)}),
+            "curation": config.curation.model_copy(update={"labeller": labeller and _located(labeller, run)}),
+            "evaluation": config.evaluation.model_copy(update={"arms": arms}),
+        }
+    )
+
+
+def _located(model: Model, run: Place) -> Model:
+    name = referenced_run(model)
+    return model.model_copy(update={"model": str(student_of(run.parent / name))}) if name else model
+
+
+def referenced_run(model: PromptedModel) -> str:
+    """Return the name of the run whose student a model is, "" if it is no such model."""
+    has_other_names = isinstance(model.engine, EndpointEngine | RecordedEngine)  # a server's, or of who wrote
+    return "" if has_other_names or not model.model.startswith(PREFIX) else model.model.removeprefix(PREFIX)
+
+
+def refuse_missing_students(config: Config) -> None:
+    """Check that each run whose student a configuration names exists, and has finished its student.
+
+    Raises:
+        UserError: it does not, or has not, or is the run itself; the message begins with the key.
+    """
+    for key, model in _models_by_key(config):
+        if not (name := referenced_run(model)):
+            continue
+        if not re.fullmatch(PATH_PART, name):
+            raise UserError(f'{key} = "{model.model}": {name!r} cannot be the name of a run; write run:NAME')
+        if name == config.name:
+            if key.startswith("evaluation"):
+                continue  # it is measured once it is there
+            raise UserError(f'{key} = "{model.model}" is the student of this very run; name an earlier run')
+        where = place(config.root) / name
+        check_reachable(where)
+        if not (where / "config.json").exists():
+            raise UserError(f'{key} = "{model.model}": there is no run {name} below {where.parent}; check the name')
+        if not (student_of(where) / "manifest.json").exists():
+            raise UserError(f'{key} = "{model.model}": run {name} has no finished student; distil it first')
+
+
+def _models_by_key(config: Config) -> Iterator[tuple[str, PromptedModel]]:
+    for number, teacher in enumerate(config.teachers):
+        yield f"teachers.{number}.model", teacher
+    yield "student.model", config.student
+    for arm in config.evaluation.arms:
+        key = f"models.{arm.name}" if arm.name in config.evaluation.models else f"arms.{arm.name}.model"
+        yield f"evaluation.{key}", arm
+    if config.checking.judge:
+        yield "checking.judge.model", config.checking.judge
+    if config.curation.labeller:
+        yield "curation.labeller.model", config.curation.labeller
