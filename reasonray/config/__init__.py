@@ -117,17 +117,15 @@ class Config(Section):
     @model_validator(mode="after")
     def _models_under_evaluation_are_arms(self) -> Config:
         """Add each of evaluation.models to the arms, asked as the student is."""
-        arms = {arm.name: arm for arm in self.evaluation.arms}
-        if len(arms) < len(self.evaluation.arms):
-            return self  # two of one name, which are refused with the other names
-        for name, model in self.evaluation.models.items():
-            if name in arms and arms[name].model != model:
-                raise ValueError(f"two arms are called {name!r}; give each a name of its own")
-            if name not in arms:
-                arms[name] = Arm(**(dict(self.student) | {"name": name, "model": model, "revision": None}))
-        if len(arms) == len(self.evaluation.arms):
+        known = {(arm.name, arm.model) for arm in self.evaluation.arms}
+        added = [
+            Arm(**(dict(self.student) | {"name": name, "model": model, "revision": None}))
+            for name, model in self.evaluation.models.items()
+            if (name, model) not in known  # which are there already where a stored configuration is read again
+        ]
+        if not added:
             return self
-        evaluation = self.evaluation.model_copy(update={"arms": tuple(arms.values())})
+        evaluation = self.evaluation.model_copy(update={"arms": (*self.evaluation.arms, *added)})
         return self.model_copy(update={"evaluation": evaluation})
 
     @model_validator(mode="after")

@@ -91,10 +91,6 @@ def write_trainer_configs(run: Run, curated: Mapping[str, Any]) -> None:
         curated: the manifest of curated/.
     """
     student, config = run.config.student, run.config
-    tokens = [
-        pc.sum((run.curated / "data" / name).read_table(["completion_tokens"])["completion_tokens"]).as_py() or 0
-        for name in curated["data"]
-    ]
     plan = TrainingPlan(
         student,
         config.training,
@@ -103,13 +99,19 @@ def write_trainer_configs(run: Run, curated: Mapping[str, Any]) -> None:
         curated["data"],
         curated["validation"],
         curated["selected"] - curated["set_aside"],
-        sum(tokens),
+        curated["tokens"] if "tokens" in curated else _tokens(run, curated["data"]),
         config.curation.loss_weight is not None,
     )
     for name, text in trainer_configs(plan).items():
         file, content = run.curated / "configs" / name, text.encode()
         if not file.exists() or file.read() != content:
             file.write(content)
+
+
+def _tokens(run: Run, names: Sequence[str]) -> int:
+    """Return the tokens of all completions to train on, which the manifests of earlier versions do not state."""
+    columns = [(run.curated / "data" / name).read_table(["completion_tokens"])["completion_tokens"] for name in names]
+    return sum(pc.sum(column).as_py() or 0 for column in columns)
 
 
 def _as_others_find(model: str) -> str:
@@ -132,15 +134,12 @@ def _schedule(plan: TrainingPlan) -> dict[str, Any]:
     }
 
 
-def _arguments(plan: TrainingPlan) -> dict[str, Any]:
-    """Return the arguments that every trainer on transformers' Trainer has."""
+def _optimisation(plan: TrainingPlan) -> dict[str, Any]:
+    """Return what transformers' Trainer and axolotl call alike."""
     training = plan.training
     return {
-        "num_train_epochs": training.epochs,
-        "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": plan.accumulated,
         "learning_rate": training.learning_rate,
-        **_schedule(plan),
         "warmup_steps": plan.warmup_steps,
         **({"max_steps": training.max_steps} if training.max_steps else {}),
         "adam_beta1": training.betas[0],
@@ -150,6 +149,16 @@ def _arguments(plan: TrainingPlan) -> dict[str, Any]:
         "max_grad_norm": training.clip,
         "bf16": training.precision == "bf16",
         "seed": plan.seed,
+    }
+
+
+def _arguments(plan: TrainingPlan) -> dict[str, Any]:
+    """Return the arguments that every trainer on transformers' Trainer has."""
+    return {
+        "num_train_epochs": plan.training.epochs,
+        "per_device_train_batch_size": 1,
+        **_optimisation(plan),
+        **_schedule(plan),
         "save_strategy": "epoch",
         "logging_steps": 1,
         "report_to": "none",
@@ -257,21 +266,11 @@ def _axolotl(plan: TrainingPlan) -> dict[str, Any]:
         "train_on_inputs": False,
         "num_epochs": training.epochs,
         "micro_batch_size": 1,
-        "gradient_accumulation_steps": plan.accumulated,
         "optimizer": "adamw_torch_fused",
-        "learning_rate": training.learning_rate,
         "lr_scheduler": "constant_with_warmup" if training.schedule == "constant" else training.schedule,
         **floor,
-        "warmup_steps": plan.warmup_steps,
-        **({"max_steps": training.max_steps} if training.max_steps else {}),
-        "adam_beta1": training.betas[0],
-        "adam_beta2": training.betas[1],
-        "adam_epsilon": training.eps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.clip,
-        "bf16": training.precision == "bf16",
+        **_optimisation(plan),
         "gradient_checkpointing": training.activation_checkpointing,
-        "seed": plan.seed,
         **(lora if training.lora_rank else {}),
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from hashlib import blake2b
 from importlib import util
 from pathlib import Path
@@ -56,10 +57,15 @@ def resolve(reference: str, revision: str | None = None, report: Report = report
         UserError: there is no such model, or the reference names something else.
         OSError: the hub or the store does not answer at the moment, or this node cannot hold the files.
     """
-    directory = _located(reference, revision, report)
+    return _resolve([(reference, revision)], report)
+
+
+def _resolve(chain: Sequence[adapters.Model], report: Report) -> Path:
+    """Return the directory of the last model of a chain, in which each adapter was trained on the next one."""
+    directory = _located(*chain[-1], report)
     if not adapters.is_adapter(directory):
         return directory
-    base = resolve(*adapters.base_model(adapters.read_configuration(directory), reference), report)
+    base = _resolve([*chain, adapters.base_model(adapters.read_configuration(directory), chain)], report)
     parts = f"{content_identity(directory)}:{content_identity(base)}"
     target = cache_directory() / "merged" / blake2b(parts.encode(), digest_size=10).hexdigest()
 
@@ -98,6 +104,11 @@ def configuration(reference: str, revision: str | None = None) -> dict[str, Any]
     Raises:
         UserError, OSError: see `resolve`.
     """
+    return _configuration([(reference, revision)])
+
+
+def _configuration(chain: Sequence[adapters.Model]) -> dict[str, Any]:
+    reference, revision = chain[-1]
     if is_uri(reference):
         found: dict[str, Any] = remote_configuration(reference).read_json()
     elif _is_local(reference):
@@ -106,7 +117,7 @@ def configuration(reference: str, revision: str | None = None) -> dict[str, Any]
         found = json.loads((directory / name).read_text())
     else:
         found = hub_configuration(reference, revision)
-    return configuration(*adapters.base_model(found, reference)) if "peft_type" in found else found
+    return _configuration([*chain, adapters.base_model(found, chain)]) if "peft_type" in found else found
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from reasonray.errors import UserError
 
@@ -17,16 +18,21 @@ def is_adapter(directory: Path) -> bool:
     return (directory / CONFIGURATION).is_file() and not (directory / "config.json").is_file()
 
 
-def base_model(configuration: dict[str, Any], adapter: str) -> tuple[str, str | None]:
-    """Return the reference and the revision of the model that an adapter was trained on.
+Model: TypeAlias = tuple[str, str | None]
+"""Reference and revision of a model or an adapter."""
+
+
+def base_model(configuration: dict[str, Any], chain: Sequence[Model]) -> Model:
+    """Return the model that an adapter was trained on, which may be an adapter itself.
 
     Args:
         configuration: the adapter's.
-        adapter: its reference, for messages.
+        chain: the adapters that led here, this one last; each was trained on the next.
 
     Raises:
-        UserError: it names no model, or is no LoRA adapter.
+        UserError: it names no model or one of the chain, or is no LoRA adapter.
     """
+    adapter, _ = chain[-1]
     if configuration.get("peft_type") != "LORA":
         kind = configuration.get("peft_type")
         raise UserError(f"model {adapter}: an adapter of kind {kind}; only LORA can be merged")
@@ -34,7 +40,10 @@ def base_model(configuration: dict[str, Any], adapter: str) -> tuple[str, str | 
     if not base:
         missing = f"{CONFIGURATION} does not say which model it adapts (base_model_name_or_path)"
         raise UserError(f"model {adapter}: {missing}")
-    return str(base), configuration.get("revision")
+    model = (str(base), configuration.get("revision"))
+    if model in chain:
+        raise UserError(f"model {adapter}: {CONFIGURATION} leads back to the adapter {base}, and never to a model")
+    return model
 
 
 def read_configuration(directory: Path) -> dict[str, Any]:

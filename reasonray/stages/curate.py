@@ -250,6 +250,7 @@ def _write(run: Run, inputs: str, decisions: pa.Table, scratch: Place, prompt: P
             "train": f"train-{name}" if train.num_rows else "",
             "validation": f"validation-{name}" if validation.num_rows else "",
             "set_aside": validation.num_rows,
+            "tokens": pc.sum(train["completion_tokens"]).as_py() or 0,
         }
 
     parts = _parts(decisions)
@@ -297,6 +298,7 @@ def _settle(
         "data": data,
         "validation": aside,
         "set_aside": sum(row["set_aside"] for row in written),
+        "tokens": sum(row["tokens"] for row in written),
         "rows": rows,
         "selected": selected,
         "dropped": dict(dropped.most_common()),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,7 +43,6 @@ from reasonray.store.schema import (
     stored_columns,
 )
 from reasonray.store.storage import Place
-from reasonray.store.stored_samples import COUNTED_COLUMNS, ENCODED_COLUMNS, StoredSamples, condense, count_samples
 from reasonray.store.tally import (
     INLINE_ROWS,
     TALLIED_COLUMNS,
@@ -194,24 +193,6 @@ class Ledger:
             table, is_wanted = table.filter(pa.array(is_wanted[: table.num_rows])), is_wanted[table.num_rows :]
             yielded.append(table["id"])
             yield table.select(schema.names).cast(schema)
-
-    def stored_samples(self, problems: Collection[str] | None = None) -> dict[tuple[str, str], StoredSamples]:
-        """Return the stored samples by (problem id, fingerprint).
-
-        Reads narrow columns only, never text.
-
-        Args:
-            problems: ids of the problems to count; None for all.
-        """
-        wanted = None if problems is None else pa.array(problems, pa.large_string())
-
-        def read_condensed(name: str) -> pa.Table:
-            table = self._read_segment(name, COUNTED_COLUMNS, ENCODED_COLUMNS)
-            return condense(table if wanted is None else table.filter(pc.is_in(table["problem_id"], wanted)))
-
-        parts = self._with_current(lambda names: _in_threads(read_condensed, names))
-        parts = [part for part in parts if part.num_rows]
-        return count_samples(pa.concat_tables(parts)) if parts else {}
 
     def compact(self, *, target_bytes: int = TARGET_BYTES, min_segments: int = MIN_SEGMENTS) -> int:
         """Merge small neighbouring segments into larger ones and return how many were merged.
@@ -365,14 +346,10 @@ class Ledger:
     def _tally(self, name: str) -> Place:
         return self.place / "tallies" / name
 
-    def _read_segment(
-        self, name: str, columns: Sequence[str] = ROLLOUT_SCHEMA.names, encoded: Sequence[str] = ()
-    ) -> pa.Table:
-        """Return columns of a segment, those in `encoded` as dictionaries."""
+    def _read_segment(self, name: str, columns: Sequence[str] = ROLLOUT_SCHEMA.names) -> pa.Table:
+        """Return columns of a segment."""
         segment = self._segment(name)
-        with pq.ParquetFile(
-            segment.path, filesystem=segment.filesystem, read_dictionary=list(encoded), pre_buffer=True
-        ) as file:
+        with pq.ParquetFile(segment.path, filesystem=segment.filesystem, pre_buffer=True) as file:
             refuse_newer(schema_version(file.schema_arrow), segment.name)
             table = file.read(columns=stored_columns(columns, file.schema_arrow), use_threads=False)
         return select_columns(table, columns)

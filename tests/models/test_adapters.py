@@ -60,6 +60,19 @@ def test_one_that_does_not_fit_is_refused_in_one_line(adapter: Path, changes: di
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("ring", [["one"], ["one", "two"], ["one", "two", "three"]])
+def test_adapters_of_one_another_are_refused_in_one_line(tmp_path: Path, ring: list[str]) -> None:
+    for name, base in zip(ring, [*ring[1:], ring[0]], strict=True):
+        (tmp_path / name).mkdir()
+        content = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / base)}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(content))
+    for read in (models.resolve, models.configuration):
+        with pytest.raises(UserError, match=f"leads back to the adapter {tmp_path / 'one'}, and never to a model$"):
+            read(str(tmp_path / "one"))
+        with pytest.raises(UserError, match="leads back to the adapter"):
+            read(str(tmp_path / "one"), "main")
+
+
 def test_one_of_a_quantised_model_is_refused(adapter: Path) -> None:
     file = adapter.parent / "base" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": {"quant_method": "fp8"}}))

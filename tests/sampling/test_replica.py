@@ -39,6 +39,7 @@ from reasonray.store.problem_table import ProblemTable
 from reasonray.store.run import Run, begin_or_resume
 from reasonray.store.storage import Place, place
 from tests.factories import a_problem, a_rollout, a_scripted_config
+from tests.store.rollouts import stored_samples
 
 STAGE = 1
 
@@ -267,7 +268,7 @@ def test_a_storm_of_releases_loses_and_repeats_nothing(
     run = a_run(tmp_path, seconds=0.02, max_num_seqs=capacity)
     storm = Storm(run, problems, policy, replicas)
     asyncio.run(asyncio.wait_for(storm.run(), 60))
-    stored = run.ledger.stored_samples()
+    stored = stored_samples(run.ledger)
     assert len(stored) == problems
     if isinstance(policy, Fixed):
         assert run.ledger.count() == problems * policy.samples, "and none was committed twice"

@@ -19,6 +19,7 @@ from reasonray.store.run import begin_or_resume, find_run
 from reasonray.store.storage import place
 from tests.factories import a_problem, a_rollout, a_scripted_config
 from tests.s3_server import account, make_bucket, s3_server
+from tests.store.rollouts import stored_samples
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_a_run_is_opened_committed_to_and_resumed(bucket: str, tmp_path: Path) -
     run.events.emit("sample", rollouts=3)
     again = find_run(f"s3://{bucket}/some/runs/a-run")
     assert again.problems(Split.TRAIN) == [a_problem()]
-    assert again.ledger.stored_samples()[a_problem().id, "fingerprint"].samples == {0, 1}
+    assert stored_samples(again.ledger)[a_problem().id, "fingerprint"].samples == {0, 1}
     assert [event["rollouts"] for event in again.events.read("sample")] == [2, 3]
     assert len((again.place / "events").names()) == 1, "both events are in one file"
     assert not list(tmp_path.rglob("*.parquet")), "no rollout is on the local disk"
@@ -70,7 +71,7 @@ def test_a_segment_without_a_manifest_is_not_read(bucket: str) -> None:
     )
     assert subprocess.run([sys.executable, "-c", dying, f"s3://{bucket}/ledger"]).returncode == 9
     assert ledger.read().num_rows == 1
-    assert len(ledger.stored_samples()) == 1
+    assert len(stored_samples(ledger)) == 1
 
 
 def test_a_second_driver_is_refused_and_a_dead_one_is_replaced(bucket: str, tmp_path: Path) -> None:

@@ -12,41 +12,18 @@ from hypothesis import strategies as st
 from reasonray.records import Finish, Outcome, Rollout, content_hash
 from reasonray.store import sample_arrays as module
 from reasonray.store.ledger import Ledger
-from reasonray.store.sample_arrays import MAX_SAMPLES, SampleArrays, no_samples, sample_arrays
+from reasonray.store.sample_arrays import MAX_SAMPLES, no_samples, sample_arrays
 from reasonray.store.schema import rollouts_to_table
 from reasonray.store.storage import place
-from reasonray.store.stored_samples import StoredSamples
 from reasonray.store.tally import TALLIED_COLUMNS, Tally, problem_keys, tally_of
 from tests.factories import a_problem, a_rollout
-from tests.store.rollouts import ROLLOUTS, counted_one_by_one
+from tests.store.rollouts import ROLLOUTS, as_stored_samples, counted_one_by_one
 
 PROBLEMS = [a_problem(question).id for question in ("3 + 3?", "1 + 1?", "never asked", "2 + 2?")]
 
 
 def a_tally(rollouts: list[Rollout]) -> Tally:
     return tally_of(rollouts_to_table(rollouts).select(TALLIED_COLUMNS))
-
-
-def as_stored_samples(arrays: dict[str, SampleArrays]) -> dict[tuple[str, str], StoredSamples]:
-    return {
-        (problem, fingerprint): StoredSamples(
-            frozenset(counted.samples(index)),
-            int(counted.num_correct[index]),
-            0,
-            {row["sample"]: (row["resample"], row["tokens"]) for row in counted.truncated_of(index)},
-            int(counted.num_judged[index]),
-        )
-        for fingerprint, counted in arrays.items()
-        for index, problem in enumerate(PROBLEMS)
-        if counted.num_finished[index]
-    }
-
-
-def without_tokens(stored: dict[tuple[str, str], StoredSamples]) -> dict[tuple[str, str], StoredSamples]:
-    return {
-        key: StoredSamples(samples.samples, samples.correct, 0, samples.truncated, samples.judged)
-        for key, samples in stored.items()
-    }
 
 
 @given(st.lists(st.lists(ROLLOUTS, max_size=8), max_size=5), st.integers(1, 12))
@@ -56,7 +33,7 @@ def test_arrays_equal_a_count_one_by_one(segments: list[list[Rollout]], batch: i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BATCH_ROWS", batch)
         counted = sample_arrays(PROBLEMS, map(a_tally, segments))
-    assert as_stored_samples(counted) == without_tokens(counted_one_by_one(segments))
+    assert as_stored_samples(counted, PROBLEMS) == counted_one_by_one(segments)
 
 
 @given(st.lists(ROLLOUTS, max_size=40), st.booleans())

@@ -21,6 +21,7 @@ from reasonray.store.run import Run, find_run
 from reasonray.store.schema import SCHEMA_VERSION, read_rollouts, schema_version
 from reasonray.store.verdicts import newer_verdicts, with_verdicts
 from tests.commands import ROOT, run_python
+from tests.store.rollouts import stored_samples
 
 ARCHIVES = sorted((Path(__file__).parent / "archives").glob("schema-*.tar.gz"))
 EXTENDED = "teachers.0.sampling.max_tokens=4096"
@@ -113,10 +114,10 @@ def test_stored_samples_are_counted_as_in_the_segments(stored: Path) -> None:
         for row in newest.values()
         if row["finish"] == "length"
     }
-    stored_samples = run.ledger.stored_samples()
-    assert sum(len(samples.samples) for samples in stored_samples.values()) == len(newest) == 12 * 6
+    counted = stored_samples(run.ledger)
+    assert sum(len(samples.samples) for samples in counted.values()) == len(newest) == 12 * 6
     truncated = {
-        (*key, sample): facts for key, samples in stored_samples.items() for sample, facts in samples.truncated.items()
+        (*key, sample): facts for key, samples in counted.items() for sample, facts in samples.truncated.items()
     }
     assert truncated == expected != {}
 
