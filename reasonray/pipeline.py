@@ -6,7 +6,7 @@ Stages are imported when they are called, so that importing this module loads ne
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reasonray.checkers import find_checker
@@ -18,7 +18,9 @@ from reasonray.errors import UserError
 from reasonray.problems.files import matching
 from reasonray.records import Score
 from reasonray.store.lease import exclusive
+from reasonray.store.progress import log_line
 from reasonray.store.run import Run, begin_or_resume, stored_config
+from reasonray.store.series import Series
 from reasonray.store.siblings import refuse_missing_students
 
 if TYPE_CHECKING:
@@ -57,23 +59,70 @@ def distill(config: Config, *, take_over: bool = False) -> Report:
     """Run all stages in order: problems → sample → verify → curate → train → evaluate → report.
 
     Every stage resumes where it stopped, and one that is done is not done again. Verification runs only where the
-    configuration asks for more than the rules (a judge, majorities).
+    configuration asks for more than the rules (a judge, majorities). With [rounds] it runs all of them, and returns the
+    last one's report.
     """
     from reasonray.sampling.pool import ReplicaPool
+
+    if config.rounds:
+        return distill_rounds(config, take_over=take_over)
+    with open_run(config, take_over=take_over) as run, ReplicaPool(run) as pool:
+        return _all_stages(run, pool)
+
+
+def _all_stages(run: Run, pool: ReplicaPool) -> Report:
+    from reasonray.sampling.work import EngineSpec
     from reasonray.stages.evaluate import arms_before_training
 
-    with open_run(config, take_over=take_over) as run:
-        with ReplicaPool(run) as pool:
-            sample(run, pool)
-            if run.config.checking.cascades:
-                verify(run, pool, again=False)
-            evaluate(run, pool, arms_before_training(run))
-            if run.config.training.gpus:
-                pool.close()  # training needs the GPUs; on CPUs an idle engine costs nothing and saves a minute's start
-            curate(run, pool)
-            train(run)
-            evaluate(run, pool)
-        return report(run)
+    sample(run, pool)
+    if run.config.checking.cascades:
+        verify(run, pool, again=False)
+    evaluate(run, pool, arms_before_training(run))
+    if run.config.training.gpus:
+        pool.close()  # training needs the GPUs; on CPUs an idle engine costs nothing and saves a minute's start
+    pool.keep([EngineSpec.of(run, run.config.student)])
+    curate(run, pool)
+    train(run)
+    evaluate(run, pool)
+    return report(run)
+
+
+def distill_rounds(config: Config, *, take_over: bool = False) -> Report:
+    """Run the rounds of a configuration, each as a run of its own, and write the report by round after each.
+
+    A round that is done is not done again, so the same command goes on in the round where it was. Replicas stay up from
+    one round to the next.
+
+    Raises:
+        UserError: there are no rounds, a round does not stand on the one before it any more, or see `open_run`.
+    """
+    from reasonray.sampling.cluster import connected
+    from reasonray.sampling.pool import ReplicaPool
+    from reasonray.stages.evaluate import adopt
+    from reasonray.stages.rounds import record_round, refuse_broken, report_rounds, why_to_stop
+    from reasonray.stages.sample import load_problems
+
+    series = Series.of(config)
+    check_before_start(series.round_config(1))
+    for number in range(2, series.rounds.count + 1):
+        refuse_unknown_names(series.round_config(number))
+    refuse_broken(series)
+    with connected(), ExitStack() as stack:
+        pool: ReplicaPool | None = None
+        for number in range(1, series.rounds.count + 1):
+            log_line("round", f"{number:>7} of {series.rounds.count}   run {series.name(number)}")
+            with open_run(series.round_config(number), take_over=take_over) as run:
+                pool = pool or stack.enter_context(ReplicaPool(run))
+                record_round(series, number, run)
+                load_problems(run)
+                adopt(run, series.runs()[: number - 1])
+                newest = _all_stages(run, pool)
+            reason = why_to_stop(series, number) if number < series.rounds.count else ""
+            report_rounds(series, reason)
+            if reason:
+                log_line("round", f"no further round: {reason}")
+                break
+    return newest
 
 
 def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
@@ -140,6 +189,13 @@ def report(run: Run) -> Report:
     from reasonray.stages.report import report
 
     return report(run)
+
+
+def report_by_round(config: Config) -> str:
+    """Write rounds.json, rounds.md and rounds.html of the rounds that have begun, and return the headline."""
+    from reasonray.stages.rounds import report_rounds
+
+    return report_rounds(Series.of(config))
 
 
 def compare(runs: Sequence[str], out: str = "comparison") -> None:

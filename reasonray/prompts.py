@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypedDict
 from jinja2 import TemplateError
 
 from reasonray.config import Prompt
+from reasonray.config.models import GOLD
 from reasonray.errors import UserError
 
 REASONING_OPEN = "<think>"
@@ -46,22 +47,32 @@ class Tokenizer(Protocol):
 FALLBACK_DATE = date(2024, 7, 26)
 """The date in the prompts of runs that recorded none: the one that Llama 3.1's template falls back to."""
 _TAG = re.compile(f"{REASONING_OPEN}|{REASONING_CLOSE}")
+_PLACEHOLDER = re.compile("{question}|" + re.escape(GOLD))
 _EMPTY_BLOCK = rf"(?:{REASONING_OPEN}\s*)?{REASONING_CLOSE}\s*"
 
 
-def messages(prompt: Prompt, question: str) -> list[Message]:
-    """Return the chat for a question: the system message, worked examples as earlier turns, then the question."""
+def messages(prompt: Prompt, question: str, gold: str = "") -> list[Message]:
+    """Return the chat for a question: the system message, worked examples as earlier turns, then the question.
+
+    Args:
+        prompt: of the model.
+        question: of the problem.
+        gold: the gold answer, for a prompt that shows it. Worked examples are then shown by their question alone,
+            because only their completion holds an answer.
+    """
     turns: list[Message] = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    shown = "{question}" if GOLD in prompt.template else prompt.template
     for example in prompt.examples:
-        turns.append({"role": "user", "content": _user_turn(prompt, example.question)})
+        turns.append({"role": "user", "content": _filled(shown, example.question)})
         turns.append({"role": "assistant", "content": example.completion})
-    turns.append({"role": "user", "content": _user_turn(prompt, question)})
+    turns.append({"role": "user", "content": _filled(prompt.template, question, gold)})
     return turns
 
 
-def _user_turn(prompt: Prompt, question: str) -> str:
-    # str.format would fail on other braces, such as those of LaTeX.
-    return prompt.template.replace("{question}", question)
+def _filled(template: str, question: str, gold: str = "") -> str:
+    # str.format would fail on other braces, such as those of LaTeX; and what is filled in is not filled again.
+    parts = {"{question}": question, GOLD: gold}
+    return _PLACEHOLDER.sub(lambda found: parts[found[0]], template)
 
 
 def prompt_text(

@@ -159,6 +159,12 @@ def _distill(options: Options) -> None:
     distill(_configuration(options), take_over=options.take_over)
 
 
+def _rounds(options: Options) -> None:
+    from reasonray.pipeline import distill_rounds
+
+    distill_rounds(_configuration(options), take_over=options.take_over)
+
+
 def _on_run(work: Callable[[Run], object]) -> Callable[[Options], None]:
     """Return a command that works on the run of a configuration."""
 
@@ -204,12 +210,15 @@ def _evaluate(run: Run) -> None:
 
 
 def _report(options: Options) -> None:
-    """Report the run of a configuration or of a directory; of several directories, compare them."""
-    from reasonray.pipeline import compare, report
+    """Report the run, or the rounds, of a configuration, or the run of a directory; of several, compare them."""
+    from reasonray.pipeline import compare, report, report_by_round
     from reasonray.store.run import find_run
 
     if options.config.endswith(".toml"):
-        _on_run(report)(options)
+        if (config := _configuration(options)).rounds:
+            report_by_round(config)
+        else:
+            _on_run(report)(options)
         return
     arguments = [options.config, *options.overrides]
     runs = [text for text in arguments if not text.startswith("out=")]
@@ -300,6 +309,7 @@ def _push(options: Options) -> None:
 
 COMMANDS = {
     "distill": Command("run all stages in order; each one resumes", _config_arguments, _distill),
+    "rounds": Command("run all stages again and again, as [rounds] asks", _config_arguments, _rounds),
     "sample": Command("sample solutions from the teachers and judge them", _config_arguments, _on_run(_sample)),
     "verify": Command("judge the stored rollouts again, and report", _config_arguments, _on_run(_verify)),
     "curate": Command("filter and select rollouts, and write the data set", _config_arguments, _on_run(_curate)),

@@ -50,6 +50,8 @@ def forecast(config: Config) -> str:
     if labeller := config.curation.labeller:
         labelled = min(total, config.curation.labelled)
         lines.append(_at_most("label", labelled, f"rollouts at most by {labeller.model}", [labeller]))
+    if config.rounds and config.rounds.count > 1:
+        lines.append(f"rounds     {config.rounds.count:>10,} rounds, of which this is the first")
     for_teachers = sum(teacher.replica_bounds[1] * teacher.gpus for teacher in config.teachers)
     for_training = config.training.worker_bounds[1] * config.training.gpus
     lines.append(f"gpus       {for_teachers:>10,} for teachers   {for_training} for training")

@@ -19,9 +19,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray.config import toml
 from reasonray.config.engines import EndpointEngine, Engine, RecordedColumns, RecordedEngine, ScriptedEngine, VLLMEngine
-from reasonray.config.models import Example, Prompt, PromptedModel, Sampling, Student, Teacher
+from reasonray.config.models import GOLD, Example, Prompt, PromptedModel, Sampling, Student, Teacher
 from reasonray.config.optimisation import StepSize
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
+from reasonray.config.rounds import Rounds
 from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
 from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, Training
@@ -53,6 +54,7 @@ __all__ = [
     "Proportional",
     "RecordedColumns",
     "RecordedEngine",
+    "Rounds",
     "Sampling",
     "ScriptedEngine",
     "Source",
@@ -104,6 +106,8 @@ class Config(Section):
     """Training of the student."""
     evaluation: Evaluation = Evaluation()
     """Evaluation of models."""
+    rounds: Annotated[Rounds | None, Change.FREE] = None
+    """Rounds of distillation, in which the student of one teaches the next."""
 
     @field_validator("name")
     @classmethod
@@ -187,6 +191,42 @@ class Config(Section):
         for key, model in models.items():
             if model is not None and isinstance(model.engine, RecordedEngine):
                 raise ValueError(f"{key}.engine: recorded completions can only be those of teachers and arms")
+        return self
+
+    @model_validator(mode="after")
+    def _gold_answers_are_shown_to_teachers_only(self) -> Config:
+        for key, model in (("student", self.student), *((f"arm {arm.name}", arm) for arm in self.evaluation.arms)):
+            if any(GOLD in prompt.template for prompt in model.asking.prompts):
+                raise ValueError(f"{key}: its prompt shows {GOLD}, which only a teacher may see")
+        for teacher in self.teachers:
+            if teacher.sees_gold and "leaked_answer" not in self.curation.rules:
+                raise ValueError(
+                    f'teacher {teacher.name} sees {GOLD}; add the rule "leaked_answer" to curation.rules, so that what '
+                    "mentions it is not learnt"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _students_can_teach(self) -> Config:
+        """Check that each round has a teacher: that the student can be served, or that a teacher can sample anew."""
+        if self.rounds is None or self.rounds.count == 1:
+            return self
+        if not self.teachers:
+            raise ValueError("rounds: the first round has no teacher; name one in [[teachers]], such as the base model")
+        engine = self.student.engine
+        if self.rounds.own_student_teaches and isinstance(engine, EndpointEngine):
+            raise ValueError(
+                f'rounds.teacher = "{self.rounds.teacher}": a server (student.engine) does not serve what is trained '
+                'here; give the student an engine that loads weights, or set rounds.teacher = "fixed"'
+            )
+        written = self.teachers[0].sampling.max_tokens
+        if self.rounds.own_student_teaches and isinstance(engine, VLLMEngine) and written >= engine.max_model_len:
+            raise ValueError(
+                f"rounds: students that teach write up to {written} tokens, as teacher {self.teachers[0].name} does; "
+                f"raise student.engine.max_model_len = {engine.max_model_len} above that and a prompt"
+            )
+        if not self.rounds.own_student_teaches and all(isinstance(t.engine, RecordedEngine) for t in self.teachers):
+            raise ValueError('rounds.teacher = "fixed": recorded teachers have nothing new; set it to "student"')
         return self
 
     @model_validator(mode="after")

@@ -207,6 +207,10 @@ class RecordedEngine(Section):
     """Split of the data set."""
     revision: str | None = None
     """Branch, tag or commit of the data set."""
+    run: str = ""
+    """In place of files: the name of a run under the same root, whose rollouts of train problems these are."""
+    teacher: str = ""
+    """The teacher of that run whose rollouts they are."""
     columns: RecordedColumns = RecordedColumns()
     """Names of the columns."""
     max_num_seqs: Annotated[PositiveInt, Change.FREE] = 256
@@ -218,12 +222,16 @@ class RecordedEngine(Section):
 
     def origin(self) -> str:
         """Return where the completions are recorded, which sets two recordings of one model apart."""
+        if self.run:
+            return f"{self.run}:{self.teacher}"
         return self.files or f"{self.hub}@{self.split}"
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> RecordedEngine:
-        if bool(self.files) == bool(self.hub):
-            raise ValueError("set either files or hub to what holds the completions")
+        if sum(map(bool, (self.files, self.hub, self.run))) != 1:
+            raise ValueError("set either files or hub to what holds the completions, or run and teacher")
+        if bool(self.run) != bool(self.teacher):
+            raise ValueError("run and teacher go together: the run, and the teacher of that run")
         return self
 
 

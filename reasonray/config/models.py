@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
 from reasonray.config.engines import Engine, VLLMEngine
-from reasonray.config.section import PATH_PART, Change, Section, Share, Within
+from reasonray.config.section import PATH_PART, Change, Section, Share, ShareRange, Within
 
 
 class Example(Section):
@@ -21,6 +21,10 @@ class Example(Section):
     """The user's turn."""
     completion: str
     """The assistant's turn."""
+
+
+GOLD = "{gold_answer}"
+"""In the template of a teacher's prompt: the gold answer."""
 
 
 class Prompt(Section):
@@ -33,7 +37,8 @@ class Prompt(Section):
     """Worked examples, shown as earlier turns, with their reasoning even where the chat template cuts it out. In TOML
     also the name of a JSON Lines file next to the configuration, with one example a line."""
     template: str = "{question}"
-    """The user's turn; `{question}` is replaced by the problem's question."""
+    """The user's turn; `{question}` is replaced by the problem's question. In a teacher's prompt `{gold_answer}` is
+    replaced by the gold answer: then it is not measured, and the rule `leaked_answer` is needed."""
     template_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the tokenizer's chat template, such as `enable_thinking`."""
 
@@ -362,14 +367,23 @@ class Teacher(NamedModel):
     license: Annotated[str, Change.FREE] = ""
     """License of the model as the hub names it (apache-2.0, llama3.1), or the provider whose terms of service hold
     (openai, gemini), for the data set's card. The card says where it restricts training on the output."""
-    share: Annotated[_PositiveShare | Literal["unsolved", "unfinished"], Change.EXTENDS] = 1.0
+    share: Annotated[_PositiveShare | Literal["unsolved", "unfinished", "unmet", "frontier"], Change.EXTENDS] = 1.0
     """Share of the train problems that this teacher gets, by hash. Shares that sum to 1 give each problem to exactly
-    one teacher. "unsolved" gives it the problems that no teacher before it has solved, once these are done;
-    "unfinished" those of which the policy wants more samples than the teachers before it have: theirs count."""
+    one teacher. A word gives it problems once the teachers before it are done. "unsolved": those that none of them has
+    solved. "unfinished": of which the policy wants more samples; theirs count. "unmet": of which it wants more correct
+    ones; theirs count, their other tries do not. "frontier": whose pass rate by theirs probably lies within
+    `frontier`, most probable first."""
+    frontier: Annotated[ShareRange, Change.EXTENDS] = (0.1, 0.9)
+    """Pass rates of share = "frontier": a posterior (uniform prior) that gives them at least 1/2 counts as probable."""
     extend_truncated: Annotated[bool, Change.FREE] = True
     """After sampling.max_tokens was raised: sample again what the old limit truncated."""
     sampling: Annotated[Sampling, Within(Change.RAISES, ("max_tokens",))] = Sampling()
     """Sampling parameters; `max_tokens` may be raised later."""
+
+    @property
+    def sees_gold(self) -> bool:
+        """Whether a prompt shows the gold answer."""
+        return any(GOLD in prompt.template for prompt in (*self.asking.prompts, *self.prompt_by_source.values()))
 
     def writes_like(self, other: Teacher) -> bool:
         """Return whether the rollouts of both have the same fingerprint, wherever the models are served."""

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Change(Enum):
@@ -65,3 +65,13 @@ PATH_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""
+
+
+def _refuse_empty_range(shares: tuple[float, float]) -> tuple[float, float]:
+    if shares[0] >= shares[1]:
+        raise ValueError(f"the lowest ({shares[0]:g}) must be below the highest ({shares[1]:g})")
+    return shares
+
+
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(_refuse_empty_range)]
+"""[lowest, highest] of two shares."""

@@ -82,13 +82,15 @@ class Curation(Section):
 
     Further rules, not in the default: `false_arithmetic` drops right answers that were reached through a false equation
     (80 - 5 = 76), and errs where another arithmetic is meant (11 + 3 = 2 on a clock); `leaked_answer` (the reasoning
-    mentions an answer that it was given); `code_blocks`; `pass_rate` (by min_pass_rate and max_pass_rate);
-    `same_reasoning` (the same equations as another rollout of the problem); `near_duplicate` (most of the words of
-    another rollout of the problem)."""
+    mentions an answer that it was given); `code_blocks`; `other_teacher` (not one of `teachers`); `pass_rate` (by
+    min_pass_rate and max_pass_rate); `same_reasoning` (the same equations as another rollout of the problem);
+    `near_duplicate` (most of the words of another rollout of the problem)."""
     min_tokens: PositiveInt = 8
     """Fewer tokens are `too_short`."""
     max_tokens: PositiveInt = 16384
     """More tokens are `too_long`."""
+    teachers: tuple[str, ...] = ()
+    """Teachers whose rollouts may become examples; by default all (rule `other_teacher`)."""
     mixed_language: Share = 0.05
     """Share of letters outside the main script above which a rollout is `mixed_language`. Code blocks and notation
     (LaTeX, single Greek letters, points such as ABC) do not count, and the response may use another script than the
@@ -176,6 +178,7 @@ class Curation(Section):
             "max_pass_rate": "pass_rate",
             "benchmarks": "contaminated",
             "near": "near_duplicate",
+            "teachers": "other_teacher",
         }
         for knob, rule in knobs.items():
             if getattr(self, knob) != type(self).model_fields[knob].default and rule not in self.rules:

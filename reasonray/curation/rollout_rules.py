@@ -78,9 +78,17 @@ def code_blocks(table: pa.Table, _: Curation) -> pa.ChunkedArray:
     return pc.match_substring(table["completion"], "```")
 
 
+def other_teacher(table: pa.Table, curation: Curation) -> pa.Array | pa.ChunkedArray:
+    """Return which rollouts another teacher than curation.teachers wrote."""
+    if not curation.teachers:
+        return pa.repeat(False, table.num_rows)
+    return pc.invert(pc.is_in(table["teacher"], value_set=pa.array(curation.teachers, table["teacher"].type)))
+
+
 _LEAK = re.compile(
     r"\b(?:(?:given|provided|reference|ground[- ]truth|known|expected|official) (?:final )?(?:answer|solution)"
-    r"|(?:answer|solution)(?: that)? (?:is|was|were|i was|we are|has been) (?:given|provided|told))\b"
+    r"|(?:answer|solution)(?: that)? (?:is|was|were|i was|we are|has been) (?:given|provided|told)"
+    r"|(?:the|this|that) hint)\b"
     r"(?! (?:choices?|options?|format))",
     re.IGNORECASE,
 )

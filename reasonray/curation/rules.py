@@ -49,6 +49,8 @@ class RolloutRule:
     """Examples that it drops: the columns that matter, the rest is as in a good rollout."""
     kept: tuple[Mapping[str, Any], ...] = ({},)
     """Examples that it keeps; {} is a good rollout."""
+    settings: Mapping[str, Any] | None = None
+    """Keys of [curation] with which the examples hold, if other than the defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,7 @@ GOOD: Mapping[str, Any] = {
     "opening": "",
     "completion": "<think> 6 * 6 = 36, and 36 + 6 = 42. </think> The answer is 42.",
     "completion_tokens": 12,
+    "teacher": "teacher",
     "problem_id": "good",
     "problem_question": "What is 6 * 7?",
 }
@@ -308,12 +311,19 @@ RULES: dict[str, RolloutRule | ComparingRule] = {
             {"completion": "<think> It matches the given answer. </think> The answer is 42."},
             {"completion": "<think> The answer is provided: 42. </think> The answer is 42."},
             {"completion": "<think> The reference solution says 42. </think> The answer is 42."},
+            {"completion": "<think> The hint says 42. </think> The answer is 42."},
         ),
         kept=(
             {},
             {"completion": "<think> It is none of the given answer choices. </think> The answer is 42."},
             {"problem_question": "Is the given answer 42 right?", "completion": "<think> The given answer is 42."},
         ),
+    ),
+    "other_teacher": RolloutRule(
+        summary="its teacher is not one of `teachers`",
+        drops=rollout_rules.other_teacher,
+        dropped=({"teacher": "r1-teacher"},),
+        settings={"teachers": ["teacher", "student-r1"], "rules": ["other_teacher"]},
     ),
     "contaminated": ComparingRule(
         summary="the problem overlaps with a held-out problem or an item of `benchmarks` (decontamination.py)",

@@ -27,7 +27,7 @@ from reasonray.engines.answers import Answer, NoCompletion, estimated_tokens, mo
 from reasonray.engines.dialect import Dialect
 from reasonray.engines.pacing import RateLimiter, backoff_seconds, retry_after_seconds
 from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
-from reasonray.prompts import Tokenizer, messages, opening, prompt_text, whole_answer
+from reasonray.prompts import Tokenizer, opening, prompt_text, whole_answer
 from reasonray.records import Finish, storable
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ class Endpoint:
 
     def _prompt(self, request: SampleRequest) -> dict[str, Any]:
         """Return the fields of a request's body that hold the prompt."""
-        turns, arguments = messages(request.prompt, request.problem.question), request.prompt.template_args
+        turns, arguments = request.turns, request.prompt.template_args
         if self._config.api == "chat":
             return {"messages": turns} | ({"chat_template_kwargs": arguments} if arguments else {})
         return {"prompt": prompt_text(self._tokenizer, turns, arguments, request.today)}
@@ -210,7 +210,7 @@ class Endpoint:
         if completion_tokens is None:
             completion_tokens = min(self._count(answer.text), request.sampling.max_tokens)
         if prompt_tokens is None:
-            turns = messages(request.prompt, request.problem.question)
+            turns = request.turns
             prompt_tokens = sum(self._count(turn["content"]) for turn in turns)
         self._tokens += completion_tokens
         finish, error = answer.finish(completion_tokens, request.sampling.max_tokens)
@@ -233,7 +233,7 @@ class Endpoint:
         split the reasoning off know what they opened.
         """
         if self._config.tokenizer:
-            turns = messages(request.prompt, request.problem.question)
+            turns = request.turns
             opened = opening(self._tokenizer, turns, request.prompt.template_args, request.today)
             is_complete = self._config.api == "chat" and text.lstrip().startswith(opened.strip())
             return "" if is_complete else opened

@@ -80,6 +80,8 @@ class Recording:
     finish: Finish
     tokens: int | None
     """None if the row does not say."""
+    opening: str = ""
+    """What the prompt wrote of the answer, before the text."""
 
     @property
     def estimated_tokens(self) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from reasonray.config import Prompt, Sampling
 from reasonray.errors import UserError
-from reasonray.prompts import FALLBACK_DATE
+from reasonray.prompts import FALLBACK_DATE, Message, messages
 from reasonray.records import Finish, Problem, storable
 
 _MOST_TOKENS = 2**31 - 1
@@ -60,6 +60,11 @@ class SampleRequest:
     """The date for chat templates that write it: that of the run's beginning."""
     prompt_number: int = 0
     """Index of the prompt among those of the model."""
+
+    @property
+    def turns(self) -> list[Message]:
+        """The chat; a prompt that shows the gold answer holds the problem's."""
+        return messages(self.prompt, self.problem.question, self.problem.answer or "")
 
 
 @dataclass(frozen=True, slots=True)

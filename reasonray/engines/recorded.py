@@ -32,7 +32,7 @@ class Recorded:
             UserError: they cannot be read.
         """
         self.capacity = config.max_num_seqs
-        self._column = config.columns.id
+        self._column = _id_column(config)
         self._recordings = read_recordings(config)
 
     async def complete(self, request: SampleRequest) -> Completion:
@@ -47,6 +47,7 @@ class Recorded:
             recording.text,
             recording.finish,
             completion_tokens=recording.estimated_tokens,
+            opening=recording.opening,
             tokens_estimated=recording.tokens is None,
         )
 
@@ -74,12 +75,10 @@ def supply(config: RecordedEngine, asking: Asking, problems: Sequence[Problem], 
     Raises:
         UserError: the recordings cannot be read.
     """
-    recordings = read_recordings(config)
-    keys = [_keys(problem, config.columns.id, asking.prompt(problem.source, 0)) for problem in problems]
+    recordings, column = read_recordings(config), _id_column(config)
+    keys = [_keys(problem, column, asking.prompt(problem.source, 0)) for problem in problems]
     owners = Counter(key for of_problem in keys for key in of_problem)
-    elsewhere = {
-        key for problem in others for key in _keys(problem, config.columns.id, asking.prompt(problem.source, 0))
-    }
+    elsewhere = {key for problem in others for key in _keys(problem, column, asking.prompt(problem.source, 0))}
     samples, used = np.zeros(len(problems), np.int32), set[str]()
     for index, of_problem in enumerate(keys):
         # The engine gives a problem's completions in the order of its keys, so nothing behind a shared key counts.
@@ -92,12 +91,17 @@ def supply(config: RecordedEngine, asking: Asking, problems: Sequence[Problem], 
             remark = "of held-out problems" if key in elsewhere else "that match no problem"
             for row in rows:
                 notes.add(f"rows {'that match two problems' if owners[key] else remark}, left out", row.location)
-    by = f"column {config.columns.id}" if config.columns.id else "the question"
+    by = f"column {column}" if column else "the question"
     num_rows = sum(len(recordings.rows.get(key, ())) for key in used)
     matched = np.count_nonzero(samples)
     line = f"{samples.sum():>7,} recorded completions in {num_rows:,} rows, of {matched:,} problems, by {by}"
     cure = f"set engine.columns, or look with `reasonray import {config.origin()}`"
     return Supply(samples, (line, *notes.lines(), *recordings.notes.lines()), cure)
+
+
+def _id_column(config: RecordedEngine) -> str | None:
+    """Return the column that holds the problem's id; None if rows are matched by their question."""
+    return "problem_id" if config.run else config.columns.id
 
 
 def _keys(problem: Problem, column: str | None, prompt: Prompt) -> list[str]:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from operator import itemgetter
 from typing import IO
 
+import pyarrow.compute as pc
 from pyarrow import fs
 
 from reasonray.config import HubSource, RecordedEngine
@@ -26,6 +28,8 @@ from reasonray.problems import files, hub
 from reasonray.problems.columns import Row
 from reasonray.problems.notes import Notes
 from reasonray.records import Finish, content_hash
+from reasonray.store.ledger import Ledger
+from reasonray.store.storage import place
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Recordings:
     _tokens: array[int] = field(default_factory=lambda: array("q"))
     """-1 where they are not known."""
     _cut: bytearray = field(default_factory=bytearray)
+    _openings: dict[int, str] = field(default_factory=dict)
+    """Number of a completion → its opening; few have one."""
 
     @property
     def num_completions(self) -> int:
@@ -76,11 +82,14 @@ class Recordings:
         begin, end = self._ends[number], self._ends[number + 1]
         text = os.pread(self._file.fileno(), end - begin, begin).decode()
         tokens = self._tokens[number]
-        return Recording(text, Finish.LENGTH if self._cut[number] else Finish.STOP, None if tokens < 0 else tokens)
+        finish = Finish.LENGTH if self._cut[number] else Finish.STOP
+        return Recording(text, finish, None if tokens < 0 else tokens, self._openings.get(number, ""))
 
     def add(self, recording: Recording) -> bytes:
         """Append a completion, and return what of it counts for the identity."""
         encoded = recording.text.encode()
+        if recording.opening:
+            self._openings[self.num_completions] = recording.opening
         self._file.write(encoded)
         self._ends.append(self._ends[-1] + len(encoded))
         self._tokens.append(-1 if recording.tokens is None else recording.tokens)
@@ -109,7 +118,9 @@ def read_recordings(config: RecordedEngine) -> Recordings:
 
 
 def _stamps(config: RecordedEngine) -> tuple[tuple[str, int | None, int | None], ...]:
-    """Return path, size and time of each file."""
+    """Return path, size and time of each file; of a run the names of its segments."""
+    if config.run:
+        return tuple((segment.path, None, None) for segment in _ledger(config).segments())
     found = files.matching(config.files, "recorded") if config.files else []
     infos: list[fs.FileInfo] = [file.filesystem.get_file_info(file.path) for file in found]
     return tuple((info.path, info.size, info.mtime_ns) for info in infos)
@@ -118,6 +129,8 @@ def _stamps(config: RecordedEngine) -> tuple[tuple[str, int | None, int | None],
 @lru_cache(maxsize=1)
 def _read(config_json: str, stamps: object) -> Recordings:
     config = RecordedEngine.model_validate(json.loads(config_json))
+    if config.run:
+        return _read_run(config)
     recordings, hasher = Recordings(), blake2b(digest_size=10)
     for location, row in rows_of(config):
         recordings.num_rows += 1
@@ -143,6 +156,48 @@ def _read(config_json: str, stamps: object) -> Recordings:
     recordings.identity = hasher.hexdigest()
     if not recordings.num_completions:
         raise _nothing(config, recordings)
+    return recordings
+
+
+def _ledger(config: RecordedEngine) -> Ledger:
+    return Ledger(place(config.run) / "rollouts")
+
+
+_RUN_COLUMNS = (
+    "problem_id",
+    "teacher",
+    "sample",
+    "finish",
+    "opening",
+    "completion",
+    "completion_tokens",
+    "tokens_estimated",
+)
+
+
+def _read_run(config: RecordedEngine) -> Recordings:
+    """Read a teacher's rollouts from another run, segment by segment, without those on which its engine failed.
+
+    Sample i of a problem is the i-th of them by sample, and the identity is a sum of hashes: both stay the same when
+    the ledger is compacted.
+    """
+    recordings, total = Recordings(columns=_RUN_COLUMNS), 0
+    samples: dict[str, list[tuple[int, RecordedRow]]] = {}
+    for table in _ledger(config).tables(_RUN_COLUMNS):
+        own = table.filter(pc.equal(table["teacher"], config.teacher))
+        for row in own.filter(pc.not_equal(own["finish"], Finish.ERROR.value)).to_pylist():
+            key, sample, first = id_key(row["problem_id"]), row["sample"], recordings.num_completions
+            tokens = None if row["tokens_estimated"] else row["completion_tokens"]
+            counted = recordings.add(Recording(row["completion"], Finish(row["finish"]), tokens, row["opening"]))
+            total += int(content_hash(key, sample, row["opening"], counted.decode()), 16)
+            location = f"{config.run}, sample {sample} of {row['problem_id']}"
+            samples.setdefault(key, []).append((sample, RecordedRow(location, first, 1)))
+    if not samples:
+        raise UserError(f"run {config.run} holds no rollouts of a teacher {config.teacher}; name one of its teachers")
+    recordings.rows = {key: [row for _, row in sorted(rows, key=itemgetter(0))] for key, rows in samples.items()}
+    recordings.num_rows = recordings.num_completions
+    recordings.identity = f"{total % (1 << 80):020x}"
+    recordings._file.flush()
     return recordings
 
 

@@ -32,7 +32,7 @@ from reasonray.engines.vllm_arguments import (
     request_parameters,
     typed_parameters,
 )
-from reasonray.prompts import messages, opening, prompt_ids
+from reasonray.prompts import opening, prompt_ids
 from reasonray.records import Finish
 
 __all__ = ["VLLM", "check_arguments", "check_sampling", "start"]
@@ -222,7 +222,7 @@ class VLLM:
         if key not in self._prompts:
             if len(self._prompts) >= 1024:
                 self._prompts.clear()
-            turns = messages(request.prompt, request.problem.question)
+            turns = request.turns
             chat = self._tokenizer, turns, request.prompt.template_args, request.today
             self._prompts[key] = prompt_ids(*chat), opening(*chat)
         return self._prompts[key]

@@ -129,6 +129,26 @@ def probability_below(rate: float, judged: int, correct: int) -> float:
     return sum(comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(correct + 1, trials + 1))
 
 
+def probability_within(low: float, high: float, judged: int, correct: int) -> float:
+    """Return the posterior probability that the pass rate lies between two rates, under a uniform prior."""
+    return probability_below(high, judged, correct) - probability_below(low, judged, correct)
+
+
+def frontier(band: tuple[float, float], judged: Sequence[int], correct: Sequence[int]) -> list[int]:
+    """Return the indices of the problems whose pass rate probably lies within a band, the most probable ones first.
+
+    A problem takes part if its posterior gives the band at least 1/2, so one that was never tried takes part in a band
+    that is at least half as wide as all pass rates.
+
+    Args:
+        band: lowest and highest pass rate.
+        judged: judged samples of each problem.
+        correct: correct samples of each problem.
+    """
+    within = [probability_within(*band, *counts) for counts in zip(judged, correct, strict=True)]
+    return sorted((index for index, share in enumerate(within) if share >= 0.5), key=lambda index: -within[index])
+
+
 def _max_in_flight(policy: Policy, judged: int, correct: int) -> int:
     """Return how many samples of a problem may be in flight together: few enough that few are aborted in the end.
 

@@ -49,6 +49,10 @@ class ReplicaPool:
         self._stop_all([replica for replica in self._free if not self._can_serve_any(replica, specs)])
         return self._stage
 
+    def keep(self, specs: Collection[EngineSpec]) -> None:
+        """Stop the replicas that can serve none of the specs, between stages: what they hold, others may wait for."""
+        self._stop_all([replica for replica in self._specs if not self._can_serve_any(replica, specs)])
+
     def check(self, spec: EngineSpec) -> None:
         """Check a spec's engine arguments, once, before an accelerator is taken.
 

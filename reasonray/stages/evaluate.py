@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reasonray import engines
 from reasonray.analysis.answer_groups import group_equal_answers
@@ -21,11 +22,12 @@ from reasonray.records import BASE, STUDENT, Problem, Score, Split
 from reasonray.sampling.cluster import in_tasks
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
-from reasonray.sampling.work import SamplingJob
+from reasonray.sampling.work import ResolvedJob, SamplingJob
 from reasonray.store.evaluations import evaluated_models, missing_samples
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
-from reasonray.store.siblings import student_of
+from reasonray.store.schema import ROLLOUT_SCHEMA
+from reasonray.store.siblings import is_of_run, student_of
 
 
 def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | None = None) -> dict[str, Score]:
@@ -72,16 +74,60 @@ def _scores(run: Run, rollouts: Mapping[str, pa.Table]) -> dict[str, Score]:
     return scores
 
 
+def adopt(run: Run, earlier: Sequence[Run]) -> None:
+    """Take over what earlier runs measured of the same models, asked in the same way on the same problems.
+
+    A model is the same if the fingerprint of its rollouts is: then its weights, prompt and sampling parameters are. So
+    the base, and a student that teaches, are measured once in a series of rounds.
+
+    Args:
+        run: an open run whose problems are loaded.
+        earlier: runs that may have measured its models.
+    """
+    test = pa.array([problem.id for problem in run.problems(Split.TEST)], pa.large_string())
+    for job in _jobs(run):
+        if job.ledger.segments():
+            continue
+        for other in reversed(earlier):
+            if (identity := other.model_identity(job.spec.known_as, job.spec.revision)) is None:
+                continue
+            rollouts = _measured(other, ResolvedJob.of(run, job, identity).fingerprint)
+            rollouts = rollouts.filter(pc.is_in(rollouts["problem_id"], value_set=test))
+            if not rollouts.num_rows:
+                continue
+            names = pa.repeat(job.name, rollouts.num_rows).cast(rollouts.schema.field("teacher").type)
+            run.record_model_identity(job.spec.known_as, job.spec.revision, identity)
+            column = rollouts.schema.get_field_index("teacher")
+            job.ledger.append_table(rollouts.set_column(column, rollouts.schema.field(column), names))
+            log_line("evaluate", f"{rollouts.num_rows:>7,} samples of {job.name}, as run {other.name} measured it")
+            break
+
+
+def _measured(run: Run, fingerprint: str) -> pa.Table:
+    """Return the rollouts of a fingerprint among those of a run's models under evaluation."""
+    for name in evaluated_models(run):
+        ledger = run.evaluation(name)
+        if any(stored == fingerprint for _, stored in ledger.counts()):
+            rollouts = ledger.read()
+            return rollouts.filter(pc.equal(rollouts["fingerprint"], fingerprint))
+    return ROLLOUT_SCHEMA.empty_table()
+
+
 def arms_before_training(run: Run) -> list[str]:
     """Return the arms that can be measured before training, while the teachers are still up."""
     return [BASE, *(arm.name for arm in _further(run))]
 
 
 def _further(run: Run) -> list[Teacher | Arm]:
-    """Return the models besides base, checkpoints and student; of the run's own student those once it is trained."""
+    """Return the models besides base, checkpoints and student.
+
+    Neither teachers that see the gold answers, nor earlier rounds, which hold train problems only; arms of the run's
+    own student once it is trained.
+    """
     own = student_of(run.place)
     is_trained = (own / "manifest.json").exists()
-    further: list[Teacher | Arm] = [*run.config.teachers, *run.config.evaluation.arms]
+    teachers = [teacher for teacher in run.config.teachers if not (teacher.sees_gold or is_of_run(teacher))]
+    further: list[Teacher | Arm] = [*teachers, *run.config.evaluation.arms]
     return [arm for arm in further if is_trained or arm.model != str(own)]
 
 

@@ -15,7 +15,7 @@ from reasonray.checkers.pool import refuse_faulty
 from reasonray.config import RecordedEngine, Teacher, UserError
 from reasonray.records import Split
 from reasonray.sampling.compaction import compacting
-from reasonray.sampling.policy import assign_problems, max_samples, needs_none
+from reasonray.sampling.policy import assign_problems, frontier, max_samples, needs_none
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import SamplingResult, Spent, run_jobs
 from reasonray.sampling.state import Terms
@@ -147,21 +147,57 @@ def _job(run: Run, teacher: Teacher, indices: Indices, terms: Terms | None) -> S
 def _cascade(run: Run, before: Sequence[SamplingJob], terms: Mapping[str, Terms | None]) -> Iterator[list[SamplingJob]]:
     """Yield the jobs of teachers that get what others leave: each when those before it are done."""
     jobs = list(before)
-    policy = run.config.policy
     for teacher in run.config.teachers:
-        if not isinstance(teacher.share, str):
-            continue
-        finished, correct, judged = _counts(run, jobs)
-        own = terms[teacher.name]
-        if teacher.share == "unsolved":
-            indices = np.flatnonzero(correct == 0)
-        else:
-            counts = zip(finished.tolist(), correct.tolist(), judged.tolist(), strict=True)
-            indices = np.flatnonzero([not needs_none(policy, *of_problem) for of_problem in counts])
-            left = max_samples(policy) - finished
-            own = Terms(left if own is None else np.minimum(left, own.limits), correct, judged)
-        jobs.append(_job(run, teacher, indices, own))
-        yield [jobs[-1]]
+        if isinstance(teacher.share, str):
+            indices, own = _left_for(run, teacher, _counts(run, jobs), terms[teacher.name])
+            jobs.append(_job(run, teacher, indices, own))
+            yield [jobs[-1]]
+
+
+def _left_for(
+    run: Run, teacher: Teacher, counts: tuple[Indices, Indices, Indices], own: Terms | None
+) -> tuple[Indices, Terms | None]:
+    """Return the train problems that earlier teachers leave to one, and its terms of all train problems.
+
+    Args:
+        run: the run.
+        teacher: its share is a word.
+        counts: finished, correct and judged samples of each problem by the teachers before.
+        own: how many samples the teacher can give; None for any number.
+
+    Raises:
+        UserError: no problem's pass rate lies within the teacher's frontier.
+    """
+    finished, correct, judged = counts
+    policy, none = run.config.policy, np.zeros_like(finished)
+    limits = np.full_like(finished, max_samples(policy)) if own is None else own.limits
+    if teacher.share == "unsolved":
+        indices = np.flatnonzero(correct == 0)
+    elif teacher.share == "unfinished":
+        indices = np.flatnonzero([not needs_none(policy, *tried) for tried in np.stack(counts, 1).tolist()])
+        own = Terms(np.minimum(max_samples(policy) - finished, limits), correct, judged)
+    elif teacher.share == "unmet":
+        indices = np.flatnonzero([not needs_none(policy, 0, solved, 0) for solved in correct.tolist()])
+        own = Terms(limits, correct, none)
+    else:
+        indices = np.array(frontier(teacher.frontier, judged.tolist(), correct.tolist()), np.int64)
+        if not indices.size:
+            raise UserError(_nothing_within(teacher, judged, correct))
+    if teacher.sees_gold:
+        train = run.problems(Split.TRAIN)
+        indices = np.array([index for index in indices.tolist() if train[index].answer is not None], np.int64)
+    return indices, own
+
+
+def _nothing_within(teacher: Teacher, judged: Indices, correct: Indices) -> str:
+    """Return the message for a frontier that holds no problem, with what lies on either side of it."""
+    low, high = teacher.frontier
+    rates = (correct + 1) / (judged + 2)
+    return (
+        f"no train problem's pass rate probably lies between {low:g} and {high:g}, as teacher {teacher.name} wants: of "
+        f"{len(rates):,} problems {np.count_nonzero(rates < low):,} lie below and {np.count_nonzero(rates > high):,} "
+        "above by their mean; widen the band, or measure pass rates with more samples"
+    )
 
 
 def _counts(run: Run, jobs: Sequence[SamplingJob]) -> tuple[Indices, Indices, Indices]:

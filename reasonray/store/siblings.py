@@ -1,4 +1,4 @@
-"""References from one run to another under the same root: the model `run:NAME` is the student of the run NAME.
+"""References from one run to another under the same root: to its student (`run:NAME`) and to its rollouts.
 
 A configuration keeps the reference, so that a root can be moved with all its runs. An open run holds the place instead.
 """
@@ -25,7 +25,7 @@ def student_of(run: Place) -> Place:
 
 
 def located(config: Config, run: Place) -> Config:
-    """Return the configuration with the place of a student in place of each reference to it.
+    """Return the configuration with the place of a student, or of a run, in place of each reference to it.
 
     Args:
         config: of the run.
@@ -44,7 +44,15 @@ def located(config: Config, run: Place) -> Config:
     )
 
 
+def is_of_run(model: PromptedModel) -> bool:
+    """Return whether a model's completions are the rollouts of another run."""
+    return isinstance(model.engine, RecordedEngine) and bool(model.engine.run)
+
+
 def _located(model: Model, run: Place) -> Model:
+    if isinstance(model.engine, RecordedEngine) and model.engine.run:
+        engine = model.engine.model_copy(update={"run": str(run.parent / model.engine.run)})
+        return model.model_copy(update={"engine": engine})
     name = referenced_run(model)
     return model.model_copy(update={"model": str(student_of(run.parent / name))}) if name else model
 

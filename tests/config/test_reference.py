@@ -60,7 +60,8 @@ def test_every_field_is_in_the_reference() -> None:
         "- **`zero_stage`** unset · `1` or `3` · *free*",
         "- **`workers`** = `1` · integer ≥ 1 or [least, most] · *free*",
         "- **`max_tokens`** = `1024` · integer ≥ 1 · *fixed; may be raised in `teachers`*",
-        '- **`share`** = `1.0` · number > 0 and ≤ 1 or `"unsolved"` or `"unfinished"` · *extends*',
+        '- **`share`** = `1.0` · number > 0 and ≤ 1 or `"unsolved"` or `"unfinished"` or `"unmet"` or `"frontier"` '
+        "· *extends*",
         '- **`root`** = `"runs"` · string · *free*',
         "- **`path`** required · string · *extends*",
         "Keys of `[checking.judge]` that are *extends*: `model`, `revision`, `engine`, `prompt`, `sampling`; *free*: "

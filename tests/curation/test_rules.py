@@ -36,8 +36,9 @@ def first_rules(table: pa.Table, curation: Curation) -> list[str]:
 @pytest.mark.parametrize("name", ROLLOUT_RULES)
 def test_a_rule_drops_its_examples_and_keeps_the_others(name: str) -> None:
     rule = ROLLOUT_RULES[name]
-    assert rule.drops(a_table(*rule.dropped), Curation()).to_pylist() == [True] * len(rule.dropped)
-    assert rule.drops(a_table(*rule.kept), Curation()).to_pylist() == [False] * len(rule.kept)
+    curation = Curation(**rule.settings or {})
+    assert rule.drops(a_table(*rule.dropped), curation).to_pylist() == [True] * len(rule.dropped)
+    assert rule.drops(a_table(*rule.kept), curation).to_pylist() == [False] * len(rule.kept)
 
 
 @pytest.mark.parametrize("name", COMPARING_RULES)
@@ -71,6 +72,7 @@ def test_the_default_rules_exist_and_the_doubtful_ones_must_be_named() -> None:
         "false_arithmetic",  # a false equation may be meant otherwise
         "code_blocks",
         "leaked_answer",
+        "other_teacher",
         "pass_rate",
         "same_reasoning",
         "near_duplicate",

@@ -23,7 +23,7 @@ from reasonray.engines.protocol import Completion, SampleRequest, Supply
 from reasonray.engines.recorded import Recorded
 from reasonray.engines.recordings import id_key, question_key, read_recordings
 from reasonray.records import Finish, Problem
-from tests.factories import a_minimal_config, a_problem
+from tests.factories import a_minimal_config, a_problem, a_rollout, a_run_with
 
 QUESTION = "What is 6 * 7?"
 PROMPT = Prompt()
@@ -319,3 +319,42 @@ def test_a_recordings_texts_come_back_whatever_they_hold(tmp_path: Path) -> None
     assert [found.recording(number) for number in numbers] == [
         Recording(text.replace("\ud83d", "\ufffd"), Finish.STOP, None) for text in texts
     ]
+
+
+def of_run(path: Path, teacher: str = "teacher") -> RecordedEngine:
+    return RecordedEngine.model_validate({"kind": "recorded", "run": str(path), "teacher": teacher})
+
+
+def test_another_runs_rollouts_are_recorded_as_they_were_and_in_the_order_of_their_samples(tmp_path: Path) -> None:
+    problem, other = a_problem(QUESTION), a_problem("What is 1 + 1?", "2")
+    written = [
+        a_rollout("6 * 7 = 42. </think> 42", sample=2, problem=problem, opening="<think>\n", completion_tokens=9),
+        a_rollout("first", sample=0, problem=problem),
+        a_rollout("", sample=1, problem=problem, finish=Finish.ERROR),
+        a_rollout("another's", sample=0, problem=problem, teacher="peer", id="x" * 20),
+        a_rollout("cut", sample=5, problem=other, finish=Finish.LENGTH, tokens_estimated=True),
+    ]
+    run = a_run_with(a_minimal_config(tmp_path), written[:3], written[3:])
+    config = of_run(tmp_path / "a-run")
+    assert counted(config, [other, problem], [a_problem("held out?")]).samples.tolist() == [1, 2]
+    one, two, none = answers(config, problem, 3)
+    assert (one.text, two.opening, two.text, two.completion_tokens) == ("first", "<think>\n", written[0].completion, 9)
+    assert none.finish is Finish.ERROR
+    (cut,) = answers(config, other, 1)
+    assert (cut.finish, cut.tokens_estimated) == (Finish.LENGTH, True)
+    before = read_recordings(config).identity
+    assert before == read_recordings(of_run(run.place.path)).identity
+    assert read_recordings(of_run(tmp_path / "a-run", "peer")).identity != before
+    with pytest.raises(UserError, match="holds no rollouts of a teacher nobody; name one of its teachers"):
+        read_recordings(of_run(tmp_path / "a-run", "nobody"))
+
+
+@given(st.permutations(range(5)))
+@settings(max_examples=10)
+def test_another_runs_recordings_do_not_depend_on_the_order_of_its_commits(order: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rollouts = [a_rollout(f"text {sample}", sample=sample) for sample in range(5)]
+        a_run_with(a_minimal_config(Path(folder)), *[[rollouts[index]] for index in order])
+        config = of_run(Path(folder) / "a-run")
+        assert read_recordings(config).identity == "516a746c60b6ee3081f3", "fingerprints hold it"
+        assert [answer.text for answer in answers(config, rollouts[0].problem, 5)] == [r.completion for r in rollouts]

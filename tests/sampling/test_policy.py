@@ -13,10 +13,12 @@ from reasonray.records import Outcome
 from reasonray.sampling.policy import (
     ProblemState,
     correct_wanted,
+    frontier,
     is_satisfied,
     max_samples,
     next_samples,
     probability_below,
+    probability_within,
 )
 
 GIVE_UP = st.one_of(st.none(), st.integers(4, 8))
@@ -185,3 +187,21 @@ def test_a_problem_with_fewer_samples_than_the_policy_wants_ends_when_they_are_u
             state.record(sample, Outcome.CORRECT if verdicts[sample] else Outcome.WRONG)
     assert len(state.finished) <= min(limit, max_samples(policy))
     assert next_samples(policy, state) == []
+
+
+@given(st.lists(st.integers(0, 12).flatmap(lambda judged: st.tuples(st.just(judged), st.integers(0, judged)))))
+def test_the_frontier_holds_what_probably_lies_within_and_begins_with_the_most_probable(
+    counts: list[tuple[int, int]],
+) -> None:
+    judged, correct = [count[0] for count in counts], [count[1] for count in counts]
+    chosen = frontier((0.1, 0.9), judged, correct)
+    within = [probability_within(0.1, 0.9, *count) for count in counts]
+    assert sorted(chosen) == [index for index, share in enumerate(within) if share >= 0.5]
+    assert [within[index] for index in chosen] == sorted((within[index] for index in chosen), reverse=True)
+
+
+def test_the_frontier_weighs_a_pass_rate_by_its_evidence() -> None:
+    chosen = frontier((0.1, 0.9), [0, 4, 8, 4, 8, 8], [0, 0, 0, 4, 8, 4])
+    assert chosen[0] == 5
+    assert set(chosen) == {0, 1, 3, 5}, "0 of 4 is little evidence, 0 of 8 is enough"
+    assert probability_within(0.0, 1.0, 5, 2) == pytest.approx(1.0)

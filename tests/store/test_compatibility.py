@@ -111,7 +111,13 @@ def full_configurations() -> Iterator[dict[str, Any]]:
     served = model | {"engine": endpoint}
     scripted = model | {"engine": {"kind": "scripted", "journal": "j"}}
     recorded = model | {"name": "recorded", "engine": {"kind": "recorded", "files": "t.jsonl", "revision": "r"}}
-    curation = {"rules": ["incorrect", "contaminated"], "benchmarks": ["b"], "prefer": "score", "score": "m:f"}
+    curation = {
+        "rules": ["incorrect", "contaminated", "other_teacher"],
+        "teachers": ["vllm"],
+        "benchmarks": ["b"],
+        "prefer": "score",
+        "score": "m:f",
+    }
     for policy in (
         {"kind": "fixed"},
         {"kind": "until_correct", "give_up": 8},
@@ -135,6 +141,7 @@ def full_configurations() -> Iterator[dict[str, Any]]:
             "training": {"workers": [1, 2], "zero_stage": 1, "keep": 1, "trackers": ["wandb"], "step": {"packs": 4}}
             | {"lora_rank": 8, "lora_targets": ["q_proj"]},
             "evaluation": {"arms": [served | {"name": "peer"}], "cluster": "template"},
+            "rounds": {"rationalise": "{question} {gold_answer}"},
         }
 
 

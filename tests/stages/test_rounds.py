@@ -1,0 +1,58 @@
+"""Rounds on Ray with the scripted engine, killed in each of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reasonray.config import UserError
+from reasonray.records import Split
+from reasonray.stages.sample import _left_for
+from reasonray.store.run import begin_or_resume
+from tests.factories import a_minimal_config, a_problem
+
+
+def teacher(share: str, **changes: Any) -> dict[str, Any]:
+    return {"name": "next", "model": "n", "engine": {"kind": "scripted"}, "share": share} | changes
+
+
+def left(root: Path, share: str, counts: Sequence[tuple[int, int, int]], **changes: Any) -> tuple[list[int], Any]:
+    """Return the problems that a teacher gets, and its terms, where others have (finished, correct, judged) samples."""
+    first = {"model": "m", "engine": {"kind": "scripted"}}
+    policy = {"kind": "until_correct", "target": 2, "max": 8, "give_up": 4}
+    rules = ["incorrect", "leaked_answer"]
+    config = a_minimal_config(
+        root, teachers=[first, teacher(share, **changes)], policy=policy, curation={"rules": rules}
+    )
+    run = begin_or_resume(config)
+    problems = [a_problem(f"{number}?", None if number == 3 else "1") for number in range(len(counts))]
+    run.store_problems([*problems, a_problem("held out?", split=Split.TEST)])
+    finished, correct, judged = np.array(counts).T
+    indices, terms = _left_for(run, config.teachers[1], (finished, correct, judged), None)
+    return indices.tolist(), terms
+
+
+COUNTS = [(8, 0, 8), (8, 1, 8), (2, 2, 2), (0, 0, 0)]
+
+
+def test_unmet_counts_what_others_solved_and_not_how_often_they_tried(tmp_path: Path) -> None:
+    indices, terms = left(tmp_path, "unmet", COUNTS)
+    assert indices == [0, 1, 3]
+    assert terms.correct.tolist() == [0, 1, 2, 0]
+    assert terms.judged.tolist() == [0, 0, 0, 0]
+    assert terms.limits.tolist() == [8, 8, 8, 8]
+    assert left(tmp_path / "other", "unfinished", COUNTS)[0] == [3], "here their tries count"
+
+
+def test_a_hint_is_shown_only_where_nothing_is_solved_and_there_is_an_answer(tmp_path: Path) -> None:
+    hinted = {"prompt": {"template": "{question} {gold_answer}"}}
+    assert left(tmp_path, "unsolved", COUNTS, **hinted)[0] == [0]
+    assert left(tmp_path / "other", "unsolved", COUNTS)[0] == [0, 3]
+
+
+def test_a_frontier_without_a_problem_is_one_line(tmp_path: Path) -> None:
+    assert left(tmp_path, "frontier", COUNTS, frontier=[0.1, 0.9])[0] == [3, 1, 2]
+    with pytest.raises(UserError, match=r"pass rate probably lies between 0\.4 and 0\.5, .* of 4 problems 2 lie below"):
+        left(tmp_path / "other", "frontier", COUNTS, frontier=[0.4, 0.5])
