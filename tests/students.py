@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from reasonray.config import Training
-from reasonray.training import examples, loop
+from reasonray.training import examples, loop, saving
 from reasonray.training.attention import Context
 from reasonray.training.examples import Example, collate
 from reasonray.training.plan import learning_rate
@@ -94,6 +94,13 @@ def train(job: loop.TrainingJob, resume_from: Path | None = None) -> tuple[list[
     return figures, saved
 
 
+def save(session: loop.Session, job: loop.TrainingJob, step: int) -> Path:
+    """Write a checkpoint of a session and return its directory."""
+    saved: list[Path] = []
+    loop.saver_of(session, job, lambda _, path: saved.append(path)).save(step)
+    return saved[0]
+
+
 def curve(figures: list[dict[str, float]]) -> list[tuple[float, ...]]:
     """Return the figures that do not depend on the machine's speed."""
     return [tuple(row[name] for name in ("step", "loss", "learning_rate", "gradient_norm")) for row in figures]
@@ -142,7 +149,7 @@ def train_with_slow_files(rank: int, world: int, job: loop.TrainingJob, result: 
     Rank 0 writes the figures.
     """
     figures: list[dict[str, float]] = []
-    export, slow = loop.export, {"export", "upload"} if rank == 0 else set()
+    export, slow = saving.export, {"export", "upload"} if rank == 0 else set()
 
     def take_time(work: str) -> None:
         if work in slow:
@@ -153,11 +160,11 @@ def train_with_slow_files(rank: int, world: int, job: loop.TrainingJob, result: 
         take_time("export")
         export(*arguments)
 
-    loop.export = slow_export
+    saving.export = slow_export
     _set_pg_timeout(timedelta(seconds=3))
     loop.run(job, rank, world, None, figures.append, lambda step, path: take_time("upload"))
     _set_pg_timeout(timedelta(minutes=10))
-    loop.export = export
+    saving.export = export
     if rank == 0:
         result.write_text(json.dumps(figures))
 

@@ -313,15 +313,14 @@ def _train_here(worker_input: _WorkerInput) -> None:
             )
         )
         job = _training_job(run, shared, scratch)
-        state = local_copy(resume_from, shared) if resume_from else None
         ray.train.collective.barrier()  # copying may take longer than workers wait in a collective
         summary = run_loop(
             job,
             rank,
             world,
-            state,
+            resume_from,
             on_step,
-            lambda step, path: store.save(step, path, list(steps)),
+            lambda step, path: store.save(step, path, [figures for figures in steps if figures["step"] <= step]),
             store.is_due,
         )
     if rank == 0:

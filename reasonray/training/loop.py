@@ -7,7 +7,6 @@ number of workers affects the result, and no worker has to ask another for a cou
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,13 +15,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from reasonray import models
 from reasonray.config import Training
 from reasonray.errors import UserError
+from reasonray.store.storage import Place
 from reasonray.training import checkpoint, plan
 from reasonray.training.architecture import (
     check_positions,
@@ -33,21 +31,18 @@ from reasonray.training.architecture import (
 )
 from reasonray.training.device import product_rate, trim_heap
 from reasonray.training.examples import Batch, Examples, collate, read
-from reasonray.training.export import NotExported, export, probe_logits, rehearse
+from reasonray.training.export import rehearse
 from reasonray.training.losses import TokenSums
 from reasonray.training.mesh import Mesh
 from reasonray.training.model import Student, Weights, load, set_gradient_sync
 from reasonray.training.optimiser import Optimiser
 from reasonray.training.optimiser import make as make_optimiser
 from reasonray.training.packing import EARLIER_COST, Cost, Pack
+from reasonray.training.saving import Saver
 from reasonray.training.self_check import self_check
 from reasonray.training.sizes import Sizes
 from reasonray.training.step_figures import step_figures
 from reasonray.training.trained_student import TrainingSummary
-
-
-class NotSaved(UserError):
-    """A checkpoint could not be written; those before it are untouched."""
 
 
 class NonFinite(UserError):
@@ -103,7 +98,7 @@ def run(
     job: TrainingJob,
     rank: int,
     world: int,
-    resume_from: Path | None,
+    resume_from: Place | Path | None,
     on_step: Callable[[dict[str, float]], None],
     on_checkpoint: Callable[[int, Path], None],
     save_now: Callable[[], bool] = lambda: False,
@@ -114,11 +109,12 @@ def run(
         job: the model, the examples and the settings.
         rank: of this worker.
         world: number of workers.
-        resume_from: directory of a checkpoint to continue from.
+        resume_from: directory of a checkpoint to continue from, in any storage.
         on_step: gets every step's figures: step, loss, learning_rate, gradient_norm, and those of `step_figures`. With
             validation examples the first step has validation_loss_before, and each step with a checkpoint has
             validation_loss.
         on_checkpoint: gets the number of steps done and the directory of what was saved: `state/` and `progress.json`.
+            Where states are written while training goes on, it is called some steps later.
             At the checkpoints of the plan rank 0 adds `model/` and, with LoRA, `adapter/`. States saved in between have
             neither and are in `states/`.
         save_now: called after each step by every worker. If it returns True for any of them, the state is saved.
@@ -137,7 +133,7 @@ def _run(
     job: TrainingJob,
     rank: int,
     world: int,
-    resume_from: Path | None,
+    resume_from: Place | Path | None,
     on_step: Callable[[dict[str, float]], None],
     on_checkpoint: Callable[[int, Path], None],
     save_now: Callable[[], bool],
@@ -149,19 +145,19 @@ def _run(
         start = checkpoint.load(resume_from, session.weights, session.optimiser, session.identity)
     steps = len(session.plan.steps)
     checkpoint_steps = {-(-steps * (part + 1) // job.training.checkpoints) for part in range(job.training.checkpoints)}
-    for index in range(start, steps):
-        before = {"validation_loss_before": validate(session, validation)} if validation and not index else {}
-        figures = take_step(session, index) | before
-        is_checkpoint = index + 1 in checkpoint_steps
-        if is_checkpoint and validation:
-            figures["validation_loss"] = validate(session, validation)
-        on_step(figures)
-        if session.mesh.any(save_now(), session.device) or is_checkpoint:
-            saved, fault = _save(session, job, index + 1, with_model=is_checkpoint)
-            on_checkpoint(index + 1, saved)
-            session.mesh.wait_for_files()  # an upload may take longer than the next step's collectives wait
-            if fault:
-                raise NotExported(f"{fault}; the state and the model are kept in {saved.parent.name}/{saved.name}")
+    with saver_of(session, job, on_checkpoint) as saver:
+        for index in range(start, steps):
+            before = {"validation_loss_before": validate(session, validation)} if validation and not index else {}
+            figures = take_step(session, index) | before
+            is_checkpoint = index + 1 in checkpoint_steps
+            if is_checkpoint and validation:
+                figures["validation_loss"] = validate(session, validation)
+            on_step(figures)
+            is_due, is_writing = session.mesh.any(save_now(), saver.is_writing, device=session.device)
+            if not is_writing:
+                saver.finish()
+            if is_due or is_checkpoint:
+                saver.save(index + 1, with_model=is_checkpoint)
     kept = plan.rows_that_fit(session.examples.lengths, job.training.max_tokens)
     return TrainingSummary(
         steps=steps,
@@ -219,6 +215,21 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         sizes=Sizes.of(config),
         product_rate=rate,
         identity=identity,
+    )
+
+
+def saver_of(session: Session, job: TrainingJob, on_checkpoint: Callable[[int, Path], None]) -> Saver:
+    """Return what writes the checkpoints of a session."""
+    return Saver(
+        session.training,
+        session.weights,
+        session.optimiser,
+        session.mesh,
+        session.device,
+        identity=session.identity,
+        source=job.model_directory,
+        directory=job.checkpoint_directory,
+        on_checkpoint=on_checkpoint,
     )
 
 
@@ -338,51 +349,3 @@ def validate(session: Session, validation: Validation) -> float:
     if session.mesh.world > 1:
         dist.all_reduce(loss)
     return float(loss) / validation.plan.steps[0].weight
-
-
-def _save(session: Session, job: TrainingJob, step: int, *, with_model: bool = True) -> tuple[Path, str]:
-    """Write a checkpoint; return its directory, and "" or why its model cannot be exported.
-
-    A checkpoint without a sound model is a state. If one worker cannot write its part, all of them delete theirs and
-    stop.
-
-    Raises:
-        NotSaved: the disk is full, or the file system fails otherwise.
-    """
-    directory = Path(job.checkpoint_directory, *([] if with_model else ["states"])) / f"step-{step:06d}"
-    fault, unexported = "", ""
-    try:
-        session.mesh.together(lambda: directory.mkdir(parents=True, exist_ok=True))
-        checkpoint.save(directory, session.weights, session.optimiser, step, session.identity)
-        if with_model:
-            logits = probe_logits(session.student, session.device)
-            session.weights.refresh()
-            source, training = job.model_directory, session.training
-            export(session.weights, source, directory, training, logits, session.mesh, session.device)
-    except NotExported as error:
-        unexported = str(error)
-    except (OSError, CheckpointException, SafetensorError) as error:
-        fault = " ".join(str(error).split())[-160:]
-    if session.mesh.wait_for_files(bool(fault)):
-        shutil.rmtree(directory, ignore_errors=True)
-        raise NotSaved(
-            f"the checkpoint of step {step} cannot be written to {directory.parent} "
-            f"({fault or 'another worker failed'}); the one before it stays: make room, and run the same command again"
-        )
-    if session.mesh.wait_for_files(bool(unexported)):
-        return _as_state(session, directory), unexported or "the first worker cannot export the student"
-    return directory, ""
-
-
-def _as_state(session: Session, checkpoint: Path) -> Path:
-    """Move a checkpoint to the states and return its new directory. Every worker has to call it."""
-    state = checkpoint.parent / "states" / checkpoint.name
-
-    def move() -> None:
-        if checkpoint.exists():  # workers may share the directory
-            shutil.rmtree(state, ignore_errors=True)
-            state.parent.mkdir(exist_ok=True)
-            checkpoint.rename(state)
-
-    session.mesh.in_turn(move)
-    return state

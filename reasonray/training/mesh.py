@@ -29,7 +29,9 @@ class Mesh:
     context: Context | None = None
     """The processes that share each pack with this one; None if it is alone."""
     files: Any = None
-    """Process group in which processes wait while one of them reads or writes files; None for a single process."""
+    """Process group in which processes wait while one of them reads or writes files; None without process groups."""
+    states: Any = None
+    """Process group of the threads that write states while training goes on; None without process groups."""
 
     @classmethod
     def open(cls, training: Training, rank: int, world: int) -> Self:
@@ -43,14 +45,14 @@ class Mesh:
             raise UserError(
                 f"{world} processes cannot be divided by training.shard = {shard} and context = {training.context}"
             )
-        if world == 1:
+        if not dist.is_initialized():
             return cls(rank, world)
-        files = dist.new_group(backend="gloo", timeout=training.FILE_PATIENCE)
+        files, states = (dist.new_group(backend="gloo", timeout=training.FILE_PATIENCE) for _ in range(2))
         context = None
         if training.context > 1:
             group, _ = dist.new_subgroups(training.context)
             context = Context(rank % training.context, training.context, group)
-        return cls(rank, world, shard, context, files)
+        return cls(rank, world, shard, context, files, states)
 
     @property
     def pack_group(self) -> int:
@@ -69,9 +71,9 @@ class Mesh:
         copies = self.world // self.shard
         return dist.init_device_mesh(device.type, (copies, self.shard), mesh_dim_names=("replicate", "shard"))
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Return whether the flag is set on any process. Every process has to call it."""
-        return self._any(flag, device, None)
+    def any(self, *flags: bool, device: torch.device) -> tuple[bool, ...]:
+        """Return for each flag whether it is set on any process. Every process has to call it."""
+        return self._any(flags, device, None)
 
     def wait_for_files(self, fault: bool = False) -> bool:
         """Wait until all processes are done with their files; return whether any of them failed.
@@ -79,7 +81,7 @@ class Mesh:
         Collectives on GPUs would occupy them and give up after some minutes; this group has the patience for a whole
         model. Every process has to call it.
         """
-        return self._any(fault, torch.device("cpu"), self.files)
+        return self._any((fault,), torch.device("cpu"), self.files)[0]
 
     def by_first(self, work: Callable[[], T]) -> T | None:
         """Let the first process do work on files while the others wait; return its result there, None elsewhere.
@@ -120,12 +122,12 @@ class Mesh:
         for is_turn in (self.rank == 0, self.rank > 0):
             self.together(work if is_turn else lambda: None)
 
-    def _any(self, flag: bool, device: torch.device, group: Any) -> bool:
+    def _any(self, flags: tuple[bool, ...], device: torch.device, group: Any) -> tuple[bool, ...]:
         if self.world == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=device)
-        dist.all_reduce(flags, dist.ReduceOp.MAX, group=group)
-        return bool(flags)
+            return flags
+        set_anywhere = torch.tensor(flags, dtype=torch.float32, device=device)
+        dist.all_reduce(set_anywhere, dist.ReduceOp.MAX, group=group)
+        return tuple(bool(flag) for flag in set_anywhere.tolist())
 
 
 ALONE = Mesh()

@@ -51,7 +51,7 @@ def test_a_run_can_be_extended(changes: dict[str, Any]) -> None:
         {"teachers": [TEACHER | {"replicas": [1, 8], "gpus": 4, "pipeline": 2}]},
         {"budget": {"tokens": 5}, "failures": {"hang_seconds": 5}},
         {"training": {"workers": [2, 4], "trackers": ["wandb", "mlflow"], "save_minutes": 5}},
-        {"training": {"activation_checkpointing": True, "cpu_offload": True, "zero_stage": 3}},
+        {"training": {"activation_checkpointing": True, "cpu_offload": True, "zero_stage": 3, "async_save": True}},
     ],
 )
 def test_settings_of_placement_and_budget_are_free_to_change(changes: dict[str, Any]) -> None:
@@ -200,7 +200,7 @@ def test_a_model_whose_name_has_a_dot_is_treated_like_any_other() -> None:
 
 def test_the_training_settings_that_make_a_step_are_those_that_are_not_free() -> None:
     placement = {"workers", "gpus", "cpus", "shard", "context", "activation_checkpointing", "cpu_offload", "zero_stage"}
-    placement |= {"save_minutes", "max_failures", "trackers"}
+    placement |= {"save_minutes", "max_failures", "trackers", "async_save"}
     assert free_fields(Training) == placement
     assert Training.model_fields.keys() - Training().step_settings.keys() == placement | {
         "checkpoints",

@@ -23,7 +23,7 @@ from reasonray.training.examples import collate
 from reasonray.training.export import NotExported, _verify, export, probe_logits
 from reasonray.training.mesh import ALONE
 from reasonray.training.model import Weights, load
-from tests.students import VOCAB, byte_tokenizer, curve, make_job, random_examples, train, write_model
+from tests.students import VOCAB, byte_tokenizer, curve, make_job, random_examples, save, train, write_model
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def test_the_export_computes_what_was_trained(tmp_path: Path, tied: bool) -> Non
     job = make_job(tmp_path, epochs=1)
     session = loop.open_session(job, 0, 1)
     loop.take_step(session, 0)
-    exported = loop._save(session, job, 1)[0] / "model"
+    exported = save(session, job, 1) / "model"
     model = AutoModelForCausalLM.from_pretrained(exported)
     rows = random_examples()
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
 
 def test_an_export_that_reads_back_differently_is_an_error(tmp_path: Path) -> None:
     session = loop.open_session(make_job(tmp_path), 0, 1)
-    exported = loop._save(session, make_job(tmp_path), 1)[0] / "model"
+    exported = save(session, make_job(tmp_path), 1) / "model"
     file = exported / "model.safetensors"
     stored = load_file(file)
     name = next(iter(stored))

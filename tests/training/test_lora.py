@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from reasonray.training import loop
 from reasonray.training.examples import collate
-from tests.students import curve, in_workers, make_job, random_examples, train, train_as_worker, write_model
+from tests.students import curve, in_workers, make_job, random_examples, save, train, train_as_worker, write_model
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def test_merged_export_and_adapter_compute_the_trained_logits_and_the_base_is_un
     session = loop.open_session(job, 0, 1)
     for index in range(3):
         loop.take_step(session, index)
-    saved, _ = loop._save(session, job, 3)
+    saved = save(session, job, 3)
     prompt = torch.tensor([ROWS[4].ids])
     with torch.no_grad():
         trained = session.student.logits(collate(ROWS, [4]))
