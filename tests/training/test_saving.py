@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,24 @@ def record_resuming(rank: int, world: int, job: loop.TrainingJob, state: Path, r
         result.with_suffix(".read").write_text(json.dumps(read.tolist()))
 
 
+def train_with_slow_states(rank: int, world: int, job: loop.TrainingJob, result: Path) -> None:
+    """Run a job whose states are only written after four further steps; rank 0 writes its figures."""
+    write, figures, reported = dcp.FileSystemWriter.write_data, [], []
+
+    def slow_write(*arguments: Any) -> Any:
+        begun = len(figures)
+        while len(figures) < min(begun + 3, 8):
+            time.sleep(0.01)
+        return write(*arguments)
+
+    dcp.FileSystemWriter.write_data = slow_write
+    loop.run(job, rank, world, None, figures.append, lambda step, _: reported.append((step, len(figures))))
+    dcp.FileSystemWriter.write_data = write
+    if rank == 0:
+        assert reported[0][1] >= reported[0][0] + 3, "training went on"
+        result.write_text(json.dumps(figures))
+
+
 def test_two_workers_that_write_in_the_background_resume_bit_equal_and_read_their_shards_only(tmp_path: Path) -> None:
     rows = random_examples((9, 2, 14, 9, 23))
     job = make_job(tmp_path, rows, batch=3, max_tokens=24, checkpoints=2, async_save=True)
@@ -158,7 +177,7 @@ def test_two_workers_that_write_in_the_background_resume_bit_equal_and_read_thei
     half = Path(job.checkpoint_directory) / "step-000004"
     in_workers(
         2,
-        (train_as_worker, (job, tmp_path / "all.json")),
+        (train_with_slow_states, (job, tmp_path / "all.json")),
         (record_resuming, (rest, half, tmp_path / "rest.json")),
     )
     figures, continued = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("all", "rest"))
