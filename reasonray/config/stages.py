@@ -261,8 +261,9 @@ class Training(Optimisation):
     save_minutes: Annotated[float, Change.FREE] = Field(30.0, gt=0)
     """Time between saved states, and so the most that a failure costs. Where the number of workers may vary, new nodes
     are also taken in at this interval."""
-    async_save: Annotated[bool, Change.FREE] = False
-    """Write states while training goes on, from a copy in main memory of 12 bytes a weight."""
+    async_save: Annotated[bool | None, Change.FREE] = None
+    """Write states while training goes on, from a copy in main memory of 12 bytes a weight. By default on GPUs, unless
+    weights are in main memory already (cpu_offload)."""
     trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Change.FREE] = ()
     """Experiment trackers that get the figures of each step. What a tracker needs (an account, an address) it takes
     from its own environment variables."""
@@ -343,6 +344,11 @@ class Training(Optimisation):
     def syncs_once_per_step(self) -> bool:
         """Whether workers gather weights and add up gradients once per step (ZeRO 1), not for every pack."""
         return (self.zero_stage or (3 if self.gpus else 1)) == 1
+
+    @property
+    def saves_while_training(self) -> bool:
+        """Whether states are written while training goes on."""
+        return self.gpus > 0 and not self.cpu_offload if self.async_save is None else self.async_save
 
     def shards(self, world: int) -> bool:
         """Return whether weights are sharded over `world` workers, or kept where only a sharded model can keep them."""

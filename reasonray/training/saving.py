@@ -45,7 +45,7 @@ class _Writing:
 class Saver:
     """Writes the checkpoints of a training. Every worker has to make the same calls.
 
-    With `training.async_save` the state is copied to main memory and written from there; at most one is being
+    With `training.saves_while_training` the state is copied to main memory and written from there; at most one is being
     written. A checkpoint is reported when all workers have written their parts. One that was interrupted was never
     reported, so the one before it is the newest.
     """
@@ -79,7 +79,7 @@ class Saver:
         self._training, self._weights, self._optimiser = training, weights, optimiser
         self._mesh, self._device, self._identity = mesh, device, identity
         self._source, self._directory, self._on_checkpoint = source, Path(directory), on_checkpoint
-        self._writer = checkpoint.StateWriter(mesh, device, in_background=training.async_save)
+        self._writer = checkpoint.StateWriter(mesh, device, in_background=training.saves_while_training)
         self._writing: _Writing | None = None
 
     def __enter__(self) -> Self:
@@ -111,7 +111,7 @@ class Saver:
         except _FAILURES as error:
             fault = _shortened(error)
         self._writing = _Writing(step, directory, state, fault, unexported)
-        if fault or unexported or not self._training.async_save:
+        if fault or unexported or not self._training.saves_while_training:
             self.finish()
 
     def _export(self, directory: Path) -> None:

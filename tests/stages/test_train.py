@@ -214,7 +214,7 @@ def agree(run: Run, other: Run) -> bool:
 
 @pytest.mark.timeout(480)
 def test_two_killed_workers_are_replaced_and_the_student_is_bit_equal(uninterrupted: Run, tmp_path: Path) -> None:
-    run = curated(tmp_path, model=Path(uninterrupted.config.student.model), **LONG)
+    run = curated(tmp_path, model=Path(uninterrupted.config.student.model), **LONG | {"async_save": True})
     killed: list[int] = []
     killer = threading.Thread(target=kill_workers, args=(run, killed))
     killer.start()

@@ -13,6 +13,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.staging import DefaultStager
 
+from reasonray.config import Training
 from reasonray.store.storage import place
 from reasonray.training import checkpoint, loop
 from reasonray.training.saving import NotSaved
@@ -125,6 +126,13 @@ def test_a_training_that_diverges_completes_the_state_that_is_being_written(
         loop.run(job, 0, 1, None, figures.append, saved.__setitem__, lambda: len(figures) == 2)
     assert list(saved) == [2]
     assert (saved[2] / "state" / ".metadata").exists()
+
+
+def test_states_are_written_in_the_background_on_gpus_unless_that_doubles_their_memory() -> None:
+    assert Training(gpus=1).saves_while_training
+    assert not Training(gpus=1, cpu_offload=True).saves_while_training
+    assert not Training().saves_while_training
+    assert Training(async_save=True).saves_while_training
 
 
 def record_resuming(rank: int, world: int, job: loop.TrainingJob, state: Path, result: Path) -> None:
