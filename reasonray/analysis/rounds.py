@@ -7,7 +7,7 @@ and writes the same solution again and again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import combinations
 from math import inf
 
@@ -62,6 +62,12 @@ class RoundCost:
     """Wall time of all stages."""
     accelerator_hours: float
 
+    def __add__(self, other: RoundCost) -> RoundCost:
+        return RoundCost(**{part.name: getattr(self, part.name) + getattr(other, part.name) for part in fields(self)})
+
+
+NO_COST = RoundCost(sampled_tokens=0, evaluated_tokens=0, rollouts=0, seconds=0.0, accelerator_hours=0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolvedProblem:
@@ -93,6 +99,8 @@ class RoundMetrics:
     """Train problems."""
     solved: int
     """Of them solved by this round or one before it, by rollouts without a hint."""
+    coverage: Interval | None
+    """Share of the train problems that are solved; None without any."""
     newly_solved: int
     """Of them solved for the first time in this round."""
     first_solutions: tuple[SolvedProblem, ...]
@@ -115,6 +123,8 @@ class SeriesMetrics:
     """Of each test problem, by each model."""
     base: Measures | None
     rounds: tuple[RoundMetrics, ...]
+    total: RoundCost
+    """Of all rounds together."""
     planned: int
     """Rounds of the configuration."""
     stopped: str | None = field(default=None, metadata=OMITTED_IF_NONE)
@@ -193,12 +203,16 @@ def measures(values: Values, units: NDArray[np.int64] | None = None) -> dict[str
 
 
 def differences(before: Values, after: Values, units: NDArray[np.int64] | None = None) -> dict[str, Interval]:
-    """Return the paired difference of each measure, after - before, over the problems that show it in both."""
+    """Return the paired difference of each measure, after - before, over the problems that show it in both.
+
+    Where pass@k changed on no problem it is the point 0, as in scores.paired_difference: that is all it claims.
+    """
     changes = {}
     for name in (name for name in after if name in before):
         shown, clusters = _shown(after[name] - before[name], units)
         if shown.size:
-            bounds = (-inf, inf) if name in LENGTHS else DIFFERENCE_BOUNDS
+            is_point = name in LENGTHS or (name.startswith("pass@") and not shown.any())
+            bounds = (-inf, inf) if is_point else DIFFERENCE_BOUNDS
             changes[name] = mean_interval(shown, clusters=clusters, bounds=bounds)
     return changes
 

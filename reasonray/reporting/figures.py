@@ -242,16 +242,28 @@ def against_difficulty(
 
 
 def over_steps(
-    steps: Sequence[int], lines: Mapping[str, Sequence[Interval | None]], label: str, axis_format: AxisFormat
+    steps: Sequence[int],
+    lines: Mapping[str, Sequence[Interval | None]],
+    label: str,
+    axis_format: AxisFormat,
+    axis: str = "training step",
 ) -> Markup:
-    """Plot quantities of checkpoints against the training step: one line and band each, marked by `series`."""
+    """Plot quantities of checkpoints against the training step: one line and band each, marked by `series`.
+
+    Args:
+        steps: of training, or other whole numbers.
+        lines: by name.
+        label: for screen readers.
+        axis_format: of the values.
+        axis: what the steps are.
+    """
     styles = series(list(lines))
 
     def plot(axes: Any) -> None:
         for name, intervals in lines.items():
             _line_with_band(axes, steps, intervals, styles[name])
         axes.set_xticks(steps[:: -(-len(steps) // 5)])
-        axes.set_xlabel("training step")
+        axes.set_xlabel(axis)
         _value_axis(axes, axis_format)
 
     return _svg(plot, label)

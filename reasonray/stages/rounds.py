@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from reasonray import models
 from reasonray.analysis import rounds as analysis
 from reasonray.analysis.comparisons import clusters_of
+from reasonray.analysis.estimators import wilson
 from reasonray.analysis.json_records import to_json
 from reasonray.analysis.rounds import RoundCost, RoundData, RoundMetrics, SeriesMetrics, SolvedProblem, Values
 from reasonray.config import UserError
 from reasonray.curation.annotations import evaluation_rollouts
 from reasonray.curation.dedup import reasoning_key
 from reasonray.records import BASE, STUDENT, Outcome, Split, content_hash
+from reasonray.reporting import rounds as reporting
 from reasonray.sampling.cluster import in_tasks
 from reasonray.store.compatibility import is_extension
 from reasonray.store.evaluations import missing_samples
@@ -115,13 +117,15 @@ def measured(series: Series, stopped: str | None = None) -> SeriesMetrics:
     shared = sorted(set.intersection(*ids)) if ids else []
     units = analysis.units_of(shared, clusters_of(runs[0].problems(Split.TEST), key))
     values = {number: _values(*model, shared, k) for number, model in whole.items()} if shared else {}
+    rounds = _rounds(runs, values, units, k)
     return SeriesMetrics(
         series=series.config.name,
         k=k,
         test_problems=len(shared),
         samples=series.config.evaluation.samples,
         base=analysis.measures(values[0], units) if 0 in values else None,
-        rounds=_rounds(runs, values, units, k),
+        rounds=rounds,
+        total=sum((one.cost for one in rounds), analysis.NO_COST),
         planned=series.rounds.count,
         stopped=stopped,
     )
@@ -152,8 +156,9 @@ def _rounds(
                 to_base=pairs[0],
                 to_first=pairs.get(1),
                 to_previous=pairs[number - 1],
-                problems=run.num_problems(Split.TRAIN),
+                problems=(problems := run.num_problems(Split.TRAIN)),
                 solved=len(solved),
+                coverage=wilson(len(solved), problems) if problems else None,
                 newly_solved=len(solved - before),
                 first_solutions=_first_solutions(run, rows[: number - 1], own, before),
                 data=_data(run),
@@ -272,5 +277,8 @@ def report_rounds(series: Series, stopped: str | None = None) -> str:
         stopped = (target.read_json_or_none() or {}).get("stopped")
     document: Mapping[str, Any] = to_json(measured(series, stopped or None))
     target.write(json.dumps(document, indent=2, allow_nan=False).encode())
-    log_line("report", str(target))
-    return ""
+    (series.place / "rounds.md").write(reporting.render_markdown(document).encode())
+    page = series.place / "rounds.html"
+    page.write(reporting.render(document).encode())
+    log_line("report", str(page))
+    return str(reporting.headline(document).striptags())
