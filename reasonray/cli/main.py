@@ -128,6 +128,11 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--page", action="store_true", help="through a pager, if this is a terminal")
 
 
+def _view_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_argument(parser)
+    parser.add_argument("--port", type=int, default=0, help="of this machine (default: any that is free)")
+
+
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("origin", metavar="FILES | owner/name", help="path, glob or URI of files, or a hub data set")
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="TOML file whose problems they are to match")
@@ -290,6 +295,12 @@ def _show(options: Options) -> None:
     show(find_run(options.run), query, terminal(), limit=options.limit, page=options.page)
 
 
+def _view(options: Options) -> None:
+    from reasonray.cli.view import view
+
+    view(options.run, options.port)
+
+
 def _import(options: Options) -> None:
     from reasonray.cli.recordings import look
 
@@ -322,6 +333,7 @@ COMMANDS = {
     "import": Command("look at recorded completions: what they match, what to paste", _import_arguments, _import),
     "config": Command("print every knob: default, type, whether it may change", _no_arguments, _config),
     "status": Command("print what a run holds so far", _run_argument, _status),
+    "view": Command("serve a run's report to this machine, renewed while the run goes on", _view_arguments, _view),
     "show": Command("print rollouts, or one problem's samples side by side", _show_arguments, _show),
     "push": Command("upload a data set, or a student, to the Hugging Face hub", _push_arguments, _push),
 }

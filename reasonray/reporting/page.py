@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from reasonray.records import content_hash
 from reasonray.reporting.evidence import quotes
 from reasonray.reporting.figures import OUTCOME_COLOURS, OUTCOME_SIGNS, marks, series
 from reasonray.reporting.markdown import shared_context
@@ -19,6 +20,9 @@ from reasonray.reporting.numbers import Numbers
 from reasonray.reporting.panels import panels
 from reasonray.reporting.rollouts import BUDGET, RULE, choose, pack
 from reasonray.reporting.templates import inlined, template
+
+_WORTH_A_LOOK = ("funnel", "evaluation", "unfinished", "checkpoints", "verdicts", "labels")
+"""Of metrics.json: what changes with the rollouts, and not with time alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,18 @@ class ReportInputs:
     """Test problem → gained, lost or same (rollouts.changes)."""
     budget: int = BUDGET
     """Bytes of rollouts that the page may carry, before compression."""
+    is_live: bool = False
+    """Whether the page asks its server for a newer one (cli/view.py)."""
+
+    @property
+    def version(self) -> str | None:
+        """What changes when a reader would want the page again; None unless it is live."""
+        return content_hash(json.dumps([self.metrics[key] for key in _WORTH_A_LOOK])) if self.is_live else None
+
+
+def render_waiting(run: str, reason: str) -> str:
+    """Return a page for a run that cannot be reported yet, which asks its server for a newer one."""
+    return template("waiting.html.j2").render(run=run, reason=reason, version=reason, **inlined())
 
 
 def render(inputs: ReportInputs) -> str:
@@ -58,14 +74,15 @@ def render(inputs: ReportInputs) -> str:
         embedded=pack(chosen, inputs.changes),
         total=_count_rollouts(inputs.metrics),
         rule=RULE,
+        version=inputs.version,
         **inlined(),
     )
 
 
 def _count_rollouts(metrics: Mapping[str, Any]) -> int:
     """Return the number of rollouts of the run; `inputs` may hold fewer."""
+    unfinished = sum(part["samples"] for part in metrics["unfinished"].values())
     measured = {arm: slices["all"] for arm, slices in metrics["evaluation"].items()}
     measured |= {row["arm"]: row for row in metrics["checkpoints"] if row["arm"] not in measured}
-    return int(
-        metrics["funnel"]["rollouts"] + sum(scores["problems"] * scores["samples"] for scores in measured.values())
-    )
+    whole = sum(scores["problems"] * scores["samples"] for scores in measured.values())
+    return int(metrics["funnel"]["rollouts"] + whole + unfinished)

@@ -269,4 +269,4 @@ async function start() {
   window.addEventListener("hashchange", followPermalink);
 }
 
-start();
+const started = start();

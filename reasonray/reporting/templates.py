@@ -29,10 +29,16 @@ def template(name: str) -> jinja2.Template:
 
 
 def inlined() -> dict[str, Any]:
-    """Return a page's style and script, and the script's digest for the Content-Security-Policy."""
-    script = _asset("rollouts.js")
-    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
-    return {"style": Markup(_asset("page.css")), "script": Markup(script), "script_digest": digest}
+    """Return a page's style and scripts, and the scripts' digests for the Content-Security-Policy."""
+    scripts = {"script": _asset("rollouts.js"), "live": _asset("live.js")}
+    digests = {name: base64.b64encode(sha256(text.encode()).digest()).decode() for name, text in scripts.items()}
+    return {
+        "style": Markup(_asset("page.css")),
+        "script": Markup(scripts["script"]),
+        "script_digest": digests["script"],
+        "live_script": Markup(scripts["live"]),
+        "live_digest": digests["live"],
+    }
 
 
 def cell(text: object) -> Markup:

@@ -61,31 +61,45 @@ def report(run: Run) -> Report:
     Raises:
         UserError: nothing was sampled yet.
     """
-    if not run.has_problems:
-        raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
-    arms, unfinished = _arms(run)
-    checkpoints = _checkpoints(run)
-    sampled = _sampled(run, (*COLUMNS, *_PAGE_COLUMNS))
-    metrics = summarise(_inputs(run, sampled, arms, checkpoints, unfinished))
-    document = metrics.to_json()
+    metrics, inputs = page_inputs(run)
+    document = inputs.metrics
+    for arm, part in metrics.unfinished.items():
+        log_line("report", f"{arm} is left out: {part.samples:,} of {part.expected:,} samples exist")
     for arm, scores in document["evaluation"].items():
         (run.evaluation(arm).place / "scores.json").write(_encoded(scores))
     (run.place / "metrics.json").write(_encoded(document))
     (run.place / "report.md").write(render_markdown(document, run.name).encode())
-    shown = _with_text(run, rollouts.choose(sampled, arms | checkpoints, MARGIN * BUDGET))
-    inputs = ReportInputs(
-        metrics=document,
-        config=run.config.model_dump(mode="json"),
-        sampled=shown.pop(rollouts.TRAIN, None),
-        arms=shown,
-        changes=rollouts.changes(arms),
-        budget=BUDGET,
-    )
     target = run.place / "report.html"
     target.write(render(inputs).encode())
     _log_scores(metrics)
     log_line("report", str(target))
     return Report(headline=headline(Numbers(document)).striptags(), path=str(target), metrics=metrics)
+
+
+def page_inputs(run: Run) -> tuple[Metrics, ReportInputs]:
+    """Return the metrics of a run and all that its page shows; writes annotations only.
+
+    Rollouts of arms that are not measured whole can be read on the page, and are in none of its numbers.
+
+    Raises:
+        UserError: nothing was sampled yet.
+    """
+    if not run.has_problems:
+        raise UserError(f"run {run.name} holds nothing to report; run jobs/sample.py or jobs/distill.py first")
+    arms, unfinished = _arms(run)
+    whole = {arm: table for arm, table in arms.items() if arm not in unfinished}
+    checkpoints = _checkpoints(run)
+    sampled = _sampled(run, (*COLUMNS, *_PAGE_COLUMNS))
+    metrics = summarise(_inputs(run, sampled, whole, checkpoints, unfinished))
+    shown = _with_text(run, rollouts.choose(sampled, arms | checkpoints, MARGIN * BUDGET))
+    return metrics, ReportInputs(
+        metrics=metrics.to_json(),
+        config=run.config.model_dump(mode="json"),
+        sampled=shown.pop(rollouts.TRAIN, None),
+        arms=shown,
+        changes=rollouts.changes(whole),
+        budget=BUDGET,
+    )
 
 
 def trained(run: Run) -> Trained | None:
@@ -111,16 +125,14 @@ def trained(run: Run) -> Trained | None:
 
 
 def _arms(run: Run) -> tuple[dict[str, pa.Table], dict[str, Unfinished]]:
-    """Return the rollouts of the arms that are measured whole, and how much there is of the other arms."""
+    """Return the rollouts of the arms, and how much there is of those that are not measured whole."""
     tables = {arm: evaluation_rollouts(run, arm, in_tasks) for arm in evaluated_models(run)}
     unfinished = {
         arm: Unfinished(samples=missing["samples"], expected=missing["of"])
         for arm, table in tables.items()
         if (missing := missing_samples(run, table))
     }
-    for arm, part in unfinished.items():
-        log_line("report", f"{arm} is left out: {part.samples:,} of {part.expected:,} samples exist")
-    return {arm: table for arm, table in tables.items() if arm not in unfinished}, unfinished
+    return tables, unfinished
 
 
 def _checkpoints(run: Run) -> dict[str, pa.Table]:
