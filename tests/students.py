@@ -67,6 +67,17 @@ def weighted_examples(lengths: tuple[int, ...] = LENGTHS) -> list[Example]:
     return [replace(row, weights=own) if number % 3 else row for number, (row, own) in enumerate(rows)]
 
 
+def sampled_examples(lengths: tuple[int, ...] = LENGTHS) -> list[Example]:
+    """Return random examples with an advantage each, and log-probabilities of which some lead to clipping."""
+    generator = torch.Generator().manual_seed(2)
+    samples = []
+    for number, row in enumerate(random_examples(lengths)):
+        targets = len(row.ids) - row.start
+        logprobs = (-4.6 + torch.randn(targets, generator=generator)).tolist()  # of a student that knows nothing
+        samples.append(replace(row, weights=[(-0.5, 0.25, 1.0)[number % 3]] * targets, logprobs=logprobs))
+    return samples
+
+
 def random_examples(lengths: tuple[int, ...] = LENGTHS, vocab: int = VOCAB) -> list[Example]:
     """Return examples of random tokens; about the first third of each is its prompt."""
     generator = torch.Generator().manual_seed(0)

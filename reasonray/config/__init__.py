@@ -25,7 +25,8 @@ from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Pro
 from reasonray.config.rounds import Rounds
 from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
-from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge, Training
+from reasonray.config.stages import Arm, Checking, Curation, Evaluation, Judge
+from reasonray.config.training import Training
 from reasonray.errors import ConfigError, UserError
 
 __all__ = [
@@ -241,6 +242,25 @@ class Config(Section):
         if self.training.student == "best" and not self.curation.validation:
             raise ValueError(
                 'training.student = "best" needs the loss on held-out examples; set curation.validation to their share'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _policy_gradient_has_log_probabilities(self) -> Config:
+        if self.training.objective != "policy_gradient":
+            return self
+        for number, teacher in enumerate(self.teachers):
+            needs = (
+                f'training.objective = "policy_gradient" needs the tokens and log-probabilities of teachers.{number}'
+            )
+            if isinstance(teacher.engine, EndpointEngine):
+                raise ValueError(f"{needs}, and a server gives no tokens; serve its model by vLLM here")
+            if not (teacher.sampling.logprobs or isinstance(teacher.engine, RecordedEngine)):
+                raise ValueError(f"{needs}; set its sampling.logprobs = true")
+        if self.curation.loss_weight:
+            raise ValueError(
+                'curation.loss_weight does nothing with training.objective = "policy_gradient", whose weights are '
+                "advantages; take one of them out"
             )
         return self
 

@@ -38,6 +38,21 @@ class StepSize(Section):
 class Optimisation(Section):
     """How the weights are updated; a part of `training`."""
 
+    objective: Literal["sft", "policy_gradient"] = "sft"
+    """sft: the selected examples become likelier. policy_gradient: of all judged samples of a problem, those that are
+    better than its others become likelier and the worse ones less likely, wrong ones too, by PPO's clipped objective
+    against the log-probabilities with which they were sampled (`sampling.logprobs`). Curation's rules apply, but for
+    `incorrect` and `no_answer`; its quotas do not."""
+    advantage: Literal["rloo", "dr_grpo"] = "rloo"
+    """Advantage of a sample, from rewards of 1 if it is correct and else 0. rloo: less the mean of the problem's other
+    samples (Ahmadian et al. 2024). dr_grpo: less the mean of all its samples, not divided by their deviation (Liu et
+    al. 2025). They differ where problems have different numbers of samples."""
+    ratio_clip: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0)]] = (0.2, 0.2)
+    """How far a token's probability may fall below that of sampling, and rise above it, as shares of it; beyond, the
+    token has no gradient."""
+    kl: float = Field(0.0, ge=0)
+    """Coefficient of the divergence from the sampler (k3, Schulman 2020), for each token next to its advantage. Where
+    the student taught itself, the sampler is the student before training."""
     max_steps: PositiveInt | None = None
     """Most steps, whatever `epochs` would take; the learning rate's schedule ends there. By default all epochs."""
     optimiser: Literal["adamw", "muon"] = "adamw"

@@ -1,7 +1,8 @@
-"""What is made from a curated run for other trainers: the examples in other layouts, pairs, problems with pass rates.
+"""What is made from a curated run for other trainers and objectives: layouts, pairs, samples, problems with pass rates.
 
     <run>/curated/{sharegpt,alpaca}/                the examples as JSON Lines
     <run>/curated/{preference,kto,verl,prime_rl}/   train-*.parquet, validation-*.parquet
+    <run>/curated/policy_gradient/                  the same, for training.objective = "policy_gradient"
     <run>/curated/<set>/manifest.json               their files and counts; written last
 
 Text is read a few hundred problems at a time, in tasks; the driver sees short columns.
@@ -18,9 +19,10 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.config import Curation, Prompt
+from reasonray.config import Config, Curation
 from reasonray.curation.export import LAYOUTS, json_lines, split_off
-from reasonray.curation.preferences import KTO_SCHEMA, PREFERENCE_SCHEMA, labelled_rollouts, preference_pairs
+from reasonray.curation.policy_samples import policy_samples
+from reasonray.curation.preferences import labelled_rollouts, preference_pairs
 from reasonray.curation.rl_sets import IN_BAND, fates, rl_problems
 from reasonray.records import Outcome, Problem, Split, content_hash
 from reasonray.store.run import Run
@@ -32,9 +34,11 @@ MapBatches: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any
 _PROBLEMS = 500
 """Of which one task reads all rollouts."""
 _NARROW = ("problem_id", "verdict_outcome", "annotation_pass_rate")
-_PAIRED = {"preference": (preference_pairs, PREFERENCE_SCHEMA), "kto": (labelled_rollouts, KTO_SCHEMA)}
+POLICY = "policy_gradient"
+"""The set that a training with this objective reads."""
 _RL = ("verl", "prime_rl")
-SETS = (*_PAIRED, *_RL)
+SETS = ("preference", "kto", *_RL)
+"""The sets for other trainers."""
 _VERSION = 1
 """Raised when the same run would give another set."""
 
@@ -63,21 +67,21 @@ def write_sets(
     Returns:
         A line about each set that was written now.
     """
-    layouts = run.config.curation.layouts
-    for name in SETS:
-        if name not in layouts and (run.curated / name).exists():
+    wanted = {*run.config.curation.layouts, run.config.training.objective}
+    for name in (*SETS, POLICY):
+        if name not in wanted and (run.curated / name).exists():
             (run.curated / name).delete()
     pending = [
         name
-        for name in SETS
-        if name in layouts and _inputs(run, name, curated) != set_manifest(run, name).get("inputs")
+        for name in (*SETS, POLICY)
+        if name in wanted and _inputs(run, name, curated) != set_manifest(run, name).get("inputs")
     ]
     if not pending:
         return []
     summary, lines = _summary(run.curated / "rollouts", curated["rollouts"]), []
     for name in pending:
         (run.curated / name).delete()
-        write = _write_pairs if name in _PAIRED else _write_problems
+        write = _write_problems if name in _RL else _write_rollouts
         manifest = write(run, name, summary, contaminated, map_batches)
         _check_balance(name, manifest)
         manifest["inputs"] = _inputs(run, name, curated)
@@ -99,9 +103,10 @@ def describe_set(name: str, manifest: Mapping[str, Any]) -> str:
 
 def _inputs(run: Run, name: str, curated: Mapping[str, Any]) -> str:
     """Return a hash of what decides a set."""
-    curation, keys = run.config.curation, {"preference": ("pairs_per_problem", "pair_by"), "kto": ()}
+    curation, keys = run.config.curation, {"preference": ("pairs_per_problem", "pair_by"), "kto": (), POLICY: ()}
     settings = {key: getattr(curation, key) for key in (*keys.get(name, ("rl_pass_rates",)), "validation", "seed")}
-    return content_hash(_VERSION, curated["inputs"], json.dumps(settings))
+    normalisation = (run.config.training.advantage,) if name == POLICY else ()
+    return content_hash(_VERSION, curated["inputs"], json.dumps(settings), *normalisation)
 
 
 def _summary(folder: Place, names: Sequence[str]) -> _Summary:
@@ -118,50 +123,73 @@ def _summary(folder: Place, names: Sequence[str]) -> _Summary:
     return _Summary(parts, outcomes, pass_rates)
 
 
-def _write_pairs(
+def _write_rollouts(
     run: Run, name: str, summary: _Summary, contaminated: Collection[str], map_batches: MapBatches
 ) -> dict[str, Any]:
     """Write a set that is made from the text of rollouts."""
-    fate = {id_: _reason(id_, summary, contaminated, name) for id_ in summary.parts}
+    config = run.config
+    fate = {id_: _reason(id_, summary, contaminated, name, config.curation) for id_ in summary.parts}
     chosen = sorted((id_ for id_, reason in fate.items() if not reason), key=lambda id_: (min(summary.parts[id_]), id_))
     batches = [
         (number, {id_: summary.parts[id_] for id_ in chosen[start : start + _PROBLEMS]})
         for number, start in enumerate(range(0, len(chosen), _PROBLEMS))
     ]
-    curated, prompt, curation = run.curated, run.config.student.prompt, run.config.curation
+    curated = run.curated
 
     def write(batch: tuple[int, Mapping[str, set[str]]]) -> dict[str, Any]:
-        return _write_batch(curated, name, prompt, curation, batch)
+        return _write_batch(curated, name, config, batch)
 
     written = map_batches(write, batches)
     paired = {id_ for batch in written for id_ in batch["problems"]}
     counts = Counter(
         reason or ("used" if id_ in paired else "without two that are fit") for id_, reason in fate.items()
     )
-    return _manifest(written, len(fate), counts)
+    content = content_hash(*sorted(one for batch in written for one in batch["content"]))
+    return _manifest(written, len(fate), counts) | ({"content": content} if name == POLICY else {})
 
 
-def _reason(id_: str, summary: _Summary, contaminated: Collection[str], name: str) -> str:
+def _reason(id_: str, summary: _Summary, contaminated: Collection[str], name: str, curation: Curation) -> str:
     """Return why no rollout of a problem is needed, "" if they have to be read."""
     if id_ in contaminated:
         return "contaminated"
-    missing = {Outcome.CORRECT: "never solved", Outcome.WRONG: "never answered wrongly"}
-    reasons = [reason for outcome, reason in missing.items() if outcome not in summary.outcomes[id_]]
-    return reasons[0] if name == "preference" and reasons else ""
+    pass_rate, outcomes = summary.pass_rates.get(id_), summary.outcomes[id_]
+    if name == "preference":
+        missing = {Outcome.CORRECT: "never solved", Outcome.WRONG: "never answered wrongly"}
+        return next((reason for outcome, reason in missing.items() if outcome not in outcomes), "")
+    if name == POLICY and (pass_rate is None or pass_rate in (0, 1)):
+        return "never judged" if pass_rate is None else "always solved" if pass_rate else "never solved"
+    is_in_band = pass_rate is None or curation.min_pass_rate <= pass_rate <= curation.max_pass_rate
+    return "pass rate" if name == POLICY and "pass_rate" in curation.rules and not is_in_band else ""
+
+
+def _maker(name: str, config: Config) -> Callable[[pa.Table], pa.Table]:
+    """Return the function of all rollouts of some problems that makes the rows of a set."""
+    prompt, curation, normalisation = config.student.prompt, config.curation, config.training.advantage
+    return {
+        "preference": lambda rollouts: preference_pairs(rollouts, prompt, curation),
+        "kto": lambda rollouts: labelled_rollouts(rollouts, prompt, curation),
+        POLICY: lambda rollouts: policy_samples(rollouts, prompt, curation, normalisation),
+    }[name]
 
 
 def _write_batch(
-    curated: Place, name: str, prompt: Prompt, curation: Curation, batch: tuple[int, Mapping[str, set[str]]]
+    curated: Place, name: str, config: Config, batch: tuple[int, Mapping[str, set[str]]]
 ) -> dict[str, Any]:
-    """Write the rows of some problems; return their files, their number and the problems that have one."""
+    """Write the rows of some problems; return their files, their number, hashes, and the problems that have one."""
     number, parts = batch
     wanted = pa.array(sorted(parts), pa.string())
     tables = [(curated / "rollouts" / part).read_table() for part in sorted(set[str]().union(*parts.values()))]
     rollouts = pa.concat_tables([table.filter(pc.is_in(table["problem_id"], wanted)) for table in tables])
-    make, _ = _PAIRED[name]
-    rows = make(rollouts, prompt, curation)
-    problems = set(rows["problem_id"].to_pylist())
-    return {"rows": rows.num_rows, "problems": problems} | _write_splits(curated / name, number, rows, curation)
+    rows = _maker(name, config)(rollouts)
+    problems, content = set(rows["problem_id"].to_pylist()), _row_hashes(rows) if name == POLICY else []
+    files = _write_splits(curated / name, number, rows, config.curation)
+    return {"rows": rows.num_rows, "problems": problems, "content": content} | files
+
+
+def _row_hashes(samples: pa.Table) -> list[str]:
+    """Return a hash of what a student learns from each sample."""
+    columns = (samples[name].to_pylist() for name in ("id", "prompt", "completion_text", "advantage"))
+    return [content_hash(*map(str, row)) for row in zip(*columns, strict=True)]
 
 
 def _write_splits(folder: Place, number: int, rows: pa.Table, curation: Curation) -> dict[str, list[str]]:

@@ -105,7 +105,8 @@ def page_inputs(run: Run) -> tuple[Metrics, ReportInputs]:
 def trained(run: Run) -> Trained | None:
     """Return what the student was trained on, None before it was trained on the data set that is there now.
 
-    Every selected rollout is an example or left out.
+    Every selected rollout is an example or left out. With policy gradients the student learned from others too, so the
+    funnel ends at the selection.
     """
     manifest = run.student / "final" / "manifest.json"
     if not manifest.exists():

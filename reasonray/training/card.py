@@ -11,6 +11,13 @@ from reasonray.training.trained_student import TrainingSummary
 
 __all__ = ["model_card"]
 
+_METHODS = {
+    "sft": "Fine-tuned with reasonray on reasoning that teachers wrote and checkers found correct, the loss on the "
+    "completion's tokens alone.",
+    "policy_gradient": "Trained with reasonray by policy gradients on samples that checkers judged: those better than "
+    "the others of their problem became likelier, the worse ones less likely.",
+}
+
 
 def model_card(config: Config, summary: TrainingSummary, steps: Sequence[Mapping[str, float]], checkpoint: str) -> str:
     """Return a README.md in the Hugging Face hub's format.
@@ -47,8 +54,7 @@ def model_card(config: Config, summary: TrainingSummary, steps: Sequence[Mapping
             "",
             f"# Student of run {config.name}",
             "",
-            "Fine-tuned with reasonray on reasoning that teachers wrote and checkers found correct, the loss on the "
-            "completion's tokens alone.",
+            _METHODS[training.objective],
             "",
             "| | |",
             "|---|---|",

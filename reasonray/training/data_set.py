@@ -32,6 +32,8 @@ def data_set(run: Run) -> DataSet:
     if not manifest.exists():
         raise UserError(f"run {run.name} has no data set yet; run jobs/curate.py first")
     document = manifest.read_json()
+    if run.config.training.objective != "sft":
+        return _policy_set(run)
     names = document["data"]
     if not names:
         raise UserError(f"run {run.name}: curation selected no rollout to train on; sample more, or loosen [curation]")
@@ -40,6 +42,26 @@ def data_set(run: Run) -> DataSet:
         files=[run.curated / "data" / name for name in names],
         validation_files=validation_files(run),
         rows=document["selected"],
+    )
+
+
+def _policy_set(run: Run) -> DataSet:
+    """Return the samples for policy gradients, as curation/derived.py writes them."""
+    folder = run.curated / run.config.training.objective
+    document = (folder / "manifest.json").read_json_or_none()
+    if not document:
+        raise UserError(f"run {run.name} has no samples for policy gradients yet; run jobs/curate.py first")
+    if not document["train"]:
+        fate = ", ".join(f"{count:,} {reason}" for reason, count in document["problems"].items())
+        raise UserError(
+            f"run {run.name}: no problem has a correct and a wrong sample with log-probabilities ({fate}); sample "
+            "more, with sampling.logprobs = true"
+        )
+    return DataSet(
+        hash=document["content"],
+        files=[folder / name for name in document["train"]],
+        validation_files=validation_files(run),
+        rows=document["rows"],
     )
 
 

@@ -28,6 +28,7 @@ _SCHEMA = pa.schema(
         pa.field("ids", pa.large_list(pa.int32()), nullable=False),
         pa.field("start", pa.int32(), nullable=False),
         pa.field("weights", pa.large_list(pa.float32())),
+        pa.field("logprobs", pa.large_list(pa.float32())),
     ]
 )
 
@@ -43,6 +44,8 @@ class Example:
     weights: list[float] | None = None
     """Loss weight of each target token, such as 0 for a tool's output; None if each counts once. A weight may be
     negative."""
+    logprobs: list[float] | None = None
+    """Log-probability of each target token when it was sampled, for policy gradients; the weights are advantages."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Batch:
     """Tokens of the longest example."""
     weights: torch.Tensor | None = None
     """Loss weight of each label; None if each is 1."""
+    logprobs: torch.Tensor | None = None
+    """Log-probability of each label when it was sampled; None if no example has them."""
 
     def part(self, rank: int, count: int) -> Batch:
         """Return one of `count` equal parts of the tokens, with the boundaries of the whole pack.
@@ -75,7 +80,7 @@ class Batch:
             pad(self.labels, (0, missing), value=IGNORED)[:, own],
             torch.cat([self.cu_seq_lens, ends]),
             max(self.max_length, missing),
-            None if self.weights is None else pad(self.weights, (0, missing))[:, own],
+            *(None if row is None else pad(row, (0, missing))[:, own] for row in (self.weights, self.logprobs)),
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -86,7 +91,7 @@ class Batch:
             self.labels.to(device),
             self.cu_seq_lens.to(device),
             self.max_length,
-            None if self.weights is None else self.weights.to(device),
+            *(None if row is None else row.to(device) for row in (self.weights, self.logprobs)),
         )
 
 
@@ -102,9 +107,9 @@ class Examples:
     def __getitem__(self, row: int) -> Example:
         number, offset = self._locate(row)
         batch = self.batches[number]
-        weights = batch["weights"][offset].as_py() if "weights" in batch.schema.names else None
+        optional = (batch[name][offset].as_py() if _has(batch, name) else None for name in ("weights", "logprobs"))
         ids = batch["ids"][offset].values.to_pylist()
-        return Example(batch["id"][offset].as_py(), ids, batch["start"][offset].as_py(), weights)
+        return Example(batch["id"][offset].as_py(), ids, batch["start"][offset].as_py(), *optional)
 
     def _locate(self, row: int) -> tuple[int, int]:
         """Return the number of the batch that holds a row, and the row's offset in the batch."""
@@ -140,15 +145,20 @@ class Examples:
     @cached_property
     def target_weights(self) -> NDArray[np.int64] | NDArray[np.float64]:
         """Sum of the absolute loss weights of each example; where no example has weights, its target tokens."""
-        if not any(map(_has_weights, self.batches)):
+        if not any(_has(batch, "weights") for batch in self.batches):
             return self.target_lengths
         weights = self.target_lengths.astype(np.float64)
         for row in range(len(self)):
             number, offset = self._locate(row)
-            own = self.batches[number]["weights"][offset] if _has_weights(self.batches[number]) else None
+            own = self.batches[number]["weights"][offset] if _has(self.batches[number], "weights") else None
             if own is not None and own.is_valid:
                 weights[row] = np.abs(own.values.to_numpy().astype(np.float64)).sum()
         return weights
+
+    @property
+    def have_logprobs(self) -> bool:
+        """Whether every example has the log-probabilities with which its tokens were sampled."""
+        return all(_has(batch, "logprobs") and not batch["logprobs"].null_count for batch in self.batches)
 
     @cached_property
     def largest_token(self) -> int:
@@ -168,15 +178,16 @@ class Examples:
             first, end = boundaries[offset : offset + 2]
             digest.update(f"{ids[offset]} {starts[offset]} {end - first} ".encode())
             digest.update(tokens[first:end])
-            weights = self.batches[number]["weights"][offset] if _has_weights(self.batches[number]) else None
-            if weights is not None and weights.is_valid:
-                digest.update(weights.values.to_numpy())
+            for name in ("weights", "logprobs"):
+                numbers = self.batches[number][name][offset] if _has(self.batches[number], name) else None
+                if numbers is not None and numbers.is_valid:
+                    digest.update(numbers.values.to_numpy())
         return digest.hexdigest()
 
 
-def _has_weights(batch: pa.RecordBatch) -> bool:
-    """Return whether any example of a batch has loss weights; files of earlier versions have no such column."""
-    return "weights" in batch.schema.names and batch["weights"].null_count < batch.num_rows
+def _has(batch: pa.RecordBatch, column: str) -> bool:
+    """Return whether any example of a batch has values in a column, which files of earlier versions may not have."""
+    return column in batch.schema.names and batch[column].null_count < batch.num_rows
 
 
 def write(path: str | Path, examples: Iterable[Example]) -> None:
@@ -207,7 +218,7 @@ def collate(examples: Examples | Sequence[Example], pack: Sequence[int]) -> Batc
     chosen = [examples[row] for row in pack] or [Example("", [0], 1)]
     lengths = [len(example.ids) for example in chosen]
     labels = np.full(sum(lengths), IGNORED, dtype=np.int64)
-    weights = np.ones(sum(lengths), dtype=np.float32)
+    weights, logprobs = np.ones(sum(lengths), dtype=np.float32), np.zeros(sum(lengths), dtype=np.float32)
     boundaries = np.cumsum([0, *lengths])
     for example, first in zip(chosen, boundaries[:-1], strict=True):
         # The token before the completion predicts its first one; the last token of an example predicts nothing.
@@ -216,6 +227,8 @@ def collate(examples: Examples | Sequence[Example], pack: Sequence[int]) -> Batc
         if example.weights is not None:
             weights[targets] = example.weights
             labels[targets][weights[targets] == 0] = IGNORED
+        if example.logprobs is not None:
+            logprobs[targets] = example.logprobs
     return Batch(
         input_ids=torch.tensor([[token for example in chosen for token in example.ids]]),
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
@@ -223,4 +236,5 @@ def collate(examples: Examples | Sequence[Example], pack: Sequence[int]) -> Batc
         cu_seq_lens=torch.from_numpy(boundaries.astype(np.int32)),
         max_length=max(lengths),
         weights=torch.from_numpy(weights)[None] if any(example.weights is not None for example in chosen) else None,
+        logprobs=torch.from_numpy(logprobs)[None] if any(example.logprobs is not None for example in chosen) else None,
     )

@@ -42,6 +42,7 @@ from reasonray.training.saving import Saver
 from reasonray.training.self_check import self_check
 from reasonray.training.sizes import Sizes
 from reasonray.training.step_figures import step_figures
+from reasonray.training.surrogate import Clipping
 from reasonray.training.trained_student import TrainingSummary
 
 
@@ -185,6 +186,8 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
             f"the examples hold token {steps.largest_token}, the model knows {vocabulary}: the tokenizer next to it "
             "is another model's; put its own there"
         )
+    if training.objective == "policy_gradient" and not examples.have_logprobs:
+        raise UserError('training.objective = "policy_gradient" needs examples with the log-probabilities of sampling')
     check_positions(config, int(examples.lengths[plan.rows_that_fit(examples.lengths, training.max_tokens)].max()))
     device = torch.device("cuda", torch.cuda.current_device()) if training.gpus else torch.device("cpu")
     torch.manual_seed(job.seed)  # adapters are initialised at random
@@ -200,6 +203,7 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
             packing=steps.pack_tokens > 0,
         )
     student.train()
+    student.clipping = Clipping.of(training)
     optimiser = make_optimiser(weights, training)
     identity = checkpoint.training_identity(
         training,
@@ -289,6 +293,7 @@ def take_step(session: Session, index: int) -> dict[str, float]:
         seconds,
         sizes=session.sizes,
         adapters=session.training.lora_rank > 0,
+        sampled=session.training.objective == "policy_gradient",
         product_rate=session.product_rate * session.mesh.world,
         device=session.device,
     )

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import torch
 
+from reasonray.training.surrogate import Surrogate
+
 CHUNK = 1024
 """Tokens whose logits are in memory at once: those of a whole pack would be the largest tensor of a step by far."""
 
@@ -29,13 +31,13 @@ class TokenSums:
     """Sums over target tokens, added up while their loss is computed."""
 
     sums: torch.Tensor
-    """(4,), fp32: target tokens, those that have the largest logit, tokens with a measured entropy, their entropies in
-    nats."""
+    """(7,), fp32: target tokens, those that have the largest logit, tokens with a measured entropy, their entropies in
+    nats; with policy gradients also the tokens' ratios, those that are clipped, and their advantages."""
 
     @classmethod
     def zero(cls, device: torch.device) -> Self:
         """Return sums over no tokens."""
-        return cls(torch.zeros(4, dtype=torch.float32, device=device))
+        return cls(torch.zeros(7, dtype=torch.float32, device=device))
 
     def add(self, shifted: torch.Tensor, total: torch.Tensor, is_largest: torch.Tensor, products: torch.Tensor) -> None:
         """Add tokens.
@@ -52,6 +54,10 @@ class TokenSums:
         self.sums[2] += len(shifted)
         self.sums[3] += entropies.sum()
 
+    def add_sampled(self, ratios: torch.Tensor, is_clipped: torch.Tensor, advantages: torch.Tensor) -> None:
+        """Add what policy gradients measure of tokens, each of shape (tokens, 1)."""
+        self.sums[4:] += torch.stack([ratios.sum(), is_clipped.sum(), advantages.sum()])
+
 
 def summed_cross_entropy(
     hidden: torch.Tensor,
@@ -61,6 +67,7 @@ def summed_cross_entropy(
     token_weights: torch.Tensor | None = None,
     cap: float | None = None,
     measured: TokenSums | None = None,
+    surrogate: Surrogate | None = None,
 ) -> torch.Tensor:
     """Return the fp32 sum of the tokens' weighted cross-entropies. It supports one backward pass.
 
@@ -72,10 +79,12 @@ def summed_cross_entropy(
         token_weights: loss weight of each token, (tokens,), fp32; None if each is 1.
         cap: c, where the model's logits are c · tanh(product / c); None if they are the products.
         measured: the tokens' accuracy and entropy are added to it.
+        surrogate: the clipped objective, whose losses are summed in place of the cross-entropies, with the weights as
+            advantages.
     """
     hidden_grad, weight_grad = (torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, weight))
     loss: torch.Tensor = _SummedCrossEntropy.apply(
-        *(hidden, weight, labels, chunk, token_weights, cap, measured, hidden_grad, weight_grad)
+        *(hidden, weight, labels, chunk, token_weights, cap, measured, surrogate, hidden_grad, weight_grad)
     )
     return loss
 
@@ -91,6 +100,7 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
         token_weights: torch.Tensor | None,
         cap: float | None,
         measured: TokenSums | None,
+        surrogate: Surrogate | None,
         needs_hidden_grad: bool,
         needs_weight_grad: bool,
     ) -> torch.Tensor:
@@ -108,7 +118,10 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
             for first in range(0, len(states), block):
                 rows, row_targets = logits[first : first + block], targets[first : first + block]
                 row_weights = None if token_weights is None else token_weights[start + first :][: len(rows), None]
-                loss += _replace_by_gradient(rows, row_targets, row_weights, cap, scratch[: len(rows)], measured)
+                sampled = None if surrogate is None else surrogate.part(start + first, len(rows))
+                loss += _replace_by_gradient(
+                    *(rows, row_targets, row_weights, cap, scratch[: len(rows)], measured, sampled)
+                )
             if hidden_grad is not None:
                 torch.mm(logits, weight, out=hidden_grad[start : start + chunk])
             if weight_grad is not None:
@@ -124,7 +137,7 @@ class _SummedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # tor
             hidden_grad.mul_(gradient)
         if weight_grad is not None:
             weight_grad = weight_grad.mul_(gradient).to(ctx.dtype)
-        return hidden_grad, weight_grad, None, None, None, None, None, None, None
+        return hidden_grad, weight_grad, None, None, None, None, None, None, None, None
 
 
 def _replace_by_gradient(
@@ -134,8 +147,9 @@ def _replace_by_gradient(
     cap: float | None,
     scratch: torch.Tensor,
     measured: TokenSums | None,
+    surrogate: Surrogate | None,
 ) -> torch.Tensor:
-    """Return the summed cross-entropy of rows of logits, and overwrite them by its gradient (softmax - one-hot)."""
+    """Return the summed loss of rows of logits, and overwrite them by its gradient (softmax - one-hot, times slope)."""
     rows = scratch.copy_(logits)
     slope = None
     if cap is not None:
@@ -148,7 +162,14 @@ def _replace_by_gradient(
         measured.add(sample, total[::_ENTROPY_EVERY], target_logits >= largest, rows[::_ENTROPY_EVERY])
     rows.div_(total).scatter_add_(1, labels, -torch.ones_like(target_logits))
     losses = total.log() + largest - target_logits
-    if weights is not None:
+    if surrogate is not None:
+        advantages = torch.ones_like(losses) if weights is None else weights
+        token = surrogate.losses(losses, advantages)
+        if measured is not None:
+            measured.add_sampled(token.ratios, token.is_clipped, advantages)
+        losses = token.losses
+        rows *= token.slopes
+    elif weights is not None:
         losses *= weights
         rows *= weights
     if slope is not None:

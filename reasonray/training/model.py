@@ -46,6 +46,7 @@ from reasonray.training.examples import IGNORED, Batch
 from reasonray.training.losses import CHUNK, TokenSums, summed_cross_entropy
 from reasonray.training.mesh import ALONE, Mesh
 from reasonray.training.self_check import self_check
+from reasonray.training.surrogate import Clipping, Surrogate
 from reasonray.training.weight_files import StoredWeights, copy_shard
 
 
@@ -59,9 +60,12 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         self.context = context
         self.transform = LogitTransform.of(language_model.config)
         self.measured: TokenSums | None = None
+        self.clipping = Clipping()
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the weighted loss, summed over the target tokens; zero, with zero gradients, for a batch without any.
+
+        Of tokens that were sampled with known log-probabilities it is that of the clipped objective.
 
         Args:
             batch: a pack; where several processes share it, this one's part of it.
@@ -73,8 +77,9 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             return (hidden.float().sum() + weight.float().sum()) * 0.0
         token_weights = None if batch.weights is None else batch.weights[0, targets]
         states, labels = self._scaled(hidden[targets]), batch.labels[0, targets]
+        surrogate = None if batch.logprobs is None else Surrogate(batch.logprobs[0, targets], self.clipping)
         cap, measured = self.transform.cap, self.measured if self.training else None
-        return summed_cross_entropy(states, weight, labels, self.chunk, token_weights, cap, measured)
+        return summed_cross_entropy(states, weight, labels, self.chunk, token_weights, cap, measured, surrogate)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits of every token of a whole pack, (tokens, vocabulary)."""

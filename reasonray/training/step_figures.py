@@ -18,6 +18,7 @@ def step_figures(
     *,
     sizes: Sizes,
     adapters: bool,
+    sampled: bool,
     product_rate: float,
     device: torch.device,
 ) -> dict[str, float]:
@@ -25,7 +26,9 @@ def step_figures(
 
     tokens, tokens_per_second and seconds; token_accuracy: share of target tokens that have the largest logit; entropy:
     in nats, of a sample of them; mfu: share of the product rate that the model's own operations took, without those
-    that are done again; peak_gb: most memory that this worker has held so far.
+    that are done again; peak_gb: most memory that this worker has held so far. With policy gradients also the target
+    tokens' mean ratio of probabilities, now to when they were sampled, clip_fraction: share of them whose ratio is
+    beyond its bound, and mean advantage.
 
     Args:
         step: of the plan.
@@ -33,13 +36,17 @@ def step_figures(
         seconds: that the step took.
         sizes: of the student.
         adapters: whether the weights themselves get no gradient.
+        sampled: whether the objective is that of policy gradients.
         product_rate: operations per second of all workers' devices.
         device: of this worker.
     """
-    target_tokens, likeliest, sampled, entropy = sums
+    target_tokens, likeliest, measured, entropy, *of_policy = sums
     lengths = [length for pack in step.lengths for length in pack]
     operations = sizes.operations(lengths, target_tokens, frozen=adapters)
     speed = {"tokens": step.tokens, "tokens_per_second": step.tokens / seconds, "seconds": seconds}
     if target_tokens:
-        speed |= {"token_accuracy": likeliest / target_tokens, "entropy": entropy / sampled}
+        speed |= {"token_accuracy": likeliest / target_tokens, "entropy": entropy / measured}
+    if target_tokens and sampled:
+        names = ("ratio", "clip_fraction", "advantage")
+        speed |= {name: value / target_tokens for name, value in zip(names, of_policy, strict=True)}
     return speed | {"mfu": operations / seconds / product_rate, "peak_gb": peak_memory(device) / 1e9}

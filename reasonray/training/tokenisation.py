@@ -27,6 +27,8 @@ from reasonray.training.examples import Example, write
 
 _COLUMNS = ("id", "prompt", "completion_text")
 _WEIGHTS = "loss_weights"
+_SAMPLED = ("opening", "token_ids", "logprobs", "advantage")
+"""Columns of samples for policy gradients."""
 _REASONING_TAG = re.compile(r"[<\[]/?(\w+:)?(think|thinking|thought)[>\]]", re.IGNORECASE)
 """Control tokens that may be part of an answer."""
 
@@ -136,6 +138,48 @@ def tokenise(
     return Example(id, [*prompt, *target, stop], len(prompt), weights)
 
 
+def tokenise_sample(
+    tokenizer: Any,
+    turns: Sequence[Message],
+    template_args: Mapping[str, Any],
+    row: Mapping[str, Any],
+    *,
+    today: date = FALLBACK_DATE,
+) -> Example:
+    """Return the example of a sample whose tokens, as they were sampled, are to become likelier or less likely.
+
+    Args:
+        tokenizer: of the student.
+        turns: the prompt.
+        template_args: further arguments of the chat template.
+        row: of curation.policy_samples.POLICY_SCHEMA.
+        today: the date for chat templates that write it.
+
+    Raises:
+        UserError: the chat template refuses the prompt.
+        RefusedExample: the tokens are not those of the text in the student's tokenizer, the student's prompt opens
+            another answer, or tokens and log-probabilities do not belong together.
+    """
+    id, chat, sampled = row["id"], (tokenizer, turns, template_args, today), row["completion_text"]
+    ids, logprobs = list(row["token_ids"]), [float(value) for value in row["logprobs"]]
+    if len(ids) != len(logprobs) or not ids or not all(map(math.isfinite, logprobs)):
+        raise RefusedExample(f"example {id}: {len(ids)} tokens, {len(logprobs)} log-probabilities, or one not finite")
+    try:
+        text = continuation(opening(*chat), whole_answer(row["opening"], sampled))
+    except ValueError as error:
+        raise RefusedExample(f"example {id}: {error}; set student.prompt.template_args so that they agree") from None
+    if text != sampled:
+        raise RefusedExample(f"example {id}: the student's prompt opens the answer otherwise than the sampler's did")
+    prompt = prompt_ids(*chat)
+    whole = _decoded(tokenizer, prompt) + sampled
+    # The last token ends the answer, or is the one in which a stop string ends.
+    if not (
+        whole.startswith(_decoded(tokenizer, prompt + ids[:-1])) and _decoded(tokenizer, prompt + ids).startswith(whole)
+    ):
+        raise RefusedExample(f"example {id}: in the student's tokenizer the sampled tokens are not the sampled text")
+    return Example(id, [*prompt, *ids], len(prompt), [row["advantage"]] * len(ids), logprobs)
+
+
 def token_weights(spans: Sequence[Span], begins: Sequence[int], length: int, *, id: str) -> list[float]:
     """Return the loss weight of each token of a completion, and of the stop token, which counts as the last character.
 
@@ -215,7 +259,8 @@ def tokenise_files(
     Args:
         student: section of the configuration.
         files: parquet files with the columns id, prompt (a list of messages) and completion_text, and if examples have
-            loss weights, loss_weights (a list of begin, end and weight: parts of the text by its characters).
+            loss weights, loss_weights (a list of begin, end and weight: parts of the text by its characters); or
+            samples for policy gradients, of curation.policy_samples.POLICY_SCHEMA.
         target: Arrow file to write.
         today: the date for chat templates that write it.
 
@@ -228,20 +273,18 @@ def tokenise_files(
     lengths: list[int] = []
     refused: list[str] = []
 
+    def example_of(row: Mapping[str, Any]) -> Example:
+        chat = tokenizer, row["prompt"], student.prompt.template_args
+        if "advantage" in row:
+            return tokenise_sample(*chat, row, today=today)
+        spans = row.get(_WEIGHTS)
+        return tokenise(*chat, row["completion_text"], stop, id=row["id"], today=today, spans=spans)
+
     def tokenised() -> Iterator[Example]:
         for file in files:
             for row in _rows(file):
                 try:
-                    example = tokenise(
-                        tokenizer,
-                        row["prompt"],
-                        student.prompt.template_args,
-                        row["completion_text"],
-                        stop,
-                        id=row["id"],
-                        today=today,
-                        spans=row.get(_WEIGHTS),
-                    )
+                    example = example_of(row)
                 except RefusedExample as reason:
                     refused.append(str(reason))
                     continue
@@ -253,6 +296,7 @@ def tokenise_files(
 
 
 def _rows(file: Place) -> list[dict[str, Any]]:
-    """Return the rows of a file of curated examples; loss weights are an optional column."""
+    """Return the rows of a file of curated examples; loss weights and samples' tokens are optional columns."""
     table = file.read_table()
-    return list(table.select([name for name in (*_COLUMNS, _WEIGHTS) if name in table.column_names]).to_pylist())
+    names = [name for name in (*_COLUMNS, _WEIGHTS, *_SAMPLED) if name in table.column_names]
+    return list(table.select(names).to_pylist())

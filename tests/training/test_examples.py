@@ -259,13 +259,18 @@ def test_loss_weights_that_are_not_parts_of_the_text_are_refused(spans: list[tup
 def test_loss_weights_are_read_as_they_were_written_and_are_part_of_the_hash(tmp_path: Path) -> None:
     plain = [Example("a", [1, 2, 3], 1), Example("b", [4, 5], 1), Example("c", [6, 7, 8, 9], 3)]
     weighted = [replace(plain[0], weights=[0.5, -2.0]), *plain[1:]]
+    sampled = [replace(row, logprobs=[-0.5] * (len(row.ids) - row.start)) for row in weighted]
     examples.write(tmp_path / "plain.arrow", plain)
+    examples.write(tmp_path / "sampled.arrow", sampled)
     examples.write(tmp_path / "weighted.arrow", weighted)
     back, without = examples.read(tmp_path / "weighted.arrow"), examples.read(tmp_path / "plain.arrow")
     assert [back[row] for row in range(3)] == weighted
     assert back.target_weights.tolist() == [2.5, 1, 1]
     assert without.target_weights.tolist() == [2, 1, 1]
-    assert back.sha256 != without.sha256
+    assert [examples.read(tmp_path / "sampled.arrow")[row] for row in range(3)] == sampled
+    assert len({back.sha256, without.sha256, examples.read(tmp_path / "sampled.arrow").sha256}) == 3
+    assert examples.read(tmp_path / "sampled.arrow").have_logprobs
+    assert not back.have_logprobs
     in_checkpoints = "dc56db44b264f8fcdde362723c2a790476bcc9694370d8e3430f8d91af5c1f19"
     assert without.sha256 == in_checkpoints, "existing checkpoints hold the hash of examples without weights"
 
@@ -273,9 +278,10 @@ def test_loss_weights_are_read_as_they_were_written_and_are_part_of_the_hash(tmp
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_parts_of_a_pack_are_the_pack(count: int) -> None:
     rows = [Example("a", [1, 2, 3, 4], 1, [0.5, 0.0, 2.0]), Example("b", [5, 6, 7, 8, 9], 2)]
+    rows[1] = replace(rows[1], logprobs=[-1.0, -2.0, -3.0])
     whole = collate(rows, [1, 0])
     parts = [whole.part(rank, count) for rank in range(count)]
-    for name in ("input_ids", "position_ids", "labels", "weights"):
+    for name in ("input_ids", "position_ids", "labels", "weights", "logprobs"):
         joined = torch.cat([getattr(part, name) for part in parts], dim=1)
         assert len({getattr(part, name).shape for part in parts}) == 1
         assert torch.equal(joined[:, :9], getattr(whole, name))

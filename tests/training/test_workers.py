@@ -17,6 +17,7 @@ from tests.students import (
     in_workers,
     make_job,
     random_examples,
+    sampled_examples,
     train,
     train_as_worker,
     train_with_slow_files,
@@ -66,6 +67,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weighted = make_job(root / "weighted", weighted_examples(), max_tokens=24)
     write_gradients(0, 1, weighted, root / "one weighted.pt")
     divided = make_job(root / "divided", weighted_examples(), max_tokens=24, context=2, workers=2)
+    sampled = make_job(root / "sampled", sampled_examples(), max_tokens=24, objective="policy_gradient")
+    write_gradients(0, 1, sampled, root / "one sampled.pt")
+    parts = make_job(
+        root / "sampled", sampled_examples(), max_tokens=24, objective="policy_gradient", context=2, workers=2
+    )
     in_parts = make_job(root / "in parts", random_examples(UNEVEN), **SETTINGS, context=2, workers=2)
     rest_by_muon = replace(by_muon, checkpoint_directory=str(root / "rest of muon"))
     halfway = Path(in_parts.checkpoint_directory) / "step-000003"
@@ -97,6 +103,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (write_gradients, (weighted, root / "weighted.pt")),
         (write_gradients, (divided, root / "divided.pt")),
         (write_gradients, (divided, root / "unexchanged.pt", "unexchanged")),
+        (write_gradients, (sampled, root / "sampled.pt")),
+        (write_gradients, (sampled, root / "averaged sampled.pt", "averaged")),
+        (write_gradients, (parts, root / "sampled parts.pt")),
         (train_with_slow_files, (make_job(root / "slow", epochs=2, checkpoints=2), root / "slow.json")),
         (train_as_worker, (in_parts, root / "in parts.json")),
         (train_as_worker, (rest_in_parts, root / "rest in parts.json", halfway)),
@@ -162,6 +171,12 @@ def test_gradients_of_several_workers_equal_those_of_one(done: Path, workers: st
 @pytest.mark.parametrize("workers", ["weighted", "divided", "copies", "copies in parts", "four parts"])
 def test_weighted_gradients_of_any_mesh_equal_those_of_one_worker(done: Path, workers: str) -> None:
     assert farthest(gradients(done, "one weighted"), gradients(done, workers)) < 1e-6
+
+
+@pytest.mark.parametrize("workers", ["sampled", "sampled parts"])
+def test_policy_gradients_of_two_workers_equal_those_of_one(done: Path, workers: str) -> None:
+    assert farthest(gradients(done, "one sampled"), gradients(done, workers)) < 1e-6
+    assert farthest(gradients(done, "one sampled"), gradients(done, "averaged sampled")) > 1e-2  # control
 
 
 @pytest.mark.parametrize("workers", ["often", "fully"])
