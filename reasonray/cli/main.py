@@ -311,6 +311,13 @@ def _import(options: Options) -> None:
     print(look(options.origin, config, split=options.split, columns=columns))
 
 
+def _inspect(options: Options) -> None:
+    from reasonray.cli.inspect import write_inspect_logs
+    from reasonray.store.run import find_run
+
+    print(write_inspect_logs(find_run(options.run)))
+
+
 def _push(options: Options) -> None:
     from reasonray.cli.push import push
     from reasonray.store.run import find_run
@@ -335,6 +342,7 @@ COMMANDS = {
     "status": Command("print what a run holds so far", _run_argument, _status),
     "view": Command("serve a run's report to this machine, renewed while the run goes on", _view_arguments, _view),
     "show": Command("print rollouts, or one problem's samples side by side", _show_arguments, _show),
+    "inspect": Command("write a run's evaluation as logs of inspect_ai", _run_argument, _inspect),
     "push": Command("upload a data set, or a student, to the Hugging Face hub", _push_arguments, _push),
 }
 
