@@ -141,8 +141,9 @@ class EngineHung(EngineDied):
 class Engine(Protocol):
     """A running model."""
 
-    capacity: int
-    """Requests in flight that keep the engine busy."""
+    @property
+    def capacity(self) -> int:
+        """Requests in flight that keep the engine busy. It may grow while the engine works."""
 
     async def complete(self, request: SampleRequest) -> Completion:
         """Generate one sample. Cancelling the call aborts the request.

@@ -20,6 +20,7 @@ from typing import Any
 
 from reasonray import models
 from reasonray.config import UserError, VLLMEngine
+from reasonray.engines.capacity import Capacity
 from reasonray.engines.phases import logging_configuration, read_phase
 from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, Launch, SampleRequest
 from reasonray.engines.tether import tethered_children
@@ -38,8 +39,6 @@ from reasonray.records import Finish
 __all__ = ["VLLM", "check_arguments", "check_sampling", "start"]
 
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "repetition": Finish.LENGTH}
-_SHORT = 1024
-"""Tokens of a short rollout with its prompt: no more requests are useful than the KV cache holds of these."""
 
 
 async def start(config: VLLMEngine, launch: Launch) -> VLLM:
@@ -122,11 +121,16 @@ class VLLM:
         self._load_tokenizer(self._model)
         vllm = self._engine.vllm_config
         self._limit = int(vllm.model_config.max_model_len)
-        self.capacity = capacity(
+        self._capacity = Capacity(
             vllm.scheduler_config.max_num_seqs * vllm.parallel_config.data_parallel_size,
             (vllm.cache_config.num_gpu_blocks or 0) * vllm.cache_config.block_size,
             self._limit,
         )
+
+    @property
+    def capacity(self) -> int:
+        """Requests in flight that keep the engine busy; it grows where samples turn out shorter than assumed."""
+        return self._capacity.requests
 
     async def complete(self, request: SampleRequest) -> Completion:
         """Generate one sample. Cancelling the call aborts the request.
@@ -159,6 +163,7 @@ class VLLM:
         reason = "" if finish is not Finish.ERROR else f"vLLM ended the request with {sample.finish_reason!r}"
         text = completion_text(self._tokenizer, sample.text, sample.token_ids, sample.finish_reason, sample.stop_reason)
         tokens = tuple(sample.token_ids)
+        self._capacity.record(len(ids) + len(tokens))
         logprobs = sample.logprobs and tuple(
             one[token].logprob for one, token in zip(sample.logprobs, tokens, strict=True)
         )
@@ -246,19 +251,6 @@ class VLLM:
             skip_special_tokens=False,
             spaces_between_special_tokens=False,
         )
-
-
-def capacity(max_num_seqs: int, kv_tokens: int, max_model_len: int) -> int:
-    """Return the requests in flight that keep an engine busy.
-
-    Args:
-        max_num_seqs: sequences that are computed at the same time, by all data parallel engines together.
-        kv_tokens: tokens that the KV cache holds; 0 if that is not known.
-        max_model_len: tokens of the longest sequence.
-    """
-    held = kv_tokens // min(max_model_len, _SHORT) if kv_tokens else max_num_seqs
-    # 1.1: a short queue in the engine replaces a finished sequence in the very next step.
-    return max(1, int(min(max_num_seqs, held) * 1.1))
 
 
 def _use_all_cores() -> None:

@@ -82,7 +82,7 @@ class Group:
     unfinished: int = 0
     """Problems that need more samples."""
     capacity: int = 0
-    """Of the first replica that was up."""
+    """Of the replica that reported last."""
     num_up: int = 0
     may_have_room: bool = True
     """The queue was empty after the last assignment, so more than the replica that changed may have room."""

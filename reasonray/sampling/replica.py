@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -26,7 +26,7 @@ from reasonray.config import Config
 from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung
 from reasonray.records import Finish, Outcome, Problem, Rollout, Verdict
 from reasonray.sampling.ledger_writer import LedgerWriter
-from reasonray.sampling.policy import ProblemState, is_satisfied, next_samples
+from reasonray.sampling.policy import ProblemState, is_satisfied
 from reasonray.sampling.telemetry import BusyClock, Telemetry
 from reasonray.sampling.work import (
     Counts,
@@ -158,8 +158,7 @@ class Replica:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._releasing -= set(unstarted)
-        self._news.released = self._released
-        self._released = []
+        self._news.released, self._released = self._released, []
         self._changed.set()
 
     async def abort(self) -> None:
@@ -193,8 +192,7 @@ class Replica:
         if is_failing := self._last_commit is not None:
             await asyncio.wait([self._last_commit])
             self._last_commit = None
-        news, self._news = self._news, _News()
-        self._num_reported_committed = self._num_committed
+        news, self._news, self._num_reported_committed = self._news, _News(), self._num_committed
         return Report(
             self._node,
             self._started_engine,
@@ -218,8 +216,7 @@ class Replica:
     def _is_waiting_for_work(self) -> bool:
         """Return whether the driver should hear from this replica now: slots are idle, and there is news."""
         has_news = bool(self._news) or self._num_committed > self._num_reported_committed
-        started = self._started_engine
-        return has_news and (started is None or self._busy.in_flight < started.capacity)
+        return has_news and (self._started_engine is None or self._busy.in_flight < self._num_slots)
 
     def _usage(self) -> Usage:
         tokens = self._engine.heartbeat().tokens - self._tokens_before if self._engine else 0
@@ -247,14 +244,24 @@ class Replica:
                 report=self._set_phase,
             )
             self._engine = await engines.start(spec.engine, launch)
-            self._slots = asyncio.Semaphore(self._engine.capacity)
-            self._tokens_before = 0
+            self._slots, self._num_slots, self._tokens_before = asyncio.Semaphore(0), 0, 0
         self._set_phase("")
         self._served = (model, revision)
         identity = await asyncio.to_thread(engines.identity, spec.engine, directory)
         first_identity = await asyncio.to_thread(engines.first_identity, spec.engine, directory)
         self._started_engine = Started(identity, first_identity, self._engine.capacity)
+        self._grow()
         self._changed.set()
+
+    def _grow(self) -> None:
+        """Have as many slots as the engine has capacity, and report it."""
+        if self._engine is None or self._started_engine is None:  # the sample belongs to a stage that is over
+            return
+        for _ in range(self._num_slots, self._engine.capacity):
+            self._slots.release()
+        if self._engine.capacity != self._num_slots:
+            self._num_slots = self._engine.capacity
+            self._started_engine = replace(self._started_engine, capacity=self._num_slots)
 
     def _set_phase(self, phase: str) -> None:
         self._phase = phase
@@ -278,7 +285,7 @@ class Replica:
 
         try:
             while not is_satisfied(job.policy, state):
-                for sample in _samples_to_start(lease, state):
+                for sample in lease.samples_to_start(state):
                     state.in_flight.add(sample)
                     tasks[asyncio.create_task(self._sample(lease, leased, sample))] = sample
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -321,6 +328,7 @@ class Replica:
                 raise
             finally:
                 self._busy.end()
+        self._grow()
         verdict = await self._check(problem, completion)
         return make_rollout(job, request, completion, verdict, leased.resamples.get(sample, 0))
 
@@ -390,9 +398,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         return
-
-
-def _samples_to_start(lease: Lease, state: ProblemState) -> list[int]:
-    if lease.isolation is not Isolation.SAMPLE:
-        return next_samples(lease.job.policy, state)
-    return [] if state.in_flight else next_samples(lease.job.policy, state)[:1]

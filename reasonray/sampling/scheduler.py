@@ -154,6 +154,8 @@ class Scheduler:
     def _on_report(self, replica: ReplicaState, report: Report) -> list[Action]:
         replica.usage = report.usage
         replica.is_failing = report.is_failing
+        if report.started:
+            replica.capacity = replica.group.capacity = report.started.capacity
         for sample in report.samples:
             self._count(replica, sample)
         for lease, problem, before in report.ended:

@@ -16,7 +16,7 @@ from reasonray.engines.protocol import Completion, SampleRequest
 from reasonray.prompts import FALLBACK_DATE
 from reasonray.records import Outcome, Problem, Rollout, Verdict, content_hash
 from reasonray.sampling.fingerprints import fingerprint, is_present_rule
-from reasonray.sampling.policy import ProblemState
+from reasonray.sampling.policy import ProblemState, next_samples
 from reasonray.sampling.state import Terms
 from reasonray.store.ledger import Ledger
 from reasonray.store.problem_table import ProblemTable
@@ -206,6 +206,12 @@ class Lease:
     problems: tuple[LeasedProblem, ...]
     isolation: Isolation = Isolation.NONE
 
+    def samples_to_start(self, state: ProblemState) -> list[int]:
+        """Return the samples of a problem that its replica should start now; isolated ones one after another."""
+        if self.isolation is not Isolation.SAMPLE:
+            return next_samples(self.job.policy, state)
+        return [] if state.in_flight else next_samples(self.job.policy, state)[:1]
+
 
 @dataclass(slots=True)
 class Counts:
@@ -287,7 +293,7 @@ class Started:
     first_identity: str
     """The same by the rule of the first version."""
     capacity: int
-    """Requests in flight that keep the engine busy."""
+    """Requests in flight that keep the engine busy; grows where samples turn out short."""
 
     def identity_as(self, recorded: str | None) -> str:
         """Return the identity by the rule of a recorded one, or by the present rule if none is recorded."""

@@ -8,7 +8,7 @@ import pytest
 
 from reasonray.config import Sampling, UserError, VLLMEngine
 from reasonray.config.engines import _TUNING_ARGS
-from reasonray.engines.vllm import capacity, check_arguments, check_sampling
+from reasonray.engines.vllm import check_arguments, check_sampling
 
 pytestmark = pytest.mark.slow
 
@@ -64,13 +64,6 @@ def test_tuning_arguments_are_arguments_of_vllm() -> None:
     from vllm import AsyncEngineArgs
 
     assert [name for name in _TUNING_ARGS if not hasattr(AsyncEngineArgs(model="/"), name)] == []
-
-
-def test_capacity_is_what_the_engine_computes_and_its_cache_holds() -> None:
-    assert capacity(256, 0, 4096) == 281
-    assert capacity(1024, 400_000, 32768) == 429, "390 rollouts of 1,024 tokens fill the cache"
-    assert capacity(256, 10_000_000, 32768) == 281
-    assert capacity(256, 300, 512) == 1
 
 
 def test_the_heads_of_a_model_in_a_store_are_known_without_its_weights(tmp_path: Path) -> None:
