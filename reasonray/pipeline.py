@@ -99,7 +99,7 @@ def distill_rounds(config: Config, *, take_over: bool = False) -> Report:
     from reasonray.sampling.cluster import connected
     from reasonray.sampling.pool import ReplicaPool
     from reasonray.stages.evaluate import adopt
-    from reasonray.stages.rounds import record_round, refuse_broken, report_rounds, why_to_stop
+    from reasonray.stages.rounds import conclude_round, record_round, refuse_broken
     from reasonray.stages.sample import load_problems
 
     series = Series.of(config)
@@ -117,9 +117,7 @@ def distill_rounds(config: Config, *, take_over: bool = False) -> Report:
                 load_problems(run)
                 adopt(run, series.runs()[: number - 1])
                 newest = _all_stages(run, pool)
-            reason = why_to_stop(series, number) if number < series.rounds.count else ""
-            report_rounds(series, reason)
-            if reason:
+            if reason := conclude_round(series, number):
                 log_line("round", f"no further round: {reason}")
                 break
     return newest

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from reasonray.config import Example, Prompt
+from reasonray.config import Example, Prompt, Sampling
+from reasonray.engines.protocol import SampleRequest
 from reasonray.errors import UserError
 from reasonray.prompts import (
     Message,
@@ -23,6 +24,7 @@ from reasonray.prompts import (
     whole_answer,
 )
 from tests import templates
+from tests.factories import a_problem
 from tests.templates import CONTROL_TOKENS
 
 TURNS: list[Message] = [{"role": "user", "content": "What is 2 + 2?"}]
@@ -228,3 +230,19 @@ def test_a_block_that_is_closed_and_never_opened_was_opened_by_the_prompt() -> N
     assert whole_answer("", "</think>b") == "</think>b"
     assert whole_answer("</think>", "b") == "</think>b"
     assert whole_answer("", "b") == "b"
+
+
+def test_a_hint_shows_the_gold_answer_of_the_asked_problem_only() -> None:
+    prompt = Prompt(
+        template="{question} (Hint: {gold_answer}.)", examples=(Example(question="1 + 1?", completion="It is 2."),)
+    )
+    turns = messages(prompt, r"\boxed{gold_answer}, 6 * 7?", "{question} 42")
+    assert [turn["content"] for turn in turns] == [
+        "1 + 1?",
+        "It is 2.",
+        r"\boxed{gold_answer}, 6 * 7? (Hint: {question} 42.)",
+    ], "worked examples show no hint, and what is filled in is not filled again"
+    problem = a_problem()
+    assert SampleRequest(problem, 0, 0, prompt, Sampling()).turns == messages(prompt, problem.question, "42")
+    plain = Prompt(template=r"{question} Put it into \boxed{answer}.")
+    assert messages(plain, "6 * 7?", "42")[-1]["content"] == r"6 * 7? Put it into \boxed{answer}."

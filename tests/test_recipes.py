@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from reasonray.stages.curate import curate
 from reasonray.stages.sample import sample
 from reasonray.store.run import begin_or_resume
 from reasonray.store.schema import rollouts_to_table
+from reasonray.store.series import round_config
+from reasonray.store.siblings import is_of_run
 from tests.factories import a_rollout
 
 FOLDER = Path(__file__).parent.parent / "jobs" / "configs" / "recipes"
@@ -131,6 +134,27 @@ def test_a_recipe_selects_what_it_says(path: Path, tmp_path: Path) -> None:
         assert Outcome.WRONG in outcomes
     per_problem = [sum(r.id in chosen for r in rollouts if r.problem.id == problem.id) for problem in train]
     assert max(per_problem) <= config.curation.keep_per_problem
+
+
+@pytest.mark.parametrize("name", ["rest-em", "star", "expert-iteration"])
+def test_a_recipe_of_rounds_learns_in_each_from_what_it_says(name: str, tmp_path: Path) -> None:
+    series = in_miniature(FOLDER / f"{name}.toml", tmp_path)
+    assert series.rounds is not None
+    train = [problem for problem in problems.load(series.sources).problems if problem.split is Split.TRAIN]
+    before: list[Rollout] = []
+    for number in range(1, series.rounds.count + 1):
+        config = round_config(series, number, f"{name}-r1")
+        live = [teacher for teacher in config.teachers if not is_of_run(teacher)]
+        alone = config.model_copy(update={"teachers": tuple(live)})
+        own = [rollout for problem in train for rollout in asyncio.run(_sampled(alone, problem))]
+        recorded = {teacher.name for teacher in config.teachers} - {teacher.name for teacher in live}
+        table = measure_table(annotate_table(rollouts_to_table([r for r in before if r.teacher in recorded] + own)))
+        selection = select(rollout_features(table, config.curation), config.curation).to_pylist()
+        teachers = {rollout.id: rollout.teacher for rollout in (*before, *own)}
+        learnt = {teachers[row["id"]] for row in selection if row["selected"]}
+        assert learnt & {teacher.name for teacher in live}
+        assert (learnt - {teacher.name for teacher in live} != set()) == (number > 1 and name == "expert-iteration")
+        before += [replace(rollout, teacher=f"r{number}-{rollout.teacher}") for rollout in own]
 
 
 @pytest.mark.ray

@@ -14,6 +14,7 @@ class Rounds(Section):
     """Rounds of distillation. Each is a run of its own: `NAME-r1`, `NAME-r2`, …; `<root>/NAME/rounds.html` shows all.
 
     The first round is the configuration as it is. A run NAME that was begun without this section is the first round.
+    `budget` holds for each round.
     """
 
     CHANGE: ClassVar[Change | None] = Change.FREE

@@ -29,6 +29,7 @@ from reasonray.problems.columns import Row
 from reasonray.problems.notes import Notes
 from reasonray.records import Finish, content_hash
 from reasonray.store.ledger import Ledger
+from reasonray.store.run import find_run
 from reasonray.store.storage import place
 
 
@@ -192,8 +193,8 @@ def _read_run(config: RecordedEngine) -> Recordings:
             total += int(content_hash(key, sample, row["opening"], counted.decode()), 16)
             location = f"{config.run}, sample {sample} of {row['problem_id']}"
             samples.setdefault(key, []).append((sample, RecordedRow(location, first, 1)))
-    if not samples:
-        raise UserError(f"run {config.run} holds no rollouts of a teacher {config.teacher}; name one of its teachers")
+    if not samples and config.teacher not in (teachers := [one.name for one in find_run(config.run).config.teachers]):
+        raise UserError(f"run {config.run} has no teacher {config.teacher}; it has {', '.join(teachers) or 'none'}")
     recordings.rows = {key: [row for _, row in sorted(rows, key=itemgetter(0))] for key, rows in samples.items()}
     recordings.num_rows = recordings.num_completions
     recordings.identity = f"{total % (1 << 80):020x}"

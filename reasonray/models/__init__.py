@@ -150,7 +150,7 @@ def _is_local(reference: str) -> bool:
 
 def public_name(reference: str) -> str:
     """Return a reference as it may be published: of a path or a URI the last part only, of a student its run's name."""
-    reference = reference.removesuffix("/student/final")
+    reference = reference.removesuffix("/student/final").removeprefix("run:")
     is_location = reference.startswith(("/", "~", ".")) or "://" in reference
     return reference.rstrip("/").rpartition("/")[2] if is_location else reference
 

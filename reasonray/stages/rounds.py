@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from reasonray.analysis.comparisons import clusters_of
 from reasonray.analysis.estimators import wilson
 from reasonray.analysis.json_records import to_json
 from reasonray.analysis.rounds import RoundCost, RoundData, RoundMetrics, SeriesMetrics, SolvedProblem, Values
-from reasonray.config import UserError
+from reasonray.config import Rounds, UserError
 from reasonray.curation.annotations import evaluation_rollouts
 from reasonray.curation.dedup import reasoning_key
 from reasonray.records import BASE, STUDENT, Outcome, Split, content_hash
@@ -90,18 +91,24 @@ def weights_of(run: Run) -> str:
     return models.content_identity(Path(student.path)) if student.is_local else content_hash(manifest.read().decode())
 
 
-def why_to_stop(series: Series, number: int) -> str:
-    """Return why no round should follow a finished one, "" if one should."""
+def conclude_round(series: Series, number: int) -> str:
+    """Write the report by round after a finished round, and return why no further one is made, "" if one is."""
     metrics = measured(series)
+    reason = _why_to_stop(series.rounds, metrics, number) if number < series.rounds.count else ""
+    report_rounds(series, replace(metrics, stopped=reason or None))
+    return reason
+
+
+def _why_to_stop(rounds: Rounds, metrics: SeriesMetrics, number: int) -> str:
     newest = metrics.rounds[number - 1]
-    if series.rounds.problems == "unsolved" and newest.solved == newest.problems:
+    if rounds.problems == "unsolved" and newest.solved == newest.problems:
         return "every train problem is solved"
-    if series.rounds.stop == "no gain" and newest.to_previous is not None:
+    if rounds.stop == "no gain" and newest.to_previous is not None:
         return analysis.no_gain(newest.to_previous, metrics.k)
     return ""
 
 
-def measured(series: Series, stopped: str | None = None) -> SeriesMetrics:
+def measured(series: Series) -> SeriesMetrics:
     """Measure all rounds that have begun: their students, paired with one another, and their train problems.
 
     Raises:
@@ -127,7 +134,6 @@ def measured(series: Series, stopped: str | None = None) -> SeriesMetrics:
         rounds=rounds,
         total=sum((one.cost for one in rounds), analysis.NO_COST),
         planned=series.rounds.count,
-        stopped=stopped,
     )
 
 
@@ -262,23 +268,23 @@ def _cost(run: Run, rollouts: int) -> RoundCost:
     )
 
 
-def report_rounds(series: Series, stopped: str | None = None) -> str:
+def report_rounds(series: Series, metrics: SeriesMetrics | None = None) -> str:
     """Write rounds.json, rounds.md and rounds.html of a series, and return the headline.
 
     Args:
         series: of which at least one round has begun.
-        stopped: why no further round is made; None to keep what an earlier report says.
+        metrics: of the series; measured here if they are not given.
 
     Raises:
         UserError: no round has begun.
     """
-    target = series.place / "rounds.json"
-    if stopped is None:
-        stopped = (target.read_json_or_none() or {}).get("stopped")
-    document: Mapping[str, Any] = to_json(measured(series, stopped or None))
-    target.write(json.dumps(document, indent=2, allow_nan=False).encode())
-    (series.place / "rounds.md").write(reporting.render_markdown(document).encode())
-    page = series.place / "rounds.html"
-    page.write(reporting.render(document).encode())
-    log_line("report", str(page))
+    place = series.place
+    if metrics is None:
+        before = (place / "rounds.json").read_json_or_none() or {}
+        metrics = replace(measured(series), stopped=before.get("stopped"))
+    document: Mapping[str, Any] = to_json(metrics)
+    (place / "rounds.json").write(json.dumps(document, indent=2, allow_nan=False).encode())
+    (place / "rounds.md").write(reporting.render_markdown(document).encode())
+    (place / "rounds.html").write(reporting.render(document).encode())
+    log_line("report", str(place / "rounds.html"))
     return str(reporting.headline(document).striptags())

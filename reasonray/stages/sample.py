@@ -23,6 +23,7 @@ from reasonray.sampling.work import Counts, ResolvedJob, SamplingJob
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 from reasonray.store.sample_arrays import Indices
+from reasonray.store.siblings import is_of_run
 
 _NUM_SHOWN = 3
 """The problems shown of those that cannot be judged."""
@@ -115,7 +116,8 @@ def _terms(run: Run, teacher: Teacher) -> Terms | None:
     supply = engines.supply(teacher.engine, teacher.asking, run.problems(Split.TRAIN), run.problems(Split.TEST))
     if supply is None:
         return None
-    supply.refuse_empty()
+    if not is_of_run(teacher):  # a teacher of an earlier round may have had nothing to do
+        supply.refuse_empty()
     for note in supply.notes:
         log_line("recorded", f"{note}   ({teacher.name})")
     return Terms.up_to(supply.samples)

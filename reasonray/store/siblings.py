@@ -54,13 +54,13 @@ def _located(model: Model, run: Place) -> Model:
         engine = model.engine.model_copy(update={"run": str(run.parent / model.engine.run)})
         return model.model_copy(update={"engine": engine})
     name = referenced_run(model)
-    return model.model_copy(update={"model": str(student_of(run.parent / name))}) if name else model
+    return model if name is None else model.model_copy(update={"model": str(student_of(run.parent / name))})
 
 
-def referenced_run(model: PromptedModel) -> str:
-    """Return the name of the run whose student a model is, "" if it is no such model."""
+def referenced_run(model: PromptedModel) -> str | None:
+    """Return the name of the run whose student a model is, None if it is another model."""
     has_other_names = isinstance(model.engine, EndpointEngine | RecordedEngine)  # a server's, or of who wrote
-    return "" if has_other_names or not model.model.startswith(PREFIX) else model.model.removeprefix(PREFIX)
+    return None if has_other_names or not model.model.startswith(PREFIX) else model.model.removeprefix(PREFIX)
 
 
 def refuse_missing_students(config: Config) -> None:
@@ -70,7 +70,7 @@ def refuse_missing_students(config: Config) -> None:
         UserError: it does not, or has not, or is the run itself; the message begins with the key.
     """
     for key, model in _models_by_key(config):
-        if not (name := referenced_run(model)):
+        if (name := referenced_run(model)) is None:
             continue
         if not re.fullmatch(PATH_PART, name):
             raise UserError(f'{key} = "{model.model}": {name!r} cannot be the name of a run; write run:NAME')

@@ -23,6 +23,7 @@ from reasonray.engines.protocol import Completion, SampleRequest, Supply
 from reasonray.engines.recorded import Recorded
 from reasonray.engines.recordings import id_key, question_key, read_recordings
 from reasonray.records import Finish, Problem
+from reasonray.store.run import begin_or_resume
 from tests.factories import a_minimal_config, a_problem, a_rollout, a_run_with
 
 QUESTION = "What is 6 * 7?"
@@ -345,8 +346,12 @@ def test_another_runs_rollouts_are_recorded_as_they_were_and_in_the_order_of_the
     before = read_recordings(config).identity
     assert before == read_recordings(of_run(run.place.path)).identity
     assert read_recordings(of_run(tmp_path / "a-run", "peer")).identity != before
-    with pytest.raises(UserError, match="holds no rollouts of a teacher nobody; name one of its teachers"):
+    with pytest.raises(UserError, match=r"has no teacher nobody; it has teacher$"):
         read_recordings(of_run(tmp_path / "a-run", "nobody"))
+    begin_or_resume(a_minimal_config(tmp_path, name="idle"))
+    assert counted(of_run(tmp_path / "idle"), [problem]).samples.tolist() == [0], "its teacher had nothing to do"
+    with pytest.raises(UserError, match="no run at"):
+        read_recordings(of_run(tmp_path / "missing"))
 
 
 @given(st.permutations(range(5)))

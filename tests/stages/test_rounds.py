@@ -1,4 +1,4 @@
-"""Rounds on Ray with the scripted engine, killed in each of them."""
+"""Rounds: what a teacher gets that follows others, and what is taken over from earlier runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from reasonray.config import UserError
-from reasonray.records import Split
+from reasonray.records import Rollout, Split
+from reasonray.sampling.work import ResolvedJob
+from reasonray.stages.evaluate import _jobs, adopt
 from reasonray.stages.sample import _left_for
 from reasonray.store.run import begin_or_resume
-from tests.factories import a_minimal_config, a_problem
+from reasonray.store.schema import table_to_rollouts
+from tests.factories import a_minimal_config, a_problem, a_rollout
 
 
 def teacher(share: str, **changes: Any) -> dict[str, Any]:
@@ -56,3 +59,35 @@ def test_a_frontier_without_a_problem_is_one_line(tmp_path: Path) -> None:
     assert left(tmp_path, "frontier", COUNTS, frontier=[0.1, 0.9])[0] == [3, 1, 2]
     with pytest.raises(UserError, match=r"pass rate probably lies between 0\.4 and 0\.5, .* of 4 problems 2 lie below"):
         left(tmp_path / "other", "frontier", COUNTS, frontier=[0.4, 0.5])
+
+
+def scripted(name: str, **changes: Any) -> dict[str, Any]:
+    return {"name": name, "model": "m", "engine": {"kind": "scripted"}, "gpus": 0} | changes
+
+
+def test_what_an_earlier_run_measured_of_the_same_model_is_taken_over(tmp_path: Path) -> None:
+    test = [a_problem(f"{number}?", "1", split=Split.TEST) for number in range(3)]
+    same = {"model": "m", "engine": {"kind": "scripted"}, "gpus": 0}
+    shared = {"student": same, "evaluation": {"samples": 2, "arms": [scripted("hot", sampling={"temperature": 2.0})]}}
+    first, second = (
+        begin_or_resume(a_minimal_config(tmp_path, name=name, teachers=[], **shared)) for name in ("first", "second")
+    )
+    for run in (first, second):
+        run.store_problems([a_problem("train?"), *test])
+    (job,) = (job for job in _jobs(first) if job.name == "base")
+    first.record_model_identity("m", None, "2 scripted")
+    fingerprint = ResolvedJob.of(first, job, "2 scripted").fingerprint
+    other = a_problem("not of the second?", "1", split=Split.TEST)
+    for number, problem in enumerate([*test, other]):
+        changes = {"teacher": "base", "fingerprint": fingerprint, "id": Rollout.identify(problem.id, fingerprint, 0)}
+        first.evaluation("base").append([a_rollout(f"text {number}", problem=problem, **changes)])
+    adopt(second, [first])
+    adopt(second, [first])
+    rollouts = table_to_rollouts(second.evaluation("base").read())
+    assert [(rollout.teacher, rollout.completion) for rollout in rollouts] == [
+        ("base", "text 0"),
+        ("base", "text 1"),
+        ("base", "text 2"),
+    ], "once, and only of its own problems"
+    assert second.model_identity("m", None) == "2 scripted"
+    assert not second.evaluation("hot").segments(), "asked in another way, it is another model"

@@ -55,7 +55,7 @@ def test_every_round_is_an_ordinary_run_that_refers_to_earlier_ones_only(
         assert one.rounds is None
         assert parse(one.model_dump(mode="json")) == one, "as a stored run is read again"
         recorded = {t.engine.run for t in one.teachers if isinstance(t.engine, RecordedEngine)}
-        referred = {referenced_run(model) for model in (*one.teachers, one.student)} - {""} | recorded
+        referred = {referenced_run(model) for model in (*one.teachers, one.student)} - {None} | recorded
         assert referred <= set(names[: number - 1])
         assert recorded in (set(), set(names[: number - 1])), "all earlier rounds count, or none does"
         assert any(not isinstance(t.engine, RecordedEngine) and not t.sees_gold for t in one.teachers)
