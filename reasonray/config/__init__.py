@@ -255,6 +255,11 @@ class Config(Section):
             )
             if isinstance(teacher.engine, EndpointEngine):
                 raise ValueError(f"{needs}, and a server gives no tokens; serve its model by vLLM here")
+            if teacher.sees_gold:
+                raise ValueError(
+                    f"teachers.{number} sees {GOLD}, so its log-probabilities are those of another prompt than the "
+                    'student\'s; take it out, or set training.objective = "sft"'
+                )
             if not (teacher.sampling.logprobs or isinstance(teacher.engine, RecordedEngine)):
                 raise ValueError(f"{needs}; set its sampling.logprobs = true")
         if self.curation.loss_weight:

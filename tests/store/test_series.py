@@ -155,6 +155,13 @@ def test_what_cannot_be_run_is_one_line_before_anything_starts(changes: dict[str
     assert "\n" not in str(refused.value)
 
 
+def test_hints_do_not_go_with_policy_gradients() -> None:
+    sampled = {"model": "m", "sampling": {"logprobs": True}} | SCRIPTED
+    series = config(rounds={"rationalise": HINT}, teachers=[sampled], training={"objective": "policy_gradient"})
+    with pytest.raises(ConfigError, match="are those of another prompt than the student's"):
+        round_config(series, 1, "demo-r1")
+
+
 def finished(config: Config, weights: str) -> Path:
     run = begin_or_resume(config)
     student = student_of(run.place)
