@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypedDict
 from jinja2 import TemplateError
 
 from reasonray.config import Prompt
-from reasonray.config.models import GOLD
+from reasonray.config.prompt import GOLD
 from reasonray.errors import UserError
 
 REASONING_OPEN = "<think>"
@@ -46,9 +46,35 @@ class Tokenizer(Protocol):
 
 FALLBACK_DATE = date(2024, 7, 26)
 """The date in the prompts of runs that recorded none: the one that Llama 3.1's template falls back to."""
+KNOWN_TAGS = (
+    ("[THINK]", "[/THINK]"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+)
+"""Tags that recorded completions may begin with: of Magistral, OpenThoughts, Seed-OSS, Kimi and others."""
 _TAG = re.compile(f"{REASONING_OPEN}|{REASONING_CLOSE}")
 _PLACEHOLDER = re.compile("{question}|" + re.escape(GOLD))
 _EMPTY_BLOCK = rf"(?:{REASONING_OPEN}\s*)?{REASONING_CLOSE}\s*"
+
+
+def with_standard_tags(text: str, tags: tuple[str, str] | None) -> str:
+    """Return a text with `<think>` and `</think>` in place of a model's own tags; all else is verbatim.
+
+    Args:
+        text: of a completion, or of what the prompt opened of one.
+        tags: of the model; None if they are those already.
+    """
+    return text.replace(tags[0], REASONING_OPEN).replace(tags[1], REASONING_CLOSE) if tags else text
+
+
+def known_tags(text: str) -> tuple[str, str] | None:
+    """Return the known tags around the reasoning that a text begins with; None where it has none, or `<think>`."""
+    begins = text.lstrip()
+    return next((tags for tags in KNOWN_TAGS if begins.startswith(tags[0]) and tags[1] in begins), None)
 
 
 def messages(prompt: Prompt, question: str, gold: str = "") -> list[Message]:
@@ -139,7 +165,11 @@ def _without_system(turns: Sequence[Message]) -> list[Message]:
 
 
 def opening(
-    tokenizer: Tokenizer, turns: Sequence[Message], template_args: Mapping[str, Any], today: date = FALLBACK_DATE
+    tokenizer: Tokenizer,
+    turns: Sequence[Message],
+    template_args: Mapping[str, Any],
+    today: date = FALLBACK_DATE,
+    tags: tuple[str, str] | None = None,
 ) -> str:
     """Return what the prompt writes of the answer itself, such as "<think>\\n"; mostly nothing.
 
@@ -152,18 +182,20 @@ def opening(
         turns: the chat.
         template_args: further arguments of the chat template.
         today: as in `prompt_text`.
+        tags: of the model's reasoning, if they are not the usual ones.
     """
     if not tokenizer.chat_template:
         return ""
+    tag = re.compile("|".join(map(re.escape, tags))) if tags else _TAG
     *earlier, last = turns
     asked: list[Message] = [*earlier, {"role": "user", "content": last["content"] + _mark(0)}]
     _, found, tail = _render(tokenizer, asked, template_args, today).rpartition(_mark(0))
     if not found:
         return ""
     header = _header(tokenizer, [turn for turn in turns[:1] if turn["role"] == "system"], template_args, today)
-    tag = _TAG.search(tail)
-    start = min(len(_common_beginning(tail, header)) if header else len(tail), tag.start() if tag else len(tail))
-    return _after_control_tokens(tokenizer, tail[start:]).lstrip()
+    first = tag.search(tail)
+    start = min(len(_common_beginning(tail, header)) if header else len(tail), first.start() if first else len(tail))
+    return _after_control_tokens(tokenizer, tail[start:], tag).lstrip()
 
 
 def _header(tokenizer: Tokenizer, system: list[Message], template_args: Mapping[str, Any], today: date) -> str:
@@ -188,10 +220,10 @@ def _common_beginning(text: str, other: str) -> str:
     return text[: next((index for index, (one, two) in pairs if one != two), min(len(text), len(other)))]
 
 
-def _after_control_tokens(tokenizer: Tokenizer, text: str) -> str:
-    """Return the text after its last control token."""
+def _after_control_tokens(tokenizer: Tokenizer, text: str, tag: re.Pattern[str]) -> str:
+    """Return the text after its last control token; a tag of reasoning is none."""
     tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    ends = [text.rfind(token) + len(token) for token in tokens if token in text and not _TAG.search(token)]
+    ends = [text.rfind(token) + len(token) for token in tokens if token in text and not tag.search(token)]
     return text[max(ends, default=0) :]
 
 

@@ -14,14 +14,17 @@ from reasonray.config import Example, Prompt, Sampling
 from reasonray.engines.protocol import SampleRequest
 from reasonray.errors import UserError
 from reasonray.prompts import (
+    KNOWN_TAGS,
     Message,
     continuation,
+    known_tags,
     messages,
     opening,
     prompt_ids,
     prompt_text,
     split_reasoning,
     whole_answer,
+    with_standard_tags,
 )
 from tests import templates
 from tests.factories import a_problem
@@ -127,6 +130,33 @@ def test_the_opening_is_what_the_prompt_writes_of_the_answer(
     tokenizer = tokenizer_of(template)
     assert opening(tokenizer, turns, template_args) == expected
     assert prompt_text(tokenizer, turns, template_args).endswith(expected)
+
+
+MAGISTRAL = (
+    "{% for turn in messages %}[INST]{{ turn.content }}[/INST]{% endfor %}"
+    "{% if add_generation_prompt %}[THINK]{% endif %}"
+)
+
+
+def test_the_opening_may_be_a_models_own_tag_even_a_control_token() -> None:
+    raw = Tokenizer(tokenizer_models.BPE(vocab={"<unk>": 0}, merges=[], unk_token="<unk>"))
+    raw.add_special_tokens(["[INST]", "[/INST]", "[THINK]", "[/THINK]"])
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=raw)
+    tokenizer.chat_template = MAGISTRAL
+    tags = ("[THINK]", "[/THINK]")
+    assert opening(tokenizer, TURNS, {}, tags=tags) == "[THINK]"
+    assert with_standard_tags(opening(tokenizer, TURNS, {}, tags=tags), tags) == "<think>"
+
+
+@pytest.mark.parametrize("tags", [("<mull>", "</mull>"), *KNOWN_TAGS])
+def test_a_models_own_tags_split_its_completion_as_the_usual_ones(tags: tuple[str, str]) -> None:
+    opens, closes = tags
+    text = f"{opens}\na < b [c] \\(d\\)\n{closes}\n\n\\boxed{{e}}"
+    usual = with_standard_tags(text, tags)
+    assert usual == "<think>\na < b [c] \\(d\\)\n</think>\n\n\\boxed{e}", "nothing else changes"
+    assert with_standard_tags(text, None) == text
+    assert known_tags(f" {text}") == (tags if tags in KNOWN_TAGS else None)
+    assert known_tags(usual) is known_tags(f"So {opens} is a tag.") is known_tags(f"{opens} and no end") is None
 
 
 def test_a_question_about_tags_does_not_open_an_answer() -> None:

@@ -19,9 +19,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray.config import toml
 from reasonray.config.engines import EndpointEngine, Engine, RecordedColumns, RecordedEngine, ScriptedEngine, VLLMEngine
-from reasonray.config.models import GOLD, Example, Prompt, PromptedModel, Sampling, Student, Teacher
+from reasonray.config.models import PromptedModel, Sampling, Student, Teacher
 from reasonray.config.optimisation import StepSize
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
+from reasonray.config.prompt import GOLD, Example, Prompt
 from reasonray.config.rounds import Rounds
 from reasonray.config.section import PATH_PART, Change, Section
 from reasonray.config.sources import Columns, FilesSource, GeneratedSource, GymSource, HubSource, Source
@@ -346,7 +347,7 @@ def _as_written(loc: Sequence[Any], raw: Any) -> list[str]:
     keys: list[str] = []
     node: Any = raw
     for part in loc:
-        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
+        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and part in range(len(node))):
             keys.append(str(part))
             node = node[part]
     return keys

@@ -1,4 +1,4 @@
-"""The models of a run and how they are prompted: prompts, sampling parameters, engines, teachers and the student."""
+"""The models of a run and how they are prompted: sampling parameters, engines, teachers and the student."""
 
 from __future__ import annotations
 
@@ -11,43 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
 from reasonray.config.engines import Engine, VLLMEngine
+from reasonray.config.prompt import GOLD, Prompt
 from reasonray.config.section import PATH_PART, Change, Section, Share, ShareRange, Within
-
-
-class Example(Section):
-    """A worked example: an earlier turn of the chat."""
-
-    question: str
-    """The user's turn."""
-    completion: str
-    """The assistant's turn."""
-
-
-GOLD = "{gold_answer}"
-"""In the template of a teacher's prompt: the gold answer."""
-
-
-class Prompt(Section):
-    """The chat messages of a problem."""
-
-    system: str = ""
-    """The system message; "" for none. Where the chat template allows none (Gemma 2, Mistral 7B), it begins the first
-    user turn."""
-    examples: tuple[Example, ...] = ()
-    """Worked examples, shown as earlier turns, with their reasoning even where the chat template cuts it out. In TOML
-    also the name of a JSON Lines file next to the configuration, with one example a line."""
-    template: str = "{question}"
-    """The user's turn; `{question}` is replaced by the problem's question. In a teacher's prompt `{gold_answer}` is
-    replaced by the gold answer: then it is not measured, and the rule `leaked_answer` is needed."""
-    template_args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the tokenizer's chat template, such as `enable_thinking`."""
-
-    @field_validator("template")
-    @classmethod
-    def _holds_the_question(cls, template: str) -> str:
-        if "{question}" not in template:
-            raise ValueError('must contain "{question}"')
-        return template
 
 
 class RepetitionDetection(Section):
@@ -253,6 +218,16 @@ class PromptedModel(Section):
     def _stages_share_gpus(self) -> Self:
         if self.gpus % self.pipeline and self.gpus:
             raise ValueError(f"gpus ({self.gpus}) is not a multiple of pipeline ({self.pipeline})")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_those_of_the_text(self) -> Self:
+        asking = self.asking
+        renamed = any(prompt.reasoning_tags for prompt in (*asking.prompts, *asking.by_source.values()))
+        if renamed and self.sampling.logprobs:
+            raise ValueError(
+                "sampling.logprobs stores tokens as they were sampled, and prompt.reasoning_tags another text; set one"
+            )
         return self
 
     @property

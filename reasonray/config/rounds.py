@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
-from reasonray.config.models import GOLD
+from reasonray.config.prompt import GOLD
 from reasonray.config.section import Change, Section, ShareRange
 
 

@@ -27,7 +27,7 @@ from reasonray.engines.answers import Answer, NoCompletion, estimated_tokens, mo
 from reasonray.engines.dialect import Dialect
 from reasonray.engines.pacing import RateLimiter, backoff_seconds, retry_after_seconds
 from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
-from reasonray.prompts import Tokenizer, opening, prompt_text, whole_answer
+from reasonray.prompts import Tokenizer, opening, prompt_text, whole_answer, with_standard_tags
 from reasonray.records import Finish, storable
 
 T = TypeVar("T")
@@ -234,9 +234,12 @@ class Endpoint:
         """
         if self._config.tokenizer:
             turns = request.turns
-            opened = opening(self._tokenizer, turns, request.prompt.template_args, request.today)
+            opened = opening(
+                self._tokenizer, turns, request.prompt.template_args, request.today, request.prompt.reasoning_tags
+            )
             is_complete = self._config.api == "chat" and text.lstrip().startswith(opened.strip())
             return "" if is_complete else opened
+        text = with_standard_tags(text, request.prompt.reasoning_tags)
         return whole_answer("", text).removesuffix(text) if self._config.api == "chat" else ""
 
     def _count(self, text: str) -> int:

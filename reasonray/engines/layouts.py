@@ -18,6 +18,7 @@ from reasonray.errors import UserError
 from reasonray.problems.columns import question_text, value_at
 from reasonray.problems.notes import Notes
 from reasonray.problems.values import text_of
+from reasonray.prompts import known_tags, with_standard_tags
 from reasonray.records import Finish, storable
 
 _QUESTIONS = ("question", "problem", "prompt", "instruction", "query", "input")
@@ -158,6 +159,7 @@ def recordings_of(row: Mapping[str, Any], layout: Layout) -> Iterator[Recording 
         try:
             reasoning = _text(_of_number(reasonings, number, len(items)))
             text = storable(_answer(item, reasoning))
+            text = with_standard_tags(text, known_tags(text))
         except ValueError:
             text = ""
         if not text.strip():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from reasonray.config import Prompt, Sampling
 from reasonray.errors import UserError
-from reasonray.prompts import FALLBACK_DATE, Message, messages
+from reasonray.prompts import FALLBACK_DATE, Message, messages, with_standard_tags
 from reasonray.records import Finish, Problem, storable
 
 _MOST_TOKENS = 2**31 - 1
@@ -95,6 +95,11 @@ class Completion:
             object.__setattr__(self, name, storable(getattr(self, name)))
         for name in ("prompt_tokens", "completion_tokens"):
             object.__setattr__(self, name, min(max(0, getattr(self, name)), _MOST_TOKENS))
+
+    def with_standard_tags(self, tags: tuple[str, str] | None) -> Completion:
+        """Return the completion with the usual tags in place of the model's own (prompts.with_standard_tags)."""
+        text, opening = (with_standard_tags(part, tags) for part in (self.text, self.opening))
+        return replace(self, text=text, opening=opening) if tags else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,7 +229,7 @@ class VLLM:
                 self._prompts.clear()
             turns = request.turns
             chat = self._tokenizer, turns, request.prompt.template_args, request.today
-            self._prompts[key] = prompt_ids(*chat), opening(*chat)
+            self._prompts[key] = prompt_ids(*chat), opening(*chat, tags=request.prompt.reasoning_tags)
         return self._prompts[key]
 
     def _sampling_params(self, request: SampleRequest, *, room: int) -> Any:

@@ -322,7 +322,7 @@ class Replica:
             self._begun.add((lease.number, leased.index))
             self._busy.begin()
             try:
-                completion = await self._engine.complete(request)
+                completion = (await self._engine.complete(request)).with_standard_tags(request.prompt.reasoning_tags)
             except EngineDied as error:
                 self._fail(error)
                 raise

@@ -1,14 +1,16 @@
 """Asking in several ways: prompts and temperatures in turn, a prompt per source."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonray.config import ConfigError, Prompt, Sampling, parse
+from reasonray.config import Config, ConfigError, Prompt, Sampling, parse
 from reasonray.config.models import Asking
-from tests.factories import a_minimal_config
+from reasonray.store.compatibility import incompatibility
+from tests.factories import a_minimal_config, a_scripted_config
 
 ONE, TWO, THREE = (Prompt(template=f"{number}: {{question}}") for number in (1, 2, 3))
 
@@ -35,6 +37,7 @@ def test_a_source_may_have_its_own_prompt() -> None:
 
 def test_one_prompt_has_the_identity_that_stored_rollouts_have() -> None:
     assert Asking((ONE,)).identity() == ONE.model_dump_json()
+    assert "reasoning_tags" not in ONE.model_dump_json(), "a prompt of earlier versions keeps its identity"
     identities = [
         Asking((ONE,)).identity(),
         Asking((ONE, TWO)).identity(),
@@ -82,3 +85,30 @@ def test_teachers_that_write_alike_must_share_no_problem(tmp_path: Path) -> None
     parse(raw | {"teachers": [one | {"share": 0.5}, two | {"share": 0.5}]})
     parse(raw | {"teachers": [one, two | {"sampling": {"temperature": 0.7}}]})
     parse(raw | {"teachers": [one, two | {"model": "another"}]})
+
+
+AMBIGUOUS = [["[THINK]"], ["", "[/THINK]"], ["<t>", "<t>"], ["t>", "</t>"], ["a", "b", "c"], "[THINK]"]
+
+
+@pytest.mark.parametrize("tags", AMBIGUOUS)
+def test_tags_that_cannot_be_told_apart_are_refused(tmp_path: Path, tags: Any) -> None:
+    with pytest.raises(ConfigError, match=r"teachers\.0\.prompt\.reasoning_tags"):
+        with_tags(tmp_path, tags)
+
+
+def test_tags_are_part_of_what_is_asked_and_no_prompt_of_a_run_gets_others(tmp_path: Path) -> None:
+    before, after = a_scripted_config(tmp_path), with_tags(tmp_path, ["[THINK]", "[/THINK]"])
+    identities = {config.teachers[0].asking.identity() for config in (before, after)}
+    assert len(identities) == 2
+    assert parse(after.model_dump(mode="json")) == after
+    reason = incompatibility(before.model_dump(mode="json"), after.model_dump(mode="json"))
+    assert "reasoning_tags" in reason
+    with pytest.raises(ConfigError, match="logprobs stores tokens as they were sampled"):
+        with_tags(tmp_path, ["[THINK]", "[/THINK]"], logprobs=True)
+
+
+def with_tags(root: Path, tags: Any, **sampling: Any) -> Config:
+    raw = a_scripted_config(root).model_dump(mode="json")
+    raw["teachers"][0]["prompt"] |= {"reasoning_tags": tags}
+    raw["teachers"][0]["sampling"] |= sampling
+    return parse(raw)

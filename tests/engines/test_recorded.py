@@ -22,6 +22,7 @@ from reasonray.engines.layouts import Recording
 from reasonray.engines.protocol import Completion, SampleRequest, Supply
 from reasonray.engines.recorded import Recorded
 from reasonray.engines.recordings import id_key, question_key, read_recordings
+from reasonray.prompts import KNOWN_TAGS
 from reasonray.records import Finish, Problem
 from reasonray.store.run import begin_or_resume
 from tests.factories import a_minimal_config, a_problem, a_rollout, a_run_with
@@ -125,6 +126,18 @@ def test_the_layouts_of_published_data_sets_need_no_columns(name: str, kind: str
     assert [completion.finish for completion in completions] == [Finish.STOP, Finish.LENGTH][:count]
     assert count == (2 if name == "OpenR1-Math" else 1)
     assert all(completion.tokens_estimated and completion.completion_tokens > 0 for completion in completions)
+
+
+@pytest.mark.parametrize("tags", KNOWN_TAGS)
+def test_known_tags_of_reasoning_become_the_usual_ones(tmp_path: Path, tags: tuple[str, str]) -> None:
+    opens, closes = tags
+    rows = [
+        {"problem": QUESTION, "solution": f"{opens}6 * 7{closes} 42"},
+        {"problem": QUESTION, "solution": f"{opens} is a tag, 42"},
+    ]
+    config = recorded(written(tmp_path / "t.jsonl", rows), completion="solution")
+    texts = [answer.text for answer in answers(config, a_problem(QUESTION), 2)]
+    assert texts == ["<think>6 * 7</think> 42", f"{opens} is a tag, 42"]
 
 
 def test_csv_files_hold_lists_as_json(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from reasonray.config import Failures, Fixed, Policy, UntilCorrect
+from reasonray.config import Failures, Fixed, Policy, UntilCorrect, parse
 from reasonray.engines.protocol import Completion
 from reasonray.records import Finish, Outcome, Problem
 from reasonray.sampling.events import (
@@ -132,6 +132,24 @@ def test_an_answer_is_checked_and_stored_with_what_the_prompt_opened(tmp_path: P
     verdict = asyncio.run(a_replica(run)._check(problem, completion))
     assert (verdict.outcome, verdict.detail) == (Outcome.NO_ANSWER, "the reasoning never ends")
     assert make_rollout(job, request, completion, verdict).answer == "<think>\n" + completion.text
+
+
+def test_a_models_own_tags_are_stored_as_the_usual_ones(tmp_path: Path) -> None:
+    config = a_scripted_config(tmp_path, engine={"correct": 1.0, "endless": 0.0, "unparseable": 0.0})
+    raw = config.model_dump(mode="json")
+    raw["teachers"][0]["prompt"] |= {"reasoning_tags": ["Step 1:", "The answer is"]}  # which the engine writes
+    run = begin_or_resume(parse(raw))
+
+    async def work() -> None:
+        replica = await serving(run)
+        await replica.assign(a_lease(resolved(run), a_problem()))
+        await reports_until(replica, lambda reports: bool(reports) and reports[-1].committed == 1)
+
+    run_briefly(work)
+    (rollout,) = run.rollouts()
+    assert "Step 1:" not in rollout.completion
+    assert rollout.completion.count("<think>") == 2
+    assert rollout.completion.endswith("</think> 42.")
 
 
 def test_a_problem_ends_with_the_commit_of_its_last_sample(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def full_configurations() -> Iterator[dict[str, Any]]:
     ]
     example = {"question": "q", "completion": "c"}
     prompt = {"system": "s", "examples": [example], "template_args": {"enable_thinking": True}}
+    prompt |= {"reasoning_tags": ["[THINK]", "[/THINK]"]}
     model = {"model": "m", "revision": "r", "replicas": [1, 2], "prompt": prompt, "sampling": {"stop": ["x"]}}
     limits = {"requests_per_minute": 1, "tokens_per_minute": 1}
     vllm = model | {"engine": {"kind": "vllm", "args": {"block_size": 32, "quantization": "fp8"}}}
