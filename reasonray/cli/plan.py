@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,10 +10,15 @@ import numpy as np
 from reasonray import engines, problems
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.config import Config, HubSource, PromptedModel, RecordedEngine
+from reasonray.engines.answers import estimated_tokens
 from reasonray.errors import UnreachableError
 from reasonray.problems import Loaded
+from reasonray.prompts import messages
 from reasonray.records import Problem, Split, content_hash
 from reasonray.sampling.policy import assign_problems, max_samples
+
+_ESTIMATED = 1000
+"""Problems from which the tokens of prompts are estimated."""
 
 
 def forecast(config: Config) -> str:
@@ -41,12 +47,13 @@ def forecast(config: Config) -> str:
     lines += [f"problems   {note}" for note in result.notes]
     lines += notes
     for teacher in config.teachers:
-        lines.append(_at_most("sample", rollouts[teacher.name], f"rollouts at most by {teacher.name}", [teacher]))
+        what = f"rollouts at most by {teacher.name}"
+        lines.append(_at_most("sample", rollouts[teacher.name], what, [teacher], train))
     if limits := [f"{limit:,} {name.replace('_', ' ')}" for name, limit in config.budget if limit is not None]:
         lines.append(f"budget     sampling ends at {' or '.join(limits)}")
     if judge := config.checking.judge:
         lines.append(f"verify     {total:>10,} rollouts at most are shown to {judge.model}")
-    lines += _measurements(config, len(test))
+    lines += _measurements(config, test)
     if labeller := config.curation.labeller:
         labelled = min(total, config.curation.labelled)
         lines.append(_at_most("label", labelled, f"rollouts at most by {labeller.model}", [labeller]))
@@ -90,26 +97,45 @@ def _stand_ins(source: HubSource) -> list[Problem]:
     ]
 
 
-def _measurements(config: Config, problems: int) -> list[str]:
+def _measurements(config: Config, test: Sequence[Problem]) -> list[str]:
     evaluation, student, training = config.evaluation, config.student, config.training
     arms = [student, *config.teachers, *evaluation.arms, *([student] if config.teachers else [])]
-    lines = [_at_most("evaluate", problems * evaluation.samples, f"samples of {len(arms)} models", arms)]
-    each = min(problems, evaluation.checkpoint_problems) * evaluation.checkpoint_samples
+    lines = [_at_most("evaluate", len(test) * evaluation.samples, f"samples of {len(arms)} models", arms, test)]
+    each = min(len(test), evaluation.checkpoint_problems) * evaluation.checkpoint_samples
     checkpoints = min(training.checkpoints - 1, training.keep or training.checkpoints)  # one becomes the student
     if config.teachers and each and checkpoints:
         what = f"samples of checkpoints, {checkpoints} at most"
-        lines.append(_at_most("evaluate", each, what, [student] * checkpoints))
+        lines.append(_at_most("evaluate", each, what, [student] * checkpoints, test))
     return lines
 
 
-def _at_most(stage: str, each: int, what: str, models: Sequence[PromptedModel]) -> str:
-    """Return a line: how many rollouts all models write together, `each` of them by every one, and their tokens."""
+def _at_most(stage: str, each: int, what: str, models: Sequence[PromptedModel], asked: Sequence[Problem] = ()) -> str:
+    """Return a line: how many rollouts all models write together, and what their tokens cost.
+
+    Args:
+        stage: of the line.
+        each: rollouts that every model writes.
+        what: the rollouts are.
+        models: that write.
+        asked: the problems, if the prompts are made of them alone.
+    """
     writing = [model for model in models if not isinstance(model.engine, RecordedEngine)]
     tokens = each * sum(model.sampling.max_tokens for model in writing)
-    costs: dict[str, float] = {}
+    completions, prompts = defaultdict[str, float](float), defaultdict[str, float](float)
     for model in writing:
-        if model.price:
-            currency, cost = model.price.currency, model.price.of(0, each * model.sampling.max_tokens)
-            costs[currency] = costs.get(currency, 0.0) + cost
-    money = "".join(f"   {cost:,.2f} {currency} at most for completions" for currency, cost in costs.items())
+        if price := model.price:
+            completions[price.currency] += price.of(0, each * model.sampling.max_tokens)
+            prompts[price.currency] += price.of(round(each * _prompt_tokens(model, asked)), 0)
+    money = ""
+    for currency, cost in completions.items():
+        money += f"   {cost:,.2f} {currency} at most for completions"
+        money += f", about {prompts[currency]:,.2f} for prompts" if prompts[currency] else ""
     return f"{stage:<10} {each * len(models):>10,} {what}   {tokens:,} tokens at most{money}"
+
+
+def _prompt_tokens(model: PromptedModel, asked: Sequence[Problem]) -> float:
+    """Return an estimate of the mean tokens of a model's prompts."""
+    few = asked[:_ESTIMATED]
+    prompts = [model.asking.prompt(problem.source, number) for number, problem in enumerate(few)]
+    chats = [messages(prompt, problem.question) for prompt, problem in zip(prompts, few, strict=True)]
+    return sum(estimated_tokens(turn["content"]) for chat in chats for turn in chat) / max(1, len(few))

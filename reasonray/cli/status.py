@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pyarrow.compute as pc
-
 from reasonray.records import BASE, STUDENT, Split
 from reasonray.store.run import Run
+from reasonray.store.spending import spending
 from reasonray.store.tally import CommittedCounts
 
 
@@ -21,7 +20,7 @@ def describe(run: Run) -> str:
     for name in (teacher.name for teacher in run.config.teachers):
         counts = [counts for (teacher, _), counts in sampled.items() if teacher == name]
         lines.append(_counts_line("sample", name, counts))
-    lines += _spent(run)
+    lines += [f"spent      {spent}" for spent in spending(run)]
     done = {"curate": run.has_examples, "train": (run.student / "final" / "manifest.json").exists()}
     lines += [f"{stage:<10} {'done' if is_done else 'not done':>8}" for stage, is_done in done.items()]
     models = [
@@ -36,22 +35,6 @@ def describe(run: Run) -> str:
     report = run.place / "report.html"
     lines.append(f"report     {str(report) if report.exists() else 'not done':>8}")
     return "\n".join(lines)
-
-
-def _spent(run: Run) -> list[str]:
-    """Return a line for each teacher with a price: what its committed rollouts have cost."""
-    lines = []
-    for teacher in run.config.teachers:
-        if teacher.price is None:
-            continue
-        rollouts = run.ledger.read(["teacher", "prompt_tokens", "completion_tokens"])
-        own = rollouts.filter(pc.equal(rollouts["teacher"], teacher.name))
-        tokens = [pc.sum(own[name]).as_py() or 0 for name in ("prompt_tokens", "completion_tokens")]
-        cost = f"{teacher.price.of(*tokens):,.2f} {teacher.price.currency}"
-        lines.append(
-            f"spent      {cost:>8} on {tokens[0]:,} prompt and {tokens[1]:,} completion tokens of {teacher.name}"
-        )
-    return lines
 
 
 def _counts_line(stage: str, model: str, counts: Iterable[CommittedCounts]) -> str:

@@ -205,7 +205,7 @@ class PromptedModel(Section):
     """Sampling parameters."""
     price: Annotated[Price | None, Change.FREE] = None
     """Price of a million tokens, such as `{ input = 0.55, output = 2.19, currency = "USD" }`: then `plan` prints what
-    sampling costs at most, and `status` what it has cost."""
+    sampling costs at most, and `status`, the stage's last lines and the run's events what it has cost."""
 
     @model_validator(mode="before")
     @classmethod

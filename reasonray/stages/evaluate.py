@@ -28,6 +28,7 @@ from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 from reasonray.store.schema import ROLLOUT_SCHEMA
 from reasonray.store.siblings import is_of_run, student_of
+from reasonray.store.spending import record_spending
 
 
 def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | None = None) -> dict[str, Score]:
@@ -55,6 +56,8 @@ def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | 
                 log_line("evaluate", f"done before   {names}")
             else:
                 log_line("evaluate", f"{result.total.rollouts:>7,} samples of {names}   {result.seconds:.0f} s")
+    for spent in record_spending(run, "evaluate"):
+        log_line("evaluate", f"spent {spent}")
     # Annotated now, while there is a cluster: the report reads the stored annotations.
     sampled = [job.name for job in jobs if job.ledger.segments()]
     return _scores(run, {name: evaluation_rollouts(run, name, in_tasks) for name in sampled})

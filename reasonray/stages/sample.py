@@ -24,6 +24,7 @@ from reasonray.store.progress import log_line
 from reasonray.store.run import Run
 from reasonray.store.sample_arrays import Indices
 from reasonray.store.siblings import is_of_run
+from reasonray.store.spending import record_spending
 
 _NUM_SHOWN = 3
 """The problems shown of those that cannot be judged."""
@@ -104,6 +105,8 @@ def sample(run: Run, pool: ReplicaPool | None = None) -> SamplingResult:
             result = result.followed_by(added)
             if added.exhausted:
                 break
+    for spent in record_spending(run, "sample"):
+        log_line("sample", f"spent {spent}")
     return result
 
 
