@@ -45,9 +45,10 @@ from reasonray.store.checkpoints import (
 from reasonray.store.progress import Progress, duration, log_line
 from reasonray.store.run import Run
 from reasonray.store.storage import Place, local_copy
-from reasonray.training import plan
+from reasonray.training import example_cache, plan
 from reasonray.training.card import model_card
 from reasonray.training.data_set import data_set, report_overlong, validation_files
+from reasonray.training.example_cache import Tokenised
 from reasonray.training.step_log import StepLog, StepLogState
 from reasonray.training.trained_student import TrainedStudent, TrainingSummary, trained_student
 
@@ -90,17 +91,18 @@ def train(run: Run) -> TrainedStudent:
     with Progress("train", run.events) as progress:
         progress.show("tokenising", {"state": "tokenising"}, now=True)
         (run.student / _PLAN).delete()
-        lengths, refused = _tokenise(run, "examples", curated.files, curated.rows)
+        made_from = ray.get(ray.remote(example_cache.inputs).options(num_cpus=1).remote(run, curated.hash))
+        tokenised = _tokenise(run, "examples", made_from, curated.files, curated.rows)
         if curated.validation_files:
-            _tokenise(run, "held-out", curated.validation_files, curated.rows)
-        report_overlong(run.config.training, lengths)
+            _tokenise(run, "held-out", made_from, curated.validation_files, curated.rows)
+        report_overlong(run.config.training, tokenised.lengths)
         steps = ray.get(ray.remote(_write_plan).options(num_cpus=1).remote(run))
         log = ray.remote(StepLog).options(num_cpus=0).remote()
         _fit(_WorkerInput(run, curated.hash, log, f"fit-{time.time_ns()}"), progress, steps)
         state: StepLogState = ray.get(log.state.remote())
     if state.error:
         raise UserError(state.error)
-    _finish(run, curated.hash, state.steps, progress.seconds, refused)
+    _finish(run, curated.hash, state.steps, progress.seconds, tokenised.refused)
     return trained_student(run)
 
 
@@ -138,13 +140,15 @@ def _refuse_too_small(training: Training) -> None:
             )
 
 
-def _tokenise(run: Run, folder: str, files: list[Place], rows: int) -> tuple[list[int], list[str]]:
-    """Write student/<folder>/ and return the examples' lengths and why other rows were refused.
+def _tokenise(run: Run, folder: str, made_from: str, files: list[Place], rows: int) -> Tokenised:
+    """Write student/<folder>/ unless that is there already.
 
     Plain Ray tasks of some thousand rows each. The rows are independent and in files already, so Ray Data would add
     nothing but the ten seconds that one of its executions takes to start on a small machine.
     """
     target = run.student / folder
+    if found := example_cache.find(target, made_from):
+        return found
     target.delete()
     tasks = max(1, min(len(files), rows // _EXAMPLES_PER_TASK))
     task = ray.remote(_tokenise_part).options(num_cpus=1)
@@ -154,7 +158,9 @@ def _tokenise(run: Run, folder: str, files: list[Place], rows: int) -> tuple[lis
     refused = [reason for _, reasons in results for reason in reasons]
     if not lengths:
         raise UserError(f"nothing to train on: all {len(refused)} examples were refused, the first: {refused[0]}")
-    return lengths, refused
+    tokenised = Tokenised(lengths, refused)
+    example_cache.complete(target, made_from, tokenised)
+    return tokenised
 
 
 def _tokenise_part(run: Run, target: Place, number: int, files: list[Place]) -> tuple[list[int], list[str]]:
