@@ -85,6 +85,8 @@ class Training(Optimisation):
     student: Literal["last", "best"] = "last"
     """Checkpoint that becomes the student: the last, or the one with the lowest loss on the held-out examples
     (curation.validation)."""
+    average_last: PositiveInt = 1
+    """Checkpoints whose weights are averaged to the student, the newest ones (Izmailov et al. 2018)."""
     save_minutes: Annotated[float, Change.FREE] = Field(30.0, gt=0)
     """Time between saved states, and so the most that a failure costs. Where the number of workers may vary, new nodes
     are also taken in at this interval."""
@@ -117,6 +119,7 @@ class Training(Optimisation):
             other = "adapters (lora_rank)" if self.lora_rank else "cpu_offload, which would update matrices on the CPU"
             raise ValueError(f'optimiser = "muon" does not go with {other}; set it to "adamw"')
         self._refuse_policy_knobs_without_effect()
+        self._refuse_averages_of_what_is_gone()
         if self.optimiser != "muon" and self.momentum != type(self).model_fields["momentum"].default:
             raise ValueError('momentum is Muon\'s; AdamW has betas, or set optimiser = "muon"')
         return self
@@ -125,6 +128,15 @@ class Training(Optimisation):
         for knob in ("advantage", "ratio_clip", "kl") if self.objective == "sft" else ():
             if getattr(self, knob) != type(self).model_fields[knob].default:
                 raise ValueError(f'{knob} does nothing with objective = "sft"; set it to "policy_gradient"')
+
+    def _refuse_averages_of_what_is_gone(self) -> None:
+        if self.average_last > (kept := min(self.checkpoints, self.keep or self.checkpoints)):
+            raise ValueError(
+                f"average_last = {self.average_last} checkpoints, and {kept} are made and kept; raise checkpoints, keep"
+            )
+        if self.average_last > 1 and (self.student == "best" or self.lora_rank):
+            other = "adapters (lora_rank)" if self.lora_rank else 'student = "best", which is one checkpoint'
+            raise ValueError(f"average_last does not go with {other}")
 
     @model_validator(mode="after")
     def _processes_form_a_mesh(self) -> Self:
@@ -159,7 +171,9 @@ class Training(Optimisation):
     @property
     def step_settings(self) -> dict[str, Any]:
         """The settings that determine the steps, as plain values; neither placement nor which checkpoints are kept."""
-        return self.model_dump(mode="json", exclude={*free_fields(type(self)), "checkpoints", "keep", "student"})
+        return self.model_dump(
+            mode="json", exclude={*free_fields(type(self)), "checkpoints", "keep", "student", "average_last"}
+        )
 
     @property
     def backend(self) -> str:

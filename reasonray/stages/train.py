@@ -37,7 +37,6 @@ from reasonray.records import content_hash
 from reasonray.sampling.pool import autoscales
 from reasonray.store.checkpoints import (
     CheckpointStore,
-    best_checkpoint,
     delete_superseded,
     newest_state,
     trained_on_other,
@@ -50,6 +49,7 @@ from reasonray.training.card import model_card
 from reasonray.training.data_set import data_set, report_overlong, validation_files
 from reasonray.training.example_cache import Tokenised
 from reasonray.training.step_log import StepLog, StepLogState
+from reasonray.training.student_choice import refuse_other_choice, write_student
 from reasonray.training.trained_student import TrainedStudent, TrainingSummary, trained_student
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train(run: Run) -> TrainedStudent:
     curated = data_set(run)
     other = trained_on_other(run, curated.hash)
     if not other and (run.student / "final" / "manifest.json").exists():
-        _refuse_other_choice(run)
+        refuse_other_choice(run)
         log_line("train", "done before")
         return trained_student(run)
     _refuse_too_small(run.config.training)
@@ -115,16 +115,6 @@ def _archive(run: Run, other: dict[str, Any]) -> None:
     ]
     why = changes[0] if changes else "the data set has changed"
     log_line("train", f"{why}: the earlier student is below {run.place / 'earlier'}")
-
-
-def _refuse_other_choice(run: Run) -> None:
-    configured = run.config.training.student
-    was = (run.student / "final" / "manifest.json").read_json().get("student", configured)
-    if was != configured:
-        raise UserError(
-            f"run {run.name}: the student was chosen by training.student = {was}, now it is {configured}; set it back, "
-            f"or take the model of a checkpoint below {run.student / 'checkpoints'}"
-        )
 
 
 def _refuse_too_small(training: Training) -> None:
@@ -355,24 +345,14 @@ def _training_job(run: Run, shared: Path, scratch: Path) -> TrainingJob:
     )
 
 
-def _chosen_checkpoint(run: Run, steps: Sequence[Mapping[str, float]]) -> Place:
-    """Return the checkpoint that becomes the student."""
-    checkpoints = run.checkpoints()
-    if run.config.training.student == "best":
-        best = best_checkpoint(steps)
-        return next((checkpoint for checkpoint in checkpoints if checkpoint.name == best), checkpoints[-1])
-    return checkpoints[-1]
-
-
 def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, refused: list[str]) -> None:
     """Copy the chosen checkpoint's model to student/final, its manifest last, and delete superseded checkpoints."""
     if newest_state(run, data) is None or not steps:
         raise UserError("training ended without a checkpoint; Ray Train's log in its session directory says why")
-    chosen = _chosen_checkpoint(run, steps)
     summary = TrainingSummary.from_json((run.student / "figures.json").read_json())
     final = run.student / "final"
     final.delete()
-    (chosen / "model").copy(final)
+    chosen = write_student(run, steps, final)
     (run.student / "adapter").delete()
     if (chosen / "adapter" / "adapter_config.json").exists():
         (chosen / "adapter").copy(run.student / "adapter")
@@ -387,6 +367,7 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, 
         "refused": len(refused),
         "checkpoint": chosen.name,
         "student": run.config.training.student,
+        "average_last": run.config.training.average_last,
     }
     (final / "README.md").write(model_card(run.config, summary, steps, chosen.name).encode())
     settings = {"steps": summary.steps, "seconds": seconds, "training": run.config.training.step_settings}

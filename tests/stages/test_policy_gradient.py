@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load
 from transformers import AutoTokenizer
 
 from reasonray.config import parse
@@ -15,6 +17,8 @@ from tests.factories import a_problem, a_rollout, a_run_with, a_scripted_config
 from tests.students import write_model
 
 pytestmark = pytest.mark.ray
+
+WEIGHTS, LAYER = "model.safetensors", "model.layers.1.mlp.up_proj.weight"
 
 
 def samples(model: Path) -> list[Rollout]:
@@ -38,7 +42,8 @@ def test_a_student_learns_from_the_tokens_of_correct_and_wrong_samples(ray_clust
     raw = a_scripted_config(tmp_path).model_dump(mode="json")
     raw["teachers"][0]["sampling"]["logprobs"] = True
     raw["student"]["model"] = str(model)
-    run = a_run_with(parse(raw | {"training": training | {"cpus": 1, "checkpoints": 1}}), samples(model))
+    training |= {"cpus": 1, "checkpoints": 2, "average_last": 2}
+    run = a_run_with(parse(raw | {"training": training}), samples(model))
     curated = curate(run)
     assert (curated.selected, dict(curated.dropped)) == (4, {"incorrect": 8})
     student = train(run)
@@ -47,5 +52,9 @@ def test_a_student_learns_from_the_tokens_of_correct_and_wrong_samples(ray_clust
     steps = [json.loads(line) for line in (run.student / "steps.jsonl").read().decode().splitlines()]
     assert len(steps) == 3
     assert all(row["ratio"] > 0 and 0 <= row["clip_fraction"] <= 1 and abs(row["advantage"]) < 1 for row in steps)
+    each = [load((checkpoint / "model" / WEIGHTS).read())[LAYER] for checkpoint in run.checkpoints()]
+    assert len(each) == 2
+    assert torch.allclose(load((run.student / "final" / WEIGHTS).read())[LAYER], (each[0] + each[1]) / 2)
+    assert not torch.equal(each[0], each[1])
     assert trained(run) is None, "the funnel ends at the selection"
     assert train(run) == student, "done before"

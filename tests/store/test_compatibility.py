@@ -207,4 +207,5 @@ def test_the_training_settings_that_make_a_step_are_those_that_are_not_free() ->
         "checkpoints",
         "keep",
         "student",
+        "average_last",
     }
