@@ -41,10 +41,10 @@ class Optimisation(Section):
     objective: Literal["sft", "policy_gradient"] = "sft"
     """sft: the selected examples become likelier. policy_gradient: of all judged samples of a problem, those that are
     better than its others become likelier and the worse ones less likely, wrong ones too, by PPO's clipped objective
-    against the log-probabilities with which they were sampled (`sampling.logprobs`). Curation's rules apply, but for
-    `incorrect` and `no_answer`; its quotas do not."""
+    against the log-probabilities with which they were sampled (`sampling.logprobs`). Curation's rules apply, its quotas
+    do not; what `incorrect`, `no_answer`, `false_arithmetic` or `leaked_answer` would drop has no reward instead."""
     advantage: Literal["rloo", "dr_grpo"] = "rloo"
-    """Advantage of a sample, from rewards of 1 if it is correct and else 0. rloo: less the mean of the problem's other
+    """Advantage of a sample, from a reward of 1 if it is correct and else 0. rloo: less the mean of the problem's other
     samples (Ahmadian et al. 2024). dr_grpo: less the mean of all its samples, not divided by their deviation (Liu et
     al. 2025). They differ where problems have different numbers of samples."""
     ratio_clip: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0)]] = (0.2, 0.2)

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from reasonray.config import Config, Curation
 from reasonray.curation.export import LAYOUTS, json_lines, split_off
-from reasonray.curation.policy_samples import policy_samples
+from reasonray.curation.policy_samples import REWARDED, policy_samples
 from reasonray.curation.preferences import labelled_rollouts, preference_pairs
 from reasonray.curation.rl_sets import IN_BAND, fates, rl_problems
 from reasonray.records import Outcome, Problem, Split, content_hash
@@ -105,8 +105,8 @@ def _inputs(run: Run, name: str, curated: Mapping[str, Any]) -> str:
     """Return a hash of what decides a set."""
     curation, keys = run.config.curation, {"preference": ("pairs_per_problem", "pair_by"), "kto": (), POLICY: ()}
     settings = {key: getattr(curation, key) for key in (*keys.get(name, ("rl_pass_rates",)), "validation", "seed")}
-    normalisation = (run.config.training.advantage,) if name == POLICY else ()
-    return content_hash(_VERSION, curated["inputs"], json.dumps(settings), *normalisation)
+    rewards = (run.config.training.advantage, *REWARDED) if name == POLICY else ()
+    return content_hash(_VERSION, curated["inputs"], json.dumps(settings), *rewards)
 
 
 def _summary(folder: Place, names: Sequence[str]) -> _Summary:
@@ -156,8 +156,11 @@ def _reason(id_: str, summary: _Summary, contaminated: Collection[str], name: st
     if name == "preference":
         missing = {Outcome.CORRECT: "never solved", Outcome.WRONG: "never answered wrongly"}
         return next((reason for outcome, reason in missing.items() if outcome not in outcomes), "")
-    if name == POLICY and (pass_rate is None or pass_rate in (0, 1)):
-        return "never judged" if pass_rate is None else "always solved" if pass_rate else "never solved"
+    if name == POLICY and not pass_rate:
+        return "never judged" if pass_rate is None else "never solved"
+    judges_reasoning = not {"false_arithmetic", "leaked_answer"}.isdisjoint(curation.rules)
+    if name == POLICY and pass_rate == 1 and not judges_reasoning:
+        return "always solved"
     is_in_band = pass_rate is None or curation.min_pass_rate <= pass_rate <= curation.max_pass_rate
     return "pass rate" if name == POLICY and "pass_rate" in curation.rules and not is_in_band else ""
 

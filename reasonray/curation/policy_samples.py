@@ -1,7 +1,8 @@
 """Samples for policy gradients: the judged rollouts of a problem, correct and wrong, with their advantages. Pure.
 
-A group is the rollouts of one problem by one sampler (one fingerprint). Rules that judge one rollout apply, but for
-those that the reward stands for; samples with the same text count as often as they were sampled.
+A group is the rollouts of one problem by one sampler (one fingerprint). A sample's reward is 1 if it is correct and no
+rule on its reasoning fires, else 0; the other rules on one rollout drop it, as they drop examples. Samples with the
+same text count as often as they were sampled.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from reasonray.curation.rules import first_fired
 from reasonray.prompts import messages
 from reasonray.records import JUDGED, Outcome
 
-REWARDED = ("incorrect", "no_answer")
-"""Rules that do not drop a sample here: its reward is 0 instead."""
+REWARDED = ("incorrect", "no_answer", "false_arithmetic", "leaked_answer")
+"""Rules on the answer and on how it was reached. They do not drop a sample here: its reward is 0 instead, because what
+they find is to become less likely."""
 
 POLICY_SCHEMA = pa.schema(
     [
@@ -73,7 +75,8 @@ def policy_samples(
         A table of POLICY_SCHEMA, by id. Groups whose samples all have the same reward are left out.
     """
     fit = table.filter(_is_fit(table, curation)).sort_by("id")
-    rewards = np.array([outcome == Outcome.CORRECT for outcome in fit["verdict_outcome"].to_pylist()], np.float64)
+    is_correct = pc.equal(fit["verdict_outcome"], Outcome.CORRECT.value).to_numpy()
+    rewards = (is_correct & _passes(fit, curation, rewarded=True)).astype(np.float64)
     samplers = list(zip(fit["problem_id"].to_pylist(), fit["fingerprint"].to_pylist(), strict=True))
     numbers = {sampler: number for number, sampler in enumerate(dict.fromkeys(samplers))}
     groups = np.array([numbers[sampler] for sampler in samplers], np.int64)
@@ -96,8 +99,13 @@ def policy_samples(
 
 def _is_fit(table: pa.Table, curation: Curation) -> pa.Array:
     """Return whether each rollout is a judged sample with its tokens that no rule on one rollout drops."""
-    rules = tuple(name for name in curation.rules if name not in REWARDED)
-    fired = first_fired(table, curation.model_copy(update={"rules": rules})).to_numpy()
     is_judged = pc.is_in(table["verdict_outcome"], pa.array(list(JUDGED), table["verdict_outcome"].type)).to_numpy()
     has_tokens = pc.and_(table["token_ids"].is_valid(), table["logprobs"].is_valid()).to_numpy()
-    return pa.array((fired == len(rules)) & is_judged & has_tokens, pa.bool_())
+    return pa.array(_passes(table, curation, rewarded=False) & is_judged & has_tokens, pa.bool_())
+
+
+def _passes(table: pa.Table, curation: Curation, *, rewarded: bool) -> NDArray[np.bool_]:
+    """Return whether none of the configured rules on one rollout fires, of those that are rewards or of the others."""
+    rules = tuple(name for name in curation.rules if (name in REWARDED) is rewarded)
+    fired = first_fired(table, curation.model_copy(update={"rules": rules})).to_numpy()
+    return np.asarray(fired == len(rules), np.bool_)

@@ -95,6 +95,16 @@ def test_a_rule_that_is_not_configured_drops_nothing() -> None:
     assert advantage_of(right, cut, curation=Curation(rules=("failed",))) == {right.id: 1, cut.id: -1}
 
 
+@pytest.mark.parametrize("rule", ["false_arithmetic", "leaked_answer"])
+def test_reasoning_that_a_rule_forbids_has_no_reward_and_is_made_less_likely(rule: str) -> None:
+    texts = {"false_arithmetic": "80 - 5 = 76", "leaked_answer": "what the given answer says"}
+    right, odd = sampled(0, Outcome.CORRECT), sampled(1, Outcome.CORRECT, texts[rule])
+    wrong = sampled(2, text=texts[rule])
+    configured = Curation(rules=(*CURATION.rules, rule))
+    assert advantage_of(right, odd, wrong, curation=configured) == {right.id: 1, odd.id: -0.5, wrong.id: -0.5}
+    assert advantage_of(right, odd, wrong) == {right.id: 0.5, odd.id: 0.5, wrong.id: -1}, "without the rule"
+
+
 def test_samplers_are_groups_of_their_own_and_equal_texts_count_as_often_as_sampled() -> None:
     other = [sampled(number, fingerprint="other", id=f"other{number}") for number in range(2)]
     same = [sampled(0, Outcome.CORRECT), *(sampled(number) for number in range(1, 4))]
