@@ -240,9 +240,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _best_has_held_out_examples(self) -> Config:
-        if self.training.student == "best" and not self.curation.validation:
+        needs = 'student = "best"' if self.training.student == "best" else "patience" if self.training.patience else ""
+        if needs and not self.curation.validation:
             raise ValueError(
-                'training.student = "best" needs the loss on held-out examples; set curation.validation to their share'
+                f"training.{needs} needs the loss on held-out examples; set curation.validation to their share"
             )
         return self
 

@@ -79,6 +79,9 @@ class Training(Optimisation):
     student has them too. By default longer examples are refused."""
     checkpoints: PositiveInt = 3
     """Number of checkpoints, evenly spaced over the steps; each holds a model that can be evaluated."""
+    patience: PositiveInt | None = None
+    """Checkpoints in a row without a lower loss on the held-out examples (curation.validation) after which training
+    ends. By default all steps are taken. With `student = "best"` the checkpoint before them is the student."""
     keep: PositiveInt | None = None
     """Checkpoints whose models are kept: this many of the newest, and the one with the lowest loss on the held-out
     examples. By default all. A checkpoint that is gone cannot be evaluated later."""

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -68,14 +69,20 @@ class StateWriter:
         )
 
     def write(
-        self, directory: Path, weights: Weights, optimiser: Optimiser, step: int, identity: dict[str, Any]
+        self, directory: Path, weights: Weights, optimiser: Optimiser, progress: Mapping[str, Any]
     ) -> Future[Any]:
-        """Write the state after `step` steps, and return what ends once all workers have written theirs.
+        """Write a state, and return what ends once all workers have written theirs.
 
         Before the next call that has to be waited for.
+
+        Args:
+            directory: of the checkpoint.
+            weights: the trained weights.
+            optimiser: of the weights.
+            progress: `step`, the number of steps done; `validation_losses` so far; what has to be equal on resuming.
         """
-        progress = json.dumps({"step": step, **identity}, indent=2)
-        self._mesh.by_first(lambda: (directory / "progress.json").write_text(progress))
+        document = json.dumps(progress, indent=2)
+        self._mesh.by_first(lambda: (directory / "progress.json").write_text(document))
         group, alone = self._mesh.states, self._mesh.world == 1
         state, target = _state(weights, optimiser), str(directory / "state")
         if self._stager is None:
@@ -118,8 +125,13 @@ class _Files(FileSystem):  # type: ignore[misc]
         return stream
 
 
-def load(directory: Place | Path, weights: Weights, optimiser: Optimiser, identity: dict[str, Any]) -> int:
-    """Read a state into weights and optimiser and return the number of steps done. Every worker has to call it.
+def load(
+    directory: Place | Path, weights: Weights, optimiser: Optimiser, identity: dict[str, Any]
+) -> tuple[int, list[float]]:
+    """Read a state into weights and optimiser. Every worker has to call it.
+
+    Returns:
+        The number of steps done, and the losses on the validation examples at the checkpoints so far.
 
     Raises:
         UserError: the checkpoint has other settings, other examples or another plan; the message names the difference.
@@ -139,7 +151,7 @@ def load(directory: Place | Path, weights: Weights, optimiser: Optimiser, identi
     for name, parameter in weights.named.items():
         optimiser.set_state(parameter, {key: state[key][name] for key in optimiser.state_of(parameter)})
     weights.refresh()
-    return int(progress["step"])
+    return int(progress["step"]), progress.get("validation_losses", [])
 
 
 def _state(weights: Weights, optimiser: Optimiser) -> dict[str, dict[str, torch.Tensor]]:

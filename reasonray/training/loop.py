@@ -8,7 +8,7 @@ number of workers affects the result, and no worker has to ask another for a cou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,32 +141,39 @@ def _run(
 ) -> TrainingSummary:
     session = open_session(job, rank, world)
     validation = _open_validation(job, session)
-    start = 0
+    done, losses = 0, list[float]()
     if resume_from is not None:
-        start = checkpoint.load(resume_from, session.weights, session.optimiser, session.identity)
+        done, losses = checkpoint.load(resume_from, session.weights, session.optimiser, session.identity)
     steps = len(session.plan.steps)
     checkpoint_steps = {-(-steps * (part + 1) // job.training.checkpoints) for part in range(job.training.checkpoints)}
     with saver_of(session, job, on_checkpoint) as saver:
-        for index in range(start, steps):
+        while done < steps and not has_stalled(losses, job.training.patience):
+            index, done = done, done + 1
             before = {"validation_loss_before": validate(session, validation)} if validation and not index else {}
             figures = take_step(session, index) | before
-            is_checkpoint = index + 1 in checkpoint_steps
+            is_checkpoint = done in checkpoint_steps
             if is_checkpoint and validation:
-                figures["validation_loss"] = validate(session, validation)
+                losses.append(validate(session, validation))
+                figures["validation_loss"] = losses[-1]
             on_step(figures)
             is_due, is_writing = session.mesh.any(save_now(), saver.is_writing, device=session.device)
             if not is_writing:
                 saver.finish()
             if is_due or is_checkpoint:
-                saver.save(index + 1, with_model=is_checkpoint)
+                saver.save(done, losses, with_model=is_checkpoint)
     kept = plan.rows_that_fit(session.examples.lengths, job.training.max_tokens)
     return TrainingSummary(
-        steps=steps,
+        steps=done,
         examples=len(kept),
         tokens=int(session.examples.lengths[kept].sum()),
         target_tokens=int(session.examples.target_lengths[kept].sum()),
         overlong=[session.examples[row].id for row in session.plan.overlong],
     )
+
+
+def has_stalled(losses: Sequence[float], patience: int | None) -> bool:
+    """Return whether none of the last `patience` losses is below those before them."""
+    return patience is not None and len(losses) > patience and min(losses[:-patience]) <= min(losses[-patience:])
 
 
 def open_session(job: TrainingJob, rank: int, world: int) -> Session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,8 @@ class Saver:
             self.finish()
         self._writer.close()
 
-    def save(self, step: int, *, with_model: bool = True) -> None:
-        """Write a checkpoint; without a model it is a state, in the directory `states`.
+    def save(self, step: int, validation_losses: Sequence[float] = (), *, with_model: bool = True) -> None:
+        """Write a checkpoint after `step` steps; without a model it is a state, in the directory `states`.
 
         Raises:
             NotSaved: the disk is full, or the file system fails otherwise.
@@ -103,7 +103,8 @@ class Saver:
         fault, unexported = "", ""
         try:
             self._mesh.together(lambda: directory.mkdir(parents=True, exist_ok=True))
-            state = self._writer.write(directory, self._weights, self._optimiser, step, self._identity)
+            progress = {"step": step, "validation_losses": list(validation_losses), **self._identity}
+            state = self._writer.write(directory, self._weights, self._optimiser, progress)
             if with_model:
                 self._export(directory)
         except NotExported as error:
