@@ -70,7 +70,6 @@ def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
         sample(run, pool)
     ray.shutdown()
     last = run.events.read("sample")[-1]
-    print(len(run.ledger.segments()), last)
     assert run.ledger.read(["id"]).num_rows == rollouts // 8 * 8
     return {
         "replicas": replicas,
