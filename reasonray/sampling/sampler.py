@@ -58,6 +58,8 @@ _CLUSTER_SECONDS = 2.0
 """Between looks at the cluster's nodes and free resources."""
 _LONG_WAIT_SECONDS = 60.0
 """After that a group that waits for a node is reported, with what it waits for."""
+_GATHER_SECONDS = 0.02
+"""How long a report waits for those of other replicas."""
 _LEAST_REPORT_SECONDS = 0.25
 """Between the reports of a replica that has work."""
 _REPORTS_PER_SECOND = 100.0
@@ -263,7 +265,7 @@ class SamplingLoop:
             time.sleep(_WAIT_SECONDS)
             return
         ready, _ = ray.wait(references, num_returns=1, timeout=_WAIT_SECONDS)
-        if ready:  # what else is ready, in one call
+        if ready:  # what else is ready or about to be, in one call
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in ready:
             if replica := self._reports.pop(reference, None):  # else it was stopped meanwhile
