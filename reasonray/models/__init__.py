@@ -8,7 +8,6 @@ A model is downloaded, copied, converted or merged once a node, however many rep
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -19,6 +18,7 @@ from typing import Any
 from reasonray.config import UserError
 from reasonray.models import adapters
 from reasonray.models.contents import content_identity, identity, serving_difference
+from reasonray.models.documents import read_document
 from reasonray.models.fetching import (
     Report,
     cache_directory,
@@ -114,7 +114,7 @@ def _configuration(chain: Sequence[adapters.Model]) -> dict[str, Any]:
     elif _is_local(reference):
         directory = _located(reference, revision, report_nothing)
         name = adapters.CONFIGURATION if adapters.is_adapter(directory) else "config.json"
-        found = json.loads((directory / name).read_text())
+        found = read_document(directory / name)
     else:
         found = hub_configuration(reference, revision)
     return _configuration([*chain, adapters.base_model(found, chain)]) if "peft_type" in found else found

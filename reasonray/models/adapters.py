@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from reasonray.errors import UserError
+from reasonray.models.documents import read_document
 
 CONFIGURATION = "adapter_config.json"
 """File that makes a directory an adapter, in PEFT's layout."""
@@ -48,7 +48,7 @@ def base_model(configuration: dict[str, Any], chain: Sequence[Model]) -> Model:
 
 def read_configuration(directory: Path) -> dict[str, Any]:
     """Return the configuration of an adapter in a directory."""
-    return dict(json.loads((directory / CONFIGURATION).read_text()))
+    return read_document(directory / CONFIGURATION)
 
 
 def merge(adapter: Path, base: Path, target: Path) -> None:
@@ -65,7 +65,7 @@ def merge(adapter: Path, base: Path, target: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if "quantization_config" in json.loads((base / "config.json").read_text()):
+    if "quantization_config" in read_document(base / "config.json"):
         raise UserError(f"model {adapter}: {base} is quantised, so nothing can be merged into it; name its original")
     try:
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")

@@ -8,6 +8,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from reasonray.models.documents import read_document
+
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 MODEL_FILES = (*WEIGHTS, ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 """Suffixes of the files that make a model."""
@@ -69,7 +71,7 @@ def _hash_blocks(file: Path, update: Callable[[bytes], None]) -> None:
 
 
 def _without_provenance(file: Path) -> dict[str, Any]:
-    return {key: value for key, value in json.loads(file.read_text()).items() if key not in _PROVENANCE}
+    return {key: value for key, value in read_document(file).items() if key not in _PROVENANCE}
 
 
 def serving_difference(one: Path, other: Path) -> str:

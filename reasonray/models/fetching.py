@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 from reasonray.errors import UserError
 from reasonray.models import adapters
 from reasonray.models.contents import MODEL_FILES
+from reasonray.models.documents import read_document
 from reasonray.store.storage import Place, place, storage_error
 
 Report = Callable[[str], None]
@@ -172,7 +172,7 @@ def hub_configuration(reference: str, revision: str | None) -> dict[str, Any]:
             file = hf_hub_download(reference, "config.json", revision=revision)
         except EntryNotFoundError:
             file = hf_hub_download(reference, adapters.CONFIGURATION, revision=revision)
-    return dict(json.loads(Path(file).read_text()))
+    return read_document(Path(file))
 
 
 def _missing_bytes(fetch: Callable[..., Any]) -> int:

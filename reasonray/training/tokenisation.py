@@ -7,7 +7,6 @@ repeated. Every example is checked to teach the whole text and then the token to
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from transformers import AutoTokenizer
 from reasonray import models
 from reasonray.config import Student
 from reasonray.errors import UserError
+from reasonray.models.documents import read_document
 from reasonray.prompts import FALLBACK_DATE, Message, continuation, opening, prompt_ids, prompt_text, whole_answer
 from reasonray.store.storage import Place
 from reasonray.training.examples import Example, write
@@ -63,7 +63,7 @@ def stop_token(directory: Path, tokenizer: Any) -> int:
     eos: Any = None
     for file in (directory / "generation_config.json", directory / "config.json"):
         if eos is None and file.exists():
-            eos = json.loads(file.read_text()).get("eos_token_id")
+            eos = read_document(file).get("eos_token_id")
     stops = eos if isinstance(eos, list) else [eos] if eos is not None else []
     if not stops and tokenizer.eos_token_id is not None:
         stops = [tokenizer.eos_token_id]

@@ -30,6 +30,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 
+from reasonray.models.documents import read_document
 from reasonray.training.mesh import Mesh
 
 _FILE_BYTES = 4 * 2**30
@@ -152,7 +153,7 @@ def _files(directory: Path) -> dict[str, Path]:
         with safe_open(directory / _ONLY_FILE, framework="pt") as file:
             return dict.fromkeys(file.keys(), directory / _ONLY_FILE)
     if (directory / _INDEX).exists():
-        named = json.loads((directory / _INDEX).read_text())["weight_map"]
+        named = read_document(directory / _INDEX)["weight_map"]
         return {name: directory / file for name, file in named.items() if (directory / file).exists()}
     return {}
 
