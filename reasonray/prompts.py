@@ -57,6 +57,9 @@ KNOWN_TAGS = (
 )
 """Tags that recorded completions may begin with: of Magistral, OpenThoughts, Seed-OSS, Kimi and others."""
 _TAG = re.compile(f"{REASONING_OPEN}|{REASONING_CLOSE}")
+_ANY_TAG = re.compile(
+    "|".join(re.escape(tag) for tags in ((REASONING_OPEN, REASONING_CLOSE), *KNOWN_TAGS) for tag in tags)
+)
 _PLACEHOLDER = re.compile("{question}|" + re.escape(GOLD))
 _EMPTY_BLOCK = rf"(?:{REASONING_OPEN}\s*)?{REASONING_CLOSE}\s*"
 
@@ -182,11 +185,11 @@ def opening(
         turns: the chat.
         template_args: further arguments of the chat template.
         today: as in `prompt_text`.
-        tags: of the model's reasoning, if they are not the usual ones.
+        tags: of the model's reasoning; without them, any known ones.
     """
     if not tokenizer.chat_template:
         return ""
-    tag = re.compile("|".join(map(re.escape, tags))) if tags else _TAG
+    tag = re.compile("|".join(map(re.escape, tags))) if tags else _ANY_TAG
     *earlier, last = turns
     asked: list[Message] = [*earlier, {"role": "user", "content": last["content"] + _mark(0)}]
     _, found, tail = _render(tokenizer, asked, template_args, today).rpartition(_mark(0))

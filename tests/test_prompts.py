@@ -145,6 +145,7 @@ def test_the_opening_may_be_a_models_own_tag_even_a_control_token() -> None:
     tokenizer.chat_template = MAGISTRAL
     tags = ("[THINK]", "[/THINK]")
     assert opening(tokenizer, TURNS, {}, tags=tags) == "[THINK]"
+    assert opening(tokenizer, TURNS, {}) == "[THINK]", "a known tag needs no key to be kept whole"
     assert with_standard_tags(opening(tokenizer, TURNS, {}, tags=tags), tags) == "<think>"
 
 
