@@ -353,7 +353,9 @@ def test_a_program_ends_with_its_killed_checker_and_the_next_check_works() -> No
         stuck = pool.submit(a_task(ECHO), "```python\nimport time\ntime.sleep(50)\n```", Finish.STOP)
         for _ in range(300):
             time.sleep(0.1)
-            if sandboxes := [child for child in psutil.Process().children(recursive=True) if child.name() == "bwrap"]:
+            below = psutil.Process().children(recursive=True)
+            # Not one that this process itself started in an earlier test, and that is about to end.
+            if sandboxes := [one for one in below if one.name() == "bwrap" and one.ppid() != os.getpid()]:
                 break
         os.kill(sandboxes[0].ppid(), 9)
         assert stuck.result(30).verdict.outcome is Outcome.FAILED
