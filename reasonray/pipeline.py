@@ -78,9 +78,11 @@ def _all_stages(run: Run, pool: ReplicaPool) -> Report:
     if run.config.checking.cascades:
         verify(run, pool, again=False)
     evaluate(run, pool, arms_before_training(run))
-    if run.config.training.gpus:
-        pool.close()  # training needs the GPUs; on CPUs an idle engine costs nothing and saves a minute's start
+    training = run.config.training
     pool.keep([EngineSpec.of(run, run.config.student)])
+    # An idle engine saves a minute's start, as long as training does not need what it holds.
+    if training.gpus or not pool.leaves_room(training.process_bounds[0], training.cpus):
+        pool.close()
     curate(run, pool)
     train(run)
     evaluate(run, pool)

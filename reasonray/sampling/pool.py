@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
 import ray
@@ -116,6 +117,13 @@ class ReplicaPool:
         else:
             free = sum(_places(node, spec) for node in nodes)
         return adoptable + max(0, free - unplaced)
+
+    def leaves_room(self, processes: int, cpus: float) -> bool:
+        """Return whether processes of so many CPUs fit beside the replicas, wherever on the cluster these are."""
+        if autoscales():
+            return True
+        places = sum(int(node["Resources"].get("CPU", 0.0) / cpus + 1e-6) for node in nodes_with({}))
+        return places - sum(ceil(spec.cpus / cpus) for spec in self._specs.values()) >= processes
 
     def close(self) -> None:
         """Stop all replicas."""
