@@ -14,13 +14,6 @@ os.environ["SERVER_KEY"] = "right"  # key of the endpoint tests' server; Ray's w
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one process of pytest-xdist run all tests with Ray, whose clusters share ports, and another one the rest."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else "others"))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     import ray

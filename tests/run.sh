@@ -23,5 +23,4 @@ if [ ${#missing[@]} -gt 0 ]; then
     { [ "$(id -u)" = 0 ] && apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null; } ||
         echo "tests that need ${missing[*]} are skipped: install them to run those tests"
 fi
-# Two processes: the tests with Ray, which wait far more than they compute, and next to them all others.
-exec pytest -m "not gpu" -n 2 --dist loadgroup "$@"
+exec pytest -m "not gpu" "$@"
