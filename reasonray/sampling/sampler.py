@@ -58,8 +58,6 @@ _CLUSTER_SECONDS = 2.0
 """Between looks at the cluster's nodes and free resources."""
 _LONG_WAIT_SECONDS = 60.0
 """After that a group that waits for a node is reported, with what it waits for."""
-_GATHER_SECONDS = 0.02
-"""How long a report waits for those of other replicas."""
 _LEAST_REPORT_SECONDS = 0.25
 """Between the reports of a replica that has work."""
 _REPORTS_PER_SECOND = 100.0
