@@ -15,7 +15,12 @@ from reasonray.config import PromptedModel
 from reasonray.errors import UserError
 from reasonray.records import Split, content_hash
 from reasonray.reporting.inspect_logs import LogHeader, inspect_log, log_name
-from reasonray.store.evaluations import evaluated_checkpoints, evaluated_models, missing_samples
+from reasonray.store.evaluations import (
+    evaluated_checkpoints,
+    evaluated_models,
+    missing_samples,
+    models_under_evaluation,
+)
 from reasonray.store.run import Run, versions
 
 _COLUMNS = ["problem_id", "sample", "model", "verdict_outcome", "prompt_tokens", "completion_tokens"]
@@ -79,5 +84,4 @@ def _samples(run: Run, arm: str) -> int:
 
 def _prompted(run: Run, arm: str) -> PromptedModel:
     """Return how an arm was asked: base, checkpoints and student as the student is."""
-    named = {model.name: model for model in (*run.config.teachers, *run.config.evaluation.arms)}
-    return named.get(arm, run.config.student)
+    return models_under_evaluation(run.config).get(arm, run.config.student)

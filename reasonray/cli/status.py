@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reasonray.records import BASE, STUDENT, Split
+from reasonray.records import Split
+from reasonray.store.evaluations import models_under_evaluation
 from reasonray.store.run import Run
 from reasonray.store.spending import spending
 from reasonray.store.tally import CommittedCounts
@@ -23,13 +24,8 @@ def describe(run: Run) -> str:
     lines += [f"spent      {spent}" for spent in spending(run)]
     done = {"curate": run.has_examples, "train": (run.student / "final" / "manifest.json").exists()}
     lines += [f"{stage:<10} {'done' if is_done else 'not done':>8}" for stage, is_done in done.items()]
-    models = [
-        BASE,
-        *(model.name for model in (*run.config.teachers, *run.config.evaluation.arms)),
-        *(checkpoint.name for checkpoint in run.checkpoints()),
-        STUDENT,
-    ]
-    for model in models:
+    *others, student = models_under_evaluation(run.config)
+    for model in (*others, *(checkpoint.name for checkpoint in run.checkpoints()), student):
         if evaluated := run.evaluation(model).counts():
             lines.append(_counts_line("evaluate", model, evaluated.values()))
     report = run.place / "report.html"

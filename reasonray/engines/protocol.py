@@ -98,8 +98,9 @@ class Completion:
 
     def with_standard_tags(self, tags: tuple[str, str] | None) -> Completion:
         """Return the completion with the usual tags in place of the model's own (prompts.with_standard_tags)."""
-        text, opening = (with_standard_tags(part, tags) for part in (self.text, self.opening))
-        return replace(self, text=text, opening=opening) if tags else self
+        if not tags:
+            return self
+        return replace(self, text=with_standard_tags(self.text, tags), opening=with_standard_tags(self.opening, tags))
 
 
 @dataclass(frozen=True, slots=True)

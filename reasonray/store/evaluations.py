@@ -5,15 +5,20 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reasonray.config import Config, PromptedModel
 from reasonray.records import BASE, STUDENT, Split
 from reasonray.store.run import Run
 
 
+def models_under_evaluation(config: Config) -> dict[str, PromptedModel]:
+    """Return name → how a model is asked, in the order of reports: base, teachers, arms, student."""
+    named = {model.name: model for model in (*config.teachers, *config.evaluation.arms)}
+    return {BASE: config.student, **named, STUDENT: config.student}
+
+
 def evaluated_models(run: Run) -> list[str]:
-    """Return the models under evaluation that have rollouts: base, teachers, arms, student."""
-    models = (*run.config.teachers, *run.config.evaluation.arms)
-    names = [BASE, *(model.name for model in models), STUDENT]
-    return [name for name in names if run.evaluation(name).segments()]
+    """Return the models under evaluation that have rollouts, in the order of reports."""
+    return [name for name in models_under_evaluation(run.config) if run.evaluation(name).segments()]
 
 
 def missing_samples(run: Run, rollouts: pa.Table) -> dict[str, int] | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reasonray.config import Config
-from reasonray.config.models import Price, PromptedModel
-from reasonray.records import BASE, STUDENT
+from reasonray.config.models import Price
+from reasonray.store.evaluations import models_under_evaluation
 from reasonray.store.run import Run
 
 _COLUMNS = ["prompt_tokens", "completion_tokens"]
@@ -20,7 +19,7 @@ _COLUMNS = ["prompt_tokens", "completion_tokens"]
 class Spending:
     """The cost of the committed rollouts of one model in one stage."""
 
-    stage: str
+    stage: Literal["sample", "evaluate"]
     """Sample or evaluate."""
     model: str
     """Name of the teacher or the model under evaluation."""
@@ -44,6 +43,10 @@ def spending(run: Run) -> list[Spending]:
 
     Reads two narrow columns of the ledgers, and nothing of a run without prices.
     """
+    return [*_on_samples(run), *_on_evaluation(run)]
+
+
+def _on_samples(run: Run) -> list[Spending]:
     found = []
     priced = {teacher.name: teacher.price for teacher in run.config.teachers if teacher.price}
     if priced:
@@ -51,26 +54,24 @@ def spending(run: Run) -> list[Spending]:
         for name, price in priced.items():
             own = rollouts.filter(pc.equal(rollouts["teacher"], name))
             found.append(Spending("sample", name, price, *_tokens(own)))
-    for name, model in _evaluated(run.config):
+    return found
+
+
+def _on_evaluation(run: Run) -> list[Spending]:
+    found = []
+    for name, model in models_under_evaluation(run.config).items():
         if model.price and (rollouts := run.evaluation(name).read(_COLUMNS)).num_rows:
             found.append(Spending("evaluate", name, model.price, *_tokens(rollouts)))
     return found
 
 
-def record_spending(run: Run, stage: str) -> list[Spending]:
+def record_spending(run: Run, stage: Literal["sample", "evaluate"]) -> list[Spending]:
     """Write what a stage has cost so far to the run's events, and return it."""
-    found = [spent for spent in spending(run) if spent.stage == stage]
+    found = _on_samples(run) if stage == "sample" else _on_evaluation(run)
     if found:
         facts = [{"model": spent.model, "amount": spent.amount, "currency": spent.price.currency} for spent in found]
         run.events.emit("spent", of=stage, spent=facts)
     return found
-
-
-def _evaluated(config: Config) -> Iterator[tuple[str, PromptedModel]]:
-    """Yield the models under evaluation with their names, checkpoints aside."""
-    yield BASE, config.student
-    yield from ((model.name, model) for model in (*config.teachers, *config.evaluation.arms))
-    yield STUDENT, config.student
 
 
 def _tokens(rollouts: pa.Table) -> tuple[int, int]:
