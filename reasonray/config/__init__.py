@@ -210,7 +210,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _students_can_teach(self) -> Config:
-        """Check that each round has a teacher: that the student can be served, or that a teacher can sample anew."""
+        """Check that each round has a teacher: that the student can be served, or that a teacher can sample."""
         if self.rounds is None or self.rounds.count == 1:
             return self
         if not self.teachers:

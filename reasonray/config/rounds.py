@@ -23,7 +23,7 @@ class Rounds(Section):
     """Number of rounds."""
     teacher: Literal["student", "fixed", "both"] = "student"
     """Who writes from the second round on: the student of the round before, asked as a student with the first teacher's
-    sampling parameters and temperatures; the [[teachers]], which sample anew; or both."""
+    sampling parameters and temperatures; the [[teachers]], with new samples; or both."""
     start: Literal["base", "previous"] = "base"
     """The weights from which each student is trained: those of [student], or the student of the round before."""
     data: Literal["union", "newest"] = "union"

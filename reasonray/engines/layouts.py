@@ -239,7 +239,7 @@ def _text(value: Any) -> str:
 
 
 def _of_number(values: Any, number: int, count: int) -> Any:
-    """Return what a column holds of one of a row's completions; None if it says nothing of them apart."""
+    """Return what a column holds of one of a row's completions; None if it does not distinguish them."""
     if isinstance(values, list | tuple):
         return values[number] if len(values) == count else None
     return values if count == 1 else None

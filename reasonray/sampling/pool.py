@@ -119,7 +119,7 @@ class ReplicaPool:
         return adoptable + max(0, free - unplaced)
 
     def leaves_room(self, processes: int, cpus: float) -> bool:
-        """Return whether processes of so many CPUs fit beside the replicas, wherever on the cluster these are."""
+        """Return whether processes of so many CPUs fit next to the replicas, wherever on the cluster these are."""
         if autoscales():
             return True
         places = sum(int(node["Resources"].get("CPU", 0.0) / cpus + 1e-6) for node in nodes_with({}))

@@ -263,7 +263,7 @@ class SamplingLoop:
             time.sleep(_WAIT_SECONDS)
             return
         ready, _ = ray.wait(references, num_returns=1, timeout=_WAIT_SECONDS)
-        if ready:  # what else is ready or about to be, in one call
+        if ready:  # what else is ready, in one call
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in ready:
             if replica := self._reports.pop(reference, None):  # else it was stopped meanwhile

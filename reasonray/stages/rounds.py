@@ -82,7 +82,7 @@ def record_round(series: Series, number: int, run: Run) -> None:
 def weights_of(run: Run) -> str:
     """Return the hash of a run's finished student, "" before there is one.
 
-    In an object store it is that of the student's manifest, which every training writes anew: so nothing is fetched.
+    In an object store it is that of the student's manifest, which every training writes again: so nothing is fetched.
     """
     student = student_of(run.place)
     manifest = student / "manifest.json"
