@@ -62,6 +62,10 @@ _READERS = 8
 _REQUESTS = 32
 """Small files of an object store that are read at the same time: its latency is high, but it serves many at once."""
 _TALLIES_AT_ONCE = 1000
+_TRIED = 16
+"""Small files of a directory that are read one after the other, to see whether each has to be waited for."""
+_WORTH_A_THREAD = 2e-4
+"""Seconds of waiting for a small file from which on threads read faster; below, they wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class Ledger:
         A sample that was generated again counts each time, and so does a rollout that was committed twice.
         """
         total: CountsByTeacher = {}
-        for counts in self._with_current(lambda names: _in_threads(self._read_counts, names, _REQUESTS)):
+        for counts in self._with_current(lambda names: self._each(self._read_counts, names)):
             for key, committed in counts.items():
                 total.setdefault(key, CommittedCounts()).add(committed)
         return total
@@ -314,7 +318,7 @@ class Ledger:
     def _read_tallies(self, names: Sequence[str]) -> Iterator[Tally]:
         """Yield the tallies of segments in order; holds those of a thousand segments in memory."""
         for start in range(0, len(names), _TALLIES_AT_ONCE):
-            yield from _in_threads(self._read_tally, names[start : start + _TALLIES_AT_ONCE], _REQUESTS)
+            yield from self._each(self._read_tally, names[start : start + _TALLIES_AT_ONCE])
 
     def _read_tally(self, name: str) -> Tally:
         stored = self._read_manifest(name).get("tally")
@@ -324,13 +328,28 @@ class Ledger:
 
     def _replaced(self, listed: Sequence[str]) -> set[str]:
         merged = [name for name in listed if name.endswith(".merged")]
-        return {name for replaced in _in_threads(self._replaced_by, merged, _REQUESTS) for name in replaced}
+        return {name for replaced in self._each(self._replaced_by, merged) for name in replaced}
 
     def _replaced_by(self, merged: str) -> tuple[str, ...]:
         return _replaces(self._manifest(merged))
 
     def _read_manifests(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        return _in_threads(self._read_manifest, names, _REQUESTS)
+        return self._each(self._read_manifest, names)
+
+    def _each(self, read: Callable[[str], T], names: Sequence[str]) -> list[T]:
+        """Return what `read` returns of each name; it reads small files.
+
+        Those of an object store are read many at a time, and so are those of a network's file system. Of a local disk,
+        whose files are mostly in memory, they are read in this thread: threads would only wait for each other.
+        """
+        if not self.place.is_local:
+            return _in_threads(read, names, _REQUESTS)
+        waited = time.thread_time() - time.perf_counter()
+        first = [read(name) for name in names[:_TRIED]]
+        waited += time.perf_counter() - time.thread_time()
+        if waited > _WORTH_A_THREAD * len(first):
+            return first + _in_threads(read, names[_TRIED:], _REQUESTS)
+        return first + [read(name) for name in names[_TRIED:]]
 
     def _read_manifest(self, name: str) -> dict[str, Any]:
         manifest = self._manifest(name).read_json()

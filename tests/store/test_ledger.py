@@ -1,6 +1,8 @@
 import json
 import random
 import tempfile
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -267,3 +269,18 @@ def test_stored_samples_equal_a_count_one_by_one(segments: list[list[Rollout]]) 
         ledger.compact(min_segments=1)
         assert stored_samples(ledger) == expected
         assert ledger.read().equals(read)
+
+
+def test_small_files_are_read_in_threads_only_where_they_have_to_be_waited_for(ledger: Ledger) -> None:
+    names = [str(number) for number in range(200)]
+    readers: set[int] = set()
+
+    def read(name: str, seconds: float) -> str:
+        readers.add(threading.get_ident())
+        time.sleep(seconds)
+        return name
+
+    assert ledger._each(lambda name: read(name, 0), names) == names
+    assert readers == {threading.get_ident()}
+    assert ledger._each(lambda name: read(name, 0.002), names) == names
+    assert len(readers) > 8
