@@ -252,6 +252,22 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the rollouts of a model cost at its configured price."""
+
+    stage: str
+    """Sample or evaluate."""
+    model: str
+    """Name of the teacher or of the model under evaluation."""
+    prompt_tokens: int
+    completion_tokens: int
+    amount: float
+    currency: str
+    per_correct: float | None
+    """The amount for each correct rollout; None without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """Every number of a run's report."""
 
@@ -286,6 +302,8 @@ class Metrics:
     versions: Mapping[str, str]
     """Versions of the packages that decide results."""
     config_sha256: str
+    spent: tuple[Spent, ...] | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """By stage and model; only for models that have a price."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of metrics.json."""

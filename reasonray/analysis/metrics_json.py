@@ -23,6 +23,7 @@ from reasonray.analysis.metrics import (
     Provenance,
     SamplingMetrics,
     SliceAcceptance,
+    Spent,
     TeacherMetrics,
     TrainingMetrics,
     Unfinished,
@@ -90,6 +91,8 @@ class MetricsInputs:
     provenance: Provenance | None = None
     unfinished: Mapping[str, Unfinished] = field(default_factory=dict)
     """The arms that are left out."""
+    spent: Sequence[Spent] = ()
+    """What rollouts cost, of models with a price."""
 
 
 def summarise(inputs: MetricsInputs) -> Metrics:
@@ -123,6 +126,7 @@ def summarise(inputs: MetricsInputs) -> Metrics:
         unfinished=inputs.unfinished,
         versions=inputs.versions,
         config_sha256=config.sha256(),
+        spent=tuple(inputs.spent) or None,
     )
 
 

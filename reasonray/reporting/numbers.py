@@ -18,7 +18,7 @@ NARROW = "\u202f"
 MINUS = "\u2212"
 MISSING = Markup('<span class="missing" title="not measured">–</span>')
 
-Form = Literal["percent", "bare", "points", "count", "plain", "measure", "change", "loss", "p", "duration"]
+Form = Literal["percent", "bare", "points", "count", "plain", "measure", "money", "change", "loss", "p", "duration"]
 """How a number is printed; "bare" is a percentage without its sign, "points" a signed difference of percentages."""
 
 
@@ -43,6 +43,11 @@ def _measure(value: float) -> str:
     """Return about three significant figures: fewer decimals for larger numbers."""
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def _money(value: float) -> str:
+    """Return an amount to the cent, a small one with two significant figures."""
+    return f"{value:,.2f}" if value >= 0.1 or value == 0 else f"{float(f'{value:.1e}'):.10f}".rstrip("0")
 
 
 def _change(value: float) -> str:
@@ -73,6 +78,7 @@ FORMS: Mapping[Form, Callable[[float], str]] = {
     "count": _count,
     "plain": str,
     "measure": _measure,
+    "money": _money,
     "change": _change,
     "loss": _loss,
     "p": _p,

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from reasonray.analysis.comparisons import first_samples
 from reasonray.analysis.funnel import Trained
 from reasonray.analysis.json_records import from_json
-from reasonray.analysis.metrics import Cost, LabelMetrics, Metrics, Provenance, Unfinished, Verification
+from reasonray.analysis.metrics import Cost, LabelMetrics, Metrics, Provenance, Spent, Unfinished, Verification
 from reasonray.analysis.metrics_json import COLUMNS, MetricsInputs, summarise
 from reasonray.analysis.scores import ALL
 from reasonray.checkers import consensus
 from reasonray.checkers.consensus import Suspect
 from reasonray.config import UserError
 from reasonray.curation.annotations import annotated, evaluation_rollouts
-from reasonray.records import BASE, STUDENT, Problem, Split
+from reasonray.records import BASE, STUDENT, Outcome, Problem, Split
 from reasonray.reporting import rollouts
 from reasonray.reporting.headline import headline
 from reasonray.reporting.markdown import render_markdown
@@ -35,6 +35,7 @@ from reasonray.store.evaluations import checkpoint_step, evaluated_checkpoints, 
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run, versions
 from reasonray.store.schema import read_rollouts
+from reasonray.store.spending import Spending, spending
 
 _AUDITED_COLUMNS = ("problem_id", "verdict_outcome", "verdict_extracted")
 _PAGE_COLUMNS = ("id", "sample", "problem_source", "verdict_detail")
@@ -174,6 +175,24 @@ def _inputs(
         stages={stage: figure for stage, figure in seconds.items() if figure},
         provenance=_provenance(run),
         unfinished=unfinished,
+        spent=[_spent(cost, sampled, arms) for cost in spending(run)],
+    )
+
+
+def _spent(cost: Spending, sampled: pa.Table, arms: Mapping[str, pa.Table]) -> Spent:
+    if cost.stage == "sample":
+        rollouts = sampled.filter(pc.equal(sampled["teacher"], cost.model))
+    else:
+        rollouts = arms.get(cost.model, sampled.slice(0, 0))
+    correct = pc.sum(pc.equal(rollouts["verdict_outcome"], Outcome.CORRECT.value)).as_py() or 0
+    return Spent(
+        stage=cost.stage,
+        model=cost.model,
+        prompt_tokens=cost.prompt_tokens,
+        completion_tokens=cost.completion_tokens,
+        amount=cost.amount,
+        currency=cost.price.currency,
+        per_correct=cost.amount / correct if correct else None,
     )
 
 

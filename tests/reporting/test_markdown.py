@@ -69,7 +69,19 @@ def with_everything(metrics):
     scores = {arm: slices["all"] for arm, slices in found["evaluation"].items()}
     found["sets"] = {name: {"evaluation": scores, "difference": {}} for name in ("algebra", "words")}
     found["unfinished"] = {"peer": {"samples": 3, "of": 4}}
+    spent = {"model": "other", "prompt_tokens": 7012, "completion_tokens": 91500, "amount": 12.375, "currency": "EUR"}
+    found["spent"] = [
+        {"stage": "sample", "per_correct": 0.00123} | spent,
+        {"stage": "evaluate", "per_correct": None} | spent | {"amount": 0.0417},
+    ]
     return found
+
+
+def test_what_models_cost_is_printed_with_its_currency(run):
+    text = re.sub(" +", " ", render_markdown(with_everything(run.metrics), "a-run"))
+    assert "| other | 7,012 | 91,500 | 12.38 EUR | 0.0012 |" in text
+    assert "| other, evaluated | 7,012 | 91,500 | 0.042 EUR | – |" in text
+    assert "Paid for" not in render_markdown(run.metrics, "a-run")
 
 
 def by_pointer(numbers):
