@@ -1,8 +1,10 @@
 """The tokens that adaptive policies save, compared with a fixed K of the same coverage and as many traces.
 
-    python tests/bench/adaptive.py [--problems 90] [--max-samples 24] [--keep 1 2]
+    python tests/bench/adaptive.py [--problems 90] [--max-samples 24] [--keep 1 2] [--config FILE]
+        [--policies until_correct proportional]
 
-The real SmolLM2 teacher samples easy, medium and hard problems. One run at a large fixed K shows the cost and the yield
+The real SmolLM2 teacher samples easy, medium and hard problems; or the first teacher of a configuration samples the
+first train problems of its first source, which is one of files. One run at a large fixed K shows the cost and the yield
 of every smaller K. Then each adaptive policy runs for real; the tokens of aborted samples count. Its saving is relative
 to the smallest K that covers as many problems and keeps as many distinct correct traces (`--keep` per problem).
 Problems that the teacher never solves cost every policy the same, which bounds the saving: `bound` is the saving of an
@@ -34,6 +36,8 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=90)
     parser.add_argument("--max-samples", type=int, default=24, help="the largest K")
     parser.add_argument("--keep", type=int, nargs="+", default=[1, 2], help="traces kept per problem")
+    parser.add_argument("--config", type=Path, help="whose teacher samples, in place of the quickstart's")
+    parser.add_argument("--policies", nargs="+", default=["until_correct", "proportional"])
     options = parser.parse_args()
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     import ray
@@ -47,12 +51,12 @@ def main() -> None:
         (kind, keep): {"kind": kind, "target": keep, "max": max_samples}
         | ({"pilot": 4, "least": 1} if kind == "proportional" else {})
         for keep in options.keep
-        for kind in ("until_correct", "proportional")
+        for kind in options.policies
     }
     with tempfile.TemporaryDirectory() as scratch:
 
         def new_run(name: str, policy: dict[str, Any]) -> Run:
-            return begin_or_resume(teacher_config(Path(scratch), name, options.problems, policy=policy))
+            return begin_or_resume(teacher_config(Path(scratch), name, options.problems, options.config, policy=policy))
 
         fixed = new_run("fixed", {"kind": "fixed", "samples": max_samples})
         runs = {key: new_run(f"{key[0]}-{key[1]}", policy) for key, policy in adaptive.items()}

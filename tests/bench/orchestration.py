@@ -1,7 +1,11 @@
-"""The speed of everything but the engine: 64 replicas whose engine answers at once lease, check and commit rollouts.
+"""The speed of everything but the engine: replicas whose engine answers at once lease, check and commit rollouts.
 
-    python tests/bench/orchestration.py [--rollouts 120000] [--replicas 64] [--stored 1000000]
+    python tests/bench/orchestration.py [--rollouts 120000] [--replicas 64 2] [--stored 1000000]
         [--per-segment 50]
+
+On a machine with fewer cores than replicas, Ray's own processes take a part of the cores even when no work is done:
+`idle_cores` says how much. `driver_us_per_rollout` is the CPU time of the driver's process, the only part that all
+replicas share: its inverse is the rate that no number of machines can exceed.
 
 Then a run of a million rollouts, as replicas that finish one each second write them and not compacted, is resumed to
 find the samples that are missing, and described as by `reasonray status`.
@@ -21,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import ray
 
@@ -41,6 +46,8 @@ from tests.bench.sums import write_sums
 
 _PER_PROBLEM = 8
 _WRITERS = 8
+_SETTLING_SECONDS = 5
+_IDLE_SECONDS = 10
 _TEXT = "Step 1: a plausible line of reasoning that goes on for a while. " * 5
 
 
@@ -48,13 +55,16 @@ def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rollouts", type=int, default=120_000)
-    parser.add_argument("--replicas", type=int, default=64)
+    parser.add_argument("--replicas", type=int, nargs="+", default=[64, 2])
     parser.add_argument("--stored", type=int, default=1_000_000)
     parser.add_argument("--per-segment", type=int, default=50, help="rollouts of a commit of the stored run")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        figures = throughput(root, options.rollouts, options.replicas) if options.rollouts else {}
+        figures: dict[str, Any] = {}
+        for replicas in options.replicas if options.rollouts else []:
+            measured = throughput(root, options.rollouts, replicas)
+            figures |= {f"{name}_with_{replicas}": figure for name, figure in measured.items()}
         figures |= resume(root, options.stored, options.per_segment)
     print_figures("orchestration", figures)
 
@@ -62,22 +72,35 @@ def main() -> None:
 def throughput(root: Path, rollouts: int, replicas: int) -> dict[str, Any]:
     """Sample on replicas that are up; measure the rate from the first lease to the last commit."""
     ray.init(address="local", num_cpus=replicas, include_dashboard=False, log_to_driver=False)
-    run = begin_or_resume(config(root, "throughput", rollouts // 8, replicas))
+    run = begin_or_resume(config(root, f"throughput-{replicas}", rollouts // 8, replicas))
     peak = PeakMemory()
     spec = EngineSpec.of(run, run.config.teachers[0])
     with peak, ReplicaPool(run) as pool:
         bring_up(pool, spec, replicas)
+        idle_cores = busy_cores()
+        cpu_before = time.process_time()
         sample(run, pool)
+        driver_seconds = time.process_time() - cpu_before
     ray.shutdown()
     last = run.events.read("sample")[-1]
     assert run.ledger.read(["id"]).num_rows == rollouts // 8 * 8
     return {
-        "replicas": replicas,
         "rollouts": last["rollouts"],
         "rollouts_per_second": last["rollouts"] / last["drawing_seconds"],
-        "idle_fraction": last["idle_fraction"],
+        "driver_us_per_rollout": driver_seconds / last["rollouts"] * 1e6,
+        "idle_cores": idle_cores,
+        "replicas_idle": last["idle_fraction"],
         "peak_rss_mb": peak.mb,
     }
+
+
+def busy_cores() -> float:
+    """Return how many cores the whole machine keeps busy while nothing is sampled."""
+    time.sleep(_SETTLING_SECONDS)
+    before = psutil.cpu_times()
+    time.sleep(_IDLE_SECONDS)
+    after = psutil.cpu_times()
+    return (sum(after) - after.idle - after.iowait - (sum(before) - before.idle - before.iowait)) / _IDLE_SECONDS
 
 
 def bring_up(pool: ReplicaPool, spec: EngineSpec, replicas: int) -> None:

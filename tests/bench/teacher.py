@@ -1,4 +1,4 @@
-"""The teacher of the engine benchmarks: SmolLM2-135M on the CPU, as in the quickstart."""
+"""The teacher of the engine benchmarks: SmolLM2-135M on the CPU, as in the quickstart, or that of a configuration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,25 @@ from reasonray.engines import Launch
 ROOT = Path(__file__).parent.parent.parent
 
 
-def teacher_config(root: Path, name: str, problems: int, **changes: Any) -> Config:
-    """Return the quickstart's configuration with another name, size and policy."""
-    raw = toml.read(ROOT / "jobs" / "configs" / "quickstart.toml", [])
-    source = {"kind": "generated", "train": problems, "test": 0}
-    return parse(raw | {"name": name, "root": str(root), "sources": [source]} | changes)
+QUICKSTART = ROOT / "jobs" / "configs" / "quickstart.toml"
+
+
+def teacher_config(root: Path, name: str, problems: int, base: Path | None = None, **changes: Any) -> Config:
+    """Return a configuration with another name, size and policy: the quickstart's, or that of a file.
+
+    Args:
+        root: of the run.
+        name: of the run.
+        problems: train problems; there are no others.
+        base: a configuration whose first source is one of files; only its first teacher and source are used.
+        changes: sections in place of its own.
+    """
+    raw = toml.read(base or QUICKSTART, [])
+    source: dict[str, Any] = {"kind": "generated", "train": problems, "test": 0}
+    if base:
+        source = raw["sources"][0] | {"limit_train": problems, "limit_test": 0}
+    used = {"name": name, "root": str(root), "sources": [source], "teachers": raw["teachers"][:1]}
+    return parse(raw | used | changes)
 
 
 def a_launch(directory: Path) -> Launch:
