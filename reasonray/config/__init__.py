@@ -18,7 +18,16 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reasonray.config import toml
-from reasonray.config.engines import EndpointEngine, Engine, RecordedColumns, RecordedEngine, ScriptedEngine, VLLMEngine
+from reasonray.config.engines import (
+    BatchEngine,
+    EndpointEngine,
+    Engine,
+    RecordedColumns,
+    RecordedEngine,
+    ScriptedEngine,
+    ServerEngine,
+    VLLMEngine,
+)
 from reasonray.config.models import PromptedModel, Sampling, Student, Teacher
 from reasonray.config.optimisation import StepSize
 from reasonray.config.policies import Band, Budget, Failures, Fixed, Policy, Proportional, Storage, UntilCorrect
@@ -33,6 +42,7 @@ from reasonray.errors import ConfigError, UserError
 __all__ = [
     "Arm",
     "Band",
+    "BatchEngine",
     "Budget",
     "Checking",
     "Columns",
@@ -59,6 +69,7 @@ __all__ = [
     "Rounds",
     "Sampling",
     "ScriptedEngine",
+    "ServerEngine",
     "Source",
     "StepSize",
     "Storage",
@@ -216,7 +227,7 @@ class Config(Section):
         if not self.teachers:
             raise ValueError("rounds: the first round has no teacher; name one in [[teachers]], such as the base model")
         engine = self.student.engine
-        if self.rounds.own_student_teaches and isinstance(engine, EndpointEngine):
+        if self.rounds.own_student_teaches and isinstance(engine, ServerEngine):
             raise ValueError(
                 f'rounds.teacher = "{self.rounds.teacher}": a server (student.engine) does not serve what is trained '
                 'here; give the student an engine that loads weights, or set rounds.teacher = "fixed"'
@@ -240,7 +251,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _best_has_held_out_examples(self) -> Config:
-        needs = 'student = "best"' if self.training.student == "best" else "patience" if self.training.patience else ""
+        training = self.training
+        needs = 'student = "best"' if training.student == "best" else ""
+        needs = needs or ("patience" if training.patience else "validate_every" if training.validate_every else "")
         if needs and not self.curation.validation:
             raise ValueError(
                 f"training.{needs} needs the loss on held-out examples; set curation.validation to their share"
@@ -255,7 +268,7 @@ class Config(Section):
             needs = (
                 f'training.objective = "policy_gradient" needs the tokens and log-probabilities of teachers.{number}'
             )
-            if isinstance(teacher.engine, EndpointEngine):
+            if isinstance(teacher.engine, ServerEngine):
                 raise ValueError(f"{needs}, and a server gives no tokens; serve its model by vLLM here")
             if teacher.sees_gold:
                 raise ValueError(

@@ -71,13 +71,12 @@ class VLLMEngine(Section):
         return ""
 
 
-class EndpointEngine(Section):
+class ServerEngine(Section):
     """A model behind an OpenAI-compatible server; `model` is its name there.
 
     A completion that ends at a stop string comes without the string, as OpenAI's servers cut it off.
     """
 
-    kind: Literal["endpoint"]
     base_url: Annotated[str, Change.FREE]
     """The server's address, such as http://127.0.0.1:8000/v1. It may move, but must serve the same model."""
     api: Literal["chat", "completions"] = "chat"
@@ -91,10 +90,6 @@ class EndpointEngine(Section):
     """The environment variable that holds the key. The key itself is stored nowhere."""
     max_num_seqs: Annotated[PositiveInt, Change.FREE] = 64
     """Requests in flight, per replica."""
-    requests_per_minute: Annotated[PositiveInt | None, Change.FREE] = None
-    """Rate limit per replica: with several replicas, give each its part of the server's limit."""
-    tokens_per_minute: Annotated[PositiveInt | None, Change.FREE] = None
-    """Rate limit per replica; a request counts with sampling.max_tokens, the most that it may cost."""
     timeout_seconds: Annotated[float, Change.FREE] = Field(600.0, gt=0)
     """Time from the request to the last byte of its answer."""
     max_retries: Annotated[int, Change.FREE] = Field(8, ge=0)
@@ -126,6 +121,42 @@ class EndpointEngine(Section):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # it may be the key itself, so it is not repeated
             raise ValueError("is not the name of an environment variable; put the key into one and its name here")
         return name
+
+
+class EndpointEngine(ServerEngine):
+    """A server that answers each request as it comes."""
+
+    kind: Literal["endpoint"]
+    requests_per_minute: Annotated[PositiveInt | None, Change.FREE] = None
+    """Rate limit per replica: with several replicas, give each its part of the server's limit."""
+    tokens_per_minute: Annotated[PositiveInt | None, Change.FREE] = None
+    """Rate limit per replica; a request counts with sampling.max_tokens, the most that it may cost."""
+
+
+class BatchEngine(ServerEngine):
+    """A server that answers batches of requests within a day, usually for half the price: OpenAI's `/v1/batches`.
+
+    A run that is killed and started again goes on with the batches that it has paid for. Set `price` to the prices of
+    batches.
+    """
+
+    kind: Literal["batch"]
+    max_num_seqs: Annotated[PositiveInt, Change.FREE] = 10_000
+    """Requests that wait for answers, per replica."""
+    batch_requests: Annotated[PositiveInt, Change.FREE] = 10_000
+    """Requests of one batch at most; a server has a limit of its own."""
+    batch_megabytes: Annotated[float, Change.FREE] = Field(90.0, gt=0)
+    """Size of one batch's file at most; a server has a limit of its own."""
+    gather_seconds: Annotated[float, Change.FREE] = Field(5.0, ge=0)
+    """A batch is sent when no request has come for this time, or when it is full."""
+    poll_seconds: Annotated[float, Change.FREE] = Field(30.0, gt=0)
+    """Time between looks at a batch."""
+    completion_window: Annotated[str, Change.FREE] = "24h"
+    """Time within which the server promises to answer, as it writes it."""
+    timeout_seconds: Annotated[float, Change.FREE] = Field(30 * 3600.0, gt=0)
+    """Time from a request, the wait for its batch included, to its answer."""
+    max_retries: Annotated[int, Change.FREE] = Field(3, ge=0)
+    """How often a request is sent again that a batch left without an answer, because it expired or was cancelled."""
 
 
 class ScriptedEngine(Section):
@@ -236,5 +267,7 @@ class RecordedEngine(Section):
 
 
 Engine = Annotated[
-    VLLMEngine | EndpointEngine | RecordedEngine | ScriptedEngine, Field(discriminator="kind"), default_kind("vllm")
+    VLLMEngine | EndpointEngine | BatchEngine | RecordedEngine | ScriptedEngine,
+    Field(discriminator="kind"),
+    default_kind("vllm"),
 ]

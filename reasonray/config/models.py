@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
-from reasonray.config.engines import Engine, VLLMEngine
+from reasonray.config.engines import Engine, ServerEngine, VLLMEngine
 from reasonray.config.prompt import GOLD, Prompt
 from reasonray.config.section import PATH_PART, Change, Section, Share, ShareRange, Within
 
@@ -212,12 +212,23 @@ class PromptedModel(Section):
     def _default_gpus_of_engine(cls, raw: Any) -> Any:
         engine = raw.get("engine") if isinstance(raw, dict) else None
         kind = engine.get("kind") if isinstance(engine, dict) else getattr(engine, "kind", "vllm")
-        return {"gpus": 0} | raw if kind in ("endpoint", "recorded", "scripted") else raw
+        return {"gpus": 0} | raw if kind in ("endpoint", "batch", "recorded", "scripted") else raw
 
     @model_validator(mode="after")
     def _stages_share_gpus(self) -> Self:
         if self.gpus % self.pipeline and self.gpus:
             raise ValueError(f"gpus ({self.gpus}) is not a multiple of pipeline ({self.pipeline})")
+        return self
+
+    @model_validator(mode="after")
+    def _server_renders_by_its_own_template(self) -> Self:
+        asking = self.asking
+        has_template = any(prompt.chat_template for prompt in (*asking.prompts, *asking.by_source.values()))
+        if has_template and isinstance(self.engine, ServerEngine) and self.engine.api == "chat":
+            raise ValueError(
+                "prompt.chat_template: the server renders chats by its own template; give the server this one and take "
+                'it out here, or set engine.api = "completions" and engine.tokenizer'
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from reasonray.errors import ConfigError
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a file, apply overrides in order, and replace names of example files by their content.
+    """Read a file, apply overrides in order, and replace names of files of examples and templates by their content.
 
     Raises:
         ConfigError: a file is missing or cannot be read, or an override does not fit.
@@ -23,20 +23,26 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides:
         _apply(raw, override)
-    _read_examples(raw, path.parent)
+    _read_files(raw, path.parent)
     return raw
 
 
-def _read_examples(node: Any, folder: Path) -> None:
-    """Replace each `examples = "file.jsonl"` by the file's content, so that other nodes need no such file."""
+def _read_files(node: Any, folder: Path) -> None:
+    """Replace each `examples = "file.jsonl"` and `chat_template = "file.jinja"` by the file's content.
+
+    So other nodes need no such file.
+    """
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
-        _read_examples(child, folder)
-    if not isinstance(node, dict) or not isinstance(node.get("examples"), str):
+        _read_files(child, folder)
+    if not isinstance(node, dict):
         return
-    file = folder / node["examples"]
-    lines = _text(file, f"examples: there is no file {file}").splitlines()
-    node["examples"] = [_json_line(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if isinstance(node.get("examples"), str):
+        file = folder / node["examples"]
+        lines = _text(file, f"examples: there is no file {file}").splitlines()
+        node["examples"] = [_json_line(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if isinstance(name := node.get("chat_template"), str) and name.endswith((".jinja", ".jinja2")):
+        node["chat_template"] = _text(folder / name, f"chat_template: there is no file {folder / name}")
 
 
 def _text(file: Path, missing: str) -> str:

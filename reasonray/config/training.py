@@ -82,6 +82,9 @@ class Training(Optimisation):
     patience: PositiveInt | None = None
     """Checkpoints in a row without a lower loss on the held-out examples (curation.validation) after which training
     ends. By default all steps are taken. With `student = "best"` the checkpoint before them is the student."""
+    validate_every: Annotated[PositiveInt | None, Change.FREE] = None
+    """Steps between measurements of the loss on the held-out examples (curation.validation), besides those at
+    checkpoints; by default there are no others. `patience` and `student = "best"` go by the checkpoints alone."""
     keep: PositiveInt | None = None
     """Checkpoints whose models are kept: this many of the newest, and the one with the lowest loss on the held-out
     examples. By default all. A checkpoint that is gone cannot be evaluated later."""

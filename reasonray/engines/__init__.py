@@ -14,7 +14,14 @@ from typing import Any
 
 from reasonray import models
 from reasonray.config import Sampling
-from reasonray.config.engines import EndpointEngine, RecordedEngine, ScriptedEngine, VLLMEngine
+from reasonray.config.engines import (
+    BatchEngine,
+    EndpointEngine,
+    RecordedEngine,
+    ScriptedEngine,
+    ServerEngine,
+    VLLMEngine,
+)
 from reasonray.config.engines import Engine as EngineConfig
 from reasonray.config.models import Asking
 from reasonray.engines.dialect import refuse_misspelt
@@ -65,10 +72,10 @@ async def _start_vllm(config: VLLMEngine, launch: Launch) -> Engine:
     return await start(config, launch)
 
 
-async def _start_endpoint(config: EndpointEngine, launch: Launch) -> Engine:
+async def _start_endpoint(config: EndpointEngine | BatchEngine, launch: Launch) -> Engine:
     from reasonray.engines.endpoint import Endpoint
 
-    endpoint = Endpoint(launch.model, config, launch.trust_remote_code)
+    endpoint = Endpoint(launch.model, config, launch.trust_remote_code, launch.report)
     await endpoint.start()
     return endpoint
 
@@ -93,7 +100,7 @@ def _check_vllm(config: VLLMEngine, sampling: Sampling) -> None:
     check_sampling(config, sampling)
 
 
-def _check_endpoint(config: EndpointEngine, sampling: Sampling) -> None:
+def _check_endpoint(config: ServerEngine, sampling: Sampling) -> None:
     refuse_misspelt("sampling.extra", sampling.extra)
     refuse_misspelt("engine.extra_body", config.extra_body)
 
@@ -107,8 +114,12 @@ def _weights_identity(config: VLLMEngine, directory: Path | None) -> str:
     return models.content_identity(directory)
 
 
+def _server_identity(config: ServerEngine, directory: Path | None) -> str:
+    return "endpoint"  # its weights are not known, and they are the same for batches
+
+
 def _no_identity(config: EngineConfig, directory: Path | None) -> str:
-    return config.kind  # a server's weights are not known, and a script has none
+    return config.kind  # a script has no weights
 
 
 def _recorded_identity(config: RecordedEngine, directory: Path | None) -> str:
@@ -130,7 +141,7 @@ def _first_weights_identity(config: VLLMEngine, directory: Path | None) -> str:
     return models.identity(directory)
 
 
-def _first_endpoint_identity(config: EndpointEngine, directory: Path | None) -> str:
+def _first_endpoint_identity(config: ServerEngine, directory: Path | None) -> str:
     request = {"api": config.api, "tokenizer": config.tokenizer, "extra_body": config.extra_body}
     return f"endpoint {config.base_url} {json.dumps(request, sort_keys=True)}"
 
@@ -141,7 +152,8 @@ def _first_scripted_identity(config: ScriptedEngine, directory: Path | None) -> 
 
 ENGINES: Mapping[str, EngineKind] = {
     "vllm": EngineKind(_start_vllm, True, _check_vllm, _weights_identity, _first_weights_identity),
-    "endpoint": EngineKind(_start_endpoint, False, _check_endpoint, _no_identity, _first_endpoint_identity),
+    "endpoint": EngineKind(_start_endpoint, False, _check_endpoint, _server_identity, _first_endpoint_identity),
+    "batch": EngineKind(_start_endpoint, False, _check_endpoint, _server_identity, _first_endpoint_identity),
     "recorded": EngineKind(
         _start_recorded, False, _check_none, _recorded_identity, _recorded_identity, _recorded_supply
     ),

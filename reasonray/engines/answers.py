@@ -34,6 +34,14 @@ class NoCompletion(Exception):
     """The server answered with status 200 and no completion, as gateways do when the server behind them fails."""
 
 
+class Rejected(Exception):
+    """The server rejected a request in an answer that did not come by HTTP of its own."""
+
+    def __init__(self, status_code: int, body: Any) -> None:
+        super().__init__(f"Error code: {status_code} - {body}"[:300])
+        self.status_code, self.body = status_code, body
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A completion as a server reported it."""

@@ -1,4 +1,4 @@
-"""An engine that sends requests to any OpenAI-compatible server, by the `openai` client.
+"""An engine that sends requests to any OpenAI-compatible server, by the `openai` client: one by one, or in batches.
 
 A request that fails for a passing reason (429, 5xx, no connection, no answer in time) is retried with growing pauses.
 If the retries run out, the engine counts as dead; the rollout does not count as failed. A request that the server
@@ -22,27 +22,45 @@ import httpx
 import openai
 
 from reasonray import models
-from reasonray.config import EndpointEngine, Sampling, UserError
-from reasonray.engines.answers import Answer, NoCompletion, estimated_tokens, model_names, read_answer, read_json
+from reasonray.config import BatchEngine, EndpointEngine, Sampling, UserError
+from reasonray.engines.answers import (
+    Answer,
+    NoCompletion,
+    Rejected,
+    estimated_tokens,
+    model_names,
+    read_answer,
+    read_json,
+)
+from reasonray.engines.batches import Batches
 from reasonray.engines.dialect import Dialect
 from reasonray.engines.pacing import RateLimiter, backoff_seconds, retry_after_seconds
-from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest
+from reasonray.engines.protocol import Completion, EngineDied, Heartbeat, SampleRequest, report_nothing
 from reasonray.prompts import Tokenizer, opening, prompt_text, whole_answer, with_standard_tags
 from reasonray.records import Finish, storable
 
 T = TypeVar("T")
 
+_REJECTIONS = (openai.APIStatusError, Rejected)
 _REJECTED_FOR_CONTENT = (400, 413, 422)
 _LIST_SECONDS = 30.0
 """Time limit for the list of models, which takes the server no computing."""
 _START_RETRIES = 4
 """Few, so that a wrong address fails within seconds. Whoever starts a server waits for it before starting a job."""
+_BATCH_RETRIES = 12
+"""Of the calls that send, follow and read batches: a server may be away for some minutes of a day."""
 
 
 class Endpoint:
     """A model on a server. Call `start` before the first `complete`."""
 
-    def __init__(self, model: str, config: EndpointEngine, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        config: EndpointEngine | BatchEngine,
+        trust_remote_code: bool = False,
+        report: Callable[[str], None] = report_nothing,
+    ) -> None:
         self._model, self._config, self._trust_remote_code = model, config, trust_remote_code
         self._key = os.environ.get(config.api_key_env, "")
         # The client insists on a key, even for servers without authentication.
@@ -54,12 +72,19 @@ class Endpoint:
             if config.tokenizer
             else _NoTokenizer()
         )
-        self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
+        self._batches: Batches | None = None
+        """Sends the requests; None if each is sent by itself."""
+        limits: tuple[int | None, int | None] = (None, None)
+        if isinstance(config, BatchEngine):
+            self._batches = Batches(self._client, config, partial(self._with_retries, retries=_BATCH_RETRIES), report)
+        else:
+            limits = config.requests_per_minute, config.tokens_per_minute
+        self._limiter = RateLimiter(*limits)
         self._dialect = Dialect()
         self._tokens, self._in_flight = 0, 0
         self.capacity = config.max_num_seqs
 
-    def __reduce__(self) -> tuple[type[Endpoint], tuple[str, EndpointEngine, bool]]:
+    def __reduce__(self) -> tuple[type[Endpoint], tuple[str, EndpointEngine | BatchEngine, bool]]:
         """Leave the key out of the pickle: another process reads its own."""
         return Endpoint, (self._model, self._config, self._trust_remote_code)
 
@@ -70,7 +95,7 @@ class Endpoint:
             UserError: the server rejects the key, does not know the model, or does not answer.
         """
         try:
-            listed = await self._with_retries(self._listed_models, retries=_START_RETRIES)
+            listed = await self._with_retries(self._listed_models, retries=self._start_retries)
             if self._model not in listed:  # servers accept aliases that they do not list
                 await self._generate_one_token(listed)
         except EngineDied as error:
@@ -85,8 +110,8 @@ class Endpoint:
         """
         self._in_flight += 1
         try:
-            answer = await self._answer(self._prompt(request), request.sampling, request.seed)
-        except openai.APIStatusError as error:
+            answer = await self._answer(self._prompt(request), request.sampling, request.seed, request=request)
+        except _REJECTIONS as error:
             if error.status_code in _REJECTED_FOR_CONTENT:
                 return Completion("", Finish.ERROR, error=self._reason(error))
             raise UserError(self._rejection(error)) from None
@@ -113,14 +138,14 @@ class Endpoint:
         Args:
             send: sends the request once.
             tokens: the most that the request may cost, for the rate limit; None for a request that is not limited.
-            retries: at most, and never more than max_retries.
+            retries: at most; None for max_retries.
 
         Raises:
             EngineDied: the server still fails after the last retry.
             UserError: the server rejects the key.
             openai.APIStatusError: the server rejects the request.
         """
-        most = self._config.max_retries if retries is None else min(retries, self._config.max_retries)
+        most = self._config.max_retries if retries is None else retries
         for failures in range(1, most + 2):
             while tokens is not None and (seconds := self._limiter.try_acquire(time.monotonic(), tokens)):
                 await asyncio.sleep(seconds)
@@ -130,13 +155,17 @@ class Endpoint:
                     return await send()
             except (openai.AuthenticationError, openai.PermissionDeniedError):
                 raise UserError(self._rejected_key()) from None
-            except (openai.APIError, TimeoutError, NoCompletion) as error:
-                if isinstance(error, openai.APIStatusError) and not _is_retryable(error.status_code):
+            except (openai.APIError, Rejected, TimeoutError, NoCompletion) as error:
+                if isinstance(error, _REJECTIONS) and not _is_retryable(error.status_code):
                     raise
                 last, retry_after = f"{type(error).__name__}: {self._reason(error)}".rstrip(": "), _retry_after(error)
             if failures <= most:
                 await asyncio.sleep(backoff_seconds(failures, random.random(), retry_after))
         raise EngineDied(f"{self._config.base_url} failed {failures} times in a row, the last: {last}")
+
+    @property
+    def _start_retries(self) -> int:
+        return min(_START_RETRIES, self._config.max_retries)
 
     async def _listed_models(self) -> list[str]:
         limit = min(_LIST_SECONDS, self._config.timeout_seconds)
@@ -152,7 +181,7 @@ class Endpoint:
         chat = {"messages": [{"role": "user", "content": "1"}]}
         prompt: dict[str, Any] = chat if self._config.api == "chat" else {"prompt": "1"}
         try:
-            await self._answer(prompt, Sampling(max_tokens=1), 0, retries=_START_RETRIES)
+            await self._answer(prompt, Sampling(max_tokens=1), 0, retries=self._start_retries)
         except openai.APIStatusError as error:
             if listed:
                 names = ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
@@ -161,9 +190,22 @@ class Endpoint:
                 raise UserError(self._rejection(error)) from None
 
     async def _answer(
-        self, prompt: Mapping[str, Any], sampling: Sampling, seed: int, *, retries: int | None = None
+        self,
+        prompt: Mapping[str, Any],
+        sampling: Sampling,
+        seed: int,
+        *,
+        request: SampleRequest | None = None,
+        retries: int | None = None,
     ) -> Answer:
         """Send a request, in the server's own spelling of the parameters once that is known.
+
+        Args:
+            prompt: the fields that hold it.
+            sampling: its parameters.
+            seed: of the sample.
+            request: whose answer may come in a batch; None for one that is answered at once.
+            retries: at most; None for max_retries.
 
         Raises:
             EngineDied, UserError, openai.APIStatusError: see `_with_retries`.
@@ -172,8 +214,9 @@ class Endpoint:
             dialect = self._dialect
             body = self._parameters(sampling, seed, dialect) | dict(prompt)
             try:
-                return await self._with_retries(partial(self._send, body), tokens=sampling.max_tokens, retries=retries)
-            except openai.APIStatusError as error:
+                send = partial(self._send, body, request)
+                return await self._with_retries(send, tokens=sampling.max_tokens, retries=retries)
+            except _REJECTIONS as error:
                 rejected = error.status_code in _REJECTED_FOR_CONTENT
                 better = dialect.after_rejection(f"{error} {error.body}", body) if rejected else None
                 if better is None:
@@ -183,7 +226,7 @@ class Endpoint:
 
     def _prompt(self, request: SampleRequest) -> dict[str, Any]:
         """Return the fields of a request's body that hold the prompt."""
-        turns, arguments = request.turns, request.prompt.template_args
+        turns, arguments = request.turns, request.prompt.template_arguments
         if self._config.api == "chat":
             return {"messages": turns} | ({"chat_template_kwargs": arguments} if arguments else {})
         return {"prompt": prompt_text(self._tokenizer, turns, arguments, request.today)}
@@ -198,8 +241,10 @@ class Endpoint:
             body["logprobs"] = True if self._config.api == "chat" else 1
         return body | sampling.extra | self._config.extra_body
 
-    async def _send(self, body: Mapping[str, Any]) -> Answer:
+    async def _send(self, body: Mapping[str, Any], request: SampleRequest | None) -> Answer:
         path = "/chat/completions" if self._config.api == "chat" else "/completions"
+        if self._batches and request:
+            return read_answer(await self._batches.post(path, body, request))
         # Raw: the client's own reading of an answer believes whatever a server sends.
         answer = await self._client.post(path, body=body, cast_to=httpx.Response)
         return read_answer(read_json(answer.content))
@@ -235,7 +280,7 @@ class Endpoint:
         if self._config.tokenizer:
             turns = request.turns
             opened = opening(
-                self._tokenizer, turns, request.prompt.template_args, request.today, request.prompt.reasoning_tags
+                self._tokenizer, turns, request.prompt.template_arguments, request.today, request.prompt.reasoning_tags
             )
             is_complete = self._config.api == "chat" and text.lstrip().startswith(opened.strip())
             return "" if is_complete else opened
@@ -253,7 +298,7 @@ class Endpoint:
         key = "the key in" if self._key else "no key, and there is none in"
         return f"{self._config.base_url} refuses {key} ${name}; put a valid one there (on every node)"
 
-    def _rejection(self, error: openai.APIStatusError) -> str:
+    def _rejection(self, error: openai.APIStatusError | Rejected) -> str:
         server = self._config.base_url
         unknown = f"{server} knows no {self._model!r}, or base_url lacks its /v1"
         return f"{unknown if error.status_code == 404 else f'{server} refuses requests'}: {self._reason(error)}"

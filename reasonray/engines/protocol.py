@@ -15,6 +15,7 @@ from reasonray.config import Prompt, Sampling
 from reasonray.errors import UserError
 from reasonray.prompts import FALLBACK_DATE, Message, messages, with_standard_tags
 from reasonray.records import Finish, Problem, storable
+from reasonray.store.storage import Place
 
 _MOST_TOKENS = 2**31 - 1
 """The largest count that a ledger stores."""
@@ -60,6 +61,8 @@ class SampleRequest:
     """The date for chat templates that write it: that of the run's beginning."""
     prompt_number: int = 0
     """Index of the prompt among those of the model."""
+    notes: Place | None = None
+    """Where an engine may note what must outlive its process: the ledger that the sample is for."""
 
     @property
     def turns(self) -> list[Message]:

@@ -228,7 +228,7 @@ class VLLM:
             if len(self._prompts) >= 1024:
                 self._prompts.clear()
             turns = request.turns
-            chat = self._tokenizer, turns, request.prompt.template_args, request.today
+            chat = self._tokenizer, turns, request.prompt.template_arguments, request.today
             self._prompts[key] = prompt_ids(*chat), opening(*chat, tags=request.prompt.reasoning_tags)
         return self._prompts[key]
 

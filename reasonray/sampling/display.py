@@ -53,7 +53,7 @@ class StageDisplay:
 
         Args:
             counts_by_job: of the finished samples.
-            phases: what engines that start are doing.
+            phases: what engines say that they are doing: loading weights, waiting for a batch.
             in_flight: requests in the engines.
             now: show it, however short the last time ago.
         """
@@ -66,7 +66,7 @@ class StageDisplay:
             text = f"starting the engine of {self._names}   {duration(self._progress.seconds)}   {', '.join(phases)}"
             self._progress.show(text.rstrip(), {"state": "starting", **self._cost()})
         else:
-            self._show_sampling(counts_by_job, in_flight, now=now)
+            self._show_sampling(counts_by_job, phases, in_flight, now=now)
 
     def _cost(self) -> dict[str, Any]:
         usage = self._scheduler.usage()
@@ -86,7 +86,9 @@ class StageDisplay:
         since, before = self._generated[0]
         return (tokens - before) / (now - since) if now > since else 0.0
 
-    def _show_sampling(self, counts_by_job: Mapping[str, Counts], in_flight: int, *, now: bool) -> None:
+    def _show_sampling(
+        self, counts_by_job: Mapping[str, Counts], phases: Collection[str], in_flight: int, *, now: bool
+    ) -> None:
         scheduler, seconds = self._scheduler, self.seconds
         total, remaining = sum(counts_by_job.values(), Counts()), scheduler.remaining()
         too_early = seconds < _FORECAST_AFTER or not total.rollouts
@@ -99,6 +101,7 @@ class StageDisplay:
         )
         text += f"   {scheduler.replicas_up} replicas" if scheduler.replicas_up > 1 else ""
         text += f"   {scheduler.deaths} died" if scheduler.deaths else ""
+        text += "".join(f"   {phase}" for phase in phases)
         cost = self._cost()
         figures = {
             "rollouts": total.rollouts,

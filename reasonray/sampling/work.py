@@ -167,6 +167,7 @@ class ResolvedJob:
             self.asking.sampling(self.sampling, sample),
             self.today,
             self.asking.prompt_number(problem.source, sample),
+            self.ledger.place,
         )
 
     def seed_of(self, problem: Problem, sample: int) -> int:

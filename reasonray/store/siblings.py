@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import TypeVar
 
-from reasonray.config import Config, EndpointEngine, PromptedModel, RecordedEngine
+from reasonray.config import Config, PromptedModel, RecordedEngine, ServerEngine
 from reasonray.config.section import PATH_PART
 from reasonray.errors import UserError
 from reasonray.store.storage import Place, check_reachable, place
@@ -59,7 +59,7 @@ def _located(model: Model, run: Place) -> Model:
 
 def referenced_run(model: PromptedModel) -> str | None:
     """Return the name of the run whose student a model is, None if it is another model."""
-    has_other_names = isinstance(model.engine, EndpointEngine | RecordedEngine)  # a server's, or of who wrote
+    has_other_names = isinstance(model.engine, ServerEngine | RecordedEngine)  # a server's, or of who wrote
     return None if has_other_names or not model.model.startswith(PREFIX) else model.model.removeprefix(PREFIX)
 
 

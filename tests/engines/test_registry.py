@@ -28,7 +28,7 @@ def test_every_kind_that_can_be_configured_has_an_engine() -> None:
 
 def test_an_unknown_kind_is_an_error_and_not_some_other_engine() -> None:
     unknown = ScriptedEngine.model_construct(kind="sglang")
-    message = r"engine\.kind = 'sglang': no such engine; use one of vllm, endpoint, recorded, scripted"
+    message = r"engine\.kind = 'sglang': no such engine; use one of vllm, endpoint, batch, recorded, scripted"
     with pytest.raises(UserError, match=message):
         engines.identity(unknown, None)
     with pytest.raises(UserError, match=message):

@@ -110,6 +110,8 @@ def full_configurations() -> Iterator[dict[str, Any]]:
     vllm = model | {"engine": {"kind": "vllm", "args": {"block_size": 32, "quantization": "fp8"}}}
     endpoint = {"kind": "endpoint", "base_url": "http://h/v1", "tokenizer": "t", "extra_body": {"x": 1}, **limits}
     served = model | {"engine": endpoint}
+    batch = {"kind": "batch", "base_url": "http://h/v1", "api": "completions", "tokenizer": "t"}
+    batched = model | {"engine": batch, "prompt": prompt | {"chat_template": "{{ messages }}"}}
     scripted = model | {"engine": {"kind": "scripted", "journal": "j"}}
     recorded = model | {"name": "recorded", "engine": {"kind": "recorded", "files": "t.jsonl", "revision": "r"}}
     curation = {
@@ -131,6 +133,7 @@ def full_configurations() -> Iterator[dict[str, Any]]:
             "teachers": [
                 vllm | {"name": "vllm"},
                 served | {"name": "endpoint"},
+                batched | {"name": "batch"},
                 scripted | {"name": "scripted"},
                 recorded,
             ],
@@ -172,7 +175,8 @@ def with_change(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
             else node[int(key) if isinstance(node, list) else key]
         )
     last = int(path[-1]) if isinstance(node, list) else path[-1]
-    node[last] = node[last] + 1 if isinstance(node[last], int) else "another"
+    another = "{{ messages }}!" if last == "chat_template" else "another"
+    node[last] = node[last] + 1 if isinstance(node[last], int) else another
     return changed
 
 
@@ -201,7 +205,7 @@ def test_a_model_whose_name_has_a_dot_is_treated_like_any_other() -> None:
 
 def test_the_training_settings_that_make_a_step_are_those_that_are_not_free() -> None:
     placement = {"workers", "gpus", "cpus", "shard", "context", "activation_checkpointing", "cpu_offload", "zero_stage"}
-    placement |= {"save_minutes", "max_failures", "trackers", "async_save"}
+    placement |= {"save_minutes", "max_failures", "trackers", "async_save", "validate_every"}
     assert free_fields(Training) == placement
     assert Training.model_fields.keys() - Training().step_settings.keys() == placement | {
         "checkpoints",
