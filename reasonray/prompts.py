@@ -115,13 +115,14 @@ def prompt_text(
     Args:
         tokenizer: of the model.
         turns: the chat.
-        template_args: further arguments of the chat template, such as `enable_thinking`.
+        template_args: further arguments of the chat template, such as `enable_thinking`; and as `chat_template` another
+            template than the tokenizer's.
         today: the date for templates that write it. It is the run's, so that a prompt is the same on every day.
 
     Raises:
         UserError: the template refuses the chat.
     """
-    if not tokenizer.chat_template:
+    if not _has_template(tokenizer, template_args):
         label = {"system": "", "user": "Question: ", "assistant": "Answer: "}
         return "\n\n".join(f"{label[turn['role']]}{turn['content']}" for turn in turns) + "\n\nAnswer:"
     text = _render(tokenizer, turns, template_args, today)
@@ -138,6 +139,10 @@ def prompt_text(
             text = re.sub(_EMPTY_BLOCK + _mark(number), _mark(number), text)
         text = text.replace(_mark(number), example)
     return text
+
+
+def _has_template(tokenizer: Tokenizer, template_args: Mapping[str, Any]) -> bool:
+    return bool(template_args.get("chat_template") or tokenizer.chat_template)
 
 
 def _mark(number: int) -> str:
@@ -187,7 +192,7 @@ def opening(
         today: as in `prompt_text`.
         tags: of the model's reasoning; without them, any known ones.
     """
-    if not tokenizer.chat_template:
+    if not _has_template(tokenizer, template_args):
         return ""
     tag = re.compile("|".join(map(re.escape, tags))) if tags else _ANY_TAG
     *earlier, last = turns
@@ -277,7 +282,7 @@ def prompt_ids(
     """
     text = prompt_text(tokenizer, turns, template_args, today)
     plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if tokenizer.chat_template:
+    if _has_template(tokenizer, template_args):
         return plain
     marked = list(tokenizer(text, add_special_tokens=True)["input_ids"])
     starts = range(len(marked) - len(plain) + 1)

@@ -98,6 +98,18 @@ def test_a_model_without_a_template_gets_plain_lines() -> None:
     assert opening(NoTemplate(), turns, {}) == ""
 
 
+@pytest.mark.parametrize("template", [None, templates.LLAMA3], ids=["none", "another"])
+def test_a_configured_chat_template_takes_the_place_of_the_tokenizers(template: str | None) -> None:
+    prompt = Prompt(chat_template=templates.QWQ, template_args={"unused": False})
+    turns = [SYSTEM, *TURNS]
+    own, other = tokenizer_of(templates.QWQ), tokenizer_of(templates.QWQ)
+    other.chat_template = template
+    assert prompt_text(other, turns, prompt.template_arguments) == prompt_text(own, turns, {})
+    assert prompt_ids(other, turns, prompt.template_arguments) == prompt_ids(own, turns, {})
+    assert opening(other, turns, prompt.template_arguments) == opening(own, turns, {}) == "<think>\n"
+    assert prompt_text(other, turns, {}) != prompt_text(own, turns, {})
+
+
 @pytest.mark.parametrize(
     ("template", "template_args", "expected"),
     [

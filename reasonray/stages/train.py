@@ -342,6 +342,7 @@ def _training_job(run: Run, shared: Path, scratch: Path) -> TrainingJob:
         checkpoint_directory=str(scratch / "checkpoints"),
         validation=str(local_copy(run.student / "held-out", shared)) if validation_files(run) else "",
         plan=str(local_copy(run.student / _PLAN, shared)) if (run.student / _PLAN).exists() else "",
+        chat_template=run.config.student.prompt.chat_template,
     )
 
 

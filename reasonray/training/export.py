@@ -96,6 +96,8 @@ def export(
     logits: torch.Tensor,
     mesh: Mesh = ALONE,
     device: torch.device = CPU,
+    *,
+    chat_template: str = "",
 ) -> None:
     """Write the trained model in Hugging Face layout, in the dtype of the forward pass, and check that it loads.
 
@@ -109,6 +111,7 @@ def export(
         logits: from `probe_logits`.
         mesh: the workers.
         device: on which they compute.
+        chat_template: of the exported tokenizer; "" for the source's.
 
     Raises:
         NotExported: the model reads back with other weights, or computes other logits. It is kept as
@@ -119,7 +122,7 @@ def export(
     if training.lora_rank:
         adapters = weights.gather()
         mesh.by_first(lambda: lora.write(adapters, source, target / "adapter", training))
-    mesh.by_first(lambda: _write_settings(model, Path(source), target / "model"))
+    mesh.by_first(lambda: _write_settings(model, Path(source), target / "model", chat_template))
     written = weight_files.write(target / "model", model, _Gathering(weights, dtype), mesh)
     try:
         _verify(target / "model", model.config, written, training, logits, mesh, device)
@@ -173,7 +176,7 @@ def _skeleton(
     return model
 
 
-def _write_settings(model: Any, source: Path, target: Path) -> None:
+def _write_settings(model: Any, source: Path, target: Path, chat_template: str) -> None:
     """Write a model's configuration, generation settings and tokenizer."""
     target.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
@@ -184,7 +187,9 @@ def _write_settings(model: Any, source: Path, target: Path) -> None:
         shutil.copyfile(settings, target / settings.name)
     elif model.can_generate():
         model.generation_config.save_pretrained(target)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    tokenizer.save_pretrained(target)
 
 
 def _verify(

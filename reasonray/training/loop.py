@@ -65,6 +65,8 @@ class TrainingJob:
     """Validation examples, like `examples`: their loss is measured and never trained on. "" if there are none."""
     plan: str = ""
     """File of the plan, from `make_plan`; "" if every worker makes it by itself."""
+    chat_template: str = ""
+    """Of the exported student; "" for that of the model."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ def run(
         world: number of workers.
         resume_from: directory of a checkpoint to continue from, in any storage.
         on_step: gets every step's figures: step, loss, learning_rate, gradient_norm, and those of `step_figures`. With
-            validation examples the first step has validation_loss_before, and each step with a checkpoint has
-            validation_loss.
+            validation examples the first step has validation_loss_before, and each step with a checkpoint, and every
+            `validate_every`-th one, has validation_loss.
         on_checkpoint: gets the number of steps done and the directory of what was saved: `state/` and `progress.json`.
             Where states are written while training goes on, it is called some steps later.
             At the checkpoints of the plan rank 0 adds `model/` and, with LoRA, `adapter/`. States saved in between have
@@ -152,9 +154,9 @@ def _run(
             before = {"validation_loss_before": validate(session, validation)} if validation and not index else {}
             figures = take_step(session, index) | before
             is_checkpoint = done in checkpoint_steps
-            if is_checkpoint and validation:
-                losses.append(validate(session, validation))
-                figures["validation_loss"] = losses[-1]
+            if validation and (is_checkpoint or done % (job.training.validate_every or steps) == 0):
+                figures["validation_loss"] = validate(session, validation)
+                losses += [figures["validation_loss"]] * is_checkpoint
             on_step(figures)
             is_due, is_writing = session.mesh.any(save_now(), saver.is_writing, device=session.device)
             if not is_writing:
@@ -240,6 +242,7 @@ def saver_of(session: Session, job: TrainingJob, on_checkpoint: Callable[[int, P
         identity=session.identity,
         source=job.model_directory,
         directory=job.checkpoint_directory,
+        chat_template=job.chat_template,
         on_checkpoint=on_checkpoint,
     )
 

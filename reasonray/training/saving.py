@@ -61,6 +61,7 @@ class Saver:
         identity: dict[str, Any],
         source: str | Path,
         directory: str | Path,
+        chat_template: str = "",
         on_checkpoint: Callable[[int, Path], None],
     ) -> None:
         """Prepare the saving of one worker.
@@ -74,11 +75,13 @@ class Saver:
             identity: what a training that resumes has to match.
             source: directory of the model that is trained.
             directory: to write checkpoints into; workers may share it.
+            chat_template: of the exported models; "" for that of the source.
             on_checkpoint: gets the number of steps and the directory of each checkpoint when it is written.
         """
         self._training, self._weights, self._optimiser = training, weights, optimiser
         self._mesh, self._device, self._identity = mesh, device, identity
         self._source, self._directory, self._on_checkpoint = source, Path(directory), on_checkpoint
+        self._chat_template = chat_template
         self._writer = checkpoint.StateWriter(mesh, device, in_background=training.saves_while_training)
         self._writing: _Writing | None = None
 
@@ -118,7 +121,16 @@ class Saver:
     def _export(self, directory: Path) -> None:
         logits = probe_logits(self._weights.student, self._device)
         self._weights.refresh()
-        export(self._weights, self._source, directory, self._training, logits, self._mesh, self._device)
+        export(
+            self._weights,
+            self._source,
+            directory,
+            self._training,
+            logits,
+            self._mesh,
+            self._device,
+            chat_template=self._chat_template,
+        )
 
     @property
     def is_writing(self) -> bool:

@@ -269,6 +269,7 @@ def tokenise_files(
     """
     directory = models.resolve(student.model, student.revision)
     tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.chat_template = student.prompt.chat_template or tokenizer.chat_template
     stop = stop_token(directory, tokenizer)
     lengths: list[int] = []
     refused: list[str] = []

@@ -6,7 +6,7 @@ import pytest
 import ray
 import yaml
 
-from reasonray.config import ConfigError, Fixed, Training, VLLMEngine, load_config, parse
+from reasonray.config import ConfigError, Fixed, Prompt, Training, VLLMEngine, load_config, parse
 from tests.factories import a_minimal_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -150,6 +150,33 @@ def test_worked_examples_are_read_from_a_file_and_a_torn_line_is_named(tmp_path:
         load_config(tmp_path / "c.toml")
     (tmp_path / "shots.jsonl").write_text(lines[0])
     assert load_config(tmp_path / "c.toml").student.prompt.examples[0].completion == "2"
+
+
+def test_a_chat_template_is_read_from_a_file_next_to_the_configuration(tmp_path: Path) -> None:
+    toml = (ROOT / "jobs" / "configs" / "smoke.toml").read_text() + '\n[student.prompt]\nchat_template = "c.jinja"\n'
+    (tmp_path / "c.toml").write_text(toml)
+    with pytest.raises(ConfigError, match=r"chat_template: there is no file .*c\.jinja"):
+        load_config(tmp_path / "c.toml")
+    for text, fault in (("{{ messages ", "is not Jinja: line 1"), ("{{ turns }}", "it does not read `messages`")):
+        (tmp_path / "c.jinja").write_text(text)
+        with pytest.raises(ConfigError, match=fault):
+            load_config(tmp_path / "c.toml")
+    template = "{% for turn in messages %}{% generation %}{{ turn.content }}{% endgeneration %}{% endfor %}"
+    (tmp_path / "c.jinja").write_text(template)
+    assert load_config(tmp_path / "c.toml").student.prompt.chat_template == template
+
+
+def test_a_prompt_without_a_chat_template_is_stored_as_before_there_were_any() -> None:
+    assert "chat_template" not in Prompt().model_dump()
+    assert "chat_template" in Prompt(chat_template="{{ messages }}").model_dump()
+
+
+def test_a_chat_template_for_a_server_that_renders_chats_is_refused() -> None:
+    engine = {"kind": "endpoint", "base_url": "http://127.0.0.1:8000/v1"}
+    teacher = {"model": "m", "prompt": {"chat_template": "{{ messages }}"}, "engine": engine}
+    with pytest.raises(ConfigError, match="the server renders chats by its own template"):
+        parse(MINIMAL | {"teachers": [teacher]})
+    parse(MINIMAL | {"teachers": [teacher | {"engine": engine | {"api": "completions", "tokenizer": "t"}}]})
 
 
 def test_the_cluster_file_is_valid_by_rays_schema() -> None:

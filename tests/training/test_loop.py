@@ -1,5 +1,6 @@
 """Resuming, export, overfitting and stopping, on one worker."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,15 @@ def test_stored_buffers_are_exported_too(tmp_path: Path) -> None:
     written = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "target" / "model").state_dict()
     assert written[stored].tolist() == [0, 1, 2, 3]
     assert all(torch.equal(written[name], weight) for name, weight in weights.items())
+
+
+def test_a_student_with_a_chat_template_of_its_own_is_exported_with_it(tmp_path: Path) -> None:
+    template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+    job = replace(make_job(tmp_path), chat_template=template)
+    exported = save(loop.open_session(job, 0, 1), job, 1) / "model"
+    assert AutoTokenizer.from_pretrained(exported).chat_template == template
+    plain = save(loop.open_session(job, 0, 1), make_job(tmp_path), 2) / "model"
+    assert AutoTokenizer.from_pretrained(plain).chat_template != template
 
 
 def test_an_export_that_reads_back_differently_is_an_error(tmp_path: Path) -> None:

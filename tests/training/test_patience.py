@@ -43,6 +43,19 @@ def test_training_ends_after_its_patience_and_after_resuming_at_the_same_step(tm
     assert train(job, resume_from=saved[expected])[0] == [], "it had ended"
 
 
-def test_patience_without_validation_examples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"training\.patience needs the loss on held-out examples"):
-        a_minimal_config(tmp_path, training={"patience": 2})
+def test_a_loss_measured_between_checkpoints_changes_nothing_but_the_curve(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    plain, plain_saved = train(a_job(tmp_path / "plain", 2))
+    job = a_job(tmp_path / "often", 2)
+    job = replace(job, training=job.training.model_copy(update={"validate_every": 2, "checkpoints": 2}))
+    often, often_saved = train(job)
+    assert curve(often[: len(plain)]) == curve(plain[: len(often)])
+    assert [row["step"] for row in often if "validation_loss" in row] == [2, 4, 6, 8]
+    assert set(often_saved) == {4, 8} < {row["step"] for row in often}
+    assert plain_saved.keys() >= {1, 2}, "the other has a checkpoint at every step"
+
+
+@pytest.mark.parametrize("key", ["patience", "validate_every"])
+def test_a_key_that_needs_validation_examples_is_refused_without(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"training\.{key} needs the loss on held-out examples"):
+        a_minimal_config(tmp_path, training={key: 2})
