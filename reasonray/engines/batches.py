@@ -55,6 +55,8 @@ class _Waiting:
     place: Place
     """Of the journal."""
     answer: asyncio.Future[BatchAnswer]
+    askers: int = 0
+    """Calls that wait for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,8 +86,10 @@ class Batches:
         """
         self._client, self._config = client.with_options(timeout=_CALL_SECONDS), config
         self._retried, self._report = retried, report
+        self._asked: dict[str, _Waiting] = {}
+        """Requests without an answer, by custom id."""
         self._new: dict[str, _Waiting] = {}
-        """Requests that are in no batch yet, by custom id."""
+        """Those of them that are in no batch yet."""
         self._changed = asyncio.Event()
         self._gathering: asyncio.Task[None] | None = None
         self._journals: dict[Place, BatchJournal] = {}
@@ -103,20 +107,29 @@ class Batches:
         """
         assert request.notes is not None, "a request for a batch says where the run keeps notes"
         line = BatchLine.of(request.seed, path, body)
-        waiting = _Waiting(line, request.notes / "batches", asyncio.get_running_loop().create_future())
-        self._new[line.custom_id] = waiting
-        self._changed.set()
-        if self._gathering is None:
-            self._gathering = asyncio.create_task(self._gather())
+        waiting = self._asked.get(line.custom_id) or self._ask(line, request.notes / "batches")
+        waiting.askers += 1
         try:
-            answer = await waiting.answer
+            answer = await asyncio.shield(waiting.answer)
         finally:
-            self._new.pop(line.custom_id, None)  # cancelled before it was sent
+            waiting.askers -= 1
+            if not waiting.askers and line.custom_id in self._new:  # cancelled before it was sent
+                del self._new[line.custom_id]
+                waiting.answer.cancel()
         if answer.status == 0:
             raise Unanswered(f"the batch left it out: {json.dumps(answer.body)[:200]}")
         if answer.status >= 400:
             raise Rejected(answer.status, answer.body)
         return answer.body
+
+    def _ask(self, line: BatchLine, place: Place) -> _Waiting:
+        waiting = _Waiting(line, place, asyncio.get_running_loop().create_future())
+        waiting.answer.add_done_callback(lambda _: self._asked.pop(line.custom_id))
+        self._asked[line.custom_id] = self._new[line.custom_id] = waiting
+        self._changed.set()
+        if self._gathering is None:
+            self._gathering = asyncio.create_task(self._gather())
+        return waiting
 
     async def _gather(self) -> None:
         """Send batches as long as there are new requests."""

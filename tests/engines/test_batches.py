@@ -79,6 +79,27 @@ def test_the_requests_of_a_moment_are_one_batch_and_each_gets_its_own_answer(
     assert all(isinstance(answer, Completion) and answer.completion_tokens == 3 for answer in answers)
 
 
+def test_a_sample_that_is_asked_for_twice_at_once_is_paid_for_once(server: BatchServer, tmp_path: Path) -> None:
+    asked = requests(tmp_path, 2)
+    answers = texts(ask(an_engine(server), *asked, *asked))
+    assert answers[:2] == answers[2:]
+    assert [len(server.requests(batch)) for batch in server.batches] == [2]
+
+
+def test_a_request_that_is_cancelled_before_it_is_sent_is_not_sent(server: BatchServer, tmp_path: Path) -> None:
+    engine = an_engine(server, gather_seconds=1.0)
+    dropped, kept = requests(tmp_path, 2)
+
+    async def ask_and_drop() -> Completion:
+        task = asyncio.create_task(engine.complete(dropped))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        return await engine.complete(kept)
+
+    assert asyncio.run(ask_and_drop()).text.startswith("answer to")
+    assert [len(server.requests(batch)) for batch in server.batches] == [1]
+
+
 def test_a_batch_holds_no_more_requests_than_allowed(server: BatchServer, tmp_path: Path) -> None:
     ask(an_engine(server, batch_requests=2), *requests(tmp_path, 5))
     assert sorted(len(server.requests(batch)) for batch in server.batches) == [1, 2, 2]
