@@ -343,7 +343,7 @@ def test_where_no_sandbox_can_be_made_programs_are_refused_unless_that_is_allowe
     assert judged("print(sum(map(int, input().split())))", ECHO).outcome is Outcome.CORRECT
     begun = time.monotonic()
     assert "time limit" in judged("import time\ntime.sleep(60)", ECHO).detail
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 30, "far from 60 s, on a busy machine too"
 
 
 @needs_sandbox
