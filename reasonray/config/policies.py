@@ -139,4 +139,5 @@ class Storage(Section):
     commit_megabytes: float = Field(8.0, gt=0)
     """Text of finished rollouts, in megabytes, with which a replica commits them."""
     commit_seconds: float = Field(60.0, gt=0)
-    """Time after which a replica commits finished rollouts, however few they are."""
+    """Time after which a replica commits finished rollouts, however few they are. The first commits come sooner: after
+    8 seconds, then 16, and so on."""

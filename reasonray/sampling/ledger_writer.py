@@ -16,6 +16,8 @@ from reasonray.store.schema import rollouts_to_table
 
 _RETRY_PAUSES = (1, 4, 16, 60, 120)
 """Seconds between the tries of a commit."""
+_FIRST_SECONDS = 8.0
+"""Time that the first rollouts wait for their commit."""
 _ROW_BYTES = 500
 """Bytes of a rollout without its texts."""
 _DEFAULTS = Storage()
@@ -30,9 +32,10 @@ class LedgerWriter:
     loses it. So `uncommitted` rollouts are to be counted as in flight: a lease's result may name them as finished, but
     its problems may only be forgotten when `uncommitted` was 0, or a commit returned, after the lease's last `add`.
 
-    A commit is due when storage.commit_megabytes are waiting, or when the oldest waits for storage.commit_seconds. The
-    owner asks `due` after each `add` and from time to time, and then calls `commit`. It also does so for a problem that
-    is isolated (each of its samples must be safe before the next one starts), and before the process ends.
+    A commit is due when storage.commit_megabytes are waiting, or when the oldest waits for storage.commit_seconds; at
+    first for some seconds only, twice as long after each commit, so that a run can be looked at in its first minute.
+    The owner asks `due` after each `add` and from time to time, and then calls `commit`. It also does so for a problem
+    that is isolated (each of its samples must be safe before the next one starts), and before the process ends.
     """
 
     def __init__(self, storage: Storage = _DEFAULTS, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,6 +44,8 @@ class LedgerWriter:
         self._waiting_bytes = 0
         self._oldest_at = 0.0
         """When the oldest waiting rollout was added, or the last commit that left some ended."""
+        self._patience = min(_FIRST_SECONDS, storage.commit_seconds)
+        """Seconds that a rollout waits for a commit."""
         self._committing = asyncio.Lock()
 
     @property
@@ -60,7 +65,7 @@ class LedgerWriter:
         if not self.uncommitted:
             return False
         is_large = self._waiting_bytes >= self._storage.commit_megabytes * 1e6
-        return is_large or self._clock() - self._oldest_at >= self._storage.commit_seconds
+        return is_large or self._clock() - self._oldest_at >= self._patience
 
     async def commit(self) -> None:
         """Commit all rollouts added so far. If this raises, they stay in the buffer for the next commit.
@@ -78,6 +83,7 @@ class LedgerWriter:
                     del waiting[: len(rollouts)]  # only now are they safe; others were added meanwhile
                     self._waiting_bytes -= sum(map(_size, rollouts))
             self._oldest_at = self._clock()
+            self._patience = min(2 * self._patience, self._storage.commit_seconds)
 
 
 def _size(rollout: Rollout) -> int:

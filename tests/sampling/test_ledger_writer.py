@@ -43,16 +43,30 @@ def test_a_commit_is_due_by_size(ledger: Ledger) -> None:
 
 def test_a_commit_is_due_when_the_oldest_rollout_has_waited_long_enough(ledger: Ledger) -> None:
     clock = Clock()
-    writer = LedgerWriter(Storage(commit_seconds=60), clock)
+    writer = LedgerWriter(Storage(commit_seconds=6), clock)
     clock.now += 1000
     assert not writer.due()
     writer.add(ledger, a_rollout(sample=0))
-    clock.now += 30
+    clock.now += 3
     writer.add(ledger, a_rollout(sample=1))
     assert not writer.due()
-    clock.now += 30
+    clock.now += 3
     assert writer.due()
     assert writer.uncommitted == 2
+
+
+def test_the_first_commits_come_early_so_that_a_run_can_be_looked_at(ledger: Ledger) -> None:
+    clock = Clock()
+    writer = LedgerWriter(Storage(commit_seconds=60), clock)
+    waits = []
+    for number in range(6):
+        writer.add(ledger, a_rollout(sample=number))
+        begun = clock.now
+        while not writer.due():
+            clock.now += 1
+        waits.append(clock.now - begun)
+        asyncio.run(writer.commit())
+    assert waits == [8, 16, 32, 60, 60, 60]
 
 
 def test_many_leases_of_few_rollouts_make_few_segments(ledger: Ledger) -> None:
@@ -68,7 +82,7 @@ def test_many_leases_of_few_rollouts_make_few_segments(ledger: Ledger) -> None:
         await writer.commit()
 
     asyncio.run(sample())
-    assert len(ledger.segments()) == 4
+    assert len(ledger.segments()) == 6
     assert ledger.count() == 200
 
 
