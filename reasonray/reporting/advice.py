@@ -86,7 +86,8 @@ def _power(numbers: Numbers, path: tuple[str, ...]) -> Markup:
 
 def _samples(numbers: Numbers) -> Iterator[Markup]:
     problems, covered = numbers.get("funnel", "problems"), numbers.get("sampling", "problems_covered")
-    if numbers.get("funnel", "rollouts") and problems and covered < LOW_COVERAGE * problems:
+    is_sampled = numbers.get("funnel", "kept") is not None  # before, most problems may simply not have had their turn
+    if is_sampled and numbers.get("funnel", "rollouts") and problems and covered < LOW_COVERAGE * problems:
         yield Markup(
             "Only {} of {} train problems have a correct rollout: a stronger teacher, a better prompt or more samples "
             "(see below how coverage grows with K) would give the student more to learn from."
