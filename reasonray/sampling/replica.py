@@ -13,21 +13,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 import ray
 
-from reasonray import engines, models
 from reasonray.checkers.pool import CheckerPool
 from reasonray.config import Config
-from reasonray.engines.protocol import Completion, Engine, EngineDied, EngineHung
+from reasonray.engines.protocol import Completion, EngineDied
 from reasonray.records import Finish, Outcome, Problem, Rollout, Verdict
+from reasonray.sampling.engine_host import EngineHost
 from reasonray.sampling.ledger_writer import LedgerWriter
 from reasonray.sampling.policy import ProblemState, is_satisfied
-from reasonray.sampling.telemetry import BusyClock, Telemetry
+from reasonray.sampling.telemetry import Telemetry
 from reasonray.sampling.work import (
     Counts,
     EngineSpec,
@@ -36,8 +36,6 @@ from reasonray.sampling.work import (
     Lease,
     LeasedProblem,
     Report,
-    Started,
-    Usage,
     make_rollout,
 )
 from reasonray.store.schema import rollouts_to_table
@@ -78,7 +76,6 @@ class Replica:
             config: of the run.
             spread: whether its GPUs belong to a placement group, which may span several nodes.
         """
-        self._spec, self._spread, self._hang_seconds = spec, spread, config.failures.hang_seconds
         # The first check and the first table cost up to a second of imports: now, not when answers wait for them.
         import_module("reasonray.checkers.math_answer")
         rollouts_to_table(())
@@ -87,8 +84,7 @@ class Replica:
         self._telemetry = Telemetry(config.name)
         self._counts_by_job: dict[str, Counts] = {}
         """Since the replica was created, for Ray's metrics."""
-        self._engine: Engine | None = None
-        self._served: tuple[str, str | None] | None = None
+        self._host = EngineHost(spec, spread=spread, hang_seconds=config.failures.hang_seconds)
         self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._fault: BaseException | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -100,8 +96,7 @@ class Replica:
     def _begin(self, stage: int) -> None:
         """Begin a stage: nothing leased, nothing reported."""
         self._stage = stage
-        self._started_engine: Started | None = None
-        self._phase = ""
+        self._host.begin_stage()
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         """The problems of all leases, each sampled by a task."""
         self._begun: set[Key] = set()
@@ -114,8 +109,6 @@ class Replica:
         self._num_finished = self._num_committed = self._num_reported_committed = 0
         """Samples of the stage that are finished, committed, and reported as committed."""
         self._changed = asyncio.Event()
-        self._busy = BusyClock()
-        self._tokens_before = self._engine.heartbeat().tokens if self._engine else 0
 
     async def serve(self, stage: int, model: str, revision: str | None) -> None:
         """Begin a stage in which the replica serves a model. The outcome is in the next reports.
@@ -131,15 +124,15 @@ class Replica:
         self._begin(stage)
         if not self._background:
             self._run_in_background(self._commit_periodically())
-            self._run_in_background(self._detect_hangs())
+            self._run_in_background(self._host.detect_hangs())
             self._run_in_background(self._export_telemetry())
         self._run_in_background(self._start_engine(model, revision))
 
     async def assign(self, lease: Lease) -> None:
         """Sample the lease's problems until the policy is satisfied with each."""
-        if (lease.job.model, lease.job.revision) != self._served or not self._started_engine:
-            self._fail(WrongModel(f"a lease of {lease.job.model} reached a replica that serves {self._served}"))
-        elif lease.job.identity not in (self._started_engine.identity, self._started_engine.first_identity):
+        if (lease.job.model, lease.job.revision) != self._host.served or not (started := self._host.started):
+            self._fail(WrongModel(f"a lease of {lease.job.model} reached a replica that serves {self._host.served}"))
+        elif lease.job.identity not in (started.identity, started.first_identity):
             self._fail(WrongModel(f"a lease of other weights than this replica's reached it ({lease.job.model})"))
         if self._fault:
             return
@@ -195,14 +188,14 @@ class Replica:
         news, self._news, self._num_reported_committed = self._news, _News(), self._num_committed
         return Report(
             self._node,
-            self._started_engine,
-            self._phase,
+            self._host.started,
+            self._host.phase,
             tuple(news.samples),
             tuple(news.ended),
             None if news.released is None else tuple(news.released),
             self._num_committed,
-            self._busy.in_flight,
-            self._usage(),
+            self._host.in_flight,
+            self._host.usage(),
             is_failing,
         )
 
@@ -210,61 +203,16 @@ class Replica:
         """Commit the finished samples, and close checkers and engine."""
         await self._writer.commit()
         self._checkers.close()
-        if self._engine:
-            self._engine.close()
+        self._host.close()
 
     def _is_waiting_for_work(self) -> bool:
         """Return whether the driver should hear from this replica now: slots are idle, and there is news."""
         has_news = bool(self._news) or self._num_committed > self._num_reported_committed
-        return has_news and (self._started_engine is None or self._busy.in_flight < self._num_slots)
-
-    def _usage(self) -> Usage:
-        tokens = self._engine.heartbeat().tokens - self._tokens_before if self._engine else 0
-        return Usage(self._busy.idle_seconds, self._busy.seconds, tokens)
+        return has_news and self._host.has_idle_slots
 
     async def _start_engine(self, model: str, revision: str | None) -> None:
-        spec, directory = self._spec, None
-        if engines.needs_weights(spec.engine):
-            self._set_phase("fetching the weights")
-            directory = await asyncio.to_thread(models.resolve, model, revision, self._set_phase)
-        serves_another = self._engine is not None and self._served != (model, revision)
-        if self._engine and serves_another and not (directory and await self._engine.swap(directory)):
-            self._engine.close()
-            self._engine = None
-        if self._engine is None:
-            self._set_phase("starting")
-            launch = engines.Launch(
-                model,
-                directory,
-                spec.gpus,
-                spec.pipeline,
-                self._spread,
-                spec.seed,
-                spec.trust_remote_code,
-                report=self._set_phase,
-            )
-            self._engine = await engines.start(spec.engine, launch)
-            self._slots, self._num_slots, self._tokens_before = asyncio.Semaphore(0), 0, 0
-        self._set_phase("")
-        self._served = (model, revision)
-        identity = await asyncio.to_thread(engines.identity, spec.engine, directory)
-        first_identity = await asyncio.to_thread(engines.first_identity, spec.engine, directory)
-        self._started_engine = Started(identity, first_identity, self._engine.capacity)
-        self._grow()
+        await self._host.start(model, revision)
         self._changed.set()
-
-    def _grow(self) -> None:
-        """Have as many slots as the engine has capacity, and report it."""
-        if self._engine is None or self._started_engine is None:  # the sample belongs to a stage that is over
-            return
-        for _ in range(self._num_slots, self._engine.capacity):
-            self._slots.release()
-        if self._engine.capacity != self._num_slots:
-            self._num_slots = self._engine.capacity
-            self._started_engine = replace(self._started_engine, capacity=self._num_slots)
-
-    def _set_phase(self, phase: str) -> None:
-        self._phase = phase
 
     async def _run_problem(self, lease: Lease, leased: LeasedProblem) -> None:
         """Sample one problem until its policy is satisfied; every verdict decides what to start next."""
@@ -317,18 +265,11 @@ class Replica:
     async def _sample(self, lease: Lease, leased: LeasedProblem, sample: int) -> Rollout:
         job, problem = lease.job, leased.problem
         request = job.request(problem, sample)
-        assert self._engine is not None
-        async with self._slots:
-            self._begun.add((lease.number, leased.index))
-            self._busy.begin()
-            try:
-                completion = (await self._engine.complete(request)).with_standard_tags(request.prompt.reasoning_tags)
-            except EngineDied as error:
-                self._fail(error)
-                raise
-            finally:
-                self._busy.end()
-        self._grow()
+        try:
+            completion = await self._host.complete(request, lambda: self._begun.add((lease.number, leased.index)))
+        except EngineDied as error:
+            self._fail(error)
+            raise
         verdict = await self._check(problem, completion)
         return make_rollout(job, request, completion, verdict, leased.resamples.get(sample, 0))
 
@@ -380,16 +321,7 @@ class Replica:
     async def _export_telemetry(self) -> None:
         while True:
             await asyncio.sleep(_TELEMETRY_SECONDS)
-            self._telemetry.update(self._counts_by_job, self._busy.in_flight)
-
-    async def _detect_hangs(self) -> None:
-        while True:
-            await asyncio.sleep(min(5.0, self._hang_seconds / 4))
-            if self._engine is None or self._busy.in_flight == 0:
-                continue
-            quiet = time.monotonic() - max(self._engine.heartbeat().at, self._busy.changed_at)
-            if quiet > self._hang_seconds:
-                raise EngineHung(f"no token for {quiet:.0f} s with {self._busy.in_flight} requests in flight")
+            self._telemetry.update(self._counts_by_job, self._host.in_flight)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

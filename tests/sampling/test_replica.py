@@ -331,7 +331,7 @@ class Storm:
         await self.step(ReplicaPlaced(number, "node"))
         if number == 0:
             await self.step(JobsLoaded(0, {0: self.work}))
-        await self.step(ReplicaUp(number, replica._engine.capacity if replica._engine else 0))
+        await self.step(ReplicaUp(number, replica._host.capacity))
         return self.next_report(number)
 
     async def step(self, event: Any) -> None:
