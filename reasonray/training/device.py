@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
 import statistics
 import sys
@@ -12,49 +13,57 @@ from functools import cache
 import torch
 
 _BF16_RATES = {
-    "B200": 2250e12,
-    "GH200": 989e12,
-    "H200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "RTX 5090": 210e12,
-    "RTX 4090": 165e12,
-    "L4": 121e12,
+    r"A100-SXM4-[48]0GB|A100-PCIE-40GB|A100 80GB PCIe": 312e12,
+    r"H100 80GB HBM3": 989.5e12,
+    r"H100 PCIe": 756.5e12,
+    r"H100 NVL": 835.5e12,
+    r"H200": 989.5e12,
+    r"H200 NVL": 835.5e12,
+    r"GH200 (480GB|144G HBM3e)": 989.5e12,
+    r"B200": 2250e12,
+    r"GB200": 2500e12,
+    r"A10G": 70e12,
+    r"L4": 121e12,
+    r"L40S": 362.05e12,
+    r"GeForce RTX 4090": 165.2e12,
+    r"GeForce RTX 5090": 209.5e12,
+    r"AMD Instinct MI300X( OAM)?": 1307.4e12,
 }
-"""Operations per second of dense bf16 products by part of the card's name, from NVIDIA's data sheets; the first that
-fits counts."""
-_SIZE, _TIMES = {"cuda": 8192, "cpu": 512}, 5
+"""Operations per second of dense bf16 products with sums in fp32, by the whole name of a card, without "NVIDIA ".
+
+From data sheets, half of the figures that are given with sparsity: NVIDIA's of the A100, H100 (1,979, PCIe 1,513, NVL
+1,671), H200 (1,979, NVL 1,671), GH200, B200 and GB200 (HGX B200: 4.5 PFLOPS, GB200: 5), A10G (70), L4 (242) and L40S
+(733); the white papers of Ada (RTX 4090, table of appendix A) and of RTX Blackwell (RTX 5090); AMD's of the MI300X. A
+laptop's or a D card, a MIG instance and a virtual GPU have other names, and other rates.
+"""
+_SIZE, _TIMES = 512, 5
 
 
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return a device's operations per second in matrix products: by the data sheet, or else as measured once."""
-    if device.type == "cuda" and dtype == torch.bfloat16:
-        known = sheet_rate(torch.cuda.get_device_name(device))
-        if known is not None:
-            return known
-    return _measured_rate(device, dtype)
+def product_rate(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Return a device's operations per second in matrix products, or None where they are unknown.
+
+    Of a GPU they are those of the data sheet in bf16, as is usual for utilisation; a CPU is measured once.
+    """
+    if device.type == "cpu":
+        return _measured_rate(dtype)
+    return sheet_rate(torch.cuda.get_device_name(device)) if dtype == torch.bfloat16 else None
 
 
 def sheet_rate(card: str) -> float | None:
     """Return the operations per second of bf16 products by a card's data sheet; None if the card is not listed."""
-    return next((rate for part, rate in _BF16_RATES.items() if f" {part} " in f" {card.replace('-', ' ')} "), None)
+    name = card.removeprefix("NVIDIA ")
+    return next((rate for pattern, rate in _BF16_RATES.items() if re.fullmatch(pattern, name)), None)
 
 
 @cache
-def _measured_rate(device: torch.device, dtype: torch.dtype) -> float:
-    size = _SIZE[device.type]
-    one, other = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+def _measured_rate(dtype: torch.dtype) -> float:
+    one, other = (torch.ones(_SIZE, _SIZE, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(_TIMES):
         started = time.perf_counter()
         one @ other
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
-    return float(2 * size**3 / statistics.median(seconds))
+    return float(2 * _SIZE**3 / statistics.median(seconds))
 
 
 def peak_memory(device: torch.device) -> float:

@@ -118,7 +118,7 @@ def run_variant(variant: str, root: Path, options: argparse.Namespace) -> dict[s
         seconds = time.perf_counter() - started
         rates.append(figures["tokens"] / seconds)
         shares.append(operations(session, index) / seconds / limit)
-        utilisations.append(figures["mfu"])
+        utilisations.append(figures.get("mfu", float("nan")))  # of a card without a data sheet
     peak = torch.cuda.max_memory_allocated() if cuda else 0
     return {
         "tokens_per_second": statistics.median(rates[1:]),

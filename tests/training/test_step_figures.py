@@ -84,23 +84,62 @@ def test_the_operations_are_those_of_the_products(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("card", "rate"),
     [
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA L40S", 362e12),
-        ("NVIDIA L4", 121e12),
-        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("A100-PCIE-40GB", 312e12),
+        ("NVIDIA A100 80GB PCIe", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989.5e12),
+        ("NVIDIA H100 PCIe", 756.5e12),
+        ("NVIDIA H100 NVL", 835.5e12),
+        ("NVIDIA H200", 989.5e12),
+        ("NVIDIA H200 NVL", 835.5e12),
+        ("NVIDIA GH200 480GB", 989.5e12),
         ("NVIDIA B200", 2250e12),
-        ("NVIDIA L40", None),
-        ("Tesla T4", None),
+        ("NVIDIA GB200", 2500e12),
+        ("NVIDIA A10G", 70e12),
+        ("NVIDIA L40S", 362.05e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
+        ("NVIDIA GeForce RTX 5090", 209.5e12),
+        ("AMD Instinct MI300X", 1307.4e12),
     ],
 )
-def test_cards_have_the_rates_of_their_data_sheets(card: str, rate: float | None) -> None:
+def test_cards_have_the_rates_of_their_data_sheets(card: str, rate: float) -> None:
     assert device.sheet_rate(card) == rate
 
 
-def test_a_device_that_is_not_listed_is_measured_once() -> None:
+@pytest.mark.parametrize(
+    "card",
+    [
+        "NVIDIA L40",
+        "NVIDIA A10",
+        "NVIDIA H20",
+        "Tesla T4",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "GRID A100-10C",
+        "NVIDIA A100-SXM-64GB",
+        "AMD Instinct MI300A",
+        "",
+    ],
+)
+def test_other_cards_have_none(card: str) -> None:
+    assert device.sheet_rate(card) is None
+
+
+def test_a_device_without_a_rate_has_no_utilisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_rate(device: torch.device, dtype: torch.dtype) -> None:
+        return None
+
+    monkeypatch.setattr(loop, "product_rate", no_rate)
+    figures = loop.take_step(loop.open_session(make_job(tmp_path), 0, 1), 0)
+    assert "mfu" not in figures
+    assert figures["peak_gb"] > 0
+
+
+def test_a_cpu_is_measured_once() -> None:
     first = device.product_rate(CPU, torch.float32)
+    assert first is not None
     assert first > 1e6
     assert device.product_rate(CPU, torch.float32) == first
