@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import Shard, distribute_tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from reasonray.config import Training
-from reasonray.training import examples, loop, saving
+from reasonray.training import examples, loop, optimiser, saving
 from reasonray.training.attention import Context
 from reasonray.training.examples import Example, collate
 from reasonray.training.plan import learning_rate
@@ -167,9 +169,9 @@ def train_with_slow_files(rank: int, world: int, job: loop.TrainingJob, result: 
             slow.remove(work)
             time.sleep(5)
 
-    def slow_export(*arguments: Any) -> None:
+    def slow_export(*arguments: Any, **options: Any) -> None:
         take_time("export")
-        export(*arguments)
+        export(*arguments, **options)
 
     saving.export = slow_export
     _set_pg_timeout(timedelta(seconds=3))
@@ -223,6 +225,23 @@ def write_weights(rank: int, world: int, job: loop.TrainingJob, result: Path) ->
     weights = session.weights.gather()
     if rank == 0:
         torch.save(weights, result)
+
+
+def write_rounding(rank: int, world: int, result: Path) -> None:
+    """Write the second moments, in bf16, of a matrix of equal rows after three steps of equal gradients."""
+    start = torch.zeros(8, 6)
+    if world > 1:
+        mesh = init_device_mesh("cpu", (world,))
+        start = distribute_tensor(start, mesh, [Shard(0)])
+    weight = torch.nn.Parameter(start)
+    adamw = optimiser.RoundedAdamW([{"params": [("weight", weight)]}], Training())
+    for _ in range(3):
+        weight.grad = torch.full_like(weight, 0.3)
+        adamw.step()
+    moments = adamw.state[weight]["exp_avg_sq"]
+    whole = moments.full_tensor() if world > 1 else moments
+    if rank == 0:
+        torch.save(whole, result)
 
 
 def write_weights_read_by_first(rank: int, world: int, job: loop.TrainingJob, bare: Path, result: Path) -> None:

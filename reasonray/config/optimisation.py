@@ -59,6 +59,10 @@ class Optimisation(Section):
     """adamw, or muon: matrices by Muon (Jordan et al. 2024), embeddings, output layer, experts' stacked matrices and
     vectors by AdamW. Muon's updates are scaled to the size of AdamW's (Liu et al. 2025), so that the same learning rate
     serves both. It keeps one moment of a matrix, not two."""
+    moments: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the optimiser's moments. bf16 takes 2 bytes of each instead of 4, so that AdamW's state is 12 bytes
+    a weight and not 16, gradient included. They are rounded stochastically, because rounding to nearest would keep the
+    second moment from ever falling."""
     learning_rate: float = Field(1e-5, gt=0)
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

@@ -37,13 +37,17 @@ _STUDENTS = {
 _TOKENS, _GPUS, _CONTEXTS, _ROOM = 32_768, (8, 16, 32, 64), (1, 2, 4, 8), 76e9
 """Tokens of a pack, and the bytes of an 80 GB GPU that tensors may fill: CUDA, NCCL and fragmentation take the rest."""
 
+_BYTES_OF_MOMENTS = {"fp32": 8, "bf16": 4}
+"""Of AdamW's two, for each weight."""
+
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes on one GPU at the peak of a step."""
 
     state: float
-    """Shards of fp32 weights, of their gradients and of the optimiser's two moments: 16 bytes for each weight."""
+    """Shards of fp32 weights, of their gradients and of AdamW's two moments: 16 bytes for each weight, or 12 with
+    moments in bf16."""
     root: float
     """Embedding and output layer in bf16, gathered for the whole pass, and their gradients."""
     saved: float
@@ -57,7 +61,7 @@ class Memory:
         return self.state + self.root + self.saved + self.working
 
 
-def memory(sizes: Sizes, *, shard: int, pack_tokens: int, context: int = 1) -> Memory:
+def memory(sizes: Sizes, *, shard: int, pack_tokens: int, context: int = 1, moments: str = "fp32") -> Memory:
     """Return the memory of a GPU.
 
     Args:
@@ -65,6 +69,7 @@ def memory(sizes: Sizes, *, shard: int, pack_tokens: int, context: int = 1) -> M
         shard: processes that share one copy of the weights.
         pack_tokens: of a full pack.
         context: processes that share each pack.
+        moments: their precision, "fp32" or "bf16".
     """
     tokens = pack_tokens / context
     root = sizes.embedding * (1 if sizes.tied else 2)
@@ -76,7 +81,7 @@ def memory(sizes: Sizes, *, shard: int, pack_tokens: int, context: int = 1) -> M
     # The gradient of the output layer in fp32, a chunk's part of it in bf16, and the chunk's logits.
     loss = 6 * sizes.embedding + 2 * CHUNK * sizes.embedding / sizes.hidden
     return Memory(
-        state=16 * sizes.parameters / shard,
+        state=(8 + _BYTES_OF_MOMENTS[moments]) * sizes.parameters / shard,
         root=4 * root,
         saved=2 * sizes.layers * tokens * sizes.hidden,
         working=max(weights + activations, loss),
@@ -87,6 +92,7 @@ def memory_table() -> str:
     """Return the memory of a GPU for some students at 32k tokens as a Markdown table."""
     header = [f"GB a GPU, {_TOKENS:,} tokens", "`context`", *(f"{gpus} GPUs" for gpus in _GPUS)]
     lines = [header, ["---"] * len(header)]
+    less = _BYTES_OF_MOMENTS["fp32"] - _BYTES_OF_MOMENTS["bf16"]
     for name, config in _STUDENTS.items():
         sizes = Sizes.of(config)
         for context in _CONTEXTS:
@@ -94,6 +100,8 @@ def memory_table() -> str:
                 totals = [memory(sizes, shard=gpus, pack_tokens=_TOKENS, context=context).total for gpus in _GPUS]
                 cells = [f"**{total / 1e9:.0f}**" if total <= _ROOM else f"{total / 1e9:.0f}" for total in totals]
                 lines.append([name, str(context), *cells])
+        saved = [f"−{less * sizes.parameters / gpus / 1e9:.1f}" for gpus in _GPUS]
+        lines.append([f"{name}, `moments` in bf16", "any", *saved])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

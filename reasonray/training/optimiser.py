@@ -1,7 +1,14 @@
-"""The optimiser: AdamW for all weights, or Muon for matrices and AdamW for the rest, whatever their sharding."""
+"""The optimiser: AdamW for all weights, or Muon for matrices and AdamW for the rest, whatever their sharding.
+
+Moments are kept in fp32, or in bf16 with stochastic rounding. torchao's 8-bit moments are not offered: whether a weight
+gets them depends on the size of its shard (https://github.com/pytorch/ao/issues/4912), so that the number of workers
+would change the student, and a block of them, which shares a scale, cannot be divided when a state is read by another
+number of workers.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +18,83 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from reasonray.config import Training
 from reasonray.training.model import Weights, original_name
+from reasonray.training.rounding import blocks, local_part, to_bf16, write_rounded
 
 _COEFFICIENTS, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 """Of the quintic iteration that makes a matrix orthogonal, as in torch.optim.Muon."""
+
+
+class AdamW(torch.optim.AdamW):  # type: ignore[misc]  # torch is not followed by mypy
+    """torch's AdamW, with moments in the dtype of the weights."""
+
+    def initial_state(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the tensors for a weight by name, all zeros."""
+        moments = {name: torch.zeros_like(weight.detach()) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), device=weight.device)} | moments
+
+
+class RoundedAdamW(torch.optim.Optimizer):  # type: ignore[misc]
+    """AdamW with both moments in bf16, rounded stochastically; the update of a step is computed from fp32 values.
+
+    It is deterministic, and the same for any sharding: the bits of a step depend on the weight's name and on the place
+    of an element in it.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], training: Training) -> None:
+        defaults = {"lr": training.learning_rate, "betas": training.betas, "eps": training.eps, "weight_decay": 0.0}
+        super().__init__(groups, defaults)
+
+    def initial_state(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the tensors for a weight by name, all zeros."""
+        moments = {name: torch.zeros_like(weight.detach(), dtype=torch.bfloat16) for name in ("exp_avg", "exp_avg_sq")}
+        # On the CPU, because a number of the GPU would be waited for.
+        return {"step": torch.zeros(())} | moments
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update the weights that have a gradient."""
+        for group in self.param_groups:
+            for name, weight in zip(group["param_names"], group["params"], strict=True):
+                if weight.grad is not None:
+                    self._update(name, weight, group)
+        return None if closure is None else closure()
+
+    def _update(self, name: str, weight: nn.Parameter, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state.update(self.initial_state(weight))
+        state["step"] += 1
+        step = int(state["step"])
+        tensors = [local_part(tensor) for tensor in (weight, weight.grad, state["exp_avg"], state["exp_avg_sq"])]
+        for block in blocks(weight):
+            values, gradient, first, second = (tensor[block.rows] for tensor in tensors)
+            bits = block.bits(values, _key(name, step))
+            mean, square = _adamw_step(values, gradient, first.float(), second.float(), group, step)
+            first.copy_(to_bf16(mean, bits))
+            second.copy_(to_bf16(square, bits >> 16))  # the upper bits are independent of the lower ones
+
+
+def _adamw_step(
+    values: torch.Tensor,
+    gradient: torch.Tensor,
+    mean: torch.Tensor,
+    square: torch.Tensor,
+    group: dict[str, Any],
+    step: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Update fp32 weights and moments in place by AdamW (Loshchilov and Hutter 2019); return the moments."""
+    keep_mean, keep_square = group["betas"]
+    mean.lerp_(gradient, 1 - keep_mean)
+    square.mul_(keep_square).addcmul_(gradient, gradient, value=1 - keep_square)
+    root = square.sqrt().div_((1 - keep_square**step) ** 0.5).add_(group["eps"])
+    values.mul_(1 - group["lr"] * group["weight_decay"])
+    values.addcdiv_(mean, root, value=-group["lr"] / (1 - keep_mean**step))
+    return mean, square
+
+
+def _key(name: str, step: int) -> int:
+    """Return what sets the random bits of a weight's step apart from others."""
+    return zlib.crc32(f"{name} {step}".encode())
 
 
 class Muon(torch.optim.Muon):  # type: ignore[misc]  # torch is not followed by mypy
@@ -23,7 +104,7 @@ class Muon(torch.optim.Muon):  # type: ignore[misc]  # torch is not followed by 
     worker gathers a matrix's momentum, makes it orthogonal in the precision of the training, and keeps its part.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], training: Training) -> None:
+    def __init__(self, matrices: list[tuple[str, nn.Parameter]], training: Training) -> None:
         super().__init__(
             matrices,
             lr=training.learning_rate,
@@ -31,21 +112,35 @@ class Muon(torch.optim.Muon):  # type: ignore[misc]  # torch is not followed by 
             weight_decay=training.weight_decay,
         )
         self._dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+        self._rounds = training.moments == "bf16"
+
+    def initial_state(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the tensors for a matrix by name, all zeros."""
+        if not self._rounds:
+            return {"momentum_buffer": torch.zeros_like(weight.detach())}
+        return {
+            "momentum_buffer": torch.zeros_like(weight.detach(), dtype=torch.bfloat16),
+            "step": torch.zeros(()),
+        }
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update the matrices that have a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    self._update(name, parameter, group)
         return None if closure is None else closure()
 
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+    def _update(self, name: str, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+        if not state:
+            state.update(self.initial_state(parameter))
+        # In fp32 this is the state itself, else a copy of it.
+        momentum = state["momentum_buffer"].float().lerp_(parameter.grad, 1 - group["momentum"])
+        if self._rounds:
+            state["step"] += 1
+            write_rounded(state["momentum_buffer"], momentum, _key(name, int(state["step"])))
         update = parameter.grad.lerp(momentum, group["momentum"])
         if isinstance(update, DTensor):
             whole = orthogonal(update.full_tensor().to(self._dtype)).to(update.dtype)
@@ -74,7 +169,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 class Optimiser:
     """One or two of torch's optimisers that share a student's weights."""
 
-    def __init__(self, *optimisers: torch.optim.Optimizer) -> None:
+    def __init__(self, *optimisers: AdamW | RoundedAdamW | Muon) -> None:
         self._optimisers = optimisers
         self._of = {
             parameter: optimiser
@@ -103,10 +198,7 @@ class Optimiser:
         optimiser = self._of[weight]
         if optimiser.state.get(weight):
             return dict(optimiser.state[weight])
-        if isinstance(optimiser, Muon):
-            return {"momentum_buffer": torch.zeros_like(weight.detach())}
-        moments = {name: torch.zeros_like(weight.detach()) for name in ("exp_avg", "exp_avg_sq")}
-        return {"step": torch.zeros((), device=weight.device)} | moments
+        return optimiser.initial_state(weight)
 
     def set_state(self, weight: nn.Parameter, state: dict[str, torch.Tensor]) -> None:
         """Replace the optimiser's tensors for a weight by those of a checkpoint."""
@@ -117,13 +209,18 @@ def make(weights: Weights, training: Training) -> Optimiser:
     """Return the optimiser of a student's weights."""
     by_muon = _hidden_matrices(weights) if training.optimiser == "muon" else set()
     # Weight decay is for matrices; it would pull a norm's scale or a bias to zero for no reason.
-    matrices = [weight for name, weight in weights.named.items() if weight.ndim > 1 and name not in by_muon]
-    others = [weight for weight in weights.named.values() if weight.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, eps=training.eps, fused=True)
+    matrices = [(name, weight) for name, weight in weights.named.items() if weight.ndim > 1 and name not in by_muon]
+    others = [(name, weight) for name, weight in weights.named.items() if weight.ndim <= 1]
+    decays = ((matrices, training.weight_decay), (others, 0.0))
+    groups = [{"params": members, "weight_decay": decay} for members, decay in decays if members]
+    adamw: AdamW | RoundedAdamW
+    if training.moments == "bf16":
+        adamw = RoundedAdamW(groups, training)
+    else:
+        adamw = AdamW(groups, lr=training.learning_rate, betas=training.betas, eps=training.eps, fused=True)
     if not by_muon:
         return Optimiser(adamw)
-    return Optimiser(Muon([weight for name, weight in weights.named.items() if name in by_muon], training), adamw)
+    return Optimiser(Muon([(name, weights.named[name]) for name in weights.named if name in by_muon], training), adamw)
 
 
 def _hidden_matrices(weights: Weights) -> set[str]:

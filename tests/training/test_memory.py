@@ -25,13 +25,14 @@ SHAPE: dict[str, Any] = {
     "num_key_value_heads": 2, "tie_word_embeddings": False, "max_position_embeddings": 4096, "bos_token_id": None,
     "eos_token_id": 2,
 }  # fmt: skip
-STUDENTS: dict[str, tuple[dict[str, Any], int]] = {
-    "small": ({}, 1),
-    "large vocabulary": ({"vocab_size": 16_384}, 1),
-    "wide": ({"intermediate_size": 1536, "num_hidden_layers": 3}, 1),
-    "context": ({}, 2),
+STUDENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "small": ({}, {}),
+    "large vocabulary": ({"vocab_size": 16_384}, {}),
+    "wide": ({"intermediate_size": 1536, "num_hidden_layers": 3}, {}),
+    "context": ({}, {"context": 2}),
+    "bf16 moments": ({"vocab_size": 8192}, {"moments": "bf16"}),
 }
-"""What differs from SHAPE, and the processes that share each pack."""
+"""What differs from SHAPE, and from the other settings."""
 TOKENS = 1024
 
 
@@ -79,13 +80,13 @@ def write_peak(rank: int, world: int, job: loop.TrainingJob, result: Path) -> No
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("memory")
     calls = []
-    for name, (shape, context) in STUDENTS.items():
+    for name, (shape, own) in STUDENTS.items():
         torch.manual_seed(0)
         Qwen2ForCausalLM(Qwen2Config(**SHAPE | shape)).save_pretrained(root / name / "model")
         tokens = ["<|im_start|>", "<|im_end|>"]
         byte_tokenizer(CHATML, tokens, tokens[1]).save_pretrained(root / name / "model")
         settings: dict[str, Any] = {"precision": "bf16", "activation_checkpointing": True, "zero_stage": 3}
-        settings |= {"workers": 2, "batch": 4, "max_tokens": TOKENS, "epochs": 2, "context": context}
+        settings |= {"workers": 2, "batch": 4, "max_tokens": TOKENS, "epochs": 2} | own
         rows = random_examples((TOKENS // 2,) * 4, vocab=2048)
         calls.append((write_peak, (make_job(root / name, rows, **settings), root / f"{name}.json")))
     in_workers(2, *calls)
@@ -97,11 +98,28 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_arithmetic_is_within_15_percent_of_the_peak_and_not_below_it(measured: Path, name: str) -> None:
     peak = json.loads((measured / f"{name}.json").read_text())
     sizes = Sizes.of(AutoConfig.from_pretrained(measured / name / "model"))
-    context = STUDENTS[name][1]
-    expected = memory_of(sizes, shard=2, pack_tokens=TOKENS, context=context)
+    own = STUDENTS[name][1]
+    expected = memory_of(sizes, shard=2, pack_tokens=TOKENS, **own)
     assert 0.99 * peak < expected.total < 1.15 * peak
-    wrong = memory_of(sizes, shard=1, pack_tokens=TOKENS, context=context)
+    wrong = memory_of(sizes, shard=1, pack_tokens=TOKENS, **own)
     assert wrong.total > 1.3 * peak, "control"
+
+
+def test_selective_checkpointing_takes_memory_between_all_and_none(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    small = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
+    Qwen2ForCausalLM(Qwen2Config(**SHAPE | small)).save_pretrained(tmp_path / "model")
+    tokens = ["<|im_start|>", "<|im_end|>"]
+    byte_tokenizer(CHATML, tokens, tokens[1]).save_pretrained(tmp_path / "model")
+    peaks = []
+    for checkpointing in (True, "selective", False):
+        own = {"activation_checkpointing": checkpointing, "batch": 1, "max_tokens": 512}
+        job = make_job(tmp_path, random_examples((512,) * 2, vocab=256), **own)
+        write_peak(0, 1, job, tmp_path / "peak.json")
+        peaks.append(json.loads((tmp_path / "peak.json").read_text()))
+    everything, selective, nothing = peaks
+    assert everything + 0.2 * (nothing - everything) < selective < everything + 0.8 * (nothing - everything)
 
 
 def test_the_table_in_the_readme_is_the_present_one() -> None:

@@ -34,7 +34,7 @@ def test_muon_takes_the_steps_of_torchs_own(precision: str) -> None:
     start = torch.randn(24, 40, generator=generator)
     mine, stock = (torch.nn.Parameter(start.clone()) for _ in range(2))
     settings = Training(optimiser="muon", learning_rate=0.02, weight_decay=0.1, precision=precision)  # type: ignore[arg-type]
-    own = optimiser.Muon([mine], settings)
+    own = optimiser.Muon([("matrix", mine)], settings)
     reference = torch.optim.Muon([stock], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
         gradient = torch.randn(24, 40, generator=generator)
