@@ -53,9 +53,11 @@ class Training(Optimisation):
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: fp32 master weights, bf16 forward pass. With a learning rate below about 1e-5 short runs lose updates of
     bf16; use fp32, or a higher rate."""
-    activation_checkpointing: Annotated[bool | None, Change.FREE] = None
+    activation_checkpointing: Annotated[bool | Literal["selective"] | None, Change.FREE] = None
     """Compute activations again in the backward pass instead of keeping them: less memory, and a fourth to a third more
-    time. By default on GPUs, where full packs of long examples would not fit otherwise."""
+    time. "selective" keeps the results of attention and of every second product of matrices, the costliest to compute
+    again: between the two in memory and time. By default true on GPUs, where full packs of long examples would not fit
+    otherwise."""
     cpu_offload: Annotated[bool, Change.FREE] = False
     """Keep weights, gradients and optimiser states in main memory, and move a layer to the GPU while it is computed."""
     zero_stage: Annotated[Literal[1, 3] | None, Change.FREE] = None
@@ -189,9 +191,15 @@ class Training(Optimisation):
         return "cpu:gloo,cuda:nccl" if self.cpu_offload else "nccl"
 
     @property
+    def recomputation(self) -> Literal["none", "some", "all"]:
+        """Which activations the backward pass computes again."""
+        chosen = self.gpus > 0 if self.activation_checkpointing is None else self.activation_checkpointing
+        return "some" if chosen == "selective" else "all" if chosen else "none"
+
+    @property
     def recomputes_activations(self) -> bool:
-        """Whether the backward pass computes activations again."""
-        return self.gpus > 0 if self.activation_checkpointing is None else self.activation_checkpointing
+        """Whether the backward pass computes activations again, some or all."""
+        return self.recomputation != "none"
 
     @property
     def syncs_once_per_step(self) -> bool:

@@ -184,7 +184,7 @@ def _trl(plan: TrainingPlan) -> dict[str, Any]:
         "max_length": training.max_tokens,
         "packing": training.step is not None,
         "completion_only_loss": True,
-        "gradient_checkpointing": training.activation_checkpointing,
+        "gradient_checkpointing": bool(training.activation_checkpointing),
         **_arguments(plan),
         **(lora if training.lora_rank else {}),
     }
@@ -270,7 +270,7 @@ def _axolotl(plan: TrainingPlan) -> dict[str, Any]:
         "lr_scheduler": "constant_with_warmup" if training.schedule == "constant" else training.schedule,
         **floor,
         **_optimisation(plan),
-        "gradient_checkpointing": training.activation_checkpointing,
+        "gradient_checkpointing": bool(training.activation_checkpointing),
         **(lora if training.lora_rank else {}),
     }
 

@@ -48,23 +48,6 @@ def explained(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {type(error).__name__}: {first_line[:300]}") from error
 
 
-@contextmanager
-def memory_explained() -> Iterator[None]:
-    """Report that a GPU's memory is too small as one line that says what to change.
-
-    Raises:
-        UserError: the memory is too small.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        needed = str(error).partition(". GPU")[0].partition("\n")[0]
-        raise UserError(
-            f"the GPU's memory is too small ({needed}): lower training.max_tokens, set activation_checkpointing = true "
-            "or cpu_offload = true, train adapters (lora_rank), or take more workers, which share the weights"
-        ) from error
-
-
 def read_config(directory: str | Path, training: Training) -> Any:
     """Return a model's configuration as the student has it: with training.rope, and without quantisation.
 

@@ -25,7 +25,6 @@ from reasonray.training import checkpoint, plan
 from reasonray.training.architecture import (
     check_positions,
     explained,
-    memory_explained,
     read_config,
     supports_packing,
 )
@@ -37,6 +36,7 @@ from reasonray.training.mesh import Mesh
 from reasonray.training.model import Student, Weights, load, set_gradient_sync
 from reasonray.training.optimiser import Optimiser
 from reasonray.training.optimiser import make as make_optimiser
+from reasonray.training.out_of_memory import memory_explained
 from reasonray.training.packing import EARLIER_COST, Cost, Pack
 from reasonray.training.saving import Saver
 from reasonray.training.self_check import self_check
@@ -91,8 +91,8 @@ class Session:
     device: torch.device
     mesh: Mesh
     sizes: Sizes
-    product_rate: float
-    """Operations per second of the device's matrix products."""
+    product_rate: float | None
+    """Operations per second of the matrix products of all workers' devices; None if unknown."""
     identity: dict[str, Any]
     """Values that a checkpoint has to match for this session to resume from it."""
 
@@ -128,7 +128,7 @@ def run(
         NotSaved: a checkpoint could not be written.
         NotExported: a model does not read back as it was trained.
     """
-    with memory_explained():
+    with memory_explained(job.training):
         return _run(job, rank, world, resume_from, on_step, on_checkpoint, save_now)
 
 
@@ -226,7 +226,7 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
     return Session(
         *(steps, examples, training, job.seed, student, weights, optimiser, device, mesh),
         sizes=Sizes.of(config),
-        product_rate=rate,
+        product_rate=None if rate is None else rate * mesh.world,
         identity=identity,
     )
 
@@ -304,7 +304,7 @@ def take_step(session: Session, index: int) -> dict[str, float]:
         sizes=session.sizes,
         adapters=session.training.lora_rank > 0,
         sampled=session.training.objective == "policy_gradient",
-        product_rate=session.product_rate * session.mesh.world,
+        product_rate=session.product_rate,
         device=session.device,
     )
 

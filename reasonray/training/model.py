@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from accelerate import init_empty_weights
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -45,6 +44,7 @@ from reasonray.training.attention import NAME, Context
 from reasonray.training.examples import IGNORED, Batch
 from reasonray.training.losses import CHUNK, TokenSums, summed_cross_entropy
 from reasonray.training.mesh import ALONE, Mesh
+from reasonray.training.recomputation import wrapped
 from reasonray.training.self_check import self_check
 from reasonray.training.surrogate import Clipping, Surrogate
 from reasonray.training.weight_files import StoredWeights, copy_shard
@@ -229,10 +229,9 @@ def _check(student: Student, device: torch.device, *, packing: bool) -> None:
 
 
 def _wrap(language_model: Any, training: Training, context: Context | None = None) -> Student:
-    if training.recomputes_activations:
-        stack = layers(language_model)
-        for index, layer in enumerate(stack):
-            stack[index] = checkpoint_wrapper(layer)
+    stack = layers(language_model)
+    for index, layer in enumerate(stack):
+        stack[index] = wrapped(layer, training)
     student = Student(language_model, context=context)
     student.train()
     return student

@@ -1,0 +1,52 @@
+"""Activation checkpointing: a layer computes its activations again in the backward pass, all or all but the costliest.
+
+Of the selective kind are the operations and the rule of torchtitan (https://github.com/pytorch/torchtitan): the results
+of attention are kept, and of every second product of matrices. Half of the products for half of their memory costs
+less than each layer whole, because what lies between them is cheap to compute again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+import torch.nn.attention.varlen  # registers torch_attn
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+from reasonray.config import Training
+
+_aten = torch.ops.aten
+_PRODUCTS = {_aten.mm.default, _aten.addmm.default, _aten._grouped_mm.default}
+"""Without and with a bias, and of experts. Not bmm: that is a score of attention for each pair of tokens."""
+_ATTENTION = {
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.torch_attn._varlen_attn.default,
+}
+
+
+def wrapped(layer: nn.Module, training: Training) -> nn.Module:
+    """Return a layer that computes activations again as the settings say; itself where they say none."""
+    if training.recomputation == "none":
+        return layer
+    options = {"context_fn": _selective_contexts} if training.recomputation == "some" else {}
+    recomputing: nn.Module = checkpoint_wrapper(layer, **options)
+    return recomputing
+
+
+def _selective_contexts() -> Any:
+    """Return the contexts of one layer's forward pass and of its recomputation."""
+    products = Counter[bool]()
+
+    def policy(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+        is_product = operation in _PRODUCTS
+        products[context.is_recompute] += is_product
+        is_kept = operation in _ATTENTION or (is_product and products[context.is_recompute] % 2 == 1)
+        return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return create_selective_checkpoint_contexts(policy)
