@@ -64,6 +64,8 @@ class _Batch:
     """A batch at the server, with the requests of this process that wait for it."""
 
     waiting: dict[str, _Waiting] = field(default_factory=dict)
+    is_own: bool = False
+    """This process has sent it, and not one before it."""
     answered: int = 0
     following: asyncio.Task[None] | None = None
     answers: dict[str, BatchAnswer] | None = None
@@ -170,7 +172,7 @@ class Batches:
             limits = self._config.batch_requests, self._config.batch_megabytes * 1e6
             for part in parts([one.line for one in unsent.values()], *limits):
                 batch = await self._create(journal, part)
-                self._follow(batch, [unsent[line.custom_id] for line in part])
+                self._follow(batch, [unsent[line.custom_id] for line in part], is_own=True)
 
     async def _find(self, journal: BatchJournal, unnamed: Sequence[str]) -> None:
         """Find batches in the server's list whose ids were not noted. Those that are not there were never sent."""
@@ -212,9 +214,9 @@ class Batches:
         await asyncio.to_thread(journal.note_id, name, _id(batch))
         return _id(batch)
 
-    def _follow(self, batch_id: str, waiting: Sequence[_Waiting]) -> None:
+    def _follow(self, batch_id: str, waiting: Sequence[_Waiting], *, is_own: bool = False) -> None:
         """Have requests wait for the end of a batch."""
-        batch = self._batches.setdefault(batch_id, _Batch())
+        batch = self._batches.setdefault(batch_id, _Batch(is_own=is_own))
         batch.waiting |= {one.line.custom_id: one for one in waiting}
         if batch.answers is not None:
             self._deliver(batch_id, batch, "")
@@ -233,10 +235,14 @@ class Batches:
             if state.status == "failed":
                 await self._on_failed(batch_id, batch, state)
                 return
-            batch.answers = {}
+            answers: dict[str, BatchAnswer] = {}
             for file in state.files:
-                batch.answers |= read_answers(await self._content(file))
+                answers |= read_answers(await self._content(file))
+            batch.answers = answers
             self._deliver(batch_id, batch, state.status)
+        except openai.NotFoundError:  # servers keep batches and their files for some weeks
+            batch.answers = {}
+            self._deliver(batch_id, batch, "is gone")
         except Exception as error:  # whatever it is, the requests must not wait for ever
             _fail(list(batch.waiting.values()), error)
             del self._batches[batch_id]
@@ -245,12 +251,13 @@ class Batches:
             self._show()
 
     async def _on_failed(self, batch_id: str, batch: _Batch, state: BatchState) -> None:
-        """Send a batch again that met a full queue; anything else meets every batch."""
-        if not state.is_queue_full:
+        """Send a batch again that met a full queue, or that an earlier process sent; other faults meet every batch."""
+        if state.is_queue_full:
+            self._note = f"batch {batch_id} found the server's queue full and is sent again"
+            self._show()
+            await asyncio.sleep(self._config.poll_seconds)
+        elif batch.is_own:
             raise UserError(f"{self._config.base_url} refuses batch {batch_id}: {state.fault}")
-        self._note = f"batch {batch_id} found the server's queue full and is sent again"
-        self._show()
-        await asyncio.sleep(self._config.poll_seconds)
         del self._batches[batch_id]
         for one in batch.waiting.values():
             if not one.answer.done():
@@ -274,7 +281,10 @@ class Batches:
             del self._batches[ended]  # whoever asks for one of its answers reads them again
 
     async def _state(self, batch_id: str) -> BatchState:
-        return read_state(await self._call(partial(self._client.batches.with_raw_response.retrieve, batch_id)))
+        async def read() -> BatchState:
+            return read_state(read_json((await self._client.batches.with_raw_response.retrieve(batch_id)).content))
+
+        return await self._retried(read)
 
     async def _content(self, file: str) -> bytes:
         async def read() -> bytes:

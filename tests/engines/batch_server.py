@@ -87,10 +87,12 @@ class Handler(BaseHTTPRequestHandler):
             elif path == "batches":
                 newest_first = list(self.server.batches.values())[::-1]
                 self.reply(200, {"object": "list", "data": newest_first, "has_more": False})
-            elif path.startswith("batches/"):
+            elif path.removeprefix("batches/") in self.server.batches:
                 self.reply(200, self.server.look(path.removeprefix("batches/")))
+            elif (file := path.removeprefix("files/").removesuffix("/content")) in self.server.files:
+                self.reply(200, self.server.files[file])
             else:
-                self.reply(200, self.server.files[path.removeprefix("files/").removesuffix("/content")])
+                self.reply(404, {"error": {"message": f"there is no {path}"}})
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["content-length"]))

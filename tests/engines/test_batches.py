@@ -188,6 +188,30 @@ def test_a_batch_that_the_server_refuses_ends_the_run_with_its_reason(server: Ba
     assert "no such model" in str(refused)
 
 
+def test_a_batch_that_failed_before_the_restart_is_sent_again(server: BatchServer, tmp_path: Path) -> None:
+    server.status, server.errors = "failed", [{"code": "insufficient_quota", "message": "pay first", "line": None}]
+    asked = requests(tmp_path, 2)
+    assert {type(answer) for answer in ask(an_engine(server), *asked)} == {UserError}
+    server.status = "completed"
+    assert all(text.startswith("answer to") for text in texts(ask(an_engine(server), *asked)))
+    assert len(server.batches) == 2
+
+
+@pytest.mark.parametrize("lost", ["batch", "files"])
+def test_answers_that_the_server_keeps_no_more_are_asked_for_again(
+    server: BatchServer, tmp_path: Path, lost: str
+) -> None:
+    asked = requests(tmp_path, 2)
+    ask(an_engine(server, gather_seconds=0.1), *asked)
+    if lost == "batch":
+        server.batches["batch_0"] = server.batches.pop("batch_1")
+    else:
+        server.files = {name: file for name, file in server.files.items() if "output" not in name}
+    again = ask(an_engine(server, gather_seconds=1.5), *asked)
+    assert all(text.startswith("answer to") for text in texts(again))
+    assert [len(server.requests(batch)) for batch in server.batches if batch == "batch_2"] == [2]
+
+
 def test_a_batch_that_finds_the_queue_full_is_sent_again(server: BatchServer, tmp_path: Path) -> None:
     server.status, server.errors = "failed", [{"code": "token_limit_exceeded", "message": "queue is full"}]
     reports: list[str] = []
