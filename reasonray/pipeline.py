@@ -152,10 +152,16 @@ def verify(run: Run, pool: ReplicaPool | None = None, *, again: bool = True) -> 
 
 
 def curate(run: Run, pool: ReplicaPool | None = None) -> Curated:
-    """Annotate, filter and select the rollouts, and write the data set; label a sample if a labeller is configured."""
+    """Annotate, filter and select the rollouts, and write the data set.
+
+    Where models are configured for it, one looks for paraphrases of held-out problems first, and one labels a sample of
+    the rollouts last.
+    """
     from reasonray.stages.curate import curate
     from reasonray.stages.label import label
+    from reasonray.stages.paraphrases import find_paraphrases
 
+    find_paraphrases(run, pool)
     curated = curate(run)
     label(run, pool)
     return curated
@@ -243,8 +249,9 @@ def refuse_unknown_names(config: Config) -> None:
 
 
 def models_of(config: Config) -> list[PromptedModel]:
-    """Return all models of a configuration: teachers, student, further arms, judge and labeller."""
-    helpers = [model for model in (config.checking.judge, config.curation.labeller) if model]
+    """Return all models of a configuration: teachers, student, further arms, judges and labeller."""
+    curation = config.curation
+    helpers = [model for model in (config.checking.judge, curation.paraphrase_judge, curation.labeller) if model]
     return [*config.teachers, config.student, *config.evaluation.arms, *helpers]
 
 

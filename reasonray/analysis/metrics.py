@@ -227,6 +227,38 @@ class LabelMetrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParaphraseControls:
+    """The results of a judge of paraphrases on pairs of which it is known whether they are the same problem."""
+
+    accepts_same: Share | None
+    """Share of the pairs of a problem and itself, rewritten, that it calls the same."""
+    refuses_others: Share | None
+    """Share of the pairs of two different problems that it calls different."""
+    trusted: bool
+    """Whether the judge does better than chance; otherwise its findings drop nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParaphraseMetrics:
+    """How many train problems are a held-out one in other words, by a language model (stages/paraphrases.py)."""
+
+    model: str
+    items: int
+    """Held-out problems, and items of benchmarks."""
+    sampled: int
+    """Train problems in the sample."""
+    asked: int
+    """Those that the model was asked about; the others resemble no item."""
+    read: int
+    """Those about which its reply could be read."""
+    paraphrases: int
+    """Those that it calls the same problem as an item."""
+    share: Share | None
+    """Paraphrases among the sampled problems, without those whose reply could not be read."""
+    controls: ParaphraseControls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """The seed, models, data and machines behind the figures."""
 

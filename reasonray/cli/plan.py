@@ -10,6 +10,7 @@ import numpy as np
 from reasonray import engines, problems
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.config import Config, HubSource, PromptedModel, RecordedEngine
+from reasonray.curation.paraphrases import NUM_CONTROLS
 from reasonray.engines.answers import estimated_tokens
 from reasonray.errors import UnreachableError
 from reasonray.problems import Loaded
@@ -54,6 +55,9 @@ def forecast(config: Config) -> str:
     if judge := config.checking.judge:
         lines.append(f"verify     {total:>10,} rollouts at most are shown to {judge.model}")
     lines += _measurements(config, test)
+    if judge := config.curation.paraphrase_judge:
+        asked = min(len(train), config.curation.paraphrase_sample) + 2 * min(len(train), NUM_CONTROLS)
+        lines.append(_at_most("label", asked, f"questions at most about paraphrases to {judge.model}", [judge]))
     if labeller := config.curation.labeller:
         labelled = min(total, config.curation.labelled)
         lines.append(_at_most("label", labelled, f"rollouts at most by {labeller.model}", [labeller]))

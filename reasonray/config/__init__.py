@@ -200,6 +200,7 @@ class Config(Section):
             "student": self.student,
             "checking.judge": self.checking.judge,
             "curation.labeller": self.curation.labeller,
+            "curation.paraphrase_judge": self.curation.paraphrase_judge,
         }
         for key, model in models.items():
             if model is not None and isinstance(model.engine, RecordedEngine):

@@ -140,6 +140,12 @@ class Curation(Section):
     agree with it."""
     labelled: PositiveInt = 200
     """Rollouts in that sample."""
+    paraphrase_judge: Judge | None = None
+    """A language model that looks for train problems that are a held-out problem, or an item of `benchmarks`, in other
+    words. The rule `contaminated` drops those that it finds, unless it does no better than chance on control
+    questions."""
+    paraphrase_sample: PositiveInt = 200
+    """Train problems, by hash, that it is asked about; at or above their number, all."""
     layouts: tuple[Literal["sharegpt", "alpaca", "preference", "kto", "verl", "prime_rl"], ...] = ()
     """Further layouts, each in its directory. sharegpt, alpaca: the examples as JSON Lines. preference, kto: correct
     against wrong rollouts, in TRL's columns. verl, prime_rl: problems with pass rates, in these trainers' columns."""

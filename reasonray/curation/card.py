@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from reasonray import models
 from reasonray.analysis.funnel import Funnel
+from reasonray.analysis.metrics import ParaphraseMetrics
 from reasonray.config import Config, Curation, FilesSource, HubSource, PromptedModel, Source
 from reasonray.records import BEHAVIOURS, OVER_QUOTA
 
@@ -52,6 +53,7 @@ def card(
     funnel: Funnel,
     exported: pa.Table,
     overlaps: pa.Table | None = None,
+    paraphrases: ParaphraseMetrics | None = None,
     *,
     splits: Sequence[str] = ("train",),
     sets: Mapping[str, Sequence[str]] = MappingProxyType({}),
@@ -65,6 +67,7 @@ def card(
         exported: the examples, at least CARD_COLUMNS.
         overlaps: train problems that overlap with held-out ones (decontamination.CONTAMINATION_SCHEMA), None if they
             were not looked for.
+        paraphrases: of held-out problems, None if they were not looked for.
         splits: those that have files; `datasets` loads nothing if a named split has none.
         sets: those made for other trainers (derived.py) → their splits.
         set_lines: a line about each of them.
@@ -77,6 +80,7 @@ def card(
         _drops(funnel),
         _checkers(exported),
         _contamination(overlaps, config),
+        *_paraphrases(paraphrases, config),
         _pass_rates(exported),
         _measures(exported),
         *_sets(set_lines),
@@ -209,9 +213,10 @@ def _source(source: Source) -> dict[str, Any]:
 
 
 def _curation(curation: Curation) -> dict[str, Any]:
-    labeller = {"labeller": _model(curation.labeller)} if curation.labeller else {}
+    models = {"labeller": curation.labeller, "paraphrase_judge": curation.paraphrase_judge}
+    shown = {key: _model(model) for key, model in models.items() if model}
     benchmarks = {"benchmarks": [_file_name(pattern) for pattern in curation.benchmarks]}
-    return curation.model_dump(mode="json") | benchmarks | labeller
+    return curation.model_dump(mode="json") | benchmarks | shown
 
 
 def _model(model: PromptedModel) -> dict[str, Any]:
@@ -259,6 +264,35 @@ def _contamination(overlaps: pa.Table | None, config: Config) -> str:
         return title + dropped + "there were none."
     rows = ((_file_name(row["benchmark"]), f"{row['problem_id_count_distinct']:,}") for row in counts)
     return title + dropped + "\n\n" + _table(("overlaps with", "problems"), rows)
+
+
+def _paraphrases(found: ParaphraseMetrics | None, config: Config) -> list[str]:
+    """Return the section on held-out problems in other words, none if they were not looked for."""
+    if found is None:
+        return []
+    looked = (
+        f"{models.public_name(found.model)} was asked about the {found.asked:,} of {found.sampled:,} train problems "
+        f"that resemble one of {found.items:,} held-out problems and items of benchmarks; {found.read:,} replies could "
+        "be read."
+    )
+    share = found.share
+    interval = f" ({share.mean:.1%}, 95 % interval {share.low:.1%} to {share.high:.1%})" if share else ""
+    what = f"{found.paraphrases:,} problems are one of them in other words{interval}."
+    controls = found.controls
+    known = [
+        f"{rate.mean:.0%} [{rate.low:.0%}, {rate.high:.0%}] of {rate.count:,} pairs {kind}"
+        for rate, kind in (
+            (controls.accepts_same, "of a problem and itself, rewritten, it called the same"),
+            (controls.refuses_others, "of two different problems it called different"),
+        )
+        if rate
+    ]
+    control_line = f"Of the control questions: {'; '.join(known)}." if known else ""
+    if not controls.trusted:
+        fate = "That is no better than chance, so none was dropped."
+    else:
+        fate = "They were dropped." if "contaminated" in config.curation.rules else "They were not dropped."
+    return ["## Paraphrases\n\n" + " ".join(filter(None, [looked, what, control_line, fate]))]
 
 
 def _pass_rates(exported: pa.Table) -> str:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from reasonray.curation.text import copy_key, normalised_words, split_words, strip_markup
 from reasonray.errors import UserError
 from reasonray.problems.files import read_rows
-from reasonray.records import Split
+from reasonray.records import Split, storable
 from reasonray.store.run import Run
 
 _Hashes = npt.NDArray[np.uint64]
@@ -45,7 +45,8 @@ CONTAMINATION_SCHEMA = pa.schema(
         pa.field("matched", pa.string()),
     ]
 )
-"""One row per problem and item that overlap: how many words in a row they share, and which."""
+"""One row per problem and item that overlap: how many words in a row they share, and which. Both are null in the row of
+a paraphrase (paraphrases.py), which another row can name as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,13 @@ def held_out_items(run: Run) -> list[Item]:
 
 def _benchmark(pattern: str) -> Iterator[Item]:
     for where, row in read_rows(pattern, "curation.benchmarks"):
-        yield Item(pattern, str(row.get("id", where)), _text(row, where))
+        yield Item(pattern, storable(str(row.get("id", where))), _text(row, where))
 
 
 def _text(row: Mapping[str, Any], where: str) -> str:
     for name in _TEXT_COLUMNS:
         if isinstance(row.get(name), str):
-            return str(row[name])
+            return storable(str(row[name]))
     raise UserError(f"{where}: none of the columns {', '.join(_TEXT_COLUMNS)} holds a text; there are {', '.join(row)}")
 
 

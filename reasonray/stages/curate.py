@@ -31,11 +31,12 @@ from reasonray.analysis.metrics_json import COLUMNS
 from reasonray.config import Curation, Prompt, UserError
 from reasonray.curation.behaviours import DETECTORS_VERSION, annotate_table
 from reasonray.curation.card import CARD_COLUMNS, card
-from reasonray.curation.decontamination import CONTAMINATION_SCHEMA, Item, build_index, find_overlaps, held_out_items
+from reasonray.curation.decontamination import Item, build_index, find_overlaps, held_out_items
 from reasonray.curation.derived import SETS, describe_set, lines_name, set_manifest, write_layouts, write_sets
 from reasonray.curation.export import EXPORT_SCHEMA, LAYOUTS, examples, split_off
 from reasonray.curation.features import rollout_features
 from reasonray.curation.measures import measure_table
+from reasonray.curation.paraphrases import contaminating, stored_findings
 from reasonray.curation.rules import check_names, user_modules
 from reasonray.curation.selection import distinct_rollouts, select
 from reasonray.curation.text import normalised_words
@@ -56,8 +57,9 @@ _CHUNK = 5000
 _TRIAL_ROWS = 64
 """Rollouts on which the user's own functions are tried."""
 _PART_ORDER = [("part", "ascending"), ("row", "ascending")]
-_WITHOUT_EFFECT = {"layouts", "pairs_per_problem", "pair_by", "rl_pass_rates", "labeller", "labelled"}
-"""Keys of [curation] that do not change what becomes of any rollout."""
+_FOR_OTHERS = {"layouts", "pairs_per_problem", "pair_by", "rl_pass_rates"}
+_WITHOUT_EFFECT = _FOR_OTHERS | {"labeller", "labelled", "paraphrase_judge", "paraphrase_sample"}
+"""Keys of [curation] that do not change what becomes of any rollout; what a judge of paraphrases found does."""
 _BLOCK_BYTES = 16 << 20
 """Compressed segments in a block of Ray Data, at least."""
 
@@ -103,8 +105,7 @@ def curate(run: Run) -> Curated:
     if manifest and manifest["inputs"] == inputs:
         _check_not_empty(manifest)
         overlaps = _stored_overlaps(run)
-        _write_for_others(run, manifest, _ids(overlaps))
-        _renew_card(run, manifest, overlaps)
+        _write_for_others(run, manifest, overlaps)
         _remove_others(run, manifest)
         log_line("curate", "done before")
         return _curated(run, manifest)
@@ -122,8 +123,7 @@ def curate(run: Run) -> Curated:
         written = _write(run, inputs, decisions, scratch, run.config.student.prompt)
         scratch.delete()
         manifest = _settle(run, inputs, decisions, written, faults, overlaps)
-        _write_for_others(run, manifest, _ids(overlaps))
-        _renew_card(run, manifest, overlaps)
+        _write_for_others(run, manifest, overlaps)
         progress.record({"state": "done"})
     return _curated(run, manifest)
 
@@ -157,6 +157,7 @@ def _inputs(run: Run, segments: list[Place], verdicts: pa.Table, held_out: Seque
         *(content_hash(*map(str, row)) for row in zip(*timeless.to_pydict().values(), strict=True)),
         *(content_hash(*module) for module in user_modules(curation)),
         *(content_hash(item.benchmark, item.id, item.text) for item in held_out),
+        *(content_hash("paraphrase", problem_id) for problem_id in contaminating(run)["problem_id"].to_pylist()),
         *train,
     )
 
@@ -202,14 +203,14 @@ def _annotate(
 
 
 def _find_contamination(run: Run, items: Sequence[Item]) -> pa.Table:
-    """Return the overlaps of a run's train problems with held-out items (decontamination.CONTAMINATION_SCHEMA)."""
+    """Return the overlaps of a run's train problems with held-out items (CONTAMINATION_SCHEMA), with paraphrases."""
     problems = [(problem.id, problem.question) for problem in run.problems(Split.TRAIN)]
     lengths = {len(normalised_words(question)) for _, question in problems}
     index = ray.put(build_index(items, run.config.curation.ngrams, lengths))
     chunks = [problems[start : start + _CHUNK] for start in range(0, len(problems), _CHUNK)]
     task = ray.remote(find_overlaps).options(num_cpus=1)
     tables = ray.get([task.remote(index, chunk) for chunk in chunks])
-    return pa.concat_tables([CONTAMINATION_SCHEMA.empty_table(), *tables])
+    return pa.concat_tables([contaminating(run), *tables])
 
 
 def _read_faults(scratch: Place) -> dict[str, int]:
@@ -325,12 +326,13 @@ def _examples_hash(run: Run, decisions: pa.Table) -> str:
     return content_hash(run.config.student.prompt.model_dump_json(), *hashes, *weights)
 
 
-def _write_for_others(run: Run, manifest: Mapping[str, Any], contaminated: Collection[str]) -> None:
-    """Write what other trainers read, where it is not there yet."""
+def _write_for_others(run: Run, manifest: Mapping[str, Any], overlaps: pa.Table | None) -> None:
+    """Write what other trainers read, where it is not there yet, and the card."""
     write_layouts(run, manifest, in_tasks)
     write_trainer_configs(run, manifest)
-    for line in write_sets(run, manifest, contaminated, in_tasks):
+    for line in write_sets(run, manifest, _ids(overlaps), in_tasks):
         log_line("curate", line)
+    _renew_card(run, manifest, overlaps)
 
 
 def _remove_others(run: Run, manifest: Mapping[str, Any]) -> None:
@@ -383,15 +385,14 @@ def _renew_card(run: Run, manifest: Mapping[str, Any], overlaps: pa.Table | None
 def _card(run: Run, manifest: Mapping[str, Any], overlaps: pa.Table | None) -> str:
     rollouts = _read_columns(run.curated / "rollouts", manifest["rollouts"], COLUMNS, ROLLOUT_SCHEMA)
     files = {"train": manifest["data"], "validation": manifest["validation"]}
-    exported = _read_columns(
-        run.curated / "data", [name for names in files.values() for name in names], CARD_COLUMNS, EXPORT_SCHEMA
-    )
+    exported = _read_columns(run.curated / "data", [*files["train"], *files["validation"]], CARD_COLUMNS, EXPORT_SCHEMA)
     splits = [split for split, names in files.items() if names]
     funnel = count_funnel(rollouts, len(run.problems(Split.TRAIN)))
     made = {name: manifest for name in SETS if (manifest := set_manifest(run, name))}
     sets = {name: [split for split in files if manifest[split]] for name, manifest in made.items()}
     lines = [describe_set(name, manifest) for name, manifest in made.items()]
-    return card(run.config, funnel, exported, overlaps, splits=splits, sets=sets, set_lines=lines)
+    found = overlaps, stored_findings(run)
+    return card(run.config, funnel, exported, *found, splits=splits, sets=sets, set_lines=lines)
 
 
 def _read_columns(folder: Place, names: list[str], columns: Sequence[str], schema: pa.Schema) -> pa.Table:

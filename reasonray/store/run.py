@@ -178,6 +178,11 @@ class Run:
         return Ledger(self.place / "labels")
 
     @property
+    def paraphrases(self) -> Ledger:
+        """The prompts and answers of the judge of paraphrases, as rollouts."""
+        return Ledger(self.place / "paraphrases")
+
+    @property
     def events(self) -> Events:
         """The run's log of events."""
         return Events(self.place)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import TypeVar
 
-from reasonray.config import Config, PromptedModel, RecordedEngine, ServerEngine
+from reasonray.config import Config, Judge, PromptedModel, RecordedEngine, ServerEngine
 from reasonray.config.section import PATH_PART
 from reasonray.errors import UserError
 from reasonray.store.storage import Place, check_reachable, place
@@ -31,14 +31,23 @@ def located(config: Config, run: Place) -> Config:
         config: of the run.
         run: its directory; the other runs are next to it.
     """
-    judge, labeller = config.checking.judge, config.curation.labeller
+
+    def located_or_none(model: Judge | None) -> Judge | None:
+        return model and _located(model, run)
+
+    checking, curation = config.checking, config.curation
     arms = tuple(_located(arm, run) for arm in config.evaluation.arms)
     return config.model_copy(
         update={
             "teachers": tuple(_located(teacher, run) for teacher in config.teachers),
             "student": _located(config.student, run),
-            "checking": config.checking.model_copy(update={"judge": judge and _located(judge, run)}),
-            "curation": config.curation.model_copy(update={"labeller": labeller and _located(labeller, run)}),
+            "checking": checking.model_copy(update={"judge": located_or_none(checking.judge)}),
+            "curation": curation.model_copy(
+                update={
+                    "labeller": located_or_none(curation.labeller),
+                    "paraphrase_judge": located_or_none(curation.paraphrase_judge),
+                }
+            ),
             "evaluation": config.evaluation.model_copy(update={"arms": arms}),
         }
     )
@@ -97,3 +106,5 @@ def _models_by_key(config: Config) -> Iterator[tuple[str, PromptedModel]]:
         yield "checking.judge.model", config.checking.judge
     if config.curation.labeller:
         yield "curation.labeller.model", config.curation.labeller
+    if config.curation.paraphrase_judge:
+        yield "curation.paraphrase_judge.model", config.curation.paraphrase_judge

@@ -29,13 +29,14 @@ def test_plan_prints_the_cost_of_a_configuration(capsys: pytest.CaptureFixture[s
     assert "120 rollouts at most by teacher" in printed
 
 
-def test_plan_counts_shares_budget_checkpoints_judge_and_labeller(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_counts_shares_budget_checkpoints_judges_and_labeller(capsys: pytest.CaptureFixture[str]) -> None:
     scripted = 'model="scripted", engine={kind="scripted"}'
     more = [
         f'teachers=[{{name="large", share=0.25, {scripted}}}, {{name="small", share=0.75, {scripted}}}]',
         "budget={tokens=5000, accelerator_hours=1.5}",
         "checking.judge={model='m', engine={kind='scripted'}}",
         "curation.labeller={model='l', engine={kind='scripted'}}",
+        "curation.paraphrase_judge={model='p', engine={kind='scripted'}}",
         "training.checkpoints=3",
         "evaluation={samples=2, checkpoint_problems=5}",
     ]
@@ -47,6 +48,7 @@ def test_plan_counts_shares_budget_checkpoints_judge_and_labeller(capsys: pytest
     assert "sampling ends at 5,000 tokens or 1.5 accelerator hours" in printed
     assert "192 rollouts at most are shown to m" in printed
     assert f"192 rollouts at most by l   {192 * 256:,} tokens at most" in printed
+    assert f"{24 + 2 * 24} questions at most about paraphrases to p   {72 * 256:,} tokens at most" in printed
     assert f"96 samples of 4 models   {96 * 1024:,} tokens at most" in printed
     assert f"20 samples of checkpoints, 2 at most   {20 * 1024:,} tokens at most" in printed
 

@@ -140,7 +140,9 @@ def full_configurations() -> Iterator[dict[str, Any]]:
             "policy": policy,
             "budget": {"tokens": 1, "accelerator_hours": 1.0, "hours": 1.0},
             "checking": {"instead": {"numeric": "math_answer"}, "judge": vllm, "majority": 0.5},
-            "curation": curation | {"size": 1, "mix": {"generated": 1.0}, "labeller": served, "layouts": ["alpaca"]},
+            "curation": curation
+            | {"size": 1, "mix": {"generated": 1.0}, "labeller": served, "layouts": ["alpaca"]}
+            | {"paraphrase_judge": scripted},
             "student": vllm,
             "training": {"workers": [1, 2], "zero_stage": 1, "keep": 1, "trackers": ["wandb"], "step": {"packs": 4}}
             | {"lora_rank": 8, "lora_targets": ["q_proj"]},

@@ -31,7 +31,10 @@ EVERYWHERE: dict[str, Any] = {
     "teachers": [{"model": "run:first"} | SCRIPTED],
     "student": {"model": "run:first"} | SCRIPTED,
     "checking": {"judge": {"model": "run:first"} | SCRIPTED},
-    "curation": {"labeller": {"model": "run:first"} | SCRIPTED},
+    "curation": {
+        "labeller": {"model": "run:first"} | SCRIPTED,
+        "paraphrase_judge": {"model": "run:first"} | SCRIPTED,
+    },
     "evaluation": {"models": {"a": "run:first"}, "arms": [{"name": "b", "model": "run:first"} | SCRIPTED]},
 }
 
@@ -48,7 +51,7 @@ def test_a_student_can_stand_wherever_a_model_can(tmp_path: Path) -> None:
     refuse_missing_files(second)
     run = begin_or_resume(second)
     assert {model.model for model in models_of(run.config)} == {str(tmp_path / "first" / "student" / "final")}
-    assert len(models_of(run.config)) == 6
+    assert len(models_of(run.config)) == 7
     stored = json.loads((tmp_path / "second" / "config.json").read_text())["config"]
     assert stored["teachers"][0]["model"] == stored["student"]["model"] == "run:first", "the reference is stored"
 
