@@ -334,6 +334,8 @@ class Metrics:
     versions: Mapping[str, str]
     """Versions of the packages that decide results."""
     config_sha256: str
+    paraphrases: ParaphraseMetrics | None = field(default=None, metadata=OMITTED_IF_NONE)
+    """Only if a model looked for them."""
     spent: tuple[Spent, ...] | None = field(default=None, metadata=OMITTED_IF_NONE)
     """By stage and model; only for models that have a price."""
 

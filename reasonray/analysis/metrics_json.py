@@ -20,6 +20,7 @@ from reasonray.analysis.metrics import (
     GoldSuspect,
     LabelMetrics,
     Metrics,
+    ParaphraseMetrics,
     Provenance,
     SamplingMetrics,
     SliceAcceptance,
@@ -82,6 +83,7 @@ class MetricsInputs:
     """Rollouts of test problems by training step, 0 being the base."""
     verification: Verification | None = None
     labels: LabelMetrics | None = None
+    paraphrases: ParaphraseMetrics | None = None
     suspects: Sequence[Suspect] = ()
     """Problems whose gold answers may be wrong, the clearest first (checkers.consensus)."""
     audited_problems: int = 0
@@ -120,6 +122,7 @@ def summarise(inputs: MetricsInputs) -> Metrics:
         k_curve=k_curve(sampled, config.curation.keep_per_problem) if config.policy.kind == "fixed" else (),
         checkpoints=compare_checkpoints(inputs.checkpoints, clusters),
         labels=inputs.labels,
+        paraphrases=inputs.paraphrases,
         verdicts=_verdicts(inputs),
         stages=inputs.stages,
         provenance=inputs.provenance or Provenance(seed=config.seed),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,11 @@ class Findings(ParaphraseMetrics):
     pairs: tuple[FoundPair, ...]
     first: tuple[ShownPair, ...]
     """The twenty most similar pairs."""
+
+    @property
+    def metrics(self) -> ParaphraseMetrics:
+        """The figures without the pairs."""
+        return ParaphraseMetrics(**{field.name: getattr(self, field.name) for field in fields(ParaphraseMetrics)})
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from reasonray.checkers import consensus
 from reasonray.checkers.consensus import Suspect
 from reasonray.config import UserError
 from reasonray.curation.annotations import annotated, evaluation_rollouts
+from reasonray.curation.paraphrases import stored_findings
 from reasonray.records import BASE, STUDENT, Outcome, Problem, Split
 from reasonray.reporting import rollouts
 from reasonray.reporting.headline import headline
@@ -170,6 +171,7 @@ def _inputs(
         checkpoints=_with_base_and_student(run, by_step, arms),
         verification=_verification(run),
         labels=_labels(run),
+        paraphrases=(found := stored_findings(run)) and found.metrics,
         suspects=suspects,
         audited_problems=audited_problems,
         stages={stage: figure for stage, figure in seconds.items() if figure},

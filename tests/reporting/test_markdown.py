@@ -53,6 +53,16 @@ def with_everything(metrics):
         "labelled": 58,
         "kappa": {"verification": {"mean": 0.7, "low": 0.5, "high": 0.9, "lexical": 21, "model": 24}},
     }
+    found["paraphrases"] = {
+        "model": "judge",
+        "items": 24,
+        "sampled": 30,
+        "asked": 29,
+        "read": 28,
+        "paraphrases": 3,
+        "share": share | {"mean": 0.11},
+        "controls": {"accepts_same": share, "refuses_others": share | {"mean": 0.87}, "trusted": False},
+    }
     found["verdicts"] |= {
         "judge": "judge",
         "controls": {"accepts_gold": share, "refuses_others": share | {"mean": 0.85}, "trusted": False},

@@ -11,6 +11,7 @@ from reasonray import pipeline
 from reasonray.config import UserError
 from reasonray.records import Split
 from reasonray.stages.paraphrases import find_paraphrases
+from reasonray.stages.report import report
 from reasonray.store.run import Run, begin_or_resume
 from tests.factories import a_problem, a_rollout, a_scripted_config
 
@@ -64,6 +65,11 @@ def test_a_trusted_judge_s_paraphrases_are_dropped_and_nothing_is_asked_twice(
     text = (run.curated / "README.md").read().decode()
     assert "2 problems are one of them in other words (16.7%, 95 % interval" in text
     assert "They were dropped." in text
+
+    report(run)
+    metrics = json.loads((run.place / "metrics.json").read())["paraphrases"]
+    assert metrics == {name: found[name] for name in metrics}
+    assert (metrics["share"], "pairs" in metrics) == (found["share"], False)
 
     asked, manifest = run.paraphrases.count(), (run.curated / "manifest.json").read()
     assert curated(run) == (found, dropped)
