@@ -19,8 +19,9 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from reasonray.config import Training
 
 _aten = torch.ops.aten
-_PRODUCTS = {_aten.mm.default, _aten.addmm.default, _aten._grouped_mm.default}
-"""Without and with a bias, and of experts. Not bmm: that is a score of attention for each pair of tokens."""
+_PRODUCTS = {_aten.mm.default, _aten.addmm.default}
+"""Without and with a bias. Not bmm, which is a score of attention for each pair of tokens, and not the grouped product
+of experts, to which transformers adds the bias in place."""
 _ATTENTION = {
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
