@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -84,14 +84,21 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
+        """Return the batch on a device; it is copied from pinned memory while the device computes."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """Return the batch in pinned memory, from which a GPU copies by itself."""
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+    def _changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         return Batch(
-            self.input_ids.to(device),
-            self.position_ids.to(device),
-            self.labels.to(device),
-            self.cu_seq_lens.to(device),
+            change(self.input_ids),
+            change(self.position_ids),
+            change(self.labels),
+            change(self.cu_seq_lens),
             self.max_length,
-            *(None if row is None else row.to(device) for row in (self.weights, self.logprobs)),
+            *(None if row is None else change(row) for row in (self.weights, self.logprobs)),
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from reasonray.training.optimiser import Optimiser
 from reasonray.training.optimiser import make as make_optimiser
 from reasonray.training.out_of_memory import memory_explained
 from reasonray.training.packing import EARLIER_COST, Cost, Pack
+from reasonray.training.prefetch import Prefetcher
 from reasonray.training.saving import Saver
 from reasonray.training.self_check import self_check
 from reasonray.training.sizes import Sizes
@@ -95,6 +97,8 @@ class Session:
     """Operations per second of the matrix products of all workers' devices; None if unknown."""
     identity: dict[str, Any]
     """Values that a checkpoint has to match for this session to resume from it."""
+    batches: Prefetcher[Pack, Batch]
+    """What this process computes of each pack of the examples, in the CPU's memory."""
 
 
 def run(
@@ -148,7 +152,7 @@ def _run(
         done, losses = checkpoint.load(resume_from, session.weights, session.optimiser, session.identity)
     steps = len(session.plan.steps)
     checkpoint_steps = {-(-steps * (part + 1) // job.training.checkpoints) for part in range(job.training.checkpoints)}
-    with saver_of(session, job, on_checkpoint) as saver:
+    with session.batches, saver_of(session, job, on_checkpoint) as saver:
         while done < steps and not has_stalled(losses, job.training.patience):
             index, done = done, done + 1
             before = {"validation_loss_before": validate(session, validation)} if validation and not index else {}
@@ -228,6 +232,7 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         sizes=Sizes.of(config),
         product_rate=None if rate is None else rate * mesh.world,
         identity=identity,
+        batches=Prefetcher(partial(_own_part, examples, mesh, device)),
     )
 
 
@@ -315,9 +320,12 @@ def backward(session: Session, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
     session.student.measured = measured = TokenSums.zero(session.device)
     packs = _own_packs(session, session.plan, index)
-    for number, pack in enumerate(packs, start=1):
+    is_last = index + 1 == len(session.plan.steps)
+    following = [*packs[1:], None if is_last else _own_packs(session, session.plan, index + 1)[0]]
+    for number, (pack, next_pack) in enumerate(zip(packs, following, strict=True), start=1):
         set_gradient_sync(session.student, session.training, last_of_step=number == len(packs))
-        part = session.student(_own_part(session, session.examples, pack)) / weight
+        batch = session.batches.get(pack, next_pack).to(session.device)
+        part = session.student(batch) / weight
         part.backward()
         loss += part.detach()
     sums = torch.cat([loss[None], measured.sums])
@@ -331,10 +339,14 @@ def _own_packs(session: Session, steps: plan.Plan, index: int) -> list[Pack]:
     return steps.for_rank(index, session.mesh.pack_group, session.mesh.pack_groups)
 
 
-def _own_part(session: Session, examples: Examples, pack: Pack) -> Batch:
-    """Return the tokens of a pack that this process computes: all, unless others share the pack."""
-    batch, context = collate(examples, pack), session.mesh.context
-    return (batch if context is None else batch.part(context.rank, context.size)).to(session.device)
+def _own_part(examples: Examples, mesh: Mesh, device: torch.device, pack: Pack) -> Batch:
+    """Return the tokens of a pack that this process computes: all, unless others share the pack.
+
+    They are in the CPU's memory, pinned if the device is a GPU.
+    """
+    batch, context = collate(examples, pack), mesh.context
+    own = batch if context is None else batch.part(context.rank, context.size)
+    return own.pinned() if device.type == "cuda" else own
 
 
 def _open_validation(job: TrainingJob, session: Session) -> Validation | None:
@@ -358,7 +370,8 @@ def validate(session: Session, validation: Validation) -> float:
     loss = torch.zeros((), dtype=torch.float32, device=session.device)
     with torch.no_grad():
         for pack in _own_packs(session, validation.plan, 0):
-            loss += session.student(_own_part(session, validation.examples, pack))
+            batch = _own_part(validation.examples, session.mesh, session.device, pack)
+            loss += session.student(batch.to(session.device))
     session.student.train()
     session.weights.refresh()
     if session.mesh.world > 1:
