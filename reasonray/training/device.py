@@ -31,10 +31,10 @@ _BF16_RATES = {
 }
 """Operations per second of dense bf16 products with sums in fp32, by the whole name of a card, without "NVIDIA ".
 
-From data sheets, half of the figures that are given with sparsity: NVIDIA's of the A100, H100 (1,979, PCIe 1,513, NVL
-1,671), H200 (1,979, NVL 1,671), GH200, B200 and GB200 (HGX B200: 4.5 PFLOPS, GB200: 5), A10G (70), L4 (242) and L40S
-(733); the white papers of Ada (RTX 4090, table of appendix A) and of RTX Blackwell (RTX 5090); AMD's of the MI300X. A
-laptop's or a D card, a MIG instance and a virtual GPU have other names, and other rates.
+The vendors' figures, half of those that are given with sparsity: A100, H100 (1,979, PCIe 1,513, NVL 1,671), H200
+(1,979, NVL 1,671), GH200, B200 and GB200 (HGX B200: 4.5 PFLOPS, GB200: 5), A10G (70; some catalogues say 62.5), L4
+(242), L40S (733), RTX 4090, RTX 5090, MI300X. Most were read in tables that repeat the data sheets, not in the sheets
+themselves. A laptop's or a D card, a MIG instance and a virtual GPU have other names, and other rates.
 """
 _SIZE, _TIMES = 512, 5
 
