@@ -10,6 +10,7 @@ import re
 
 from reasonray.answers import ExtractedAnswer
 from reasonray.checkers.checker import Checker, Finding
+from reasonray.checkers.quoting import as_data, cut_middle
 from reasonray.records import BEHAVIOURS, Outcome, Problem, content_hash
 
 _DEFINITIONS = {
@@ -63,10 +64,8 @@ class Labels(Checker):
 
 def question(reasoning: str) -> Problem:
     """Return the question to a labeller about one reasoning. A long one is cut in its middle."""
-    if len(reasoning) > _MAX_CHARACTERS:
-        reasoning = f"{reasoning[: _MAX_CHARACTERS // 2]}\n[…]\n{reasoning[-_MAX_CHARACTERS // 2 :]}"
     names = "\n".join(f"{name}: {_DEFINITIONS[name]}" for name in BEHAVIOURS)
-    text = _PROMPT.format(behaviours=names, reasoning=reasoning.strip())
+    text = _PROMPT.format(behaviours=names, reasoning=as_data(cut_middle(reasoning, _MAX_CHARACTERS).strip()))
     identity = content_hash("labels", text)
     return Problem(id=identity, source="labels", question=text, answer=_READABLE_REPLY, checker="labels")
 
