@@ -90,7 +90,9 @@ class StageDisplay:
         self, counts_by_job: Mapping[str, Counts], phases: Collection[str], in_flight: int, *, now: bool
     ) -> None:
         scheduler, seconds = self._scheduler, self.seconds
-        total, remaining = sum(counts_by_job.values(), Counts()), scheduler.remaining()
+        total = sum(counts_by_job.values(), Counts())
+        # Where hard problems come last, the finished ones let expect less than what is being written already.
+        remaining = max(scheduler.remaining(), in_flight)
         too_early = seconds < _FORECAST_AFTER or not total.rollouts
         forecast = "?" if too_early else duration(seconds * remaining / total.rollouts)
         generating = self._tokens_per_second()
