@@ -222,8 +222,7 @@ class PromptedModel(Section):
 
     @model_validator(mode="after")
     def _server_renders_by_its_own_template(self) -> Self:
-        asking = self.asking
-        has_template = any(prompt.chat_template for prompt in (*asking.prompts, *asking.by_source.values()))
+        has_template = any(prompt.chat_template for prompt in self.asking.every_prompt)
         if has_template and isinstance(self.engine, ServerEngine) and self.engine.api == "chat":
             raise ValueError(
                 "prompt.chat_template: the server renders chats by its own template; give the server this one and take "
@@ -233,8 +232,7 @@ class PromptedModel(Section):
 
     @model_validator(mode="after")
     def _tokens_are_those_of_the_text(self) -> Self:
-        asking = self.asking
-        renamed = any(prompt.reasoning_tags for prompt in (*asking.prompts, *asking.by_source.values()))
+        renamed = any(prompt.reasoning_tags for prompt in self.asking.every_prompt)
         if renamed and self.sampling.logprobs:
             raise ValueError(
                 "sampling.logprobs stores tokens as they were sampled, and prompt.reasoning_tags another text; set one"
@@ -265,6 +263,11 @@ class Asking:
     """A ladder; () for the one of the sampling parameters."""
     by_source: Mapping[str, Prompt] = field(default_factory=dict)
     """Source → the prompt of its problems."""
+
+    @property
+    def every_prompt(self) -> tuple[Prompt, ...]:
+        """All prompts, those of single sources included."""
+        return *self.prompts, *self.by_source.values()
 
     @property
     def ways(self) -> int:
@@ -369,7 +372,7 @@ class Teacher(NamedModel):
     @property
     def sees_gold(self) -> bool:
         """Whether a prompt shows the gold answer."""
-        return any(GOLD in prompt.template for prompt in (*self.asking.prompts, *self.prompt_by_source.values()))
+        return any(GOLD in prompt.template for prompt in self.asking.every_prompt)
 
     def writes_like(self, other: Teacher) -> bool:
         """Return whether the rollouts of both have the same fingerprint, wherever the models are served."""

@@ -12,9 +12,8 @@ from typing import Any
 
 from reasonray.records import content_hash
 
-UNFINISHED = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
-"""States of a batch that will change. Any state that nobody knows counts as one of these, too."""
-ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
+_ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
+"""States of a batch that will not change. Any other one, known or not, may."""
 _QUEUE_IS_FULL = frozenset({"token_limit_exceeded", "request_limit_exceeded"})
 """Codes of failures that pass: the account may have only so much in the server's queue."""
 
@@ -74,7 +73,7 @@ class BatchState:
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.status in ENDED
+        return self.status in _ENDED
 
 
 def read_state(document: Any) -> BatchState:

@@ -53,10 +53,7 @@ class RoundedAdamW(torch.optim.Optimizer):  # type: ignore[misc]
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update the weights that have a gradient."""
-        for group in self.param_groups:
-            for name, weight in zip(group["param_names"], group["params"], strict=True):
-                if weight.grad is not None:
-                    self._update(name, weight, group)
+        _update_each(self.param_groups, self._update)
         return None if closure is None else closure()
 
     def _update(self, name: str, weight: nn.Parameter, group: dict[str, Any]) -> None:
@@ -72,6 +69,14 @@ class RoundedAdamW(torch.optim.Optimizer):  # type: ignore[misc]
             mean, square = _adamw_step(values, gradient, first.float(), second.float(), group, step)
             first.copy_(to_bf16(mean, bits))
             second.copy_(to_bf16(square, bits >> 16))  # the upper bits are independent of the lower ones
+
+
+def _update_each(groups: list[dict[str, Any]], update: Callable[[str, nn.Parameter, dict[str, Any]], None]) -> None:
+    """Call `update` with the name, the weight and the group of each weight that has a gradient."""
+    for group in groups:
+        for name, weight in zip(group["param_names"], group["params"], strict=True):
+            if weight.grad is not None:
+                update(name, weight, group)
 
 
 def _adamw_step(
@@ -126,10 +131,7 @@ class Muon(torch.optim.Muon):  # type: ignore[misc]  # torch is not followed by 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update the matrices that have a gradient."""
-        for group in self.param_groups:
-            for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                if parameter.grad is not None:
-                    self._update(name, parameter, group)
+        _update_each(self.param_groups, self._update)
         return None if closure is None else closure()
 
     def _update(self, name: str, parameter: nn.Parameter, group: dict[str, Any]) -> None:
