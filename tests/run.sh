@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every check of the project: set-up, lint, types, import contracts and tests, fast ones first.
-#   bash tests/run.sh [pytest arguments]           about 35 minutes
+#   bash tests/run.sh [pytest arguments]           about 25 minutes
 #   bash tests/run.sh --fast [pytest arguments]    lint and the tests without Ray, engines and slow models: under two minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
