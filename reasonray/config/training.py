@@ -53,13 +53,18 @@ class Training(Optimisation):
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: fp32 master weights, bf16 forward pass. With a learning rate below about 1e-5 short runs lose updates of
     bf16; use fp32, or a higher rate."""
-    activation_checkpointing: Annotated[bool | Literal["selective"] | None, Change.FREE] = None
+    activation_checkpointing: Annotated[bool | Literal["selective", "offload"] | None, Change.FREE] = None
     """Compute activations again in the backward pass instead of keeping them: less memory, and a fourth to a third more
     time. "selective" keeps the results of attention and of every second product of matrices, the costliest to compute
-    again: between the two in memory and time. By default true on GPUs, where full packs of long examples would not fit
-    otherwise."""
-    cpu_offload: Annotated[bool, Change.FREE] = False
-    """Keep weights, gradients and optimiser states in main memory, and move a layer to the GPU while it is computed."""
+    again: between the two in memory and time. "offload" also moves to main memory what true keeps, the input of each
+    layer. By default true on GPUs, where full packs of long examples would not fit otherwise."""
+    compile: Annotated[bool, Change.FREE] = False
+    """Compile the student's layers (torch.compile): faster steps, after some minutes at the start. It needs a C++
+    compiler, and on GPUs Triton. It does not go with activation_checkpointing = "selective": the compiler itself
+    chooses what to compute again."""
+    cpu_offload: Annotated[bool | Literal["optimiser"], Change.FREE] = False
+    """Keep weights, gradients and optimiser states in main memory, and move a layer to the GPU while it is computed.
+    "optimiser" keeps AdamW's moments there alone, half of all, and moves them only for the update of a step."""
     zero_stage: Annotated[Literal[1, 3] | None, Change.FREE] = None
     """Sharding over workers (ZeRO, Rajbhandari et al. 2020). 3: everything; weights are gathered one layer at a
     time. 1: master weights and optimiser states; each worker holds all weights and gradients through a step, and
@@ -100,7 +105,7 @@ class Training(Optimisation):
     are also taken in at this interval."""
     async_save: Annotated[bool | None, Change.FREE] = None
     """Write states while training goes on, from a copy in main memory of 12 bytes a weight. By default on GPUs, unless
-    weights are in main memory already (cpu_offload)."""
+    main memory holds much already (cpu_offload)."""
     trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Change.FREE] = ()
     """Experiment trackers that get the figures of each step. What a tracker needs (an account, an address) it takes
     from its own environment variables."""
@@ -124,8 +129,10 @@ class Training(Optimisation):
         if not self.lora_rank and (self.lora_targets or self.lora_dropout):
             raise ValueError("lora_targets and lora_dropout do nothing without adapters; set lora_rank, such as 16")
         if self.optimiser == "muon" and (self.lora_rank or self.cpu_offload):
-            other = "adapters (lora_rank)" if self.lora_rank else "cpu_offload, which would update matrices on the CPU"
+            other = "adapters (lora_rank)" if self.lora_rank else "cpu_offload, which is for AdamW"
             raise ValueError(f'optimiser = "muon" does not go with {other}; set it to "adamw"')
+        if self.compile and self.activation_checkpointing == "selective":
+            raise ValueError('compile does not go with activation_checkpointing = "selective"; set it to true or false')
         self._refuse_policy_knobs_without_effect()
         self._refuse_averages_of_what_is_gone()
         if self.optimiser != "muon" and self.momentum != type(self).model_fields["momentum"].default:
@@ -188,13 +195,18 @@ class Training(Optimisation):
         """The backend of the workers' process group."""
         if not self.gpus:
             return "gloo"
-        return "cpu:gloo,cuda:nccl" if self.cpu_offload else "nccl"
+        return "cpu:gloo,cuda:nccl" if self.offloads_weights else "nccl"
 
     @property
     def recomputation(self) -> Literal["none", "some", "all"]:
         """Which activations the backward pass computes again."""
         chosen = self.gpus > 0 if self.activation_checkpointing is None else self.activation_checkpointing
         return "some" if chosen == "selective" else "all" if chosen else "none"
+
+    @property
+    def offloads_weights(self) -> bool:
+        """Whether weights, gradients and optimiser states are in main memory."""
+        return self.cpu_offload is True
 
     @property
     def recomputes_activations(self) -> bool:
@@ -213,4 +225,4 @@ class Training(Optimisation):
 
     def shards(self, world: int) -> bool:
         """Return whether weights are sharded over `world` workers, or kept where only a sharded model can keep them."""
-        return world > 1 or self.cpu_offload
+        return world > 1 or self.offloads_weights

@@ -9,12 +9,15 @@ the kernel does not support are computed example by example there too.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch.distributed._functional_collectives import all_to_all_single_autograd
+from torch.nn.attention import activate_flash_attention_impl
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -28,6 +31,8 @@ _FP32_BELOW_TOKENS = 224
 
 _LARGEST_HEAD, _AMPERE = 256, (8, 0)
 """FlashAttention-2's largest head dimension and least compute capability."""
+_HOPPER, _BLACKWELL = 9, 10
+"""Major compute capability of the data centre's GPUs."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def packed_attention(
     return attended if context is None else context.all_heads(attended), None
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch is not followed by mypy
 def attend_by_example(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -199,7 +205,14 @@ def _varlen_supports(query: torch.Tensor, value: torch.Tensor) -> bool:
     size = query.shape[-1]
     fits = size <= _LARGEST_HEAD and size % 8 == 0 and value.shape[-1] <= size
     half = query.dtype in (torch.bfloat16, torch.float16)
-    return fits and half and torch.cuda.get_device_capability(query.device) >= _AMPERE
+    return fits and half and capability(query.device) >= _AMPERE
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def capability(device: torch.device) -> tuple[int, int]:
+    """Return a GPU's compute capability."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return major, minor
 
 
 def attend_varlen(
@@ -229,6 +242,32 @@ def attend_varlen(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return attended[None, ..., :size]
+
+
+def use_fastest_kernel(device: torch.device) -> str:
+    """Make torch's varlen_attn use the fastest kernel that is installed for a GPU, and return its name.
+
+    FlashAttention-2 is torch's own. FlashAttention-3 is for Hopper (package flash_attn_3), FlashAttention-4 for
+    Blackwell (package flash_attn_4); neither is among reasonray's dependencies.
+    """
+    kernel = fastest_kernel(capability(device), lambda module: find_spec(module) is not None)
+    if kernel != "FA2":
+        activate_flash_attention_impl(kernel)
+    return kernel
+
+
+def fastest_kernel(capability: tuple[int, int], is_installed: Callable[[str], bool]) -> Literal["FA2", "FA3", "FA4"]:
+    """Return the fastest kernel for a GPU.
+
+    Args:
+        capability: of the GPU.
+        is_installed: whether a module could be imported.
+    """
+    if capability[0] == _HOPPER and is_installed("flash_attn_interface"):
+        return "FA3"
+    if capability[0] == _BLACKWELL and is_installed("flash_attn") and is_installed("flash_attn.cute.interface"):
+        return "FA4"
+    return "FA2"
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -29,6 +29,7 @@ from reasonray.training.architecture import (
     read_config,
     supports_packing,
 )
+from reasonray.training.attention import use_fastest_kernel
 from reasonray.training.device import product_rate, trim_heap
 from reasonray.training.examples import Batch, Examples, collate, read
 from reasonray.training.export import rehearse
@@ -203,6 +204,8 @@ def open_session(job: TrainingJob, rank: int, world: int) -> Session:
         raise UserError('training.objective = "policy_gradient" needs examples with the log-probabilities of sampling')
     check_positions(config, int(examples.lengths[plan.rows_that_fit(examples.lengths, training.max_tokens)].max()))
     device = torch.device("cuda", torch.cuda.current_device()) if training.gpus else torch.device("cpu")
+    if training.gpus:
+        use_fastest_kernel(device)
     torch.manual_seed(job.seed)  # adapters are initialised at random
     student = load(job.model_directory, training, device, mesh)
     weights = Weights.of_student(student, training.precision)

@@ -37,6 +37,9 @@ _STUDENTS = {
 _TOKENS, _GPUS, _CONTEXTS, _ROOM = 32_768, (8, 16, 32, 64), (1, 2, 4, 8), 76e9
 """Tokens of a pack, and the bytes of an 80 GB GPU that tensors may fill: CUDA, NCCL and fragmentation take the rest."""
 
+_CHECKPOINTING = ("offload", "selective")
+"""Kinds of activation checkpointing besides that of each layer whole."""
+
 _BYTES_OF_MOMENTS = {"fp32": 8, "bf16": 4}
 """Of AdamW's two, for each weight."""
 
@@ -51,7 +54,7 @@ class Memory:
     root: float
     """Embedding and output layer in bf16, gathered for the whole pass, and their gradients."""
     saved: float
-    """The input of every layer, from which its activations are computed again."""
+    """What layers keep for the backward pass, from which they compute the other activations again."""
     working: float
     """The larger of the two that are never there at once: a layer's backward pass, or the loss."""
 
@@ -61,7 +64,15 @@ class Memory:
         return self.state + self.root + self.saved + self.working
 
 
-def memory(sizes: Sizes, *, shard: int, pack_tokens: int, context: int = 1, moments: str = "fp32") -> Memory:
+def memory(
+    sizes: Sizes,
+    *,
+    shard: int,
+    pack_tokens: int,
+    context: int = 1,
+    moments: str = "fp32",
+    activation_checkpointing: bool | str = True,
+) -> Memory:
     """Return the memory of a GPU.
 
     Args:
@@ -70,6 +81,7 @@ def memory(sizes: Sizes, *, shard: int, pack_tokens: int, context: int = 1, mome
         pack_tokens: of a full pack.
         context: processes that share each pack.
         moments: their precision, "fp32" or "bf16".
+        activation_checkpointing: of each layer whole (true), "selective" or "offload".
     """
     tokens = pack_tokens / context
     root = sizes.embedding * (1 if sizes.tied else 2)
@@ -83,9 +95,26 @@ def memory(sizes: Sizes, *, shard: int, pack_tokens: int, context: int = 1, mome
     return Memory(
         state=(8 + _BYTES_OF_MOMENTS[moments]) * sizes.parameters / shard,
         root=4 * root,
-        saved=2 * sizes.layers * tokens * sizes.hidden,
+        saved=saved_activations(sizes, tokens, activation_checkpointing),
         working=max(weights + activations, loss),
     )
+
+
+def saved_activations(sizes: Sizes, tokens: float, activation_checkpointing: bool | str) -> float:
+    """Return the bytes of what all layers keep for the backward pass.
+
+    Args:
+        sizes: of the student.
+        tokens: of the part of a pack that a GPU computes.
+        activation_checkpointing: of each layer whole (true), "selective" or "offload".
+    """
+    inputs = 2 * tokens * sizes.hidden
+    if activation_checkpointing == "offload":
+        return 2 * inputs  # of the layer that is computed, and of the one that is moved
+    # Selective: the results of attention and of every second product, which are queries, values, gate and output.
+    query, value = sizes.heads * sizes.head_size, sizes.kv_heads * sizes.head_size
+    results = 2 * tokens * (query + (query + value + sizes.intermediate + sizes.hidden))
+    return sizes.layers * (inputs + (results if activation_checkpointing == "selective" else 0))
 
 
 def memory_table() -> str:
@@ -100,9 +129,17 @@ def memory_table() -> str:
                 totals = [memory(sizes, shard=gpus, pack_tokens=_TOKENS, context=context).total for gpus in _GPUS]
                 cells = [f"**{total / 1e9:.0f}**" if total <= _ROOM else f"{total / 1e9:.0f}" for total in totals]
                 lines.append([name, str(context), *cells])
-        saved = [f"−{less * sizes.parameters / gpus / 1e9:.1f}" for gpus in _GPUS]
-        lines.append([f"{name}, `moments` in bf16", "any", *saved])
+        lines.append([f"{name}, `moments` in bf16", "any", *_less(less, sizes)])
+        lines.append([f'{name}, `cpu_offload = "optimiser"`', "any", *_less(_BYTES_OF_MOMENTS["fp32"], sizes)])
+        for choice in _CHECKPOINTING:
+            more = (saved_activations(sizes, _TOKENS, choice) - saved_activations(sizes, _TOKENS, True)) / 1e9
+            cells = [f"{more:+.1f}".replace("-", "−")] * len(_GPUS)
+            lines.append([f'{name}, `activation_checkpointing = "{choice}"`', "1", *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _less(bytes_of_a_weight: float, sizes: Sizes) -> list[str]:
+    return [f"−{bytes_of_a_weight * sizes.parameters / gpus / 1e9:.1f}" for gpus in _GPUS]
 
 
 def readme() -> str:

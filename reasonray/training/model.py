@@ -89,10 +89,11 @@ class Student(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         return logits if context is None else context.gather(logits)[: batch.input_ids.shape[1]]
 
     def stock_logits(self, batch: Batch) -> torch.Tensor:
-        """Return the logits of a single example by transformers' own attention and output layer."""
+        """Return the logits of a single example by transformers' own attention and output layer, never compiled."""
         implementation = self.language_model.config._attn_implementation
         self.language_model.set_attn_implementation("eager")
-        logits: torch.Tensor = self.language_model(input_ids=batch.input_ids, use_cache=False).logits[0]
+        with torch.compiler.set_stance("force_eager"):
+            logits: torch.Tensor = self.language_model(input_ids=batch.input_ids, use_cache=False).logits[0]
         self.language_model.set_attn_implementation(implementation)
         return logits
 
@@ -207,7 +208,7 @@ def _shard_empty(
     created = {name: tensor.detach() for name, tensor in named_weights(student).items() if not tensor.is_meta}
     created |= adapters
     student = _shard(student, training, device, mesh)
-    student.to_empty(device="cpu" if training.cpu_offload else device)
+    student.to_empty(device="cpu" if training.offloads_weights else device)
     for module in student.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
@@ -266,7 +267,7 @@ def _shard(student: Student, training: Training, device: torch.device, processes
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32 if bf16 else None
     )
-    offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if training.cpu_offload else OffloadPolicy()
+    offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if training.offloads_weights else OffloadPolicy()
     for layer in layers(student.language_model):
         reshard = not training.syncs_once_per_step
         fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=reshard)

@@ -1,9 +1,9 @@
 """The optimiser: AdamW for all weights, or Muon for matrices and AdamW for the rest, whatever their sharding.
 
-Moments are kept in fp32, or in bf16 with stochastic rounding. torchao's 8-bit moments are not offered: whether a weight
-gets them depends on the size of its shard (https://github.com/pytorch/ao/issues/4912), so that the number of workers
-would change the student, and a block of them, which shares a scale, cannot be divided when a state is read by another
-number of workers.
+Moments are kept in fp32, or in bf16 with stochastic rounding, next to the weights or in main memory. torchao's 8-bit
+moments are not offered: whether a weight gets them depends on the size of its shard
+(https://github.com/pytorch/ao/issues/4912), so that the number of workers would change the student, and a block of
+them, which shares a scale, cannot be divided when a state is read by another number of workers.
 """
 
 from __future__ import annotations
@@ -33,20 +33,24 @@ class AdamW(torch.optim.AdamW):  # type: ignore[misc]  # torch is not followed b
         return {"step": torch.zeros((), device=weight.device)} | moments
 
 
-class RoundedAdamW(torch.optim.Optimizer):  # type: ignore[misc]
-    """AdamW with both moments in bf16, rounded stochastically; the update of a step is computed from fp32 values.
+class BlockwiseAdamW(torch.optim.Optimizer):  # type: ignore[misc]
+    """AdamW that updates a block of a weight at a time, for moments in bf16 or in main memory.
 
-    It is deterministic, and the same for any sharding: the bits of a step depend on the weight's name and on the place
-    of an element in it.
+    The update is computed from fp32 values on the weight's device. Moments in bf16 are rounded stochastically. That is
+    deterministic, and the same for any sharding: the bits of a step depend on the weight's name and on the place of an
+    element in it.
     """
 
     def __init__(self, groups: list[dict[str, Any]], training: Training) -> None:
         defaults = {"lr": training.learning_rate, "betas": training.betas, "eps": training.eps, "weight_decay": 0.0}
         super().__init__(groups, defaults)
+        self._dtype = torch.bfloat16 if training.moments == "bf16" else torch.float32
+        self._in_main_memory = training.cpu_offload == "optimiser"
 
     def initial_state(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the tensors for a weight by name, all zeros."""
-        moments = {name: torch.zeros_like(weight.detach(), dtype=torch.bfloat16) for name in ("exp_avg", "exp_avg_sq")}
+        zeros = zeros_in_main_memory if self._in_main_memory else torch.zeros_like
+        moments = {name: zeros(weight.detach(), dtype=self._dtype) for name in ("exp_avg", "exp_avg_sq")}
         # On the CPU, because a number of the GPU would be waited for.
         return {"step": torch.zeros(())} | moments
 
@@ -65,10 +69,23 @@ class RoundedAdamW(torch.optim.Optimizer):  # type: ignore[misc]
         tensors = [local_part(tensor) for tensor in (weight, weight.grad, state["exp_avg"], state["exp_avg_sq"])]
         for block in blocks(weight):
             values, gradient, first, second = (tensor[block.rows] for tensor in tensors)
-            bits = block.bits(values, _key(name, step))
-            mean, square = _adamw_step(values, gradient, first.float(), second.float(), group, step)
-            first.copy_(to_bf16(mean, bits))
-            second.copy_(to_bf16(square, bits >> 16))  # the upper bits are independent of the lower ones
+            # The moments themselves where they are in fp32 and next to the weights, else copies.
+            mean, square = (moment.to(values.device, torch.float32) for moment in (first, second))
+            _adamw_step(values, gradient, mean, square, group, step)
+            if self._dtype == torch.bfloat16:
+                bits = block.bits(values, _key(name, step))
+                mean, square = to_bf16(mean, bits), to_bf16(square, bits >> 16)  # upper and lower are independent
+            first.copy_(mean)
+            second.copy_(square)
+
+
+def zeros_in_main_memory(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return zeros of a weight's shape and sharding, in main memory, from which a GPU copies without a detour."""
+    if isinstance(weight, DTensor):
+        like = torch.zeros_like(weight, dtype=dtype)
+        local = zeros_in_main_memory(like.to_local(), dtype)
+        return DTensor(local, like._spec, requires_grad=False)  # from_local would move it to the mesh's device
+    return torch.zeros(weight.shape, dtype=dtype, device="cpu", pin_memory=weight.is_cuda)
 
 
 def _update_each(groups: list[dict[str, Any]], update: Callable[[str, nn.Parameter, dict[str, Any]], None]) -> None:
@@ -86,15 +103,14 @@ def _adamw_step(
     square: torch.Tensor,
     group: dict[str, Any],
     step: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Update fp32 weights and moments in place by AdamW (Loshchilov and Hutter 2019); return the moments."""
+) -> None:
+    """Update fp32 weights and moments in place by AdamW (Loshchilov and Hutter 2019)."""
     keep_mean, keep_square = group["betas"]
     mean.lerp_(gradient, 1 - keep_mean)
     square.mul_(keep_square).addcmul_(gradient, gradient, value=1 - keep_square)
     root = square.sqrt().div_((1 - keep_square**step) ** 0.5).add_(group["eps"])
     values.mul_(1 - group["lr"] * group["weight_decay"])
     values.addcdiv_(mean, root, value=-group["lr"] / (1 - keep_mean**step))
-    return mean, square
 
 
 def _key(name: str, step: int) -> int:
@@ -171,7 +187,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 class Optimiser:
     """One or two of torch's optimisers that share a student's weights."""
 
-    def __init__(self, *optimisers: AdamW | RoundedAdamW | Muon) -> None:
+    def __init__(self, *optimisers: AdamW | BlockwiseAdamW | Muon) -> None:
         self._optimisers = optimisers
         self._of = {
             parameter: optimiser
@@ -215,9 +231,9 @@ def make(weights: Weights, training: Training) -> Optimiser:
     others = [(name, weight) for name, weight in weights.named.items() if weight.ndim <= 1]
     decays = ((matrices, training.weight_decay), (others, 0.0))
     groups = [{"params": members, "weight_decay": decay} for members, decay in decays if members]
-    adamw: AdamW | RoundedAdamW
-    if training.moments == "bf16":
-        adamw = RoundedAdamW(groups, training)
+    adamw: AdamW | BlockwiseAdamW
+    if training.moments == "bf16" or training.cpu_offload == "optimiser":
+        adamw = BlockwiseAdamW(groups, training)
     else:
         adamw = AdamW(groups, lr=training.learning_rate, betas=training.betas, eps=training.eps, fused=True)
     if not by_muon:

@@ -38,7 +38,7 @@ def remedies_on_resuming(training: Training) -> list[Remedy]:
     """Return settings that take less memory and with which the training goes on, those that cost least first.
 
     The first ones cost communication, then operations are done again, then the same GPUs compute fewer packs at a time,
-    then there are more of them, and last everything waits for main memory.
+    then there are more of them, and last ever more waits for main memory.
     """
     least, most = training.process_bounds
     candidates: list[tuple[bool, Remedy]] = [
@@ -48,7 +48,9 @@ def remedies_on_resuming(training: Training) -> list[Remedy]:
         (training.recomputation != "all", {"activation_checkpointing": True}),
         (least == most, {"context": 2 * training.context}),
         (training.shard is None, {"workers": 2 * training.worker_bounds[1]}),
-        (not training.cpu_offload, {"cpu_offload": True}),
+        (training.activation_checkpointing != "offload", {"activation_checkpointing": "offload"}),
+        (not training.cpu_offload, {"cpu_offload": "optimiser"}),
+        (not training.offloads_weights, {"cpu_offload": True}),
     ]
     return [remedy for helps, remedy in candidates if helps and _is_valid(training, remedy)]
 

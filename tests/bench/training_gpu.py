@@ -4,10 +4,12 @@
 
 The model has Qwen2.5-1.5B's configuration and random weights; examples are random tokens, 2,000 in the median. Torch's
 kernel for packed examples (varlen) runs against scaled_dot_product_attention on one example at a time, each with and
-without activation checkpointing, and once with cpu_offload, in turns, every run in a process of its own. The limit is
+without activation checkpointing, also with compiled layers, and once with each kind of offloading, in turns, every run
+in a process of its own. `kernel` is FA3 or FA4 where such a package is installed. The limit is
 the GPU's speed in one large bf16 product; share_of_products counts the model's own operations (`Sizes.operations`), mfu
 is the same against the card's data sheet, as in the step log. table_gb is the peak by `memory.py`, with checkpointing.
-Packs of 8k and of 32k: `--pack 8192`, then `--pack 32768 --variants varlen_checkpointing,cpu_offload`.
+Packs of 8k and of 32k: `--pack 8192`, then `--pack 32768` with
+`--variants varlen_checkpointing,compiled_checkpointing,activation_offload,cpu_offload`.
 `--device cpu --size tiny --pack 512` shows that the benchmark itself works.
 """
 
@@ -45,7 +47,19 @@ SIZES = {
     "tiny": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2},
 }  # fmt: skip
-VARIANTS = ("varlen", "varlen_checkpointing", "sdpa", "sdpa_checkpointing", "cpu_offload")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "varlen": {},
+    "varlen_checkpointing": {"activation_checkpointing": True},
+    "varlen_selective": {"activation_checkpointing": "selective"},
+    "compiled": {"compile": True},
+    "compiled_checkpointing": {"compile": True, "activation_checkpointing": True},
+    "sdpa": {},
+    "sdpa_checkpointing": {"activation_checkpointing": True},
+    "activation_offload": {"activation_checkpointing": "offload"},
+    "optimiser_offload": {"activation_checkpointing": True, "cpu_offload": "optimiser"},
+    "cpu_offload": {"activation_checkpointing": True, "cpu_offload": True},
+}
+"""The settings of each variant; "sdpa" also leaves torch's kernel out."""
 
 
 def main() -> None:
@@ -64,7 +78,10 @@ def main() -> None:
         return
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: there is no GPU here; --device cpu --size tiny --pack 512 tries the benchmark itself")
-    figures: dict[str, Any] = {"card": torch.cuda.get_device_name() if options.device == "cuda" else "cpu"}
+    figures: dict[str, Any] = {"card": "cpu"}
+    if options.device == "cuda":
+        kernel = attention.use_fastest_kernel(torch.device("cuda", torch.cuda.current_device()))
+        figures = {"card": torch.cuda.get_device_name(), "kernel": kernel}
     with tempfile.TemporaryDirectory() as scratch:
         root = prepare(Path(scratch), options)
         runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in options.variants}
@@ -102,9 +119,9 @@ def run_variant(variant: str, root: Path, options: argparse.Namespace) -> dict[s
         attention._varlen_supports = lambda *_: False
     settings = Training(
         gpus=int(cuda), batch=BATCH, max_tokens=options.pack, epochs=1, checkpoints=1, warmup=0.0, schedule="constant",
-        activation_checkpointing=variant.endswith(("checkpointing", "offload")), cpu_offload=variant == "cpu_offload",
+        **{"activation_checkpointing": False} | VARIANTS[variant],
     )  # fmt: skip
-    if settings.cpu_offload:  # FSDP wants a process group of even one process
+    if settings.offloads_weights:  # FSDP wants a process group of even one process
         dist.init_process_group(settings.backend, store=dist.HashStore(), rank=0, world_size=1)
     limit = product_rate("cuda" if cuda else "cpu")
     job = loop.TrainingJob(str(root / "model"), str(root / "examples.arrow"), settings, 0, str(root))

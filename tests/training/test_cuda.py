@@ -54,7 +54,16 @@ def test_control_without_boundaries_the_kernel_mixes_examples() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"activation_checkpointing": False}, {"lora_rank": 4}, {"optimiser": "muon"}],
+    [
+        {},
+        {"activation_checkpointing": False},
+        {"activation_checkpointing": "offload"},
+        {"compile": True},
+        {"compile": True, "activation_checkpointing": False},
+        {"cpu_offload": "optimiser"},
+        {"lora_rank": 4},
+        {"optimiser": "muon"},
+    ],
     ids=str,
 )
 def test_a_gpu_takes_the_steps_of_a_cpu(tmp_path: Path, settings: dict[str, object]) -> None:
@@ -75,6 +84,17 @@ def test_a_training_resumed_on_a_gpu_takes_the_remaining_steps(tmp_path: Path) -
         assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{"activation_checkpointing": "offload"}, {"cpu_offload": "optimiser"}], ids=str)
+def test_what_is_in_main_memory_takes_none_of_the_gpus(tmp_path: Path, settings: dict[str, object]) -> None:
+    rows = random_examples((2000,) * 4)
+    peaks = []
+    for own in ({}, settings):
+        torch.cuda.reset_peak_memory_stats()
+        train(make_job(tmp_path / str(len(own)), rows, max_tokens=8000, gpus=1, precision="bf16", **own))
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[1] < peaks[0]
+
+
 def train_on_own_gpu(rank: int, world: int, port: int, job: loop.TrainingJob, result: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.cuda.set_device(rank)
@@ -84,7 +104,9 @@ def train_on_own_gpu(rank: int, world: int, port: int, job: loop.TrainingJob, re
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU shards nothing: at least two are needed")
-@pytest.mark.parametrize("settings", [{}, {"cpu_offload": True}, {"zero_stage": 1}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"cpu_offload": True}, {"cpu_offload": "optimiser"}, {"compile": True}, {"zero_stage": 1}], ids=str
+)
 def test_a_student_sharded_over_all_gpus_takes_the_steps_of_a_cpu(tmp_path: Path, settings: dict[str, object]) -> None:
     on_cpu, _ = train(make_job(tmp_path / "one"))
     job = make_job(tmp_path / "sharded", gpus=1, precision="bf16", **settings)

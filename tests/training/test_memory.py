@@ -31,6 +31,7 @@ STUDENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "wide": ({"intermediate_size": 1536, "num_hidden_layers": 3}, {}),
     "context": ({}, {"context": 2}),
     "bf16 moments": ({"vocab_size": 8192}, {"moments": "bf16"}),
+    "selective": ({}, {"activation_checkpointing": "selective"}),
 }
 """What differs from SHAPE, and from the other settings."""
 TOKENS = 1024
@@ -86,8 +87,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokens = ["<|im_start|>", "<|im_end|>"]
         byte_tokenizer(CHATML, tokens, tokens[1]).save_pretrained(root / name / "model")
         settings: dict[str, Any] = {"precision": "bf16", "activation_checkpointing": True, "zero_stage": 3}
-        settings |= {"workers": 2, "batch": 4, "max_tokens": TOKENS, "epochs": 2} | own
-        rows = random_examples((TOKENS // 2,) * 4, vocab=2048)
+        settings |= {"workers": 2, "batch": 8, "max_tokens": TOKENS, "epochs": 2} | own
+        rows = random_examples((TOKENS // 2,) * 8, vocab=2048)  # two packs a worker: the second meets gradients
         calls.append((write_peak, (make_job(root / name, rows, **settings), root / f"{name}.json")))
     in_workers(2, *calls)
     return root

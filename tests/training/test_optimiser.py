@@ -126,3 +126,19 @@ def test_settings_that_do_nothing_are_refused(settings: dict[str, object], messa
     raw = {"name": "r", "sources": [{"kind": "generated"}], "student": {"model": "m"}, "training": settings}
     with pytest.raises(ConfigError, match=message):
         parse(raw)
+
+
+def test_moments_in_main_memory_take_the_steps_of_torchs_adamw() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(40, 24, generator=generator)
+    mine, stock = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    settings = Training(learning_rate=0.01, cpu_offload="optimiser")
+    own = optimiser.BlockwiseAdamW([{"params": [("weight", mine)], "weight_decay": 0.1}], settings)
+    reference = torch.optim.AdamW([stock], lr=0.01, betas=settings.betas, eps=settings.eps, weight_decay=0.1)
+    for _ in range(5):
+        gradient = torch.randn(40, 24, generator=generator)
+        mine.grad, stock.grad = gradient.clone(), gradient.clone()
+        own.step()
+        reference.step()
+    assert torch.allclose(mine, stock, rtol=0, atol=1e-6)
+    assert float((mine.detach() - start).abs().max()) > 0.01, "control: it moved"

@@ -11,6 +11,7 @@ from reasonray.config import Training
 from reasonray.errors import UserError
 from reasonray.training.out_of_memory import memory_explained, remedies_from_the_start, remedies_on_resuming
 
+TO_MAIN_MEMORY = ["activation_checkpointing", "cpu_offload", "cpu_offload"]
 CUDA = "CUDA out of memory. Tried to allocate 9.39 GiB. GPU 0 has a total capacity of 79 GiB, 3 of them free."
 
 
@@ -28,7 +29,8 @@ def names(**settings: Any) -> list[str]:
 def test_the_message_is_one_line_with_what_was_needed_and_what_to_set() -> None:
     assert advice(gpus=1) == (
         "the GPU's memory is too small (CUDA out of memory. Tried to allocate 9.39 GiB): resume with the first that "
-        "helps of training.workers = 2, training.cpu_offload = true; or begin again with "
+        'helps of training.workers = 2, training.activation_checkpointing = "offload", '
+        'training.cpu_offload = "optimiser", training.cpu_offload = true; or begin again with '
         'training.moments = "bf16", training.lora_rank = 16, training.max_tokens = 2048'
     )
 
@@ -36,17 +38,23 @@ def test_the_message_is_one_line_with_what_was_needed_and_what_to_set() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, ["workers", "cpu_offload"]),
-        ({"activation_checkpointing": True}, ["workers", "cpu_offload"]),
-        ({"activation_checkpointing": False}, ["activation_checkpointing"] * 2 + ["workers", "cpu_offload"]),
-        ({"activation_checkpointing": "selective"}, ["activation_checkpointing", "workers", "cpu_offload"]),
-        ({"cpu_offload": True}, ["workers"]),
-        ({"workers": 4}, ["context", "workers", "cpu_offload"]),
-        ({"workers": 4, "context": 4}, ["workers", "cpu_offload"]),
-        ({"workers": 4, "zero_stage": 1}, ["zero_stage", "context", "workers", "cpu_offload"]),
-        ({"workers": 4, "shard": 2}, ["shard", "context", "cpu_offload"]),
-        ({"workers": [2, 4]}, ["workers", "cpu_offload"]),
-        ({"optimiser": "muon"}, ["workers"]),
+        ({}, ["workers", *TO_MAIN_MEMORY]),
+        ({"activation_checkpointing": True}, ["workers", *TO_MAIN_MEMORY]),
+        ({"activation_checkpointing": False}, ["activation_checkpointing"] * 2 + ["workers", *TO_MAIN_MEMORY]),
+        ({"activation_checkpointing": "selective"}, ["activation_checkpointing", "workers", *TO_MAIN_MEMORY]),
+        ({"cpu_offload": True}, ["workers", "activation_checkpointing"]),
+        ({"cpu_offload": "optimiser"}, ["workers", "activation_checkpointing", "cpu_offload"]),
+        ({"activation_checkpointing": "offload"}, ["workers", "cpu_offload", "cpu_offload"]),
+        (
+            {"compile": True, "activation_checkpointing": False},
+            ["activation_checkpointing", "workers", *TO_MAIN_MEMORY],
+        ),
+        ({"workers": 4}, ["context", "workers", *TO_MAIN_MEMORY]),
+        ({"workers": 4, "context": 4}, ["workers", *TO_MAIN_MEMORY]),
+        ({"workers": 4, "zero_stage": 1}, ["zero_stage", "context", "workers", *TO_MAIN_MEMORY]),
+        ({"workers": 4, "shard": 2}, ["shard", "context", *TO_MAIN_MEMORY]),
+        ({"workers": [2, 4]}, ["workers", *TO_MAIN_MEMORY]),
+        ({"optimiser": "muon"}, ["workers", "activation_checkpointing"]),
     ],
     ids=str,
 )
@@ -64,9 +72,9 @@ def test_what_changes_the_student_is_named_apart() -> None:
 @given(
     gpus=st.integers(1, 4),
     workers=st.sampled_from([1, 2, 4, (1, 3)]),
-    checkpointing=st.sampled_from([None, True, False, "selective"]),
+    checkpointing=st.sampled_from([None, True, False, "selective", "offload"]),
     zero_stage=st.sampled_from([None, 1, 3]),
-    cpu_offload=st.booleans(),
+    cpu_offload=st.sampled_from([False, True, "optimiser"]),
     lora_rank=st.sampled_from([0, 4]),
     moments=st.sampled_from(["fp32", "bf16"]),
 )
@@ -81,7 +89,7 @@ def test_each_advice_is_valid_and_changes_something(
     )
     for remedy in (*remedies_on_resuming(training), *remedies_from_the_start(training)):
         changed = Training.model_validate(training.model_dump() | remedy)
-        properties = ("recomputation", "process_bounds", "syncs_once_per_step")
+        properties = ("recomputation", "process_bounds", "syncs_once_per_step", "activation_checkpointing")
         assert changed != training
         if "activation_checkpointing" in remedy or "zero_stage" in remedy or "workers" in remedy:
             assert [getattr(changed, name) for name in properties] != [getattr(training, name) for name in properties]

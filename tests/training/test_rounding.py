@@ -50,7 +50,7 @@ def test_the_mean_is_the_exact_value(sign: float, shift: int) -> None:
 def second_moment_after(steps: int, training: Training, gradient: float) -> torch.Tensor:
     """Return the second moments, which begin at 1, after some steps of equal gradients."""
     weight = torch.nn.Parameter(torch.zeros(64, 64))
-    adamw = optimiser.RoundedAdamW([{"params": [("weight", weight)]}], training)
+    adamw = optimiser.BlockwiseAdamW([{"params": [("weight", weight)]}], training)
     adamw.state[weight] = adamw.initial_state(weight)
     adamw.state[weight]["exp_avg_sq"].fill_(1.0)
     for _ in range(steps):
@@ -61,17 +61,17 @@ def second_moment_after(steps: int, training: Training, gradient: float) -> torc
 
 def test_the_second_moment_falls_as_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = 0.999**200
-    assert float(second_moment_after(200, Training(), 0.0).mean()) == pytest.approx(exact, rel=1e-3)
+    assert float(second_moment_after(200, Training(moments="bf16"), 0.0).mean()) == pytest.approx(exact, rel=1e-3)
     monkeypatch.setattr(optimiser, "to_bf16", lambda values, bits: values.bfloat16())
-    assert float(second_moment_after(200, Training(), 0.0).mean()) == 1.0, "control: rounded to nearest"
+    assert float(second_moment_after(200, Training(moments="bf16"), 0.0).mean()) == 1.0, "control: rounded to nearest"
 
 
 def test_the_steps_are_those_of_torchs_adamw_to_a_percent() -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(40, 24, generator=generator)
     mine, stock = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    training = Training(learning_rate=0.01)
-    rounded = optimiser.RoundedAdamW([{"params": [("weight", mine)], "weight_decay": 0.1}], training)
+    training = Training(learning_rate=0.01, moments="bf16")
+    rounded = optimiser.BlockwiseAdamW([{"params": [("weight", mine)], "weight_decay": 0.1}], training)
     reference = torch.optim.AdamW([stock], lr=0.01, betas=training.betas, eps=training.eps, weight_decay=0.1)
     for step in range(20):
         gradient = torch.randn(40, 24, generator=generator)
@@ -88,7 +88,7 @@ def test_the_steps_are_those_of_torchs_adamw_to_a_percent() -> None:
 def test_blocks_change_no_bit(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     def trained() -> torch.Tensor:
         weight = torch.nn.Parameter(torch.ones(40, 24))
-        adamw = optimiser.RoundedAdamW([{"params": [("weight", weight)]}], Training())
+        adamw = optimiser.BlockwiseAdamW([{"params": [("weight", weight)]}], Training(moments="bf16"))
         for step in range(3):
             weight.grad = torch.randn(40, 24, generator=torch.Generator().manual_seed(step))
             adamw.step()

@@ -68,6 +68,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rounding = make_job(root / "rounding", random_examples(UNEVEN), **SETTINGS, moments="bf16")
     write_weights(0, 1, rounding, root / "weights of one with bf16 moments.pt")
     rest_rounding = replace(rounding, checkpoint_directory=str(root / "rest rounding"))
+    kept = make_job(root / "kept", random_examples(UNEVEN), **SETTINGS, cpu_offload="optimiser")
+    rest_kept = replace(kept, checkpoint_directory=str(root / "rest kept"))
     weighted = make_job(root / "weighted", weighted_examples(), max_tokens=24)
     write_gradients(0, 1, weighted, root / "one weighted.pt")
     divided = make_job(root / "divided", weighted_examples(), max_tokens=24, context=2, workers=2)
@@ -106,6 +108,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
             train_as_worker,
             (rest_rounding, root / "rest rounding.json", Path(rounding.checkpoint_directory) / "step-000003"),
         ),
+        (write_weights, (kept, root / "weights of two with moments in main memory.pt")),
+        (train_as_worker, (kept, root / "kept steps.json")),
+        (train_as_worker, (rest_kept, root / "rest kept.json", Path(kept.checkpoint_directory) / "step-000003")),
         (write_rounding, (root / "rounded by two.pt",)),
         (write_ddp_weights, (steps, root / "weights of replicas.pt")),
         (train_as_worker, (again, root / "continued.json", saved[len(figures) // 2])),
@@ -283,6 +288,12 @@ def test_weights_with_bf16_moments_of_two_workers_equal_those_of_one(done: Path)
 
 def test_two_workers_with_bf16_moments_resume_bit_equal(done: Path) -> None:
     assert figures(done, "rest rounding") == figures(done, "rounding steps")[3:]
+
+
+def test_moments_in_main_memory_change_no_step_and_resume_bit_equal(done: Path) -> None:
+    in_main_memory = gradients(done, "weights of two with moments in main memory")
+    assert farthest(gradients(done, "weights of two"), in_main_memory) < 1e-6
+    assert figures(done, "rest kept") == figures(done, "kept steps")[3:]
 
 
 def test_the_first_worker_reads_the_weights_for_all(done: Path) -> None:
