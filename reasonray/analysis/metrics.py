@@ -234,8 +234,10 @@ class ParaphraseControls:
     """Share of the pairs of a problem and itself, rewritten, that it calls the same."""
     refuses_others: Share | None
     """Share of the pairs of two different problems that it calls different."""
+    refuses_other_numbers: Share | None = None
+    """Share of the pairs of a problem and itself with another number that it calls different."""
     trusted: bool
-    """Whether the judge does better than chance; otherwise its findings drop nothing."""
+    """Whether the judge does better than chance on all of them; otherwise its findings drop nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

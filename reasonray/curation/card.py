@@ -284,6 +284,7 @@ def _paraphrases(found: ParaphraseMetrics | None, config: Config) -> list[str]:
         for rate, kind in (
             (controls.accepts_same, "of a problem and itself, rewritten, it called the same"),
             (controls.refuses_others, "of two different problems it called different"),
+            (controls.refuses_other_numbers, "of a problem and itself with another number it called different"),
         )
         if rate
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ _NAMES = (
 """Given names that mean nothing else, so that one can take another's place."""
 _GIVEN_NAME = re.compile(rf"\b(?:{'|'.join(name for names in _NAMES for name in names)})\b")
 _SPACE_IN_PROSE = re.compile(r"(?<=[^\W\d_]) (?=[^\W\d_])")
+_WHOLE_NUMBER = re.compile(r"(?<![\w.,])[0-9]{1,9}(?![\w]|[.,][0-9])")
 _FORMAL = re.compile(r"[\\$`{}=_^<>]|\b[^\W\d_aAI]\b")
 """Formulas, code and single letters, whose case has a meaning."""
 
@@ -57,6 +59,23 @@ class Pair:
     def question(self) -> Problem:
         """The question to the model about the pair."""
         return paraphrase.question(self.problem.question, self.item.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlQuestions:
+    """Questions of which it is known whether the two problems are the same."""
+
+    same: tuple[Problem, ...] = ()
+    """About a problem and itself, rewritten."""
+    others: tuple[Problem, ...] = ()
+    """About two different problems."""
+    other_numbers: tuple[Problem, ...] = ()
+    """About a problem and itself with another number."""
+
+    @property
+    def all(self) -> tuple[Problem, ...]:
+        """The questions of all kinds."""
+        return (*self.same, *self.others, *self.other_numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,20 +183,33 @@ def similar_pairs(problems: Sequence[Problem], items: Sequence[Item]) -> list[Pa
     return [Pair(problem, *found) for problem, found in nearest if found is not None and found[1] >= _SIMILARITY]
 
 
-def controls(problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Return questions to which the answer is yes (a problem and itself, rewritten), and no (two different problems).
+def controls(problems: Sequence[Problem]) -> ControlQuestions:
+    """Return questions to which the answer is known.
 
     Two problems count as different only if their answers are, where both are known.
     """
     chosen = sorted(problems, key=lambda problem: content_hash("control", problem.id))[:NUM_CONTROLS]
-    accept = [paraphrase.question(problem.question, rewritten(problem.question)) for problem in chosen]
-    refuse = [
-        paraphrase.question(problem.question, other.question, "no")
+    different = (
+        (problem, other)
         for problem, other in zip(chosen, [*chosen[1:], *chosen[:1]], strict=True)
         if copy_key(strip_markup(problem.question)) != copy_key(strip_markup(other.question))
         and (problem.answer is None or problem.answer != other.answer)
-    ]
-    return accept, refuse
+    )
+    changed = ((problem.question, with_another_number(problem.question)) for problem in chosen)
+    return ControlQuestions(
+        same=tuple(paraphrase.question(problem.question, rewritten(problem.question)) for problem in chosen),
+        others=tuple(paraphrase.question(problem.question, other.question, "no") for problem, other in different),
+        other_numbers=tuple(paraphrase.question(one, other, "no") for one, other in changed if other is not None),
+    )
+
+
+def with_another_number(statement: str) -> str | None:
+    """Return the problem with another number in place of its last whole one; None if it has none."""
+    numbers = list(_WHOLE_NUMBER.finditer(statement))
+    if not numbers:
+        return None
+    last = numbers[-1]
+    return f"{statement[: last.start()]}{2 * int(last[0]) + 3}{statement[last.end() :]}"
 
 
 def rewritten(statement: str) -> str:
@@ -198,7 +230,7 @@ def findings(
     sampled: int,
     pairs: Sequence[Pair],
     outcomes: Mapping[str, str],
-    control_questions: tuple[Sequence[Problem], Sequence[Problem]],
+    control_questions: ControlQuestions,
 ) -> Findings:
     """Return what a model's replies say.
 
@@ -218,8 +250,6 @@ def findings(
     )
     known = sampled - len(pairs) + len(read)
     share = wilson(len(same), known) if known else None
-    accept, refuse = ([outcomes.get(question.id) for question in questions] for questions in control_questions)
-    results = control_results(accept, refuse)
     return Findings(
         model=model,
         items=num_items,
@@ -228,13 +258,29 @@ def findings(
         read=len(read),
         paraphrases=len(same),
         share=Share(share.mean, share.low, share.high, count=known) if share else None,
-        controls=from_json(
-            ParaphraseControls,
-            {"accepts_same": results["accepts_gold"], **{key: results[key] for key in ("refuses_others", "trusted")}},
-        ),
+        controls=_results(control_questions, outcomes),
         pairs=tuple(_found(pair) for pair in same),
         first=tuple(_shown(pair) for pair in same[:_NUM_SHOWN]),
     )
+
+
+def _results(questions: ControlQuestions, outcomes: Mapping[str, str]) -> ParaphraseControls:
+    """Return how the model did on its controls; it has to do better than chance on the hard ones, too."""
+    same, others, other_numbers = (
+        [outcomes.get(question.id) for question in kind]
+        for kind in (questions.same, questions.others, questions.other_numbers)
+    )
+    on_others, on_numbers = control_results(same, others), control_results(same, other_numbers)
+    return ParaphraseControls(
+        accepts_same=_share(on_others["accepts_gold"] or on_numbers["accepts_gold"]),
+        refuses_others=_share(on_others["refuses_others"]),
+        refuses_other_numbers=_share(on_numbers["refuses_others"]),
+        trusted=on_others["trusted"] and on_numbers["trusted"],
+    )
+
+
+def _share(interval: Mapping[str, Any] | None) -> Share | None:
+    return None if interval is None else from_json(Share, interval)
 
 
 def _found(pair: Pair) -> FoundPair:

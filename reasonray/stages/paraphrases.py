@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from reasonray.analysis.json_records import to_json
 from reasonray.config import Fixed
 from reasonray.curation.decontamination import held_out_items
-from reasonray.curation.paraphrases import Findings, controls, findings, sample_of, similar_pairs
+from reasonray.curation.paraphrases import ControlQuestions, Findings, controls, findings, sample_of, similar_pairs
 from reasonray.records import Split
 from reasonray.sampling.pool import ReplicaPool, pool_for
 from reasonray.sampling.sampler import run_jobs
@@ -41,8 +41,8 @@ def find_paraphrases(run: Run, pool: ReplicaPool | None = None) -> None:
     items, train = held_out_items(run), run.problems(Split.TRAIN)
     sample = sample_of(train, run.config.curation.paraphrase_sample)
     pairs = similar_pairs(sample, items)
-    control_questions = controls(train) if pairs else ([], [])
-    asked = (*control_questions[0], *control_questions[1], *(pair.question for pair in pairs))
+    control_questions = controls(train) if pairs else ControlQuestions()
+    asked = (*control_questions.all, *(pair.question for pair in pairs))
     distinct = list({problem.id: problem for problem in asked}.values())
     if distinct:
         job = SamplingJob.of(run, "paraphrase_judge", judge, distinct, Fixed(samples=1), run.paraphrases)

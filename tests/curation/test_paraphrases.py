@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from reasonray.checkers import paraphrase
 from reasonray.curation import paraphrases
 from reasonray.curation.decontamination import HELD_OUT, Item
-from reasonray.curation.paraphrases import ItemIndex, controls, findings, rewritten, sample_of, similar_pairs
+from reasonray.curation.paraphrases import (
+    ControlQuestions,
+    ItemIndex,
+    controls,
+    findings,
+    rewritten,
+    sample_of,
+    similar_pairs,
+    with_another_number,
+)
 from reasonray.curation.text import normalised_words
 from reasonray.records import Outcome, Problem
 from tests.factories import a_problem
@@ -94,15 +103,37 @@ def test_rewriting_leaves_formulas_as_they_are() -> None:
     assert rewritten("Mary finds $x + X$ for x.").endswith("  finds $x + X$ for  x.")
 
 
-def test_controls_are_a_problem_with_itself_and_two_problems_with_different_answers() -> None:
+def test_controls_are_a_problem_with_itself_with_another_one_and_with_another_number() -> None:
     problems = [a_problem(f"What is {number} + {number}?", str(2 * number)) for number in range(80)]
-    accept, refuse = controls(problems)
-    assert len({question.id for question in accept}) == len({question.id for question in refuse}) == 50
-    assert {question.answer for question in accept} == {"yes"}
-    assert {question.answer for question in refuse} == {"no"}
-    assert controls(problems[::-1]) == (accept, refuse)
-    assert controls([a_problem("Is it?", "yes"), a_problem("Is it not?", "yes")])[1] == [], "they may be the same"
-    assert controls([]) == ([], [])
+    questions = controls(problems)
+    assert {len({question.id for question in kind}) for kind in (questions.same, questions.others)} == {50}
+    assert len({question.id for question in questions.other_numbers}) == 50
+    assert {question.answer for question in questions.same} == {"yes"}
+    assert {question.answer for question in (*questions.others, *questions.other_numbers)} == {"no"}
+    assert controls(problems[::-1]) == questions
+    without_numbers = controls([a_problem("Is it?", "yes"), a_problem("Is it not?", "yes")])
+    assert without_numbers.others == without_numbers.other_numbers == (), "they may be the same"
+    assert controls([]) == ControlQuestions()
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("What is 6 * 7?", "What is 6 * 17?"),
+        ("It costs $15.", "It costs $33."),
+        ("In 2 hours, 12.5 or 1,200 or 3rd or x4 of 50%", "In 2 hours, 12.5 or 1,200 or 3rd or x4 of 103%"),
+        ("Only 1.5 and 2,000", None),
+        ("none", None),
+    ],
+)
+def test_another_number_takes_the_place_of_the_last_whole_one(statement: str, expected: str | None) -> None:
+    assert with_another_number(statement) == expected
+
+
+@given(st.text())
+def test_with_another_number_a_problem_has_other_words(statement: str) -> None:
+    changed = with_another_number(statement)
+    assert changed is None or normalised_words(changed) != normalised_words(statement)
 
 
 def replies(problems: Sequence[Problem], outcome: Outcome) -> dict[str, str]:
@@ -113,12 +144,12 @@ def test_a_reply_that_cannot_be_read_is_left_out_of_the_share_and_no_pair_is_no_
     problems = [a_problem(f"How many legs have {number} spiders?", str(8 * number)) for number in range(30)]
     items = items_of(["What number of legs have 3 spiders?"])
     pairs = similar_pairs(problems, items)
-    accept, refuse = controls(problems)
-    known = replies(accept, Outcome.CORRECT) | replies(refuse, Outcome.WRONG)
+    asked = controls(problems)
+    known = replies(asked.same, Outcome.CORRECT) | replies((*asked.others, *asked.other_numbers), Outcome.WRONG)
     questions = [pair.question for pair in pairs]
     known |= replies(questions[:25], Outcome.CORRECT) | replies(questions[25:27], Outcome.WRONG)
     known |= replies(questions[27:28], Outcome.NO_ANSWER) | replies(questions[28:29], Outcome.FAILED)
-    found = findings("judge", len(items), 40, pairs, known, (accept, refuse))
+    found = findings("judge", len(items), 40, pairs, known, asked)
     assert (found.sampled, found.asked, found.read, found.paraphrases) == (40, 30, 27, 25)
     assert found.share is not None
     assert found.share.count == 40 - 3, "ten were not asked about, three have no reply that can be read"
@@ -127,14 +158,15 @@ def test_a_reply_that_cannot_be_read_is_left_out_of_the_share_and_no_pair_is_no_
     assert len(found.pairs) == 25
     assert len(found.first) == 20
     assert [pair.problem_id for pair in found.first] == [pair.problem_id for pair in found.pairs[:20]]
-    assert not findings(
-        "judge", 1, 40, pairs, {**known, **replies(refuse, Outcome.CORRECT)}, (accept, refuse)
-    ).controls.trusted
+    for fooled in (asked.others, asked.other_numbers):
+        assert not findings(
+            "judge", 1, 40, pairs, {**known, **replies(fooled, Outcome.CORRECT)}, asked
+        ).controls.trusted
 
 
 def test_without_anything_to_ask_there_is_no_share_to_state() -> None:
-    assert findings("judge", 0, 0, [], {}, ([], [])).share is None
-    nothing = findings("judge", 9, 200, [], {}, ([], []))
+    assert findings("judge", 0, 0, [], {}, ControlQuestions()).share is None
+    nothing = findings("judge", 9, 200, [], {}, ControlQuestions())
     assert nothing.share is not None
     assert (nothing.share.mean, nothing.share.count) == (0, 200)
 
