@@ -16,7 +16,7 @@ from reasonray import engines
 from reasonray.analysis.answer_groups import group_equal_answers
 from reasonray.analysis.comparisons import clusters_of
 from reasonray.analysis.scores import score
-from reasonray.config import Arm, Fixed, PromptedModel, Teacher
+from reasonray.config import Arm, Fixed, PromptedModel, RecordedEngine, Teacher
 from reasonray.curation.annotations import evaluation_rollouts
 from reasonray.records import BASE, STUDENT, Problem, Score, Split
 from reasonray.sampling.cluster import in_tasks
@@ -25,7 +25,7 @@ from reasonray.sampling.sampler import run_jobs
 from reasonray.sampling.work import ResolvedJob, SamplingJob
 from reasonray.store.evaluations import evaluated_models, missing_samples
 from reasonray.store.progress import log_line
-from reasonray.store.run import Run
+from reasonray.store.run import Run, find_run
 from reasonray.store.schema import ROLLOUT_SCHEMA
 from reasonray.store.siblings import is_of_run, student_of
 from reasonray.store.spending import record_spending
@@ -33,6 +33,8 @@ from reasonray.store.spending import record_spending
 
 def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | None = None) -> dict[str, Score]:
     """Sample the test problems with the models under evaluation, and score the models.
+
+    What a run whose rollouts are a recorded teacher has measured already is taken over.
 
     Args:
         run: the run.
@@ -46,6 +48,7 @@ def evaluate(run: Run, pool: ReplicaPool | None = None, arms: Collection[str] | 
     Raises:
         UserError: there are no problems yet, or see `sampling.sampler.run_jobs`.
     """
+    adopt(run, _recorded_runs(run))
     jobs = [job for job in _jobs(run) if arms is None or job.name in arms]
     with pool_for(run, pool) as replicas:
         for spec in dict.fromkeys(job.spec for job in jobs):  # one engine for all jobs that it can serve
@@ -104,6 +107,12 @@ def adopt(run: Run, earlier: Sequence[Run]) -> None:
             job.ledger.append_table(rollouts.set_column(column, rollouts.schema.field(column), names))
             log_line("evaluate", f"{rollouts.num_rows:>7,} samples of {job.name}, as run {other.name} measured it")
             break
+
+
+def _recorded_runs(run: Run) -> list[Run]:
+    engines_of_runs = (teacher.engine for teacher in run.config.teachers if is_of_run(teacher))
+    places = dict.fromkeys(engine.run for engine in engines_of_runs if isinstance(engine, RecordedEngine))
+    return [find_run(path) for path in places]
 
 
 def _measured(run: Run, fingerprint: str) -> pa.Table:

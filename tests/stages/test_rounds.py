@@ -10,9 +10,9 @@ import pytest
 from reasonray.config import UserError
 from reasonray.records import Rollout, Split
 from reasonray.sampling.work import ResolvedJob
-from reasonray.stages.evaluate import _jobs, adopt
+from reasonray.stages.evaluate import _jobs, _recorded_runs, adopt
 from reasonray.stages.sample import _left_for
-from reasonray.store.run import begin_or_resume
+from reasonray.store.run import begin_or_resume, find_run
 from reasonray.store.schema import table_to_rollouts
 from tests.factories import a_minimal_config, a_problem, a_rollout
 
@@ -91,3 +91,14 @@ def test_what_an_earlier_run_measured_of_the_same_model_is_taken_over(tmp_path: 
     ], "once, and only of its own problems"
     assert second.model_identity("m", None) == "2 scripted"
     assert not second.evaluation("hot").segments(), "asked in another way, it is another model"
+
+
+def test_a_run_takes_over_what_the_run_of_its_recorded_teacher_measured(tmp_path: Path) -> None:
+    written_by = [scripted("writer"), scripted("other", model="n")]
+    first = begin_or_resume(a_minimal_config(tmp_path, name="first", teachers=written_by))
+    recorded = [{"kind": "recorded", "run": "first", "teacher": name} for name in ("writer", "other")]
+    teachers = [scripted("one", engine=recorded[0]), scripted("two", engine=recorded[1]), scripted("own")]
+    begin_or_resume(a_minimal_config(tmp_path, name="second", teachers=teachers))
+    second = find_run(str(tmp_path / "second"))
+    assert [run.name for run in _recorded_runs(second)] == ["first"], "once, and not that of other teachers"
+    assert _recorded_runs(first) == []
