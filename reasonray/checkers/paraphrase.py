@@ -11,7 +11,7 @@ Language Models with Rephrased Samples", 2023, arXiv 2311.04850): names and word
 from __future__ import annotations
 
 from reasonray.checkers.quoting import as_data, cut_middle
-from reasonray.records import Problem, content_hash, storable
+from reasonray.records import Problem, content_hash
 
 _MAX_CHARACTERS = 4000
 """Of a problem; a longer one is cut in its middle."""
@@ -46,4 +46,4 @@ def question(first: str, second: str, answer: str = "yes") -> Problem:
 
 
 def _shown(statement: str) -> str:
-    return as_data(cut_middle(storable(statement).strip(), _MAX_CHARACTERS))
+    return as_data(cut_middle(statement.strip(), _MAX_CHARACTERS))

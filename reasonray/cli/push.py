@@ -83,7 +83,7 @@ def _data_set(run: Run) -> tuple[Place, list[str]]:
 
 def _student(run: Run) -> tuple[Place, list[str]]:
     """Return the folder of the student, and the files in it to upload."""
-    final = run.student / "final"
+    final = run.final_student
     if not (final / "manifest.json").exists():
         raise UserError(f"run {run.name} has no student yet; run jobs/train.py first")
     return final, [file.name for file in final.list() if file.name != "manifest.json"]

@@ -22,7 +22,7 @@ def describe(run: Run) -> str:
         counts = [counts for (teacher, _), counts in sampled.items() if teacher == name]
         lines.append(_counts_line("sample", name, counts))
     lines += [f"spent      {spent}" for spent in spending(run)]
-    done = {"curate": run.has_examples, "train": (run.student / "final" / "manifest.json").exists()}
+    done = {"curate": run.has_examples, "train": (run.final_student / "manifest.json").exists()}
     lines += [f"{stage:<10} {'done' if is_done else 'not done':>8}" for stage, is_done in done.items()]
     *others, student = models_under_evaluation(run.config)
     for model in (*others, *(checkpoint.name for checkpoint in run.checkpoints()), student):

@@ -27,6 +27,8 @@ class BatchLine:
     an answer that is paid for is found again."""
     content: bytes
     """With its line end."""
+    url: str = ""
+    """Of the request; all lines of a batch have the same."""
 
     @staticmethod
     def of(seed: int, path: str, body: Mapping[str, Any]) -> BatchLine:
@@ -38,8 +40,9 @@ class BatchLine:
             body: of the request.
         """
         custom_id = f"{seed:016x}-{content_hash(path, json.dumps(body, sort_keys=True, default=str))[:16]}"
-        line = {"custom_id": custom_id, "method": "POST", "url": f"/v1{path}", "body": dict(body)}
-        return BatchLine(custom_id, json.dumps(line).encode() + b"\n")
+        url = f"/v1{path}"
+        line = {"custom_id": custom_id, "method": "POST", "url": url, "body": dict(body)}
+        return BatchLine(custom_id, json.dumps(line).encode() + b"\n", url)
 
 
 def parts(lines: Sequence[BatchLine], most_lines: int, most_bytes: float) -> Iterator[list[BatchLine]]:

@@ -201,12 +201,11 @@ class Batches:
         content = b"".join(line.content for line in lines)
         files, batches = self._client.files.with_raw_response, self._client.batches.with_raw_response
         file = await self._call(partial(files.create, file=(f"{name}.jsonl", content), purpose="batch"))
-        url = json.loads(lines[0].content)["url"]
         batch = await self._call(
             partial(
                 batches.create,
                 input_file_id=_id(file),
-                endpoint=url,
+                endpoint=cast(Any, lines[0].url),
                 completion_window=cast(Any, self._config.completion_window),  # some servers know others than 24h
                 metadata={_NAME: name},
             )

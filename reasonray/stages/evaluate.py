@@ -27,7 +27,7 @@ from reasonray.store.evaluations import evaluated_models, missing_samples
 from reasonray.store.progress import log_line
 from reasonray.store.run import Run, find_run
 from reasonray.store.schema import ROLLOUT_SCHEMA
-from reasonray.store.siblings import is_of_run, student_of
+from reasonray.store.siblings import is_of_run
 from reasonray.store.spending import record_spending
 
 
@@ -136,7 +136,7 @@ def _further(run: Run) -> list[Teacher | Arm]:
     Neither teachers that see the gold answers, nor earlier rounds, which hold train problems only; arms of the run's
     own student once it is trained.
     """
-    own = student_of(run.place)
+    own = run.final_student
     is_trained = (own / "manifest.json").exists()
     teachers = [teacher for teacher in run.config.teachers if not (teacher.sees_gold or is_of_run(teacher))]
     further: list[Teacher | Arm] = [*teachers, *run.config.evaluation.arms]
@@ -167,7 +167,7 @@ def _jobs(run: Run) -> list[SamplingJob]:
         for checkpoint in (checkpoint for checkpoint in run.checkpoints() if checkpoint.name != chosen):
             model = str(checkpoint / "model")
             jobs.append(_job(run, checkpoint.name, config.student, model, few, config.evaluation.checkpoint_samples))
-    final = student_of(run.place)
+    final = run.final_student
     if (final / "manifest.json").exists():
         model = str(final)
         jobs.append(_job(run, STUDENT, config.student, model, test, config.evaluation.samples))

@@ -110,7 +110,7 @@ def trained(run: Run) -> Trained | None:
     Every selected rollout is an example or left out. With policy gradients the student learned from others too, so the
     funnel ends at the selection.
     """
-    manifest = run.student / "final" / "manifest.json"
+    manifest = run.final_student / "manifest.json"
     if not manifest.exists():
         return None
     student, curated = manifest.read_json(), (run.curated / "manifest.json").read_json()
@@ -272,7 +272,7 @@ def _cost(run: Run) -> Cost | None:
 
 
 def _provenance(run: Run) -> Provenance:
-    student = (run.student / "final" / "manifest.json").read_json_or_none() or {}
+    student = (run.final_student / "manifest.json").read_json_or_none() or {}
     models = (run.place / "models.json").read_json_or_none() or {}
     machines = (machine for event in run.events.read("cluster") for machine in event["machines"])
     hours = {

@@ -31,7 +31,7 @@ from reasonray.store.progress import log_line
 from reasonray.store.run import Run, stored_config
 from reasonray.store.schema import read_rollouts
 from reasonray.store.series import HINTED, Series
-from reasonray.store.siblings import is_of_run, student_of
+from reasonray.store.siblings import is_of_run
 
 _SHOWN_SOLUTIONS = 20
 """Newly solved problems of a round that the report lists."""
@@ -84,7 +84,7 @@ def weights_of(run: Run) -> str:
 
     In an object store it is that of the student's manifest, which every training writes again: so nothing is fetched.
     """
-    student = student_of(run.place)
+    student = run.final_student
     manifest = student / "manifest.json"
     if not manifest.exists():
         return ""
@@ -243,7 +243,7 @@ def _data(run: Run) -> RoundData:
         for counted in chosen["teacher"].value_counts().to_pylist():
             counts[counted["values"]] = counts.get(counted["values"], 0) + counted["counts"]
     live = {teacher.name for teacher in run.config.teachers if not is_of_run(teacher)}
-    manifest = (student_of(run.place) / "manifest.json").read_json_or_none() or {}
+    manifest = (run.final_student / "manifest.json").read_json_or_none() or {}
     return RoundData(
         examples=sum(counts.values()),
         own=sum(count for name, count in counts.items() if name in live),

@@ -81,7 +81,7 @@ def train(run: Run) -> TrainedStudent:
     """
     curated = data_set(run)
     other = trained_on_other(run, curated.hash)
-    if not other and (run.student / "final" / "manifest.json").exists():
+    if not other and (run.final_student / "manifest.json").exists():
         refuse_other_choice(run)
         log_line("train", "done before")
         return trained_student(run)
@@ -351,7 +351,7 @@ def _finish(run: Run, data: str, steps: list[dict[str, float]], seconds: float, 
     if newest_state(run, data) is None or not steps:
         raise UserError("training ended without a checkpoint; Ray Train's log in its session directory says why")
     summary = TrainingSummary.from_json((run.student / "figures.json").read_json())
-    final = run.student / "final"
+    final = run.final_student
     final.delete()
     chosen = write_student(run, steps, final)
     (run.student / "adapter").delete()

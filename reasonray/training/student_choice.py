@@ -23,7 +23,7 @@ def refuse_other_choice(run: Run) -> None:
     Raises:
         UserError: names the key.
     """
-    stored = (run.student / "final" / "manifest.json").read_json()
+    stored = (run.final_student / "manifest.json").read_json()
     for key, before in (("student", run.config.training.student), ("average_last", 1)):
         was, configured = stored.get(key, before), getattr(run.config.training, key)
         if was != configured:

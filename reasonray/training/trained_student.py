@@ -64,7 +64,7 @@ class TrainedStudent:
 
 def trained_student(run: Run) -> TrainedStudent:
     """Return the record of a run's finished student, read from student/final/manifest.json and student/steps.jsonl."""
-    final = run.student / "final"
+    final = run.final_student
     manifest = (final / "manifest.json").read_json()
     losses = [json.loads(line)["loss"] for line in (run.student / "steps.jsonl").read().decode().splitlines()]
     return TrainedStudent(

@@ -206,8 +206,8 @@ def test_a_model_whose_name_has_a_dot_is_treated_like_any_other() -> None:
 
 
 def test_the_training_settings_that_make_a_step_are_those_that_are_not_free() -> None:
-    placement = {"workers", "gpus", "cpus", "shard", "context", "activation_checkpointing", "cpu_offload", "zero_stage"}
-    placement |= {"save_minutes", "max_failures", "trackers", "async_save", "validate_every"}
+    placement = {"workers", "gpus", "cpus", "shard", "context", "activation_checkpointing", "compile", "cpu_offload"}
+    placement |= {"zero_stage", "save_minutes", "max_failures", "trackers", "async_save", "validate_every"}
     assert free_fields(Training) == placement
     assert Training.model_fields.keys() - Training().step_settings.keys() == placement | {
         "checkpoints",
