@@ -234,7 +234,7 @@ def write_rounding(rank: int, world: int, result: Path) -> None:
         mesh = init_device_mesh("cpu", (world,))
         start = distribute_tensor(start, mesh, [Shard(0)])
     weight = torch.nn.Parameter(start)
-    adamw = optimiser.RoundedAdamW([{"params": [("weight", weight)]}], Training())
+    adamw = optimiser.BlockwiseAdamW([{"params": [("weight", weight)]}], Training(moments="bf16"))
     for _ in range(3):
         weight.grad = torch.full_like(weight, 0.3)
         adamw.step()
