@@ -1,14 +1,15 @@
-"""Equations of two plain numbers in a text, and whether the text states a false one.
+"""Equations of plain numbers in a text, and whether the text states a false one.
 
 An equation is false only if no reading of it is true. Besides a rounded number, the result can be a quotient with a
 remainder (3 R 2, 3……2), a mixed number (3 2/5), a repeating decimal (0.333…, 0.(3), 0.\\overline{3}), or a residue
-(3 mod 12). A false equation that the text takes back at once is not stated: "2 + 3 = 6, no, 5".
+(3 mod 12), and 12 / 2 * 3 can be 18 or 2. Signs of money before numbers mean nothing. A false equation that the text
+takes back at once is not stated: "2 + 3 = 6, no, 5".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from reasonray.curation.text import keyboard_operators
@@ -19,18 +20,25 @@ _WIDE = str.maketrans("０１２３４５６７８９＋－＝／．（）＊", 
 # Python refuses to read a number of more than 4300 digits, and nobody reasons with one.
 _DIGITS = r"\d{1,100}"
 _NUMBER = rf"{_DIGITS}(?:\.{_DIGITS})?"
-# One operation between two numbers that does not continue an expression on its left.
+_MONEY = re.compile(r"(?<![^\s=+*/(-])\\?[$€£](?=\d)")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})* 000(?!\d)")
+_SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+(?!\d)")
+_LETTER_X = re.compile(r"(?<=\d) ?[xX] ?(?=\d)")
+# Numbers with operations between them that do not continue an expression on their left.
 _LEFT = re.compile(
-    rf"(?<![A-Za-z0-9_.,+\-*/=%(^√])(?<![+\-*/=%(^√]\s)(-?{_NUMBER}) ?([-+*/]) ?({_NUMBER}) ?= ?(?=-?\d)"
+    r"(?<![A-Za-z0-9_.,+\-*/=%(^√])(?<![0-9+\-*/=%(^√]\s)(?<!\d,\s)(?!-?0\d)"
+    rf"(-?{_NUMBER}(?: ?[-+*/] ?{_NUMBER}){{1,9}}) ?= ?(?=-?\d)"
 )
+_SIGNED = re.compile(rf"(?:\A-)?{_NUMBER}|[-+*/]")
 _CONTINUES = re.compile(
-    r"(?:\b(?:of|log|ln|lg|sin|cos|tan|cot|sec|csc|sqrt|choose|mod|per|plus|minus|times|by|base|and a half)"
+    r"(?:\b(?:x|\d and|of|log|ln|lg|sin|cos|tan|cot|sec|csc|sqrt|choose|mod|per|plus|minus|times|by|base|and a half)"
     r"|\\[a-z]+)\s*\Z",
     re.IGNORECASE,
 )
 """Words before the left number that make it part of a longer expression: "half of 20 + 5 = 15"."""
 _LOOK_BACK = 16
 
+_CENTS = re.compile(r" ?(?:cents?\b|¢)")
 _END = r"(?!\d|[.,]\d|[A-Za-z_½⅓⅔¼¾²³]|\s?[-+*/^%])"
 _PLAIN = re.compile(rf"(-?{_NUMBER}){_END}")
 _DOTS = r"(?:…|\.{3,}|\\[lc]?dots)"
@@ -43,13 +51,13 @@ _MARKED = re.compile("(-?\\d{1,100})\\.(\\d{0,100}?)((?:\\d[\u0304\u0305\u0307\u
 _DOTTED = re.compile(rf"(-?{_DIGITS})\.(\d{{0,100}}?)(\\dot\s?\{{?\d\}}?\d{{0,100}}\\dot\s?\{{?\d\}}?)")
 _CALLED = re.compile(rf"(-?{_DIGITS})\.({_DIGITS}),? ?\(?(?:repeating|recurring|periodic|循环|循環)")
 _REMAINDER = re.compile(
-    rf"(-?{_DIGITS})(?:,? ?(?:with |and |mit |avec |con )?(?:an? )?"
+    rf"(-?{_DIGITS})(?:(?:(?: [a-z]{{1,20}}){{1,3}}(?= with an? rem))?,? ?(?:with |and |mit |avec |con )?(?:an? )?"
     r"(?:remainder|rem\.?|R\.?|Rest|reste|resto|ост(?:аток|\.)|余数|余|餘|나머지|あまり)"
     rf"(?: of| is|[:=是为])? ?({_NUMBER})|\s?…{{1,2}}\s?({_NUMBER})|\s?\.{{3,6}}\s?({_NUMBER})"
     rf"|,? ?(?:with|and) ({_NUMBER}) (?:left|remaining|over))",
     re.IGNORECASE,
 )
-_MIXED = re.compile(rf"(-?{_DIGITS})(?: |\s?\\[dt]?frac ?\{{)({_DIGITS})(?:/|\}} ?\{{)({_DIGITS})(?!\d)")
+_MIXED = re.compile(rf"(-?{_DIGITS})(?: (?:and )?\(?|\s?\\[dt]?frac ?\{{)({_DIGITS})(?:/|\}} ?\{{)({_DIGITS})(?!\d)")
 _RESIDUE = re.compile(rf"(-?{_DIGITS})\s?(?:\(|\\)?p?(?:mod(?:ulo)?)\s?\{{?({_DIGITS})", re.IGNORECASE)
 
 _NEAR = 160
@@ -69,10 +77,11 @@ _ANY_NUMBER = re.compile(rf"(?<![\d.])-?{_NUMBER}(?![\d]|\.\d)")
 
 
 def states_a_false_equation(text: str) -> bool:
-    """Return whether a text states a false equation of one operation between plain numbers, and lets it stand."""
+    """Return whether a text states a false equation of operations between plain numbers, and lets it stand."""
     if "=" not in text and "＝" not in text:
         return False
-    plain = keyboard_operators(text if text.isascii() else text.translate(_WIDE))
+    plain = _MONEY.sub("", keyboard_operators(text if text.isascii() else text.translate(_WIDE)))
+    plain = _THOUSANDS.sub(lambda number: number[0].replace(" ", ""), _LETTER_X.sub(" * ", plain))
     return any(
         not _is_true(plain, left) and not _continues(plain, left.start()) and not _is_taken_back(plain, left, end)
         for left, end in _equations(plain)
@@ -97,15 +106,20 @@ _FORMS = (_PLAIN, _ELLIPSIS, _DOTTED, _OVERLINED, _MARKED, _CALLED, _REMAINDER, 
 
 def _is_true(text: str, left: re.Match[str]) -> bool:
     """Return whether some reading of an equation is true."""
-    dividend, divisor, at = Fraction(left[1]), Fraction(left[3]), left.end()
-    value = _value(left)
+    terms, at = _SIGNED.findall(left[1]), left.end()
     if found := _REMAINDER.match(text, at):
         rest = Fraction(next(group for group in found.groups()[1:] if group))
-        fits = left[2] == "/" and dividend == Fraction(found[1]) * divisor + rest and rest < abs(divisor)
+        fits = len(terms) == 3 and terms[1] == "/" and rest < abs(Fraction(terms[2]))
+        fits = fits and Fraction(terms[0]) == Fraction(found[1]) * Fraction(terms[2]) + rest
         if fits or "..." not in found[0]:  # three dots can also be a pause
             return fits
-    if value is None:
-        return False
+    return any(_is_result(text, at, value) for value in _values(terms))
+
+
+def _is_result(text: str, at: int, value: Fraction) -> bool:
+    """Return whether what stands at a place is a value, in some way of writing it."""
+    if (found := _SPACED.match(text, at)) and value == int(found[0].replace(" ", "")):
+        return True
     if (found := _RESIDUE.match(text, at)) and (modulus := int(found[2])):
         return (value - int(found[1])) % modulus == 0
     if (found := _MIXED.match(text, at)) and int(found[3]):
@@ -119,21 +133,39 @@ def _is_true(text: str, left: re.Match[str]) -> bool:
         return any(value == _repeating(found[1], found[2][:cut], found[2][cut:]) for cut in range(len(found[2])))
     if found := _ELLIPSIS.match(text, at):
         return _rounds_to(value, found[1]) or _begins_with(value, found[1])
-    plain = _PLAIN.match(text, at)
-    return plain is not None and _rounds_to(value, plain[1])
+    if not (plain := _PLAIN.match(text, at)):
+        return False
+    in_cents = _CENTS.match(text, plain.end()) is not None and _rounds_to(100 * value, plain[1])
+    return in_cents or _rounds_to(value, plain[1])
 
 
-def _value(left: re.Match[str]) -> Fraction | None:
-    """Return the value of a left side; None for a division by zero."""
-    one, other = Fraction(left[1]), Fraction(left[3])
-    match left[2]:
-        case "+":
-            return one + other
-        case "-":
-            return one - other
-        case "*":
-            return one * other
-    return one / other if other else None
+def _values(terms: Sequence[str]) -> list[Fraction]:
+    """Return the values that numbers with operations between them may have; none where one divides by zero.
+
+    What follows a division can belong to the divisor: 12 / 2 * 3 is 18, or 2 where 12 / (2 * 3) is meant, and 2 / 1/3
+    is 6 where 2 / (1/3) is meant.
+    """
+    readings = [_sum(terms, divides_on=False), _sum(terms, divides_on=True)]
+    return [value for value in dict.fromkeys(readings) if value is not None]
+
+
+def _sum(terms: Sequence[str], *, divides_on: bool) -> Fraction | None:
+    """Return the value of a sum of products, None if it divides by zero.
+
+    Args:
+        terms: numbers, and the operations between them.
+        divides_on: whether what follows a division belongs to the divisor, up to the next sum.
+    """
+    total, product, is_divisor = Fraction(0), Fraction(terms[0]), False
+    for operation, number in zip(terms[1::2], map(Fraction, terms[2::2]), strict=True):
+        if operation in "+-":
+            total, product, is_divisor = total + product, number if operation == "+" else -number, False
+            continue
+        is_divisor = (operation == "/") != (divides_on and is_divisor)
+        if is_divisor and not number:
+            return None
+        product = product / number if is_divisor else product * number
+    return total + product
 
 
 def _rounds_to(value: Fraction, stated: str) -> bool:
@@ -160,17 +192,16 @@ def _is_taken_back(text: str, left: re.Match[str], end: int) -> bool:
     """Return whether the text denies an equation, or corrects it at once with the true value."""
     if _DENIED.match(text, end, end + _NEAR):
         return True
-    value, operands = _value(left), {Fraction(left[1]), Fraction(left[3])}
-    if value is None:
-        return False
+    terms = _SIGNED.findall(left[1])
+    values, operands = _values(terms), set(map(Fraction, terms[::2]))
     stop = end + _NEAR
-    again = re.compile(rf"{re.escape(left[1])} ?{re.escape(left[2])} ?{re.escape(left[3])} ?= ?(-?{_NUMBER}){_END}")
-    if (restated := again.search(text, end, stop)) and _rounds_to(value, restated[1]):
+    again = re.compile(rf"{' ?'.join(map(re.escape, terms))} ?= ?(-?{_NUMBER}){_END}")
+    if (restated := again.search(text, end, stop)) and any(_rounds_to(value, restated[1]) for value in values):
         return True
     wrong = _ANY_NUMBER.match(text, left.end())
     for doubt in _TAKEN_BACK.finditer(text, end, stop):
         for number in _ANY_NUMBER.finditer(text, doubt.end(), stop):
-            if _rounds_to(value, number[0]):
+            if any(_rounds_to(value, number[0]) for value in values):
                 return True
             if Fraction(number[0]) not in operands and not (wrong and number[0] == wrong[0]):
                 break

@@ -106,6 +106,7 @@ def remarks(numbers: Numbers) -> list[Markup]:
     sentences = [
         _gained_and_lost(numbers),
         *_other_models(numbers),
+        _length(numbers),
         _reasoning(numbers),
         _dropped(numbers),
         _unjudged(numbers),
@@ -157,6 +158,16 @@ def _other_models(numbers: Numbers) -> list[Markup]:
             )
         )
     return sentences
+
+
+def _length(numbers: Numbers) -> Markup | None:
+    paths = [("evaluation", arm, "all", "completion_tokens", "mean") for arm in (BASE, STUDENT)]
+    if any(numbers.get(*path) is None for path in paths):
+        return None
+    means = [numbers.number(*path, form="count") for path in paths]
+    return Markup("Tokens per response: {} before, {} after{}.").format(
+        *means, _change(numbers, "completion_tokens", "change")
+    )
 
 
 def _reasoning(numbers: Numbers) -> Markup | None:

@@ -108,6 +108,56 @@ def test_what_can_be_read_as_true_is_not_false(text: str) -> None:
     assert not states_a_false_equation(text)
 
 
+_CHAINS = st.lists(st.tuples(st.sampled_from("+-*/"), st.integers(1, 99)), min_size=1, max_size=5)
+
+
+@given(st.integers(0, 99), _CHAINS, st.integers(1, 50), st.sampled_from(["", "$"]))
+def test_a_chain_of_operations_has_the_value_that_python_gives_it(
+    first: int, rest: list[tuple[str, int]], error: int, money: str
+) -> None:
+    written = f"{money}{first}" + "".join(f" {sign} {money}{number}" for sign, number in rest)
+    exact = eval(f"Fraction({first})" + "".join(f" {sign} Fraction({number})" for sign, number in rest))
+    shown = f"{money}{round(float(exact), 4)}" if exact >= 0 else f"{round(float(exact), 4)}"
+    assert not states_a_false_equation(f"So {written} = {shown} dollars.")
+    if "/" not in [sign for sign, _ in rest]:
+        assert states_a_false_equation(f"So {written} = {int(exact) + error} dollars.")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3/4 kilogram is equal to 3 * 1000 / 400 = 750 grams.", True),
+        ("Lee earns 16 * $33 = $498.", True),
+        ("She sells 180 * 3 / 4 = 135 rolls.", False),
+        ("120 / 2 * 3 = 20", False),
+        ("120 / 2 * 3 = 180", False),
+        ("120 / 2 * 3 = 60", True),
+        ("Split $17 + 8 = 25$ in two", False),
+        ("Thus, 60 x 60/100 = 36 students got B.", False),
+        ("There are 60 students x 2/3 = 40 students.", False),
+        ("Thus, 60 x 60/100 = 37 students got B.", True),
+        ("8 x 1 1/2 = 12 rolls, or 2 + 1 1/2 = 3 1/2, or 12 x 1 and 1/4 = 15", False),
+        ("0900-0130 = 0730 hours", False),
+        ("He spends 50 cents because $1 / 2 = 50 cents", False),
+        ("So it cost 192*100=$1920", True),
+        ("25 / 1/3 = 75 decorations, 60 / 3/4 = 80 years", False),
+        ("4 / 3 = 1 and 1/3, 100 / 6= 16 and (2/3)", False),
+        ("4 / 3 = 1 and 2/3", True),
+        ("13 / 6 = 2 full cycles with a remainder of 1 hour", False),
+        ("13 / 6 = 2 full cycles with a remainder of 2 hours", True),
+        ("600 x 30 = 18 000 watts, and 14, 400 / 80 = 180", False),
+        ("1 000 000 + 500 000 = 1 500 000 cars, 17 000/5 = 3 400", False),
+        ("17 000/5 = 3 500", True),
+        ("5 / 0 * 2 = 10", True),
+        ("10 + 18 = 28 * 0.25 = 7", False),
+        ("2 + 3 * 4 = 20, no, 14", False),
+        ("7 - 3 - 2 = 6. Wait, 7 - 3 - 2 = 2.", False),
+    ],
+)
+def test_equations_as_solutions_of_gsm8k_have_them(text: str, expected: bool) -> None:
+    assert states_a_false_equation(text) == expected
+
+
 @pytest.mark.parametrize("text", ["5/0 = 0", "17 ÷ 5 = 2 R 7", "7 + 8 = 4 (mod 12)", "17/5 = 3", "80 - 5 = 76!"])
 def test_what_has_no_true_reading_is_false(text: str) -> None:
     assert states_a_false_equation(text)

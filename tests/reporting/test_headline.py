@@ -113,6 +113,15 @@ def test_a_change_of_reasoning_is_reported_with_its_uncertainty(low, high, ends)
     assert remarks_of(values).endswith(ends)
 
 
+def test_a_change_of_length_is_reported_with_its_uncertainty():
+    values = metrics(0.1, 0.2)
+    for arm, tokens in (("base", 292.4), ("student", 107.0)):
+        values["evaluation"][arm]["all"]["completion_tokens"] = {"mean": tokens}
+    assert "Tokens per response: 292 before, 107 after." in remarks_of(values)
+    values["behaviour_difference"] = {"student-base": {"completion_tokens": {"mean": -185, "low": -195, "high": -175}}}
+    assert "Tokens per response: 292 before, 107 after, −185 [−195, −175]." in remarks_of(values)
+
+
 def test_the_rules_that_dropped_the_most_rollouts_are_remarked_on():
     values = metrics(0.1, 0.2)
     values["funnel"] = {"rollouts": 80, "selected": 9, "dropped": {"incorrect": 50, "too_long": 12, "truncated": 2}}
