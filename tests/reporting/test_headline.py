@@ -116,7 +116,8 @@ def test_a_change_of_reasoning_is_reported_with_its_uncertainty(low, high, ends)
 def test_a_change_of_length_is_reported_with_its_uncertainty():
     values = metrics(0.1, 0.2)
     for arm, tokens in (("base", 292.4), ("student", 107.0)):
-        values["evaluation"][arm]["all"]["completion_tokens"] = {"mean": tokens}
+        of_all = values["evaluation"][arm]["all"] | {"completion_tokens": {"mean": tokens}}
+        values["evaluation"][arm] = {"all": of_all}
     assert "Tokens per response: 292 before, 107 after." in remarks_of(values)
     values["behaviour_difference"] = {"student-base": {"completion_tokens": {"mean": -185, "low": -195, "high": -175}}}
     assert "Tokens per response: 292 before, 107 after, −185 [−195, −175]." in remarks_of(values)
