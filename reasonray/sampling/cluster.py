@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import platform
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,14 +25,18 @@ R = TypeVar("R")
 def connected() -> Iterator[None]:
     """Connect to the cluster that the environment names or that runs on this machine; if there is none, start one.
 
-    Logs of workers stay in Ray's session directory; their failures reach the driver as exceptions.
+    Logs of workers stay in Ray's session directory; their failures reach the driver as exceptions. Unless the process
+    has a handler of its own, SIGTERM, by which `ray job stop` and schedulers of machines end it, does what Ctrl-C does.
     """
     if ray.is_initialized():
         yield
         return
     # For a cluster that is started here: when an actor is killed, Ray kills its engine's processes, too.
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
+    handles_sigterm = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
+    if not handles_sigterm and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own prints a trace of its C++
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from reasonray.problems import load
 from reasonray.records import Finish, Outcome, Rollout, Split
 from reasonray.sampling.pool import ReplicaPool
 from reasonray.stages.sample import sample
-from reasonray.store.run import Run, begin_or_resume
+from reasonray.store.run import Run, begin_or_resume, find_run
 from reasonray.store.schema import table_to_rollouts
 from tests.factories import a_scripted_config
 
@@ -168,6 +168,41 @@ def test_a_killed_driver_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     rollouts = read_rollouts(run)
     assert samples_per_problem(rollouts) == {10}
     assert len(rollouts) == 300
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_in_one_line_and_the_same_command_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f"""name = "stopped"\nroot = "{tmp_path}"
+        sources = [{{ kind = "generated", train = 30, test = 5 }}]
+        policy = {{ kind = "fixed", samples = 10 }}
+        student = {{ model = "m", gpus = 0 }}
+        storage = {{ commit_seconds = 1 }}
+        [[teachers]]
+        model = "m"
+        gpus = 0
+        engine = {{ kind = "scripted", seconds = 0.4, max_num_seqs = 8 }}"""
+    )
+    begin = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+    )
+    command = [sys.executable, "-c", f"{begin}from reasonray.cli.main import main; sys.exit(main())", "sample"]
+    stopped = subprocess.Popen([*command, str(config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    segments = tmp_path / "stopped" / "rollouts" / "segments"
+    deadline = time.monotonic() + 90
+    while not list(segments.glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    stopped.send_signal(number)
+    _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    assert errors.splitlines() == ["interrupted: what is finished is kept; the same command goes on from there"]
+    halfway = read_rollouts(find_run(str(tmp_path / "stopped")))
+    assert 0 < len(halfway) < 300
+    subprocess.run([*command, str(config)], check=True, timeout=120, capture_output=True)
+    assert samples_per_problem(read_rollouts(find_run(str(tmp_path / "stopped")))) == {10}
 
 
 def test_asking_for_more_gpus_than_the_cluster_has_is_a_one_line_error(ray_cluster: None, tmp_path: Path) -> None:
