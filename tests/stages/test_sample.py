@@ -186,9 +186,8 @@ def test_ctrl_c_and_sigterm_end_in_one_line_and_the_same_command_goes_on(
         gpus = 0
         engine = {{ kind = "scripted", seconds = 0.4, max_num_seqs = 8 }}"""
     )
-    begin = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-    )
+    # A background job ignores SIGINT.
+    begin = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     command = [sys.executable, "-c", f"{begin}from reasonray.cli.main import main; sys.exit(main())", "sample"]
     stopped = subprocess.Popen([*command, str(config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     segments = tmp_path / "stopped" / "rollouts" / "segments"
