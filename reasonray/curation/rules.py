@@ -229,7 +229,7 @@ RULES: dict[str, RolloutRule | ComparingRule] = {
         kept=({}, {"completion": "6 * 7 = 42. </think> The answer is 42."}, {"completion": "The answer is 42."}),
     ),
     "false_arithmetic": RolloutRule(
-        summary="states a false equation of plain numbers (80 - 5 = 76, 6 * 4 / 3 = 9) and does not take it back at once",
+        summary="states a false equation of plain numbers (80 - 5 = 76, 6 * 4 / 3 = 9) and lets it stand",
         drops=rollout_rules.false_arithmetic,
         dropped=(
             {"completion": "<think> 80 - 5 = 76. </think> The answer is 76."},
