@@ -33,6 +33,8 @@ _LARGEST_HEAD, _AMPERE = 256, (8, 0)
 """FlashAttention-2's largest head dimension and least compute capability."""
 _HOPPER, _BLACKWELL = 9, 10
 """Major compute capability of the data centre's GPUs."""
+_FLASH_ATTENTION_4 = ("flash_attn", "flash_attn.cute", "flash_attn.cute.interface")
+"""FlashAttention-2's package is called flash_attn, too, and has no `cute`."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,8 @@ def fastest_kernel(capability: tuple[int, int], is_installed: Callable[[str], bo
     """
     if capability[0] == _HOPPER and is_installed("flash_attn_interface"):
         return "FA3"
-    if capability[0] == _BLACKWELL and is_installed("flash_attn") and is_installed("flash_attn.cute.interface"):
+    # From the outermost package inwards, because a module within a missing one cannot be looked for.
+    if capability[0] == _BLACKWELL and all(map(is_installed, _FLASH_ATTENTION_4)):
         return "FA4"
     return "FA2"
 

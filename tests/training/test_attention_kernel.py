@@ -1,10 +1,13 @@
 """The kernel of attention is the fastest one that the GPU and its installed packages have."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from reasonray.training.attention import fastest_kernel
 
-EVERYTHING = {"flash_attn_interface", "flash_attn", "flash_attn.cute.interface"}
+EVERYTHING = {"flash_attn_interface", "flash_attn", "flash_attn.cute", "flash_attn.cute.interface"}
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,12 @@ def test_each_gpu_gets_the_kernel_that_is_made_for_it(
     capability: tuple[int, int], installed: set[str], expected: str
 ) -> None:
     assert fastest_kernel(capability, installed.__contains__) == expected
+
+
+def test_without_flash_attention_4_nothing_is_looked_for_within_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "flash_attn").mkdir()
+    (tmp_path / "flash_attn" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert fastest_kernel((10, 0), lambda module: find_spec(module) is not None) == "FA2"
