@@ -59,9 +59,10 @@ class Training(Optimisation):
     again: between the two in memory and time. "offload" also moves to main memory what true keeps, the input of each
     layer. By default true on GPUs, where full packs of long examples would not fit otherwise."""
     compile: Annotated[bool, Change.FREE] = False
-    """Compile the student's layers (torch.compile): faster steps, after some minutes at the start. It needs a C++
-    compiler, and on GPUs Triton. It does not go with activation_checkpointing = "selective": the compiler itself
-    chooses what to compute again."""
+    """Compile the student's layers (torch.compile), which takes half a minute or more at the start. Where products of
+    matrices take most of the time, as on CPUs without AMX, steps are no faster; on GPUs it has not been measured. It
+    needs a C++ compiler, and on GPUs Triton. It does not go with activation_checkpointing = "selective": the compiler
+    itself chooses what to compute again."""
     cpu_offload: Annotated[bool | Literal["optimiser"], Change.FREE] = False
     """Keep weights, gradients and optimiser states in main memory, and move a layer to the GPU while it is computed.
     "optimiser" keeps AdamW's moments there alone, half of all, and moves them only for the update of a step."""
