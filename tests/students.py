@@ -126,6 +126,17 @@ WorkerCall = tuple[Callable[..., None], tuple[Any, ...]]
 multiprocessing.set_forkserver_preload(["tests.students"])
 
 
+def take_steps(
+    steps: int, generator: torch.Generator, *optimised: tuple[torch.nn.Parameter, torch.optim.Optimizer]
+) -> None:
+    """Take steps by several optimisers, each on its own weight, along the same random gradients."""
+    for _ in range(steps):
+        gradient = torch.randn(optimised[0][0].shape, generator=generator)
+        for weight, stepping in optimised:
+            weight.grad = gradient.clone()
+            stepping.step()
+
+
 def in_workers(world: int, *calls: WorkerCall) -> None:
     """Make the calls one after another in gloo workers.
 

@@ -9,7 +9,7 @@ from reasonray.config import ConfigError, Training, parse
 from reasonray.errors import UserError
 from reasonray.training import loop, lora, optimiser
 from reasonray.training.architecture import load_model, read_config
-from tests.students import curve, make_job, random_examples, train, write_model
+from tests.students import curve, make_job, random_examples, take_steps, train, write_model
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,7 @@ def test_muon_takes_the_steps_of_torchs_own(precision: str) -> None:
     settings = Training(optimiser="muon", learning_rate=0.02, weight_decay=0.1, precision=precision)  # type: ignore[arg-type]
     own = optimiser.Muon([("matrix", mine)], settings)
     reference = torch.optim.Muon([stock], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    for _ in range(3):
-        gradient = torch.randn(24, 40, generator=generator)
-        mine.grad, stock.grad = gradient.clone(), gradient.clone()
-        own.step()
-        reference.step()
+    take_steps(3, generator, (mine, own), (stock, reference))
     moved = (stock - start).norm()
     assert (mine - stock).norm() < 0.02 * moved  # torch rounds to bf16
     assert moved > 0.1
@@ -135,10 +131,6 @@ def test_moments_in_main_memory_take_the_steps_of_torchs_adamw() -> None:
     settings = Training(learning_rate=0.01, cpu_offload="optimiser")
     own = optimiser.BlockwiseAdamW([{"params": [("weight", mine)], "weight_decay": 0.1}], settings)
     reference = torch.optim.AdamW([stock], lr=0.01, betas=settings.betas, eps=settings.eps, weight_decay=0.1)
-    for _ in range(5):
-        gradient = torch.randn(40, 24, generator=generator)
-        mine.grad, stock.grad = gradient.clone(), gradient.clone()
-        own.step()
-        reference.step()
+    take_steps(5, generator, (mine, own), (stock, reference))
     assert torch.allclose(mine, stock, rtol=0, atol=1e-6)
     assert float((mine.detach() - start).abs().max()) > 0.01, "control: it moved"
